@@ -1,0 +1,1 @@
+"""Commands: train, evaluate, sample. Strings, files, flags, plots and checkpoints live here, never in vi_jax."""

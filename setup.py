@@ -1,0 +1,5 @@
+"""Thin on purpose: the metadata is in pyproject.toml."""
+
+from setuptools import setup
+
+setup()
