@@ -1,0 +1,47 @@
+"""The one vmap over K: draws of a guide and their log-weights."""
+
+from typing import Any
+
+import jax
+
+from vi_jax.types import Array, Guide, LogJoint
+
+
+def draw(key: Array, q: Guide, num_samples: int) -> Any:
+    """z_1..z_K ~ q, every leaf [K, ...].
+
+    Raises:
+      ValueError: num_samples is not a positive whole number.
+    """
+    if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
+        raise ValueError(f"num_samples is the number of draws K, a whole number of at least 1; got {num_samples!r}.")
+    return q.sample(key, (num_samples,))
+
+
+def log_weights(log_joint: LogJoint, q: Guide, z: Any) -> Array:
+    """log p(x, z_k) - log q(z_k), [K].
+
+    Raises:
+      ValueError: log_joint or log q is not a scalar for one z, which would mix examples by broadcasting.
+    """
+
+    def one(z_k: Any) -> Array:
+        log_p, log_q = log_joint(z_k), q.log_prob(z_k)
+        if jax.numpy.ndim(log_p) or jax.numpy.ndim(log_q):
+            raise ValueError(
+                "log_joint and q.log_prob want to be scalars for one z; got shapes "
+                f"{jax.numpy.shape(log_p)} and {jax.numpy.shape(log_q)}. Sum log_joint over its observations; give a guide "
+                "of independent coordinates one event axis, q.to_event(1); vmap over examples."
+            )
+        return log_p - log_q
+
+    return jax.vmap(one)(z)
+
+
+def require_reparameterised(q: Guide, estimator: str) -> None:
+    """A sentence for guides whose draws carry no gradient (numpyro says so by `has_rsample`)."""
+    if getattr(q, "has_rsample", True) is False:
+        raise ValueError(
+            f"{estimator} differentiates through the draws, and those of {type(q).__name__} are not reparameterised: "
+            "their gradient would be 0 or wrong in silence. Take a guide that is, or a score-function estimator."
+        )

@@ -1,0 +1,146 @@
+"""Encoders and decoders for one example, as (init, apply) pairs made from Flax modules.
+
+An encoder maps x [*x_shape] to a vector [num_outputs]; a decoder maps z [D] to [*x_shape, num_outputs]. `vmap` where the plural
+begins. Any other pair of functions of the same shapes serves as well.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vi_jax.types import Array, Params
+
+Activation = Callable[[Array], Array]
+
+
+class Network(NamedTuple):
+    """A function with parameters."""
+
+    init: Callable[[Array], Params]  # key -> params
+    apply: Callable[[Params, Array], Array]  # (params, input of one example) -> output
+
+
+def mlp_encoder(
+    x_shape: Sequence[int], num_outputs: int, hidden: Sequence[int] = (500,), activation: Activation = nn.tanh
+) -> Network:
+    """x, flattened, through dense layers of widths `hidden`; the last layer starts small, so that q starts near its prior."""
+    module = _Encoder(tuple(hidden), num_outputs, activation)
+    return _network(module, tuple(x_shape))
+
+
+def mlp_decoder(
+    x_shape: Sequence[int],
+    num_outputs: int,
+    num_latents: int,
+    hidden: Sequence[int] = (500,),
+    activation: Activation = nn.tanh,
+) -> Network:
+    """z through dense layers of widths `hidden` (from the latent towards the image) to [*x_shape, num_outputs]."""
+    module = _Decoder(tuple(hidden), (*x_shape, num_outputs), activation)
+    return _network(module, (num_latents,))
+
+
+def conv_encoder(
+    x_shape: Sequence[int], num_outputs: int, hidden: Sequence[int] = (32, 64), activation: Activation = nn.gelu
+) -> Network:
+    """An image [H, W] or [H, W, C] through 3x3 convolutions of stride 2, one for each width, and a dense layer.
+
+    Raises:
+      ValueError: x_shape is not that of an image.
+    """
+    _check_image(x_shape)
+    return _network(_ConvEncoder(tuple(hidden), num_outputs, activation), tuple(x_shape))
+
+
+def conv_decoder(
+    x_shape: Sequence[int],
+    num_outputs: int,
+    num_latents: int,
+    hidden: Sequence[int] = (64, 32),
+    activation: Activation = nn.gelu,
+) -> Network:
+    """z through a dense layer and transposed 3x3 convolutions of stride 2, cropped to an image [H, W] or [H, W, C].
+
+    Raises:
+      ValueError: x_shape is not that of an image.
+    """
+    _check_image(x_shape)
+    return _network(_ConvDecoder(tuple(hidden), (*x_shape, num_outputs), activation), (num_latents,))
+
+
+def _check_image(x_shape: Sequence[int]) -> None:
+    if len(x_shape) not in (2, 3):
+        raise ValueError(f"a convolution wants images [H, W] or [H, W, C]; got x_shape {tuple(x_shape)}. Take the MLP.")
+
+
+def _network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
+    def init(key: Array) -> Params:
+        return jax.jit(module.init)(key, jnp.zeros(input_shape))["params"]
+
+    def apply(params: Params, x: Array) -> Array:
+        return module.apply({"params": params}, x)  # type: ignore[return-value]
+
+    return Network(init, apply)
+
+
+_small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
+
+
+class _Encoder(nn.Module):
+    hidden: tuple[int, ...]
+    num_outputs: int
+    activation: Activation
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        h = jnp.ravel(x)
+        for width in self.hidden:
+            h = self.activation(nn.Dense(width)(h))
+        return nn.Dense(self.num_outputs, kernel_init=_small)(h)
+
+
+class _Decoder(nn.Module):
+    hidden: tuple[int, ...]
+    shape: tuple[int, ...]
+    activation: Activation
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        h = z
+        for width in self.hidden:
+            h = self.activation(nn.Dense(width)(h))
+        return nn.Dense(math.prod(self.shape))(h).reshape(self.shape)
+
+
+class _ConvEncoder(nn.Module):
+    hidden: tuple[int, ...]
+    num_outputs: int
+    activation: Activation
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        h = x if x.ndim == 3 else x[..., None]
+        for width in self.hidden:
+            h = self.activation(nn.Conv(width, (3, 3), strides=2)(h))
+        return nn.Dense(self.num_outputs, kernel_init=_small)(jnp.ravel(h))
+
+
+class _ConvDecoder(nn.Module):
+    hidden: tuple[int, ...]
+    shape: tuple[int, ...]  # [H, W, num_outputs] or [H, W, C, num_outputs]
+    activation: Activation
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        height, width = self.shape[:2]
+        stride = 2 ** len(self.hidden)
+        rows, columns = -(-height // stride), -(-width // stride)
+        h = self.activation(nn.Dense(rows * columns * self.hidden[0])(z)).reshape(rows, columns, self.hidden[0])
+        for channels in self.hidden[1:]:
+            h = self.activation(nn.ConvTranspose(channels, (3, 3), strides=(2, 2))(h))
+        h = nn.ConvTranspose(math.prod(self.shape[2:]), (3, 3), strides=(2, 2))(h)
+        return h[:height, :width].reshape(self.shape)

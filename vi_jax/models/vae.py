@@ -1,0 +1,129 @@
+"""The variational auto-encoder: one layer of latents, an encoder that amortises any family, a decoder, a likelihood."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.flatten_util import ravel_pytree
+
+from vi_jax import families
+from vi_jax.models import likelihoods, networks
+from vi_jax.models.likelihoods import Likelihood
+from vi_jax.models.networks import Network
+from vi_jax.types import Array, Family, Model, Params
+
+
+def amortised(
+    x_shape: Sequence[int],
+    encoder: Callable[[int], Network],
+    decoder: Callable[[int], Network],
+    family: Family,
+    likelihood: Likelihood,
+    *,
+    num_latents: int,
+    output_offset: Array | float = 0.0,
+    input_scale: float = 1.0,
+) -> Model:
+    """p(z) p(x | z) with z ~ N(0, I) [D] and the guide q(z | x) whose parameters an encoder puts out.
+
+    Args:
+      x_shape: of one example, without a batch axis.
+      encoder: num_outputs -> Network from x [*x_shape] to [num_outputs], the family's parameters laid in one row.
+      decoder: num_outputs -> Network from z [D] to [*x_shape, num_outputs], the likelihood's outputs.
+      family: of guides over z [D].
+      likelihood: of x given the decoder's outputs.
+      num_latents: D.
+      output_offset: added to the decoder's outputs, e.g. the logit of the mean image; broadcasts to [*x_shape, num_outputs].
+      input_scale: the encoder sees x times this; 1/255 where x is 8-bit levels.
+
+    Returns:
+      A Model of parameters {"encoder", "decoder", "likelihood"}.
+    """
+    x_shape = tuple(x_shape)
+    num_encoder_outputs, unravel = _flat_form(family)
+    encode_network, decode_network = encoder(num_encoder_outputs), decoder(likelihood.num_outputs)
+
+    def init(key: Array) -> Params:
+        key_encoder, key_decoder = jax.random.split(key)
+        return {
+            "encoder": encode_network.init(key_encoder),
+            "decoder": decode_network.init(key_decoder),
+            "likelihood": likelihood.init(x_shape),
+        }
+
+    def encode(params: Params, x: Array) -> Any:
+        return family.guide(unravel(encode_network.apply(params["encoder"], input_scale * _as_float(x))))
+
+    def prior(params: Params) -> dist.Independent:
+        del params
+        return dist.Normal(jnp.zeros(num_latents), jnp.ones(num_latents)).to_event(1)
+
+    def decode(params: Params, z: Array) -> Any:
+        outputs = decode_network.apply(params["decoder"], z) + output_offset
+        return likelihood.make(params["likelihood"], outputs)
+
+    def log_lik(params: Params, x: Array, z: Array) -> Array:
+        if x.shape != x_shape:
+            raise ValueError(f"this model wants one example of shape {x_shape}; got {x.shape}. vmap over a batch.")
+        return decode(params, z).log_prob(x).sum()
+
+    def refit(params: Params, x: Array, z: Array) -> Params:
+        means = jax.vmap(jax.vmap(lambda z: decode(params, z).mean))(z)  # [B, K, *x_shape]
+        own = likelihood.refit(params["likelihood"], x, means)  # type: ignore[misc]
+        return {**params, "likelihood": own}
+
+    return Model(init, encode, prior, decode, log_lik, refit if likelihood.refit else None)
+
+
+def vae(
+    x_shape: Sequence[int],
+    *,
+    num_latents: int,
+    hidden: Sequence[int] = (500,),
+    activation: Callable[[Array], Array] = nn.tanh,
+    likelihood: Likelihood | None = None,
+    family: Callable[[int], Family] = families.mean_field,
+    output_offset: Array | float = 0.0,
+) -> Model:
+    """The VAE of Kingma & Welling (2013), appendix C: dense layers both ways, the decoder the encoder's mirror.
+
+    Args:
+      x_shape: of one example, without a batch axis; any rank.
+      num_latents: D.
+      hidden: widths from x towards z.
+      activation: between layers.
+      likelihood: of x given z; Bernoulli if not given.
+      family: num_latents -> Family; mean-field Gaussian if not given.
+      output_offset: see `amortised`.
+
+    Returns:
+      A Model.
+    """
+    if num_latents < 1 or not all(width > 0 for width in hidden) or math.prod(x_shape) < 1:
+        raise ValueError(
+            f"vae wants positive sizes; got x_shape {tuple(x_shape)}, num_latents {num_latents}, hidden {tuple(hidden)}."
+        )
+    return amortised(
+        x_shape,
+        lambda num_outputs: networks.mlp_encoder(x_shape, num_outputs, hidden, activation),
+        lambda num_outputs: networks.mlp_decoder(x_shape, num_outputs, num_latents, tuple(hidden)[::-1], activation),
+        family(num_latents),
+        likelihoods.bernoulli() if likelihood is None else likelihood,
+        num_latents=num_latents,
+        output_offset=output_offset,
+    )
+
+
+def _flat_form(family: Family) -> tuple[int, Callable[[Array], Params]]:
+    """The number of a family's parameters, and the function from one row of them to its pytree."""
+    template = jax.eval_shape(family.init, jax.random.key(0))
+    row, unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), template))
+    return row.size, unravel
+
+
+def _as_float(x: Array) -> Array:
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))

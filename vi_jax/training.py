@@ -1,0 +1,212 @@
+"""One pure step, and the compiled loop over it.
+
+    model = vi.models.vae(x.shape[1:], num_latents=20)
+    step = vi.make_step(vi.losses.negative_elbo(model), optax.adam(1e-3))
+    state = vi.init_state(key, model.init, optax.adam(1e-3))
+    state, metrics = step(state, batch)
+
+All randomness is a function of (key, step): a run that is stopped and resumed draws what the unbroken one would have.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vi_jax.losses import Loss
+from vi_jax.types import Array, Model, Params
+
+Metrics = dict[str, Array]
+Prepare = Callable[[Array, Array], Array]
+
+
+class State(NamedTuple):
+    """What is carried from step to step, a pytree of arrays."""
+
+    step: Array  # int32, steps done
+    key: Array  # the run's key; never used itself, only folded with a step or an epoch
+    params: Params
+    opt_state: Any
+    ema: Params  # averaged parameters, or () where averaging is off
+
+
+class BlockInfo(NamedTuple):
+    """What a block of steps reports."""
+
+    metrics: Metrics  # means over the steps done
+    bad_step: Array  # the step whose loss or gradient was not finite, at which the block stopped; -1 if none
+
+
+def init_state(key: Array, init: Callable[[Array], Params], optimizer: optax.GradientTransformation, *, ema: bool = False) -> State:
+    """The state before the first step; `key` is split into one for the parameters and one for the run.
+
+    Args:
+      key: one typed PRNG key.
+      init: key -> params, e.g. `model.init`.
+      optimizer: any optax transformation.
+      ema: keep averaged parameters too (give `make_step` their decay).
+    """
+
+    def make(key: Array) -> State:
+        key_init, key_run = jax.random.split(key)
+        params = jax.tree.map(jnp.asarray, init(key_init))
+        averaged = jax.tree.map(jnp.copy, params) if ema else ()
+        return State(jnp.zeros((), jnp.int32), key_run, params, optimizer.init(params), averaged)
+
+    return jax.jit(make)(key)
+
+
+def evaluation_params(state: State) -> Params:
+    """The averaged parameters where there are any, else the trained ones."""
+    return state.params if isinstance(state.ema, tuple) and state.ema == () else state.ema
+
+
+def make_step(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_decay: float = 0.0,
+    prepare: Prepare | None = None,
+) -> Callable[[State, Array], tuple[State, Metrics]]:
+    """A pure `step(state, batch) -> (state, metrics)`; jit it, scan it, shard it.
+
+    Args:
+      loss: see `vi_jax.losses`.
+      optimizer: the one that made the state.
+      ema_decay: of the averaged parameters; 0 where the state has none. Early on the decay is min(ema_decay, (1 + t) / (10 + t)).
+      prepare: (key, batch) -> batch, what is drawn afresh at every step: dynamic binarisation, augmentation.
+
+    Returns:
+      `step`; its metrics are those of the loss, with `loss` and `grad_norm` (the global 2-norm before any clipping).
+    """
+
+    def step(state: State, batch: Array) -> tuple[State, Metrics]:
+        key_prepare, key_loss = jax.random.split(jax.random.fold_in(step_key(state.key), state.step))
+        x = batch if prepare is None else prepare(key_prepare, batch)
+        (value, info), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, key_loss, x, state.step)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, info.params)
+        params = optax.apply_updates(info.params, updates)
+        averaged = state.ema
+        if ema_decay:
+            decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            averaged = jax.tree.map(lambda old, new: old + (1.0 - decay).astype(old.dtype) * (new - old), averaged, params)
+        metrics = {"loss": value, "grad_norm": optax.global_norm(gradient), **info.metrics}
+        return State(state.step + 1, state.key, params, opt_state, averaged), metrics
+
+    return step
+
+
+def step_key(key: Array) -> Array:
+    """The key that steps fold their number into."""
+    return jax.random.fold_in(key, 0)
+
+
+def shuffle(key: Array, epoch: Array, num_examples: int) -> Array:
+    """The order of an epoch, [N] int32: a function of (key, epoch) alone."""
+    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), num_examples)
+
+
+def batch_rows(order: Array, position: Array, batch_size: int) -> Array:
+    """The rows of the batch at `position` of an epoch, [batch_size].
+
+    An epoch has ceil(N / batch_size) batches and leaves no example out; where batch_size does not divide N, the last batch is
+    filled from the front of the same (random) order.
+    """
+    return order[(position * batch_size + jnp.arange(batch_size)) % order.shape[0]]
+
+
+def make_run(
+    step: Callable[[State, Array], tuple[State, Metrics]], *, batch_size: int
+) -> Callable[[State, Array, int | Array], tuple[State, BlockInfo]]:
+    """A compiled `run(state, data, num_steps) -> (state, BlockInfo)`: gather, step and sums in one program.
+
+    `data` [N, ...] stays on the device, in its own dtype. The number of steps is an argument of the program, not a constant of
+    it, so that blocks of any length share one compile; `state` is donated. A block may begin and end anywhere in an epoch.
+
+    Raises:
+      ValueError: batch_size is not positive.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1; got {batch_size}.")
+
+    def run(state: State, data: Array, num_steps: Array) -> tuple[State, BlockInfo]:
+        num_batches = -(-data.shape[0] // batch_size)
+
+        def one(carry: tuple[State, Array, Metrics, Array]) -> tuple[State, Array, Metrics, Array]:
+            state, order, sums, _ = carry
+            position = state.step % num_batches
+            order = jax.lax.cond(position == 0, lambda: shuffle(state.key, state.step // num_batches, data.shape[0]), lambda: order)
+            rows = batch_rows(order, position, batch_size)
+            new_state, metrics = step(state, data[rows])
+            good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+            return new_state, order, jax.tree.map(jnp.add, sums, metrics), jnp.where(good, -1, state.step)
+
+        def more(carry: tuple[State, Array, Metrics, Array]) -> Array:
+            return (carry[0].step < last) & (carry[3] < 0)
+
+        last = state.step + num_steps
+        shapes = jax.eval_shape(step, state, data[:batch_size])[1]
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        order = shuffle(state.key, state.step // num_batches, data.shape[0])
+        end, _, sums, bad_step = jax.lax.while_loop(more, one, (state, order, zeros, jnp.int32(-1)))
+        done = jnp.maximum(end.step - state.step, 1)
+        return end, BlockInfo(jax.tree.map(lambda total: total / done, sums), bad_step)
+
+    compiled = jax.jit(run, donate_argnums=0)
+    return lambda state, data, num_steps: compiled(state, data, jnp.asarray(num_steps, jnp.int32))
+
+
+def train(
+    key: Array,
+    model: Model,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    data: Array,
+    *,
+    num_steps: int,
+    batch_size: int,
+    ema_decay: float = 0.0,
+    prepare: Prepare | None = None,
+    log_every: int = 100,
+    report: Callable[[int, dict[str, float]], None] | None = None,
+) -> tuple[Params, list[dict[str, float]]]:
+    """Trains a model on an array in memory: init, compiled blocks of steps, and the metrics of each block.
+
+    Args:
+      key: one typed PRNG key: everything random follows from it.
+      model, loss, optimizer: what is trained, what is minimised, and how.
+      data: [N, *x_shape].
+      num_steps, batch_size: of the whole run.
+      ema_decay: return parameters averaged with this decay; 0 is off.
+      prepare: see `make_step`.
+      log_every: steps per block.
+      report: called with the step and the block's mean metrics, e.g. to print them.
+
+    Returns:
+      The parameters, and a list with the step and the mean metrics of each block.
+
+    Raises:
+      FloatingPointError: a loss or gradient was not finite; names the step.
+    """
+    state = init_state(key, model.init, optimizer, ema=bool(ema_decay))
+    run = make_run(make_step(loss, optimizer, ema_decay=ema_decay, prepare=prepare), batch_size=batch_size)
+    history = []
+    while (done := int(state.step)) < num_steps:
+        state, info = run(state, data, min(log_every, num_steps - done))
+        check_finite(info)
+        row = {name: float(value) for name, value in info.metrics.items()}
+        history.append({"step": int(state.step), **row})
+        if report is not None:
+            report(int(state.step), row)
+    return evaluation_params(state), history
+
+
+def check_finite(info: BlockInfo) -> None:
+    """Raises FloatingPointError, naming the step, where a block stopped at a loss or gradient that was not finite."""
+    if (bad := int(info.bad_step)) >= 0:
+        raise FloatingPointError(
+            f"the loss or its gradient was not finite at step {bad}; nothing after it was computed. "
+            "Usual causes: a learning rate too high (halve it, or clip the gradient), or data out of the likelihood's range."
+        )

@@ -1,0 +1,53 @@
+"""The shapes that everything composes by: guides, families and models. No mathematics here."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import jax
+
+Array = jax.Array
+Params = Any  # a pytree of arrays
+LogJoint = Callable[[Any], Array]  # z -> log p(x, z), nats, a scalar
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Guide(Protocol):
+    """An approximate posterior q of one example: any pytree with these two; every numpyro distribution is one."""
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Any:
+        """Draws, each leaf [*sample_shape, *event_shape]; reparameterised, so that `jax.grad` passes through them."""
+
+    def log_prob(self, value: Any) -> Array:
+        """log q(z) in nats, a scalar for one z."""
+
+
+class Family(NamedTuple):
+    """A set of guides. Static sizes stay in the closure, arrays are in the parameters.
+
+    All-zero parameters are the neutral member (mean-field: the standard normal), so that an encoder whose last layer starts
+    near zero amortises any family.
+    """
+
+    init: Callable[[Array], Params]  # key -> parameters
+    guide: Callable[[Params], Guide]  # parameters -> q
+
+
+class Model(NamedTuple):
+    """An amortised generative model of one example x, as pure functions of its parameters.
+
+    `prior` and `log_lik` are apart because the closed-form KL, beta, annealing and N/B minibatch scaling all need it.
+    """
+
+    init: Callable[[Array], Params]  # key -> parameters
+    encode: Callable[[Params, Array], Guide]  # (params, x) -> q(z | x)
+    prior: Callable[[Params], Guide]  # params -> p(z)
+    decode: Callable[[Params, Array], Any]  # (params, z) -> p(x | z), a distribution over x
+    log_lik: Callable[[Params, Array, Array], Array]  # (params, x, z) -> log p(x | z), nats, a scalar
+    refit: Callable[[Params, Array, Array], Params] | None = None
+    # (params, x [B, ...], z [B, K, ...]) -> params in which those that have a closed-form optimum on the batch are at it
+
+
+def freeze(q: T) -> T:
+    """The same guide with `stop_gradient` over its leaves: its density is differentiated in z, not in its parameters."""
+    return jax.tree.map(jax.lax.stop_gradient, q)
