@@ -79,6 +79,7 @@ def _digits() -> ConfigDict:
             eval=dict(
                 split="test",
                 batch_size=256,
+                num_samples=16,  # draws of z per example for the ELBO
                 num_importance_samples=500,  # K of the bound in the closing table; experiments.evaluate takes 5,000
                 active_threshold=0.01,  # Burda et al. 2016: a unit is active when Var_x E[z|x] is above this
             ),
@@ -93,7 +94,7 @@ def _mnist() -> dict:
         model=dict(hidden=(500,), num_latents=20),
         optim=dict(learning_rate=3e-3, lr_warmup_steps=1000, ema=0.9995),
         train=dict(batch_size=256, num_steps=40_000, log_every=500, eval_every=2000, checkpoint_every=4000),
-        eval=dict(batch_size=1000, num_importance_samples=100),
+        eval=dict(batch_size=1000, num_samples=1, num_importance_samples=100),
     )
 
 

@@ -142,7 +142,7 @@ def linear_warmup(num_steps: int, *, final: float = 1.0) -> Schedule:
 
 
 def cyclical_warmup(num_steps: int, *, ramp: float = 0.5, final: float = 1.0) -> Schedule:
-    """beta rises linearly over the first part `ramp` of each cycle of `num_steps`, then stays at `final` (Fu et al. 2019, eq. 6)."""
+    """beta rises linearly over the first part `ramp` of each cycle of `num_steps`, then stays (Fu et al. 2019, eq. 6)."""
     if num_steps < 1 or not 0.0 < ramp <= 1.0:
         raise ValueError(f"a cycle wants at least 1 step and 0 < ramp <= 1; got {num_steps} and {ramp}.")
     return lambda step: final * jnp.clip((step % num_steps) / (ramp * num_steps), 0.0, 1.0)

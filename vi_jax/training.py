@@ -108,7 +108,7 @@ def shuffle(key: Array, epoch: Array, num_examples: int) -> Array:
     return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), num_examples)
 
 
-def batch_rows(order: Array, position: Array, batch_size: int) -> Array:
+def batch_rows(order: Array, position: Array | int, batch_size: int) -> Array:
     """The rows of the batch at `position` of an epoch, [batch_size].
 
     An epoch has ceil(N / batch_size) batches and leaves no example out; where batch_size does not divide N, the last batch is

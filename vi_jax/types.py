@@ -40,8 +40,8 @@ class Model(NamedTuple):
     """
 
     init: Callable[[Array], Params]  # key -> parameters
-    encode: Callable[[Params, Array], Guide]  # (params, x) -> q(z | x)
-    prior: Callable[[Params], Guide]  # params -> p(z)
+    encode: Callable[[Params, Array], Any]  # (params, x) -> q(z | x), a Guide; measures also want its `mean`
+    prior: Callable[[Params], Any]  # params -> p(z), a Guide
     decode: Callable[[Params, Array], Any]  # (params, z) -> p(x | z), a distribution over x
     log_lik: Callable[[Params, Array, Array], Array]  # (params, x, z) -> log p(x | z), nats, a scalar
     refit: Callable[[Params, Array, Array], Params] | None = None

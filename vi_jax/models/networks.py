@@ -6,11 +6,12 @@ begins. Any other pair of functions of the same shapes serves as well.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vi_jax.types import Array, Params
 
@@ -38,9 +39,14 @@ def mlp_decoder(
     num_latents: int,
     hidden: Sequence[int] = (500,),
     activation: Activation = nn.tanh,
+    output_bias: Any = None,
 ) -> Network:
-    """z through dense layers of widths `hidden` (from the latent towards the image) to [*x_shape, num_outputs]."""
-    module = _Decoder(tuple(hidden), (*x_shape, num_outputs), activation)
+    """z through dense layers of widths `hidden` (from the latent towards the image) to [*x_shape, num_outputs].
+
+    `output_bias` [*x_shape, num_outputs] is where the last layer's bias starts (zeros if not given): the logit of the mean
+    image, for a Bernoulli likelihood (Burda et al. 2016, appendix C).
+    """
+    module = _Decoder(tuple(hidden), (*x_shape, num_outputs), activation, _constant(output_bias, (*x_shape, num_outputs)))
     return _network(module, (num_latents,))
 
 
@@ -70,6 +76,14 @@ def conv_decoder(
     """
     _check_image(x_shape)
     return _network(_ConvDecoder(tuple(hidden), (*x_shape, num_outputs), activation), (num_latents,))
+
+
+def _constant(value: Any, shape: tuple[int, ...]) -> Callable[..., Array]:
+    if value is None:
+        return nn.initializers.zeros_init()
+    if np.shape(value) != shape:
+        raise ValueError(f"output_bias wants the shape of the decoder's outputs, {shape}; got {np.shape(value)}.")
+    return lambda key, shape, dtype=jnp.float32: jnp.asarray(value, dtype).reshape(shape)
 
 
 def _check_image(x_shape: Sequence[int]) -> None:
@@ -107,13 +121,14 @@ class _Decoder(nn.Module):
     hidden: tuple[int, ...]
     shape: tuple[int, ...]
     activation: Activation
+    bias_init: Callable[..., Array]
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         h = z
         for width in self.hidden:
             h = self.activation(nn.Dense(width)(h))
-        return nn.Dense(math.prod(self.shape))(h).reshape(self.shape)
+        return nn.Dense(math.prod(self.shape), bias_init=self.bias_init)(h).reshape(self.shape)
 
 
 class _ConvEncoder(nn.Module):

@@ -25,7 +25,6 @@ def amortised(
     likelihood: Likelihood,
     *,
     num_latents: int,
-    output_offset: Array | float = 0.0,
     input_scale: float = 1.0,
 ) -> Model:
     """p(z) p(x | z) with z ~ N(0, I) [D] and the guide q(z | x) whose parameters an encoder puts out.
@@ -37,7 +36,6 @@ def amortised(
       family: of guides over z [D].
       likelihood: of x given the decoder's outputs.
       num_latents: D.
-      output_offset: added to the decoder's outputs, e.g. the logit of the mean image; broadcasts to [*x_shape, num_outputs].
       input_scale: the encoder sees x times this; 1/255 where x is 8-bit levels.
 
     Returns:
@@ -63,8 +61,7 @@ def amortised(
         return dist.Normal(jnp.zeros(num_latents), jnp.ones(num_latents)).to_event(1)
 
     def decode(params: Params, z: Array) -> Any:
-        outputs = decode_network.apply(params["decoder"], z) + output_offset
-        return likelihood.make(params["likelihood"], outputs)
+        return likelihood.make(params["likelihood"], decode_network.apply(params["decoder"], z))
 
     def log_lik(params: Params, x: Array, z: Array) -> Array:
         if x.shape != x_shape:
@@ -87,7 +84,7 @@ def vae(
     activation: Callable[[Array], Array] = nn.tanh,
     likelihood: Likelihood | None = None,
     family: Callable[[int], Family] = families.mean_field,
-    output_offset: Array | float = 0.0,
+    output_bias: Any = None,
 ) -> Model:
     """The VAE of Kingma & Welling (2013), appendix C: dense layers both ways, the decoder the encoder's mirror.
 
@@ -98,7 +95,7 @@ def vae(
       activation: between layers.
       likelihood: of x given z; Bernoulli if not given.
       family: num_latents -> Family; mean-field Gaussian if not given.
-      output_offset: see `amortised`.
+      output_bias: where the decoder's last bias starts, see `networks.mlp_decoder`.
 
     Returns:
       A Model.
@@ -110,11 +107,10 @@ def vae(
     return amortised(
         x_shape,
         lambda num_outputs: networks.mlp_encoder(x_shape, num_outputs, hidden, activation),
-        lambda num_outputs: networks.mlp_decoder(x_shape, num_outputs, num_latents, tuple(hidden)[::-1], activation),
+        lambda num_outputs: networks.mlp_decoder(x_shape, num_outputs, num_latents, tuple(hidden)[::-1], activation, output_bias),
         family(num_latents),
         likelihoods.bernoulli() if likelihood is None else likelihood,
         num_latents=num_latents,
-        output_offset=output_offset,
     )
 
 

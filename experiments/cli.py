@@ -1,0 +1,136 @@
+"""The front of every command: flags, one-sentence errors, and JAX's set-up. Nothing slow is imported here."""
+
+import difflib
+import hashlib
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from absl import flags
+
+STARTED = time.perf_counter()
+
+
+class UserError(Exception):
+    """What went wrong, in one sentence with the remedy; printed as it stands, exit code 2."""
+
+
+def define_common_flags() -> None:
+    """The flags that every command has."""
+    flags.DEFINE_string(
+        "compilation_cache",
+        "auto",
+        "Where compiled programs are kept between runs: a folder, `auto` (a folder of this kind of host under the user's "
+        "cache) or `off`.",
+    )
+
+
+def run(main: Callable[[], int | None], module_doc: str) -> NoReturn:
+    """Parses sys.argv and runs main; every anticipated failure is one sentence on stderr and a non-zero exit code."""
+    if any(argument in ("--help", "-h", "-help", "--helpfull", "--helpshort") for argument in sys.argv[1:]):
+        print(_help(module_doc))
+        sys.exit(0)
+    try:
+        _parse(sys.argv)
+        code = main() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to go on from the last checkpoint.", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def require(name: str) -> str:
+    """The value of a string flag that has to be given."""
+    value = getattr(flags.FLAGS, name)
+    if not value:
+        raise UserError(f"--{name} is missing; see --help for examples.")
+    return value
+
+
+def suggest(name: str, names: list[str] | tuple[str, ...]) -> str:
+    """`(did you mean x?)` with a leading blank, or nothing."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def set_up_jax() -> None:
+    """Turns the persistent compilation cache on; call it before anything is compiled."""
+    import jax
+
+    choice = flags.FLAGS.compilation_cache
+    if choice == "off":
+        return
+    folder = _cache_folder() if choice == "auto" else Path(choice).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"note: no compilation cache at {folder} ({error.strerror}); --compilation_cache names another.", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _cache_folder() -> Path:
+    """One folder for each kind of host: programs compiled for another processor are rejected, or crash."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    try:
+        cpu = re.sub(r"(?m)^(?!flags|model name|Features|CPU part).*$", "", Path("/proc/cpuinfo").read_text().split("\n\n")[0])
+    except OSError:
+        cpu = platform.processor()
+    host = hashlib.sha256(f"{platform.machine()} {cpu}".encode()).hexdigest()[:12]
+    return base / "vi_jax" / "compiled" / f"{platform.machine()}-{host}"
+
+
+def _parse(argv: list[str]) -> None:
+    try:
+        rest = flags.FLAGS(argv)[1:]
+        if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+            flags.FLAGS.config.to_dict()  # a config file that could not be loaded says so only when it is used
+    except flags.Error as error:
+        raise UserError(_sentence(str(error))) from None
+    except (KeyError, AttributeError) as error:  # an override of a field that the config has not
+        raise UserError(_unknown_field(str(error.args[0]))) from None
+    except (ImportError, OSError, SyntaxError, TypeError, ValueError) as error:
+        raise UserError(_sentence(str(error))) from None
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}; options begin with --, see --help.")
+
+
+def _sentence(text: str) -> str:
+    """The telling part of a flag parser's message, in one line."""
+    if "No such file or directory" in text and "config" in text:
+        path = re.findall(r"No such file or directory: '([^']*)'", text)
+        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py") if p.name != "__init__.py"))
+        return f"there is no config file {path[-1] if path else '?'}; there are {known or 'none here: run from the checkout'}."
+    if "Error whilst parsing config file" in text:
+        return re.sub(r"^[\w.]*(Error|Exception): ", "", text.strip().splitlines()[-1])
+    text = re.sub(r"^flag (--\S+): invalid literal for (\w+)\(\).*", r"\1 is not of the field's type, \2", text.strip())
+    return " ".join(text.replace("\\'", "'").split()).strip("'")
+
+
+def _unknown_field(text: str) -> str:
+    """`'x'\\nDid you mean "y" ...`, however often quoted on its way, as one sentence."""
+    field = re.search(r"\w+", text)
+    hint = re.search(r'Did you mean "(\w+)"', text)
+    return f"the config has no field {field[0] if field else text!r}" + (f"; did you mean {hint[1]!r}?" if hint else ".")
+
+
+def _help(module_doc: str) -> str:
+    lines = [module_doc.strip(), "", "flags:"]
+    wanted = [*flags.FLAGS.get_flags_for_module(sys.argv[0]), flags.FLAGS["compilation_cache"]]
+    seen = set()
+    for flag in wanted:
+        if flag.name not in seen:
+            seen.add(flag.name)
+            default = "" if flag.default in (None, "", False) else f" (default {flag.default})"
+            lines.append(f"  --{flag.name}: {flag.help}{default}")
+    return "\n".join(lines)

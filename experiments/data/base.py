@@ -1,0 +1,95 @@
+"""What every source of images shares: the types, the one error, and small helpers. Nothing here is slow to import."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.data.lazy import LazyImages
+
+Images = np.ndarray | LazyImages
+
+
+class DataError(Exception):
+    """Data that cannot be had as asked, in one sentence: what came, what was wanted, what to do."""
+
+
+class Split(NamedTuple):
+    """Some examples: `images` are uint8 levels [N, *shape], `labels` are ints [N] where the source has them."""
+
+    images: Images
+    labels: np.ndarray | None
+
+
+class Dataset(NamedTuple):
+    """What a run trains and is judged on; pixel values are 0..num_levels - 1 in every split."""
+
+    train: Split
+    validation: Split | None
+    test: Split
+    num_levels: int  # 17 for digits, 256 for 8-bit images, 2 for binary ones
+    name: str
+    source: str  # one phrase: where the pixels came from
+    fingerprint: str  # changes when the pixels do
+
+
+class Raw(NamedTuple):
+    """One split of a source as it is stored, before shuffling, slicing and binarisation."""
+
+    images: Images
+    labels: np.ndarray | None
+    num_levels: int
+
+
+class Source(NamedTuple):
+    """An opened source: the split names it has, `read(split) -> Raw`, and where it is, in one phrase."""
+
+    splits: tuple[str, ...]
+    read: Callable[[str], Raw]
+    where: str
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """' Did you mean ...?' when an option is near `word`, else an empty string."""
+    near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def say(message: str) -> None:
+    """Progress and notes go to stderr, so that stdout stays the results'."""
+    print(f"data: {message}", file=sys.stderr, flush=True)
+
+
+def require(module: str, package: str, purpose: str) -> ModuleType:
+    """Imports `module` when it is needed; raises DataError naming the package to install."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(f"{purpose} needs {module}, which fails to import ({error}); pip install {package}.") from error
+
+
+def folder_of(data_dir: str, wanted: str) -> Path:
+    """`data_dir` as a folder that exists; raises DataError (a mistyped folder is never created)."""
+    folder = Path(data_dir)
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"config.data.data_dir={data_dir!r} {problem}; give the folder {wanted}, or make it first.")
+    return folder
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes; raises DataError where it is absent or may not be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}); check the path and its rights.") from error
+
+
+def drop_grey_channel(images: np.ndarray) -> np.ndarray:
+    """[N, H, W, 1] -> [N, H, W]; every other shape as it is."""
+    return images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images

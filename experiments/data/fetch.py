@@ -1,0 +1,91 @@
+"""Fetching a file once: the first mirror that answers, a checksum, an atomic write; offline, an error in seconds."""
+
+import hashlib
+import http.client
+import os
+import queue
+import threading
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+from experiments.data.base import DataError, say
+
+ANSWER_SECONDS = 3.0  # for all hosts together, the look-up of their names included
+STALL_SECONDS = 15.0  # without a byte, once a host has answered
+_NO_ANSWER = (OSError, ValueError, http.client.HTTPException)  # urllib's own errors are OSErrors
+
+
+def cache_folder(name: str) -> Path:
+    """The user's cache for one data set, made if need be; raises DataError when it cannot be."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(root) / "vi_jax" / "data" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"the cache folder {folder} cannot be made ({error.strerror}); set config.data.data_dir to a folder of yours."
+        ) from error
+    return folder
+
+
+def first_answer(urls: Sequence[str], *, any_status: bool = False) -> str:
+    """The first of `urls` that is there; raises DataError, with each host's reason, after ANSWER_SECONDS at most.
+
+    With `any_status` a refusal by the host (404, say) is an answer too: there is a network, which was the question.
+    All are asked at once, each in a daemon thread: a name look-up heeds no timeout, and must not hold up the exit.
+    """
+    answers: queue.Queue[tuple[str, Exception | None]] = queue.Queue()
+    for url in urls:
+        threading.Thread(target=_ask, args=(url, ANSWER_SECONDS, answers), daemon=True).start()
+    reasons = dict.fromkeys(urls, f"no answer in {ANSWER_SECONDS:g} s")
+    deadline = time.monotonic() + ANSWER_SECONDS
+    for _ in urls:
+        try:
+            url, error = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            break
+        if error is None or (any_status and isinstance(error, HTTPError)):
+            return url
+        reasons[url] = str(error)
+    raise DataError("; ".join(f"{urlsplit(url).netloc}: {reason}" for url, reason in reasons.items()))
+
+
+def _ask(url: str, seconds: float, answers: queue.Queue[tuple[str, Exception | None]]) -> None:
+    """Puts (url, None) or (url, why not) into `answers`."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
+            answers.put((url, None))
+    except _NO_ANSWER as error:
+        answers.put((url, error))
+
+
+def download(url: str, path: Path, sha256: str) -> None:
+    """Writes `url` to `path`, whole and with the right checksum or not at all; raises DataError."""
+    say(f"fetching {url} into {path.parent}")
+    try:
+        with urllib.request.urlopen(url, timeout=STALL_SECONDS) as response:
+            content = response.read()
+    except _NO_ANSWER as error:
+        raise DataError(f"{url} could not be fetched ({error}); try again, or put {path.name} in {path.parent}.") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise DataError(
+            f"{url} came with sha256 {found[:12]}... ({len(content)} bytes) where {sha256[:12]}... was wanted; "
+            f"something between here and there changes it: get {path.name} another way and put it in {path.parent}."
+        )
+    _write(path, content)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Under a name of this process first, then renamed: a reader sees the whole file or none."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"{path} cannot be written ({error.strerror}); set config.data.data_dir to a folder of yours.") from error

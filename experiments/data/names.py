@@ -1,0 +1,48 @@
+"""From the name in a config to an opened source: the one place that knows which sources there are."""
+
+import os
+from collections.abc import Callable
+
+from experiments.data import binarized, digits, folder, idx, npz, tfds
+from experiments.data.base import DataError, Source, did_you_mean
+
+_PLAIN: dict[str, Callable[[str], Source]] = {
+    "digits": lambda data_dir: digits.open_source(),
+    "mnist": lambda data_dir: idx.open_source("mnist", data_dir),
+    "fashion_mnist": lambda data_dir: idx.open_source("fashion_mnist", data_dir),
+    "binarized_mnist": binarized.open_source,
+}
+_PREFIXED: dict[str, Callable[[str, str, float], Source]] = {
+    "tfds": lambda argument, data_dir, limit_mb: tfds.open_source(argument, data_dir),
+    "npz": lambda argument, data_dir, limit_mb: npz.open_source(argument, data_dir),
+    "images": folder.open_source,
+}
+NAMES = tuple(_PLAIN)
+PREFIXES = {"tfds": "NAME", "npz": "FILE", "images": "DIR"}
+
+
+def check_name(name: str) -> None:
+    """Raises DataError for a data name that cannot be one, before anything slow."""
+    if not isinstance(name, str):
+        raise DataError(f"config.data.name={name!r} is no string; give one of {_all_names()}.")
+    prefix, colon, argument = name.partition(":")
+    if name in _PLAIN or (colon and prefix in _PREFIXED and argument):
+        return
+    if prefix in _PREFIXED:
+        raise DataError(f"config.data.name={name!r} stops short; write {prefix}:{PREFIXES[prefix]}.")
+    hint = did_you_mean(prefix, [*_PLAIN, *_PREFIXED])
+    raise DataError(f"config.data.name={name!r} is not known; it is one of {_all_names()}.{hint}")
+
+
+def _all_names() -> str:
+    return ", ".join([*_PLAIN, *(f"{prefix}:{argument}" for prefix, argument in PREFIXES.items())])
+
+
+def open_source(name: str, data_dir: str, limit_mb: float) -> Source:
+    """The source called `name`; raises DataError."""
+    check_name(name)
+    data_dir = os.path.expanduser(data_dir)
+    prefix, _, argument = name.partition(":")
+    if not argument:
+        return _PLAIN[prefix](data_dir)
+    return _PREFIXED[prefix](os.path.expanduser(argument), data_dir, limit_mb)

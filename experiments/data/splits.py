@@ -1,0 +1,71 @@
+"""The grammar of splits: NAME or NAME[a:b], in examples (as Python slices) or per cent, such as `train[:80%]`."""
+
+import re
+from typing import NamedTuple
+
+from experiments.data.base import DataError, did_you_mean
+
+_BOUND = r"[+-]?[0-9]{1,18}|[+-]?[0-9]{1,3}(?:\.[0-9]{1,9})?%"
+_GRAMMAR = re.compile(rf"\s*([^\[\]\s]+)\s*(?:\[\s*({_BOUND})?\s*:\s*({_BOUND})?\s*\])?\s*")
+
+
+class Selection(NamedTuple):
+    """A parsed split string; `start` and `stop` are None, '-5' or '12.5%' until the number of examples is known."""
+
+    text: str
+    name: str
+    start: str | None
+    stop: str | None
+
+
+def parse(text: str, role: str) -> Selection:
+    """'train[:80%]' -> Selection; `role` (train, validation, test) is for the message of the DataError."""
+    match = _GRAMMAR.fullmatch(text)
+    if match is None:
+        raise DataError(
+            f"config.data.{role}={text!r} is no split; write NAME or NAME[a:b], with a and b examples or per cent "
+            "or left out, such as 'train[:50000]' or 'all[80%:]'."
+        )
+    selection = Selection(text, *match.groups())
+    for bound in (selection.start, selection.stop):
+        if bound and bound.endswith("%") and abs(float(bound[:-1])) > 100:
+            raise DataError(f"config.data.{role}={text!r} asks for {bound}; per cents are wanted in -100%..100%.")
+    return selection
+
+
+def resolve(selection: Selection, num_examples: int) -> range:
+    """The rows of the split, a range as Python's slicing gives it; raises DataError when it is empty."""
+    rows = range(num_examples)[_bound(selection.start, num_examples) : _bound(selection.stop, num_examples)]
+    if not rows:
+        raise DataError(f"split {selection.text!r} holds no example: {selection.name!r} has {num_examples}; widen the slice.")
+    return rows
+
+
+def _bound(text: str | None, num_examples: int) -> int | None:
+    """Per cents are rounded to the nearest example, so that [:p%] and [p%:] meet."""
+    if text is None:
+        return None
+    return round(float(text[:-1]) * num_examples / 100) if text.endswith("%") else int(text)
+
+
+def check_names(selections: dict[str, Selection], available: tuple[str, ...], where: str) -> None:
+    """Raises DataError for a split name that the source lacks."""
+    for role, selection in selections.items():
+        if selection.name not in available:
+            hint = did_you_mean(selection.name, available)
+            raise DataError(
+                f"config.data.{role}={selection.text!r} names no split of {where}, which has {', '.join(available)}.{hint}"
+            )
+
+
+def check_disjoint(selections: dict[str, Selection], rows: dict[str, range]) -> None:
+    """Raises DataError when training examples are also in the validation or test split."""
+    for role in ("validation", "test"):
+        if role not in rows or selections[role].name != selections["train"].name:
+            continue
+        shared = range(max(rows["train"].start, rows[role].start), min(rows["train"].stop, rows[role].stop))
+        if shared:
+            raise DataError(
+                f"config.data.train={selections['train'].text!r} and config.data.{role}={selections[role].text!r} "
+                f"share {len(shared)} examples ({shared.start} to {shared.stop - 1}); make the slices disjoint."
+            )

@@ -1,0 +1,113 @@
+"""What a run writes while it goes: rows of metrics (JSON lines and TensorBoard), rows of timing, and the live line."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+
+
+class MetricsLog:
+    """metrics.jsonl holds what is a function of the config alone, timing.jsonl what is not; TensorBoard has both.
+
+    On resuming at a step, rows after it are dropped, so that the file ends as that of an unbroken run does.
+    """
+
+    def __init__(self, folder: Path, *, from_step: int) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._paths = [folder / METRICS, folder / TIMING]
+        for path in self._paths:
+            _keep_rows(path, from_step)
+        self._files = [path.open("a") for path in self._paths]
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1 if from_step else None, flush_secs=10)
+
+    def write(self, row: dict[str, Any], timing: dict[str, float] | None = None) -> None:
+        """Appends a row (it has `step`) and flushes it."""
+        for file, part in zip(self._files, (row, {"step": row["step"], **timing} if timing else None), strict=True):
+            if part is not None:
+                file.write(json.dumps(part) + "\n")
+                file.flush()
+        for name, value in {**row, **(timing or {})}.items():
+            if name not in ("step", "alarm") and isinstance(value, int | float):
+                self._board.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in self._files:
+            file.close()
+        self._board.close()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file, [] where there is none; a last line cut short by a crash is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+class Progress:
+    """One live line on a terminal; elsewhere (a file, a job's log) a line at each evaluation."""
+
+    def __init__(self, *, start: int, total: int, steps_per_epoch: int) -> None:
+        self._start, self._total, self._steps_per_epoch = start, total, steps_per_epoch
+        self._began, self._live, self._bar = time.perf_counter(), sys.stderr.isatty(), None
+        if self._live:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, initial=start, bar_format="{percentage:3.0f}%|{bar:12}| {desc}", leave=True)
+
+    def steps_per_second(self, step: int) -> float:
+        """Since `restart_clock`, or since the start of this process's part of the run."""
+        return (step - self._start) / max(time.perf_counter() - self._began, 1e-9)
+
+    def restart_clock(self, step: int) -> None:
+        """Leaves what came before, the compile, out of the rate."""
+        self._start, self._began = step, time.perf_counter()
+
+    def show(self, step: int, train: tuple[str, float], test: float | None, *, evaluated: bool) -> None:
+        """Updates the line: step, epochs, rate, time left, the bound on the training and on the test split, nats."""
+        rate = self.steps_per_second(step)
+        left = _clock((self._total - step) / rate) if rate else "?"
+        name, value = train
+        text = (
+            f"step {step:,}/{self._total:,}  epoch {step / self._steps_per_epoch:,.1f}  {rate:,.0f} steps/s  {left} left  "
+            f"train {name} {value:,.2f}  test ELBO {'-' if test is None else format(test, ',.2f')} nats"
+        )
+        if self._bar is not None:
+            self._bar.set_description_str(text, refresh=False)
+            self._bar.update(step - self._bar.n)
+            self._bar.refresh()
+        elif evaluated:
+            print(text, file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """Prints a line without breaking the live one."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leaves the line as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def _keep_rows(path: Path, last_step: int) -> None:
+    if path.exists():
+        kept = [json.dumps(row) for row in read_rows(path) if row["step"] <= last_step]
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_text("".join(f"{row}\n" for row in kept))
+        temporary.replace(path)

@@ -1,0 +1,88 @@
+"""What the three commands share once a config is known: the data as the model wants them, the model, and a run that is trained."""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vi_jax as vi
+from experiments import build
+from experiments.checkpoints import Checkpoints
+from experiments.cli import UserError
+from experiments.data import DataError, Dataset, Split, load
+from vi_jax.training import State, evaluation_params
+
+
+class Keys(NamedTuple):
+    """One key for each purpose, from config.seed."""
+
+    train: jax.Array
+    evaluate: jax.Array
+    pictures: jax.Array
+
+
+def keys(config: Any) -> Keys:
+    """The keys of a run."""
+    return Keys(*jax.random.split(jax.random.key(config.seed), 3))
+
+
+def load_data(config: Any) -> Dataset:
+    """The data set of a config; what is wrong with it is a UserError."""
+    try:
+        return load(config.data)
+    except DataError as error:
+        raise UserError(str(error)) from None
+
+
+def make_model(config: Any, dataset: Dataset) -> vi.Model:
+    """The model of a config for a data set; what does not fit is a UserError."""
+    x_shape = tuple(dataset.train.images.shape[1:])
+    if config.model.likelihood == "bernoulli" and config.data.binarisation == "none" and dataset.num_levels > 2:
+        print(
+            "note: grey levels under a Bernoulli likelihood are read as probabilities: the ELBO is the mean over binary images.",
+            file=sys.stderr,
+        )
+    try:
+        return build.model(config, x_shape, dataset.num_levels, _mean_image(dataset))
+    except ValueError as error:
+        raise UserError(f"this model does not fit the data of {dataset.name}: {error}") from None
+
+
+def evaluation_set(config: Any, dataset: Dataset, split: str) -> tuple[jax.Array, np.ndarray | None]:
+    """x [N, *x_shape] of a split, binarised once by config.data.static_seed where training does so afresh, and its labels."""
+    part: Split | None = getattr(dataset, split)
+    if part is None:
+        raise UserError(f"config.data.{split} is empty; name a split, or evaluate on another.")
+    if len(part.images) < 2:
+        raise UserError(f"the {split} split has {len(part.images)} example; a standard error wants at least 2.")
+    levels = jnp.asarray(part.images[np.arange(len(part.images))])
+    prepare = build.prepare(config, dataset.num_levels)
+    return jax.jit(prepare)(jax.random.key(config.data.static_seed), levels), part.labels
+
+
+def start_state(config: Any, model: vi.Model) -> State:
+    """The state before the first step."""
+    return vi.init_state(keys(config).train, model.init, build.optimizer(config), ema=bool(config.optim.ema))
+
+
+def trained_params(config: Any, model: vi.Model, workdir: Path) -> tuple[vi.types.Params, int]:
+    """The parameters that evaluation uses, of the newest good checkpoint of a run, and its step."""
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise UserError(f"{workdir} has no checkpoint yet; train with experiments.train --workdir={workdir} first.")
+    with Checkpoints(folder, keep=config.train.keep_checkpoints) as checkpoints:
+        state = checkpoints.restore_latest(start_state(config, model))
+    if state is None:
+        raise UserError(f"{workdir} has no checkpoint yet; train with experiments.train --workdir={workdir} first.")
+    step = int(state.step)
+    if step < config.train.num_steps:
+        print(f"note: this run is at step {step:,} of {config.train.num_steps:,}.", file=sys.stderr)
+    return evaluation_params(state), step
+
+
+def _mean_image(dataset: Dataset) -> np.ndarray:
+    images = dataset.train.images[np.arange(min(len(dataset.train.images), 60_000))]
+    return images.mean(0, dtype=np.float64) / (dataset.num_levels - 1)

@@ -1,0 +1,174 @@
+"""Trains a model, evaluates it and leaves a folder worth looking at; run again, it goes on from the last checkpoint.
+
+    python -m experiments.train --config=configs/vae.py                         8x8 digits, no download, about a minute
+    python -m experiments.train --config=configs/vae.py:mnist --config.data.data_dir=DIR
+    python -m experiments.train --config=configs/vae.py --config.model.num_latents=2 --config.seed=1 --workdir=runs/plane
+    python -m experiments.train --config=configs/replay.py:runs/plane/config.json    the same run, from its record
+
+Any field of the config can be set: --config.optim.learning_rate=1e-3. The run folder holds config.json, environment.json,
+metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, figures/ and summary.json.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import cli, settings
+
+config_flags.DEFINE_config_file("config", None, "The config, FILE[:VARIANT]; --config.FIELD=VALUE sets a field.", lock_config=True)
+flags.DEFINE_string("workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given.")
+flags.DEFINE_bool("overwrite", False, "Delete the run that is in the folder and start anew.")
+cli.define_common_flags()
+
+
+def main() -> int:
+    """The command."""
+    if flags.FLAGS.config is None:
+        raise cli.UserError("--config is missing; try --config=configs/vae.py, see --help for examples.")
+    config = flags.FLAGS.config
+    settings.validate(config)
+    cli.set_up_jax()
+    from experiments import rundir
+
+    workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else rundir.default_folder(config)
+    resumed = rundir.open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
+    train(config, workdir, resumed=resumed)
+    return 0
+
+
+def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
+    """Runs what is left of a run and returns its summary."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    import vi_jax as vi
+    from experiments import build, measure, rundir, session
+    from experiments.checkpoints import Checkpoints
+    from experiments.metrics import MetricsLog, Progress
+    from experiments.streaming import make_streaming_run
+    from vi_jax.training import check_finite, evaluation_params
+
+    dataset = session.load_data(config)
+    rundir.check_data(workdir, dataset)
+    model = session.make_model(config, dataset)
+    x, labels = session.evaluation_set(config, dataset, config.eval.split)
+    images, spec = dataset.train.images, config.train
+    num_batches = -(-len(images) // spec.batch_size)
+    print(f"{config.name}: {len(images):,} training examples {images.shape[1:]} from {dataset.source}", file=sys.stderr)
+
+    step = vi.make_step(
+        build.loss(config, model),
+        build.optimizer(config),
+        ema_decay=config.optim.ema,
+        prepare=build.prepare(config, dataset.num_levels),
+    )
+    fits = images.nbytes <= config.data.device_limit_mb * 2**20
+    run: Any = (vi.make_run if fits else make_streaming_run)(step, batch_size=spec.batch_size)
+    data = jnp.asarray(np.asarray(images[:])) if fits else images
+    rate, measure_now = build.learning_rate(config), measure.make_measure(model, config)
+
+    with Checkpoints(workdir / "checkpoints", keep=spec.keep_checkpoints) as checkpoints:
+        state = session.start_state(config, model)
+        state = (resumed and checkpoints.restore_latest(state)) or state
+        start = int(state.step)
+        if resumed and start == spec.num_steps:
+            print(f"the run in {workdir} is complete; its figures and summary are made again", file=sys.stderr)
+        elif resumed:
+            print(f"resuming the run in {workdir} at step {start:,} of {spec.num_steps:,}", file=sys.stderr)
+        log = MetricsLog(workdir, from_step=start)
+        progress = Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches)
+        measures, test_elbo = None, None
+        try:
+            while (done := int(state.step)) < spec.num_steps:
+                state, info = run(state, data, min(spec.log_every - done % spec.log_every, spec.num_steps - done))
+                now = int(state.step)
+                check_finite(info)
+                if done == start:
+                    progress.say(f"the first {now - done:,} steps done {time.perf_counter() - cli.STARTED:.1f} s after the start")
+                    progress.restart_clock(now)
+                row = {"step": now, "epoch": now / num_batches, "train/learning_rate": float(rate(now - 1))}
+                row |= {f"train/{name}": float(value) for name, value in info.metrics.items()}
+                ends = now == spec.num_steps
+                if evaluates := (now % spec.eval_every == 0 or ends):
+                    measures = measure_now(_key_at(session.keys(config).evaluate, now), evaluation_params(state), x)
+                    test_elbo = measures.summary["elbo"]["mean"]
+                    row |= _evaluation_row(config.eval.split, measures)
+                    if alarm := measure.collapse_alarm(measures, config, now):
+                        row["alarm"] = alarm
+                        progress.say(alarm)
+                log.write(row, {"steps_per_second": progress.steps_per_second(now), "seconds": time.perf_counter() - cli.STARTED})
+                name = build.metric_name(config)
+                progress.show(now, (name.upper(), row[f"train/{name}"]), test_elbo, evaluated=bool(evaluates))
+                if now % spec.checkpoint_every == 0 or ends:
+                    checkpoints.save(state)
+        except FloatingPointError as error:
+            saved = checkpoints.steps
+            keeps = f"the checkpoint of step {saved[-1]:,} is kept" if saved else "no checkpoint had been written"
+            raise cli.UserError(f"{error} In {workdir}, {keeps}.") from None
+        finally:
+            progress.close()
+            log.close()
+    if measures is None:
+        measures = measure_now(_key_at(session.keys(config).evaluate, spec.num_steps), evaluation_params(state), x)
+    params = jax.block_until_ready(evaluation_params(state))
+    return _finish(config, workdir, model, params, dataset.num_levels, x, labels, measures)
+
+
+def _finish(
+    config: Any, workdir: Path, model: Any, params: Any, num_levels: int, x: Any, labels: Any, measures: Any
+) -> dict[str, Any]:
+    """Evaluates, draws and prints what a run ends with."""
+    import numpy as np
+
+    from experiments import figures, measure, pictures, rundir, session
+    from experiments.metrics import METRICS, read_rows
+
+    k, keys = config.eval.num_importance_samples, session.keys(config)
+    log_evidence = measure.make_log_evidence(model, num_samples=k, chunk=measure.chunk_for(k), batch_size=config.eval.batch_size)
+    values = np.concatenate(list(log_evidence(_key_at(keys.evaluate, 0), params, x)))
+    summary = {
+        "split": config.eval.split,
+        **measures.summary,
+        "log_evidence": measure.mean_stderr(values),
+        "num_importance_samples": k,
+        **measure.extras(params, config, int(np.prod(x.shape[1:])), float(values.mean())),
+        "seconds": time.perf_counter() - cli.STARTED,
+    }
+    paths = pictures.draw_all(
+        workdir / "figures", key=keys.pictures, model=model, params=params, config=config, num_levels=num_levels, x=x,
+        labels=labels, measures=measures,
+    )  # fmt: skip
+    rows = read_rows(workdir / METRICS)
+    if rows:
+        figures.learning_curves(workdir / "figures" / "learning_curves.png", rows, title=f"{config.name}: learning curves")
+    summary["seconds"] = time.perf_counter() - cli.STARTED
+    rundir.write_json(workdir / "summary.json", summary)
+    print(measure.table(config.name, summary, config))
+    print(f"  {summary['seconds']:.0f} s in all, {len(paths) + 1} figures; run folder {os.path.relpath(workdir)}")
+    return summary
+
+
+def _key_at(key: Any, step: int) -> Any:
+    import jax
+
+    return jax.random.fold_in(key, step)
+
+
+def _evaluation_row(split: str, measures: Any) -> dict[str, Any]:
+    """The columns of an evaluation."""
+    summary = measures.summary
+    row = {f"{split}/{name}": summary[name]["mean"] for name in ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl")}
+    row |= {f"{split}/elbo_stderr": summary["elbo"]["stderr"], f"{split}/active_units": summary["active_units"]}
+    if measures.kl.ndim:
+        row |= {f"{split}/kl_dimension_{d}": float(kl) for d, kl in enumerate(measures.kl)}
+    return row
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__ or "")

@@ -1,0 +1,386 @@
+"""Every figure decodes, clips and overlaps no text, and shows the numbers that it was given."""
+
+import itertools
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
+from PIL import Image
+from sklearn.decomposition import PCA
+
+from experiments import figures
+
+TITLE = "vae-digits: a title of some length, with a $ and an under_score, at step 4,000 of a run"
+
+
+def uniform(*shape):
+    return np.random.default_rng(0).random(shape)
+
+
+def normal(*shape):
+    return np.random.default_rng(0).normal(size=shape)
+
+
+def training_rows(num=40, *, epochs=True):
+    """Train and evaluation rows in turn; the ELBO starts at -550 nats and settles at -100."""
+    rows = []
+    for step in range(0, num * 100, 100):
+        elbo, epoch = -100 - 450 * np.exp(-step / 100), {"epoch": step / 196} if epochs else {}
+        terms = {"elbo": elbo, "log_lik": elbo + 25, "kl": 25.0, "active_units": 12, "elbo_stderr": 0.8}
+        split = "test" if step % 500 == 0 else "train"
+        optimiser = {"train/learning_rate": 1e-3, "train/grad_norm": 50.0, "train/beta": min(1, step / 1000)}
+        rows.append({"step": step, **epoch, **{f"{split}/{k}": v for k, v in terms.items()}, **optimiser})
+    return rows
+
+
+def curves(path, **changes):
+    return figures.learning_curves(path, [row | changes for row in training_rows()], title=TITLE)
+
+
+def few_curves(path):
+    keys = ("step", "train/log_lik", "train/grad_norm", "train/learning_rate")
+    rows = [{key: row[key] for key in keys if key in row} for row in training_rows()]
+    return figures.learning_curves(path, rows, title=TITLE)
+
+
+def rebuilt(*shape):
+    x = uniform(*shape)
+    return lambda path: figures.reconstructions(path, x, 1.2 * x - 0.1, title=TITLE)
+
+
+def grid(*shape):
+    return lambda path: figures.image_grid(path, uniform(*shape), title=TITLE, subtitle="mean of p(x|z)")
+
+
+def walk(*shape):
+    x = uniform(*shape)
+    return lambda path: figures.interpolation(path, x, title=TITLE, left=x[:, 0], right=x[:, -1])
+
+
+def plane(*shape):
+    return lambda path: figures.manifold(path, uniform(*shape), extent=(-2, 2), title=TITLE)
+
+
+def scatter(num, labels):
+    return lambda path: figures.latent_plane(path, normal(num, 2), labels, title=TITLE, xlabel="PC $1", ylabel="z₂")
+
+
+def bars(num):
+    return lambda path: figures.kl_per_dimension(path, uniform(num), uniform(num) > 0.5, title=TITLE)
+
+
+FIGURES = {
+    "curves": curves,
+    "curves, few": few_curves,
+    "curves, one row": lambda path: figures.learning_curves(path, [{"step": 1, "train/elbo": -3.0}], title=TITLE),
+    "curves, no epochs": lambda path: figures.learning_curves(path, training_rows(epochs=False), title=TITLE),
+    "reconstructions, one": rebuilt(1, 8, 8),
+    "reconstructions, 28x28": rebuilt(20, 28, 28),
+    "reconstructions, tall": rebuilt(9, 28, 20, 1),
+    "reconstructions, colour": rebuilt(16, 32, 32, 3),
+    "reconstructions, vectors": rebuilt(20, 30),
+    "reconstructions, scalars": rebuilt(2, 1),
+    "grid, one": grid(1, 8, 8),
+    "grid, many": grid(100, 28, 28),
+    "grid, colour": grid(10, 32, 32, 3),
+    "grid, vectors": grid(50, 7),
+    "walk, one": walk(1, 2, 8, 8),
+    "walk, 28x28": walk(6, 10, 28, 28),
+    "walk, colour": walk(3, 20, 32, 32, 3),
+    "walk, vectors": walk(8, 9, 30),
+    "manifold, one": plane(1, 1, 8, 8),
+    "manifold, 20x20": plane(20, 20, 8, 8),
+    "manifold, colour": plane(5, 5, 32, 32, 3),
+    "manifold, vectors": plane(9, 9, 12),
+    "plane, unlabelled": scatter(40, None),
+    "plane, ten labels": scatter(6000, np.arange(6000) % 10),
+    "plane, many labels": scatter(400, np.arange(400) % 37),
+    "bars, 1": bars(1),
+    "bars, 30": bars(30),
+    "bars, 1000": bars(1000),
+}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What has been drawn: the figure, and each text with its box in pixels."""
+    seen = {"texts": []}
+    draw, write = Text.draw, figures._write
+
+    def draw_and_note(self, renderer):
+        draw(self, renderer)
+        if self.get_visible() and self.get_text().strip():
+            seen["texts"].append((self, self.get_window_extent(renderer)))
+
+    def write_and_note(fig, path):
+        seen["figure"] = fig
+        write(fig, path)
+
+    monkeypatch.setattr(Text, "draw", draw_and_note)
+    monkeypatch.setattr(figures, "_write", write_and_note)
+    return seen
+
+
+def words(drawn):
+    return [text.get_text() for text, _ in drawn["texts"]]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_decodes_and_its_text_is_whole(name, tmp_path, drawn):
+    path = tmp_path / "made" / "on_the_way" / "figure.png"
+    settings = dict(matplotlib.rcParams)
+    assert FIGURES[name](path) == path
+    assert [file.name for file in path.parent.iterdir()] == ["figure.png"], "the partial file is left behind"
+    assert dict(matplotlib.rcParams) == settings
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    height, width, _ = pixels.shape
+    assert 6 * figures.DPI <= width <= 9 * figures.DPI
+    assert 1.6 * figures.DPI <= height <= 12 * figures.DPI
+    assert pixels.std() > 5, "the page is blank"
+    page = drawn["figure"].bbox
+    for text, box in drawn["texts"]:
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1
+        assert inside, f"{text.get_text()!r} leaves the page of {page.bounds}: {box.bounds}"
+    outlined = [text for text, _ in drawn["texts"] if text.get_path_effects()]  # a label's median: may lie on another's
+    for (one, box), (other, its) in itertools.combinations(drawn["texts"], 2):
+        apart = not box.overlaps(its) or one in outlined or other in outlined
+        assert apart, f"{one.get_text()!r} lies on {other.get_text()!r}"
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if "vectors" in name])
+def test_the_title_says_that_data_are_vectors(name, tmp_path, drawn):
+    FIGURES[name](tmp_path / "a.png")
+    assert "\nvectors, one" in drawn["figure"].get_suptitle()
+
+
+def test_a_long_title_is_wrapped(tmp_path, drawn):
+    figures.kl_per_dimension(tmp_path / "a.png", [1.0], [True], title="word " * 60)
+    page = drawn["figure"].bbox
+    assert all(box.x0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1 for _, box in drawn["texts"])
+
+
+def test_no_pyplot_and_no_matplotlib_before_it_is_needed(tmp_path):
+    code = (
+        "import sys; from experiments import figures\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "figures.kl_per_dimension(sys.argv[1], [1.0, 0.0], [True, False], title='t')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True)
+
+
+def test_a_failure_leaves_the_old_figure(tmp_path, monkeypatch):
+    path = bars(3)(tmp_path / "a.png")
+    before = path.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        bars(5)(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- Curves.
+
+
+def test_the_huge_first_values_are_cut_and_said_to_be(tmp_path, drawn):
+    curves(tmp_path / "a.png")
+    elbo = drawn["figure"].axes[0]
+    low, high = elbo.get_ylim()
+    assert -130 < low < -101
+    assert -100 < high < -95
+    assert "↓ view cut: down to −550 at step 0" in words(drawn)
+
+
+def test_a_gentle_curve_is_not_cut(tmp_path, drawn):
+    rows = [{"step": step, "train/elbo": -100.0 + step} for step in range(50)]
+    figures.learning_curves(tmp_path / "a.png", rows, title=TITLE)
+    low, high = drawn["figure"].axes[0].get_ylim()
+    assert low <= -100
+    assert high >= -51
+    assert not any("cut" in word for word in words(drawn))
+
+
+def test_an_early_burst_of_the_kl_is_cut_above(tmp_path, drawn):
+    rows = [{"step": step, "train/kl": 20 + 5000 * np.exp(-step)} for step in range(50)]
+    figures.learning_curves(tmp_path / "a.png", rows, title=TITLE)
+    assert drawn["figure"].axes[0].get_ylim()[1] < 1000
+    assert "↑ view cut: up to 5,020 at step 0" in words(drawn)
+
+
+def test_panels_are_those_for_which_there_are_data(tmp_path, drawn):
+    curves(tmp_path / "a.png")
+    titles = [ax.get_title(loc="left") for ax in drawn["figure"].axes]
+    whole = ["ELBO", "log-likelihood (reconstruction)", "KL to the prior", "active units", "", "weight of the KL"]
+    assert titles == whole
+    curves(tmp_path / "a.png", **{"train/beta": 1.0})
+    assert [ax.get_title(loc="left") for ax in drawn["figure"].axes] == whole[:-1]
+
+
+def test_the_band_is_one_standard_error_either_side(tmp_path, drawn):
+    curves(tmp_path / "a.png", **{"test/elbo": -101.0, "train/elbo_stderr": None})
+    (band,) = drawn["figure"].axes[0].collections
+    y = band.get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose([y.min(), y.max()], [-101.8, -100.2])
+
+
+def test_epochs_are_steps_over_steps_per_epoch(tmp_path, drawn):
+    curves(tmp_path / "a.png")
+    ax = drawn["figure"].axes[0]
+    (epochs,) = ax.child_axes
+    np.testing.assert_allclose(epochs.get_xlim(), np.array(ax.get_xlim()) / 196)
+
+
+def test_the_later_of_two_rows_wins_and_what_is_not_finite_is_counted(tmp_path, drawn):
+    rows = [{"step": 2, "train/elbo": -1.0}, {"step": 1, "train/elbo": -5.0}, {"step": 2, "train/elbo": -2.0}]
+    figures.learning_curves(tmp_path / "a.png", [*rows, {"step": 3, "train/elbo": float("nan")}], title=TITLE)
+    (line,) = drawn["figure"].axes[0].lines
+    np.testing.assert_array_equal(line.get_xydata(), [[1, -5], [2, -2]])
+    assert "not drawn, as not finite: 1" in words(drawn)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("key", ["train/elbo", "train/kl", "test/active_units", "train/grad_norm", "train/beta"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 2.0])
+def test_a_run_that_diverged_or_stood_still_is_drawn_without_a_warning(key, value, tmp_path):
+    rows = [{"step": step, key: value, f"{key}_stderr": float("nan")} for step in range(3)]
+    assert figures.learning_curves(tmp_path / "a.png", rows, title=TITLE).exists()
+
+
+def test_bars_are_sorted_and_coloured_by_activity(tmp_path, drawn):
+    figures.kl_per_dimension(tmp_path / "a.png", [0.5, 3.0, 0.0, 1.0], [True, True, False, False], title="KL")
+    (ax,) = drawn["figure"].axes
+    bar = sorted((p.get_x(), p.get_height(), to_hex(p.get_facecolor()).upper()) for p in ax.patches)
+    assert [(height, colour) for _, height, colour in bar] == [
+        (3.0, figures.BLUE),
+        (1.0, figures.GREY),
+        (0.5, figures.BLUE),
+        (0.0, figures.GREY),
+    ]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "3", "0", "2"]
+    assert "KL\nsum 4.50 nats over 4 latent dimensions" in words(drawn)
+    assert "active: 2 of 4" in words(drawn)
+
+
+def test_points_have_the_colours_of_their_labels(tmp_path, drawn):
+    labels = np.array([7, 3, 3, 7, 7])
+    scatter(5, labels)(tmp_path / "a.png")
+    colours = [to_hex(colour) for colour in drawn["figure"].axes[0].collections[0].get_facecolors()]
+    (legend,) = drawn["figure"].legends
+    entries = zip(legend.get_texts(), legend.legend_handles, strict=True)
+    key = {text.get_text(): to_hex(handle.get_facecolor()[0]) for text, handle in entries}
+    assert len(set(key.values())) == 2
+    assert colours == [key["7 (3)"] if label == 7 else key["3 (2)"] for label in labels]
+
+
+# ---- Images: the colour at the centre of a tile, found by way of the ticks.
+
+
+def test_reconstructions_lie_below_their_originals(tmp_path, drawn):
+    levels = np.linspace(0, 1, 20)
+    originals = np.ones((20, 8, 8)) * levels[:, None, None]
+    figures.reconstructions(tmp_path / "a.png", originals, 1 - originals, title=TITLE)
+    (ax,) = drawn["figure"].axes
+    canvas, rows = ax.images[0].get_array(), ax.get_yticks().round().astype(int)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["original", "reconstruction"] * (len(rows) // 2)
+    seen = []
+    for above, below in rows.reshape(-1, 2):
+        grey = np.isclose(canvas[above, :, 0], canvas[above, :, 2])  # not of the paper between the tiles
+        np.testing.assert_allclose(canvas[above][grey] + canvas[below][grey], 1)
+        seen += [level for level, _ in itertools.groupby(canvas[above, grey, 0])]
+    np.testing.assert_allclose(seen, levels)
+
+
+def test_a_walk_stands_between_its_originals(tmp_path, drawn):
+    images = np.ones((2, 5, 8, 8)) * np.array([0.1, 0.3, 0.5, 0.7, 0.9])[:, None, None]
+    figures.interpolation(tmp_path / "a.png", images, title=TITLE, left=np.zeros((2, 8, 8)), right=np.ones((2, 8, 8)))
+    (ax,) = drawn["figure"].axes
+    columns = ax.get_xticks()
+    names = [label.get_text() for label in ax.get_xticklabels()]
+    assert names == ["original", "0", "0.25", "0.5", "0.75", "1", "original"]
+    level = ax.images[0].get_array()[10, columns.round().astype(int), 0]
+    np.testing.assert_allclose(level, [0, 0.1, 0.3, 0.5, 0.7, 0.9, 1])
+    assert np.diff(columns)[[0, -1]].min() > 1.1 * np.diff(columns)[1:-1].max()
+
+
+def test_the_manifold_has_z1_to_the_right_and_z2_upwards(tmp_path, drawn):
+    z1, z2 = np.meshgrid(*[figures.manifold_grid(5, (-2, 2))] * 2)
+    colour = np.stack([(z1 + 2) / 4, (z2 + 2) / 4, 0 * z1], axis=-1)
+    images = np.ones((5, 5, 8, 8, 3)) * colour[:, :, None, None]
+    figures.manifold(tmp_path / "a.png", images, extent=(-2, 2), title=TITLE)
+    (ax,) = drawn["figure"].axes
+    canvas = ax.images[0].get_array()
+    for x, z1_name in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True):
+        for y, z2_name in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True):
+            named = [float(name.get_text().replace("−", "-")) for name in (z1_name, z2_name)]
+            np.testing.assert_allclose(4 * canvas[round(y), round(x), :2] - 2, named, atol=0.006)
+    low, high = ax.get_ylim()
+    assert low > high, "rows of pixels count downwards, so the tick of the highest z2 has the smallest y"
+
+
+def test_the_manifold_grid_is_even_in_probability():
+    z = figures.manifold_grid(9, (-1.5, 2.0))
+    np.testing.assert_allclose(z[[0, -1]], [-1.5, 2.0], atol=1e-9)
+    from scipy.stats import norm
+
+    np.testing.assert_allclose(np.diff(norm.cdf(z), 2), 0, atol=1e-12)
+
+
+# ---- The helper, and what is refused.
+
+
+@pytest.mark.parametrize("shape", [(50, 2), (50, 7), (3, 20)])
+def test_pca_2d_is_that_of_scikit_learn_up_to_sign(shape):
+    means = normal(*shape) * np.arange(1, shape[1] + 1) + 3
+    points, fraction = figures.pca_2d(means)
+    oracle = PCA(2, svd_solver="full").fit(means)
+    np.testing.assert_allclose(np.abs(points), np.abs(oracle.transform(means)), atol=1e-9)
+    np.testing.assert_allclose(fraction, oracle.explained_variance_ratio_, atol=1e-9)
+    np.testing.assert_allclose(figures.pca_2d(means[:, ::-1])[0], points, atol=1e-9)  # same signs
+
+
+def test_pca_2d_of_one_dimension_and_of_no_variance():
+    points, fraction = figures.pca_2d([[1.0], [3.0]])
+    np.testing.assert_allclose(points, [[-1, 0], [1, 0]])
+    np.testing.assert_allclose(fraction, [1, 0])
+    points, fraction = figures.pca_2d(np.ones((4, 3)))
+    np.testing.assert_allclose(points, 0)
+    np.testing.assert_allclose(fraction, 0)
+
+
+NAN = np.full((4, 8, 8), np.nan)
+GOOD = np.zeros((4, 8, 8))
+REFUSED = {
+    "learning_curves wants one or more rows": lambda p: figures.learning_curves(p, [], title=""),
+    "a 'step' each": lambda p: figures.learning_curves(p, [{"train/elbo": 1.0}], title=""),
+    "rows with some of": lambda p: figures.learning_curves(p, [{"step": 1}], title=""),
+    "reconstructions wants finite originals": lambda p: figures.reconstructions(p, NAN, GOOD, title=""),
+    "reconstructions wants finite reconstructions": lambda p: figures.reconstructions(p, GOOD, NAN, title=""),
+    "of one shape": lambda p: figures.reconstructions(p, GOOD, GOOD[:3], title=""),
+    "image_grid wants images .* not empty": lambda p: figures.image_grid(p, GOOD[:0], title=""),
+    "image_grid wants images of shape": lambda p: figures.image_grid(p, 1.0, title=""),
+    "Divide by 255": lambda p: figures.image_grid(p, GOOD + 255, title=""),
+    "C of 1 or 3": lambda p: figures.image_grid(p, np.zeros((4, 8, 8, 2)), title=""),
+    "wants left": lambda p: figures.interpolation(p, GOOD[None], title="", left=GOOD, right=GOOD[:1]),
+    "finite right": lambda p: figures.interpolation(p, GOOD[None], title="", left=GOOD[:1], right=NAN[:1]),
+    "two steps": lambda p: figures.interpolation(p, GOOD[:, None], title="", left=GOOD, right=GOOD),
+    r"wants images \[n, n": lambda p: figures.manifold(p, GOOD[None], extent=(-2, 2), title=""),
+    "low < high": lambda p: figures.manifold(p, GOOD[None, :1], extent=(2, -2), title=""),
+    "wants points": lambda p: figures.latent_plane(p, np.zeros((4, 3)), None, title="", xlabel="", ylabel=""),
+    "whole labels": lambda p: figures.latent_plane(p, np.zeros((4, 2)), [0.5] * 4, title="", xlabel="", ylabel=""),
+    "wants finite kl": lambda p: figures.kl_per_dimension(p, [np.nan], [True], title=""),
+    "a mask of shape": lambda p: figures.kl_per_dimension(p, [1.0, 2.0], [0, 1], title=""),
+    "two examples or more": lambda p: figures.pca_2d([[1.0, 2.0]]),
+    "ends in .png": lambda p: figures.image_grid(p.with_suffix(".pdf"), GOOD, title=""),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_degenerate_input_is_refused_by_name(message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        REFUSED[message](tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
