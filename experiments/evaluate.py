@@ -15,14 +15,17 @@ from absl import flags
 
 from experiments import cli
 
-flags.DEFINE_string("workdir", "", "The folder of a run, as experiments.train printed it.")
-flags.DEFINE_string("split", "", "test or validation; that of the config if not given.")
-flags.DEFINE_string("data_dir", "", "Where the data are, if not where the run found them.")
-flags.DEFINE_integer("num_samples", 5_000, "K, importance samples per example.", lower_bound=1)
-flags.DEFINE_integer("chunk", 100, "Importance samples at a time, at most; bounds the memory.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 0, "Examples at a time; that of the config if not given.", lower_bound=0)
-flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0)
-cli.define_common_flags()
+
+def define_flags() -> None:
+    """The flags of the command; not at import, so that the commands can be imported side by side."""
+    flags.DEFINE_string("workdir", "", "The folder of a run, as experiments.train printed it.")
+    flags.DEFINE_string("split", "", "test or validation; that of the config if not given.")
+    flags.DEFINE_string("data_dir", "", "Where the data are, if not where the run found them.")
+    flags.DEFINE_integer("num_samples", 5_000, "K, importance samples per example.", lower_bound=1)
+    flags.DEFINE_integer("chunk", 100, "Importance samples at a time, at most; bounds the memory.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 0, "Examples at a time; that of the config if not given.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0)
+    cli.define_common_flags()
 
 
 def main() -> int:
@@ -92,4 +95,5 @@ def evaluate(config, workdir: Path, *, num_samples: int, most: int, seed: int) -
 
 
 if __name__ == "__main__":
+    define_flags()
     cli.run(main, __doc__ or "")

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -56,28 +55,31 @@ class Progress:
     """One live line on a terminal; elsewhere (a file, a job's log) a line at each evaluation."""
 
     def __init__(self, *, start: int, total: int, steps_per_epoch: int) -> None:
-        self._start, self._total, self._steps_per_epoch = start, total, steps_per_epoch
-        self._began, self._live, self._bar = time.perf_counter(), sys.stderr.isatty(), None
+        self._total, self._steps_per_epoch = total, steps_per_epoch
+        self._steps, self._seconds = 0, 0.0
+        self._live, self._bar = sys.stderr.isatty(), None
         if self._live:
             from tqdm import tqdm
 
             self._bar = tqdm(total=total, initial=start, bar_format="{percentage:3.0f}%|{bar:12}| {desc}", leave=True)
 
-    def steps_per_second(self, step: int) -> float:
-        """Since `restart_clock`, or since the start of this process's part of the run."""
-        return (step - self._start) / max(time.perf_counter() - self._began, 1e-9)
+    def trained(self, steps: int, seconds: float) -> None:
+        """Counts a block of steps towards the rate; leave out the first, which compiles, and evaluations."""
+        self._steps, self._seconds = self._steps + steps, self._seconds + seconds
 
-    def restart_clock(self, step: int) -> None:
-        """Leaves what came before, the compile, out of the rate."""
-        self._start, self._began = step, time.perf_counter()
+    @property
+    def steps_per_second(self) -> float:
+        """Over the blocks counted so far; 0 before the first."""
+        return self._steps / self._seconds if self._seconds else 0.0
 
     def show(self, step: int, train: tuple[str, float], test: float | None, *, evaluated: bool) -> None:
         """Updates the line: step, epochs, rate, time left, the bound on the training and on the test split, nats."""
-        rate = self.steps_per_second(step)
+        rate = self.steps_per_second
         left = _clock((self._total - step) / rate) if rate else "?"
         name, value = train
         text = (
-            f"step {step:,}/{self._total:,}  epoch {step / self._steps_per_epoch:,.1f}  {rate:,.0f} steps/s  {left} left  "
+            f"step {step:,}/{self._total:,}  epoch {step / self._steps_per_epoch:,.1f}  "
+            f"{f'{rate:,.0f}' if rate else '-'} steps/s  {left} left  "
             f"train {name} {value:,.2f}  test ELBO {'-' if test is None else format(test, ',.2f')} nats"
         )
         if self._bar is not None:

@@ -78,8 +78,8 @@ def check_data(folder: Path, dataset: Any) -> None:
         before = json.loads(path.read_text())
         if before.get("fingerprint") != found["fingerprint"]:
             raise UserError(
-                f"the data have changed since the run in {folder} began: {before.get('source')} then, {dataset.source} now, and the "
-                "pixels differ. Give back the old data, or name another --workdir."
+                f"the data have changed since the run in {folder} began ({before.get('source')} then, {dataset.source} now): "
+                "their pixels differ. Give back the old data, or name another --workdir."
             )
     else:
         write_json(path, found)

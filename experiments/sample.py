@@ -14,12 +14,15 @@ from absl import flags
 
 from experiments import cli
 
-flags.DEFINE_string("workdir", "", "The folder of a run, as experiments.train printed it.")
-flags.DEFINE_string("out", "", "The folder to write to; WORKDIR/samples if not given.")
-flags.DEFINE_string("data_dir", "", "Where the data are, if not where the run found them.")
-flags.DEFINE_integer("num", 64, "Prior samples.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0)
-cli.define_common_flags()
+
+def define_flags() -> None:
+    """The flags of the command; not at import, so that the commands can be imported side by side."""
+    flags.DEFINE_string("workdir", "", "The folder of a run, as experiments.train printed it.")
+    flags.DEFINE_string("out", "", "The folder to write to; WORKDIR/samples if not given.")
+    flags.DEFINE_string("data_dir", "", "Where the data are, if not where the run found them.")
+    flags.DEFINE_integer("num", 64, "Prior samples.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0)
+    cli.define_common_flags()
 
 
 def main() -> int:
@@ -75,4 +78,5 @@ def sample(config, workdir: Path, out: Path, *, num: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
+    define_flags()
     cli.run(main, __doc__ or "")

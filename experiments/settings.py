@@ -15,6 +15,7 @@ CHOICES = {
     "objective.warmup": ("none", "linear", "cyclical"),
     "optim.name": ("adam", "adamw", "adagrad", "rmsprop", "sgd"),
     "optim.schedule": ("constant", "cosine", "linear"),
+    "train.loop": ("compiled", "stepwise"),
     "eval.split": ("test", "validation"),
 }
 SIGMAS = ("learned", "per_dimension", "optimal")

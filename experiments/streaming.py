@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.training import BlockInfo, Metrics, State, batch_rows, shuffle
+from vi_jax.training import BlockInfo, Metrics, State, add_metrics, batch_rows, no_metrics, shuffle
 
 AHEAD = 2  # batches gathered before they are asked for
 
@@ -20,23 +20,22 @@ def make_streaming_run(
 
     The order of examples is that of `vi_jax.make_run`; so are the draws.
     """
-    jitted = jax.jit(step, donate_argnums=0)
+
+    def one(state: State, batch: jax.Array, totals: tuple[Metrics, jax.Array]) -> tuple[State, tuple[Metrics, jax.Array]]:
+        new_state, metrics = step(state, batch)
+        return new_state, add_metrics(totals, metrics, state.step)
+
+    compiled = jax.jit(one, donate_argnums=(0, 2))
 
     def run(state: State, data: Any, num_steps: int) -> tuple[State, BlockInfo]:
-        first, totals = int(state.step), None
         key = jax.random.wrap_key_data(jnp.array(jax.random.key_data(state.key)))  # the state's own is donated with it
-        for number, batch in enumerate(_batches(key, data, first, num_steps, batch_size)):
-            state, metrics = jitted(state, batch)
-            totals = metrics if totals is None else jax.tree.map(jnp.add, totals, metrics)
-            if not (np.isfinite(metrics["loss"]) and np.isfinite(metrics["grad_norm"])):
-                return state, _info(totals, number + 1, first + number)
-        return state, _info(totals, num_steps, -1)
+        totals = no_metrics(step, state, jnp.asarray(data[np.zeros(batch_size, np.int32)]))
+        for batch in _batches(key, data, int(state.step), num_steps, batch_size):
+            state, totals = compiled(state, batch, totals)
+        sums, bad_step = totals
+        return state, BlockInfo(jax.tree.map(lambda total: total / num_steps, sums), bad_step)
 
     return run
-
-
-def _info(totals: Any, done: int, bad_step: int) -> BlockInfo:
-    return BlockInfo(jax.tree.map(lambda total: total / done, totals), jnp.int32(bad_step))
 
 
 def _batches(key: jax.Array, data: Any, first: int, num_steps: int, batch_size: int) -> Iterator[jax.Array]:

@@ -20,10 +20,15 @@ from ml_collections import config_flags
 
 from experiments import cli, settings
 
-config_flags.DEFINE_config_file("config", None, "The config, FILE[:VARIANT]; --config.FIELD=VALUE sets a field.", lock_config=True)
-flags.DEFINE_string("workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given.")
-flags.DEFINE_bool("overwrite", False, "Delete the run that is in the folder and start anew.")
-cli.define_common_flags()
+
+def define_flags() -> None:
+    """The flags of the command; not at import, so that the commands can be imported side by side."""
+    config_flags.DEFINE_config_file(
+        "config", None, "The config, FILE[:VARIANT]; --config.FIELD=VALUE sets a field.", lock_config=True
+    )
+    flags.DEFINE_string("workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given.")
+    flags.DEFINE_bool("overwrite", False, "Delete the run that is in the folder and start anew.")
+    cli.define_common_flags()
 
 
 def main() -> int:
@@ -69,7 +74,8 @@ def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
         prepare=build.prepare(config, dataset.num_levels),
     )
     fits = images.nbytes <= config.data.device_limit_mb * 2**20
-    run: Any = (vi.make_run if fits else make_streaming_run)(step, batch_size=spec.batch_size)
+    on_device = {"compiled": vi.make_run, "stepwise": vi.make_stepwise_run}[spec.loop]
+    run: Any = (on_device if fits else make_streaming_run)(step, batch_size=spec.batch_size)
     data = jnp.asarray(np.asarray(images[:])) if fits else images
     rate, measure_now = build.learning_rate(config), measure.make_measure(model, config)
 
@@ -86,12 +92,14 @@ def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
         measures, test_elbo = None, None
         try:
             while (done := int(state.step)) < spec.num_steps:
+                began = time.perf_counter()
                 state, info = run(state, data, min(spec.log_every - done % spec.log_every, spec.num_steps - done))
                 now = int(state.step)
                 check_finite(info)
                 if done == start:
                     progress.say(f"the first {now - done:,} steps done {time.perf_counter() - cli.STARTED:.1f} s after the start")
-                    progress.restart_clock(now)
+                else:
+                    progress.trained(now - done, time.perf_counter() - began)
                 row = {"step": now, "epoch": now / num_batches, "train/learning_rate": float(rate(now - 1))}
                 row |= {f"train/{name}": float(value) for name, value in info.metrics.items()}
                 ends = now == spec.num_steps
@@ -102,7 +110,7 @@ def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
                     if alarm := measure.collapse_alarm(measures, config, now):
                         row["alarm"] = alarm
                         progress.say(alarm)
-                log.write(row, {"steps_per_second": progress.steps_per_second(now), "seconds": time.perf_counter() - cli.STARTED})
+                log.write(row, {"steps_per_second": progress.steps_per_second, "seconds": time.perf_counter() - cli.STARTED})
                 name = build.metric_name(config)
                 progress.show(now, (name.upper(), row[f"train/{name}"]), test_elbo, evaluated=bool(evaluates))
                 if now % spec.checkpoint_every == 0 or ends:
@@ -171,4 +179,5 @@ def _evaluation_row(split: str, measures: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    define_flags()
     cli.run(main, __doc__ or "")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vi_jax import bounds, diagnostics, distributions, estimators, families, kl, losses, models, training, types
     from vi_jax.evidence import analytic_elbo, elbo, iwae
     from vi_jax.kl import kl_divergence, kl_monte_carlo, kl_standard_normal
-    from vi_jax.training import State, init_state, make_run, make_step, train
+    from vi_jax.training import State, init_state, make_run, make_step, make_stepwise_run, train
     from vi_jax.types import Family, Guide, Model, freeze
 
 _MODULES = (
@@ -36,6 +36,7 @@ _NAMES = {
     "init_state": "training",
     "make_run": "training",
     "make_step": "training",
+    "make_stepwise_run": "training",
     "train": "training",
     "Family": "types",
     "Guide": "types",
@@ -46,7 +47,7 @@ _NAMES = {
 __all__ = [
     "Family", "Guide", "Model", "State", "__version__", "analytic_elbo", "bounds", "diagnostics", "distributions", "elbo",
     "estimators", "families", "freeze", "init_state", "iwae", "kl", "kl_divergence", "kl_monte_carlo", "kl_standard_normal",
-    "losses", "make_run", "make_step", "models", "train", "training", "types",
+    "losses", "make_run", "make_step", "make_stepwise_run", "models", "train", "training", "types",
 ]  # fmt: skip
 
 

@@ -38,10 +38,10 @@ def example_terms(key: Array, model: Model, params: Params, x: Array, *, num_sam
       num_samples: draws of z per example, K.
 
     Returns:
-      {"log_lik": [B], "kl": [B, D] or, where the guide or the prior does not factorise over dimensions, [B]}, nats. The ELBO
-      of each example is log_lik - kl summed over D.
+      {"log_lik": [B], "kl": [B, D] or, where the guide or the prior does not factorise over dimensions, [B]}, nats, under
+      `params` as they stand: nothing is refitted to x. The ELBO of each example is log_lik - kl summed over D.
     """
-    return _terms(key, model, params, x, num_samples)[0]
+    return _terms(key, model._replace(refit=None), params, x, num_samples)[0]
 
 
 def negative_elbo(model: Model, *, num_samples: int = 1, beta: float | Schedule = 1.0, free_bits: float = 0.0) -> Loss:
