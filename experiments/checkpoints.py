@@ -23,7 +23,7 @@ class Checkpoints:
     def __init__(self, folder: Path, *, keep: int) -> None:
         import orbax.checkpoint.experimental.v1 as ocp
 
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save at INFO and retries at WARNING
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs each save and retry, and what it raises as well
         policy = ocp.training.preservation_policies.LatestN(keep)
         always = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         self.folder = folder.resolve()
@@ -80,6 +80,7 @@ class Checkpoints:
         abstract = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for name, leaf in leaves.items()}
         where = self.folder / str(step)
         try:
+            _read_once(where / "state")
             leaves = self._manager.load(step, abstract)
             saved = self._manager.metadata(step).custom_metadata
         except Exception as error:  # Orbax and its storage raise many kinds; each means the same to the user
@@ -89,6 +90,22 @@ class Checkpoints:
         if not saved or saved.get("digest") != _digest(host):
             raise UserError(f"the checkpoint {where} is damaged: its numbers are not those that were saved.")
         return _from_leaves(leaves, like)
+
+
+def _read_once(folder: Path) -> None:
+    """Reads every array of a checkpoint, one after the other, and raises at the first that is damaged.
+
+    Orbax reads them at once, and of a damaged file its threads go on to print hundreds of tracebacks.
+    """
+    import tensorstore as ts
+
+    if not (folder / "manifest.ocdbt").exists():
+        raise FileNotFoundError(f"{folder / 'manifest.ocdbt'} is missing")
+    store = {"driver": "ocdbt", "base": folder.as_uri() + "/"}
+    for key in ts.KvStore.open(store).result().list().result():
+        name, _, file = key.decode().rpartition("/")
+        if file == "zarr.json":
+            ts.open({"driver": "zarr3", "kvstore": {**store, "path": f"{name}/"}}).result().read().result()
 
 
 def _to_leaves(state: State) -> dict[str, Any]:

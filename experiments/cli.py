@@ -114,7 +114,8 @@ def _sentence(text: str) -> str:
     if "Error whilst parsing config file" in text:
         return re.sub(r"^[\w.]*(Error|Exception): ", "", text.strip().splitlines()[-1])
     text = re.sub(r"^flag (--\S+): invalid literal for (\w+)\(\).*", r"\1 is not of the field's type, \2", text.strip())
-    return " ".join(text.replace("\\'", "'").split()).strip("'")
+    text = " ".join(text.replace("\\'", "'").split())
+    return text[1:-1] if text[:1] == text[-1:] == "'" else text
 
 
 def _unknown_field(text: str) -> str:

@@ -72,7 +72,7 @@ def draw_all(
             folder / "reconstructions.png",
             grey,
             reconstruct(model, params, decode_mean, x[:20])[1],
-            title=f"{name}: {split} examples and their reconstructions, E[x | z] at the posterior mean",
+            title=f"{name}: {split} reconstructions, E[x | z] at the posterior mean",
         ),
         figures.image_grid(
             folder / "samples.png",

@@ -58,8 +58,9 @@ def open_folder(folder: Path, config: Any, *, overwrite: bool) -> bool:
         if overwrite:
             shutil.rmtree(folder)
         else:
-            _refuse_other(folder, read_config(folder), config)
-            resumed = True
+            resumed = (folder / DATA).exists()  # else it never got as far as its data, and there is nothing to lose
+            if resumed:
+                _refuse_other(folder, read_config(folder), config)
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"--workdir={folder} is not empty and holds no run; name a new folder, or one of an earlier run.")
     try:
@@ -75,7 +76,10 @@ def check_data(folder: Path, dataset: Any) -> None:
     """Records what a run is trained on, or raises UserError where a run that was begun finds other data."""
     path, found = folder / DATA, {"name": dataset.name, "source": dataset.source, "fingerprint": dataset.fingerprint}
     if path.exists():
-        before = json.loads(path.read_text())
+        try:
+            before = dict(json.loads(path.read_text()))
+        except (OSError, TypeError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); restore it, or train again with --overwrite.") from None
         if before.get("fingerprint") != found["fingerprint"]:
             raise UserError(
                 f"the data have changed since the run in {folder} began ({before.get('source')} then, {dataset.source} now): "

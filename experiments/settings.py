@@ -25,8 +25,13 @@ _POSITIVE = (
     "optim.learning_rate", "model.sigma_init",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "seed", "objective.beta", "objective.warmup_steps", "objective.free_bits", "optim.lr_warmup_steps", "optim.weight_decay",
+    "objective.beta", "objective.warmup_steps", "objective.free_bits", "optim.lr_warmup_steps", "optim.weight_decay",
     "optim.clip_norm", "optim.ema", "data.device_limit_mb",
+)  # fmt: skip
+_SEEDS = ("seed", "data.shuffle_seed", "data.static_seed")
+_REALS = (
+    "optim.learning_rate", "optim.weight_decay", "optim.clip_norm", "optim.ema", "model.sigma_init", "objective.beta",
+    "objective.free_bits", "objective.warmup_ramp", "data.device_limit_mb",
 )  # fmt: skip
 
 
@@ -37,12 +42,19 @@ def validate(config: Any) -> None:
     for field, names in CHOICES.items():
         if get(config, field) not in names:
             raise _wrong(field, config, f"it can be {', '.join(names)}{suggest(str(get(config, field)), names)}")
+    for field in {*_POSITIVE, *_NOT_NEGATIVE, *_SEEDS, *_REALS}:  # a config.json edited by hand may hold anything
+        value, kinds = get(config, field), (int, float) if field in _REALS else (int,)
+        if isinstance(value, bool) or not isinstance(value, kinds) or abs(value) == float("inf"):
+            raise _wrong(field, config, f"it has to be a {'finite' if float in kinds else 'whole'} number")
     for field in _POSITIVE:
         if not get(config, field) > 0:
             raise _wrong(field, config, "it has to be greater than 0")
     for field in _NOT_NEGATIVE:
         if not get(config, field) >= 0:
             raise _wrong(field, config, "it has to be at least 0")
+    for field in _SEEDS:
+        if not 0 <= get(config, field) < 2**32:
+            raise _wrong(field, config, "a seed has to be at least 0 and below 2^32")
     try:
         check_name(config.data.name)
     except DataError as error:
@@ -58,9 +70,9 @@ def parse_sigma(config: Any) -> str | float:
         return text
     try:
         sigma = float(text)
-    except ValueError:
+    except (TypeError, ValueError):
         sigma = 0.0
-    if not sigma > 0:
+    if not 0 < sigma < float("inf"):
         raise _wrong("model.sigma", config, f"it can be a number above 0, or {', '.join(SIGMAS)}{suggest(str(text), SIGMAS)}")
     return sigma
 
@@ -68,7 +80,10 @@ def parse_sigma(config: Any) -> str | float:
 def get(config: Any, field: str) -> Any:
     """The value of a dotted field."""
     for part in field.split("."):
-        config = config[part]
+        try:
+            config = config[part]
+        except (KeyError, TypeError):
+            raise UserError(f"the config has no field {field}; configs/vae.py has all of them, with what they mean.") from None
     return config
 
 
@@ -82,7 +97,7 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
 
 def _validate_model(config: Any) -> None:
     hidden = config.model.hidden
-    if not hidden or not all(isinstance(width, int) and width > 0 for width in hidden):
+    if not isinstance(hidden, tuple | list) or not hidden or not all(isinstance(width, int) and width > 0 for width in hidden):
         raise _wrong("model.hidden", config, "it has to be whole numbers above 0, such as (500,) or (32,64)")
     grey, likelihood = config.data.binarisation == "none", config.model.likelihood
     if likelihood in ("discretized_logistic", "categorical") and not grey:

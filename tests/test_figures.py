@@ -1,8 +1,13 @@
 """Every figure decodes, clips and overlaps no text, and shows the numbers that it was given."""
 
+import functools
 import itertools
+import math
 import subprocess
 import sys
+import textwrap
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -10,9 +15,9 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from PIL import Image
-from sklearn.decomposition import PCA
 
 from experiments import figures
+from experiments.figures import page
 
 TITLE = "vae-digits: a title of some length, with a $ and an under_score, at step 4,000 of a run"
 
@@ -32,7 +37,8 @@ def training_rows(num=40, *, epochs=True):
         elbo, epoch = -100 - 450 * np.exp(-step / 100), {"epoch": step / 196} if epochs else {}
         terms = {"elbo": elbo, "log_lik": elbo + 25, "kl": 25.0, "active_units": 12, "elbo_stderr": 0.8}
         split = "test" if step % 500 == 0 else "train"
-        optimiser = {"train/learning_rate": 1e-3, "train/grad_norm": 50.0, "train/beta": min(1, step / 1000)}
+        rate = 1e-3 * np.cos(np.pi / 2 * step / (100 * num - 99)) ** 2  # cosine decay, to next to nothing
+        optimiser = {"train/learning_rate": rate, "train/grad_norm": 50.0, "train/beta": min(1, step / 1000)}
         rows.append({"step": step, **epoch, **{f"{split}/{k}": v for k, v in terms.items()}, **optimiser})
     return rows
 
@@ -41,10 +47,9 @@ def curves(path, **changes):
     return figures.learning_curves(path, [row | changes for row in training_rows()], title=TITLE)
 
 
-def few_curves(path):
-    keys = ("step", "train/log_lik", "train/grad_norm", "train/learning_rate")
-    rows = [{key: row[key] for key in keys if key in row} for row in training_rows()]
-    return figures.learning_curves(path, rows, title=TITLE)
+def some_curves(*keys, **settings):
+    rows = [{key: row[key] for key in ("step", *keys) if key in row} for row in training_rows(**settings)]
+    return lambda path: figures.learning_curves(path, rows, title=TITLE)
 
 
 def rebuilt(*shape):
@@ -73,11 +78,14 @@ def bars(num):
     return lambda path: figures.kl_per_dimension(path, uniform(num), uniform(num) > 0.5, title=TITLE)
 
 
+OTHERWISE = {"train/beta": 1.0, "test/elbo": -101.0, "train/elbo_stderr": None}  # than in training_rows
+
 FIGURES = {
     "curves": curves,
-    "curves, few": few_curves,
+    "curves, KL of weight 1": lambda path: curves(path, **OTHERWISE),
+    "curves, few": some_curves("train/log_lik", "train/grad_norm", "train/learning_rate"),
     "curves, one row": lambda path: figures.learning_curves(path, [{"step": 1, "train/elbo": -3.0}], title=TITLE),
-    "curves, no epochs": lambda path: figures.learning_curves(path, training_rows(epochs=False), title=TITLE),
+    "curves, no epochs": some_curves("train/elbo", "test/elbo", "train/kl", epochs=False),
     "reconstructions, one": rebuilt(1, 8, 8),
     "reconstructions, 28x28": rebuilt(20, 28, 28),
     "reconstructions, tall": rebuilt(9, 28, 20, 1),
@@ -101,15 +109,15 @@ FIGURES = {
     "plane, many labels": scatter(400, np.arange(400) % 37),
     "bars, 1": bars(1),
     "bars, 30": bars(30),
-    "bars, 1000": bars(1000),
+    "bars, 120": bars(120),
 }
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """What has been drawn: the figure, and each text with its box in pixels."""
+@contextmanager
+def watched():
+    """What is drawn inside: the last figure, and each of its texts with its box in pixels."""
     seen = {"texts": []}
-    draw, write = Text.draw, figures._write
+    draw, write = Text.draw, page.write
 
     def draw_and_note(self, renderer):
         draw(self, renderer)
@@ -120,9 +128,42 @@ def drawn(monkeypatch):
         seen["figure"] = fig
         write(fig, path)
 
-    monkeypatch.setattr(Text, "draw", draw_and_note)
-    monkeypatch.setattr(figures, "_write", write_and_note)
-    return seen
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", draw_and_note)
+        patch.setattr(page, "write", write_and_note)
+        yield seen
+
+
+@pytest.fixture
+def drawn():
+    with watched() as seen:
+        yield seen
+
+
+class Once(NamedTuple):
+    seen: dict
+    returned: bool  # the path that was asked for
+    files: list[str]  # in the folder afterwards
+    pixels: np.ndarray
+    settings_kept: bool
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """By name, one of FIGURES: drawn once, for all the checks of it."""
+
+    @functools.cache
+    def draw(name):
+        path = tmp_path_factory.mktemp("figures") / "made" / "on_the_way" / "figure.png"
+        settings = dict(matplotlib.rcParams)
+        with watched() as seen:
+            returned = FIGURES[name](path)
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("L"))
+        files = [file.name for file in path.parent.iterdir()]
+        return Once(seen, returned == path, files, pixels, dict(matplotlib.rcParams) == settings)
+
+    return draw
 
 
 def words(drawn):
@@ -130,38 +171,50 @@ def words(drawn):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_decodes_and_its_text_is_whole(name, tmp_path, drawn):
-    path = tmp_path / "made" / "on_the_way" / "figure.png"
-    settings = dict(matplotlib.rcParams)
-    assert FIGURES[name](path) == path
-    assert [file.name for file in path.parent.iterdir()] == ["figure.png"], "the partial file is left behind"
-    assert dict(matplotlib.rcParams) == settings
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    height, width, _ = pixels.shape
-    assert 6 * figures.DPI <= width <= 9 * figures.DPI
-    assert 1.6 * figures.DPI <= height <= 12 * figures.DPI
+def test_a_figure_decodes_and_its_text_is_whole(name, once):
+    seen, returned, files, pixels, settings_kept = once(name)
+    assert returned
+    assert files == ["figure.png"], "the partial file is left behind"
+    assert settings_kept
+    height, width = pixels.shape
+    assert 6 * page.DPI <= width <= 9 * page.DPI
+    assert 1.6 * page.DPI <= height <= 12 * page.DPI
     assert pixels.std() > 5, "the page is blank"
-    page = drawn["figure"].bbox
-    for text, box in drawn["texts"]:
-        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1
-        assert inside, f"{text.get_text()!r} leaves the page of {page.bounds}: {box.bounds}"
-    outlined = [text for text, _ in drawn["texts"] if text.get_path_effects()]  # a label's median: may lie on another's
-    for (one, box), (other, its) in itertools.combinations(drawn["texts"], 2):
+    whole = seen["figure"].bbox
+    for text, box in seen["texts"]:
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= whole.x1 and box.y1 <= whole.y1
+        assert inside, f"{text.get_text()!r} leaves the page of {whole.bounds}: {box.bounds}"
+    outlined = [text for text, _ in seen["texts"] if text.get_path_effects()]  # a label's median: may lie on another's
+    for (one, box), (other, its) in itertools.combinations(seen["texts"], 2):
         apart = not box.overlaps(its) or one in outlined or other in outlined
         assert apart, f"{one.get_text()!r} lies on {other.get_text()!r}"
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if "vectors" in name])
-def test_the_title_says_that_data_are_vectors(name, tmp_path, drawn):
-    FIGURES[name](tmp_path / "a.png")
-    assert "\nvectors, one" in drawn["figure"].get_suptitle()
+def test_the_title_says_that_data_are_vectors(name, once):
+    assert "\nvectors, one" in once(name).seen["figure"].get_suptitle()
+
+
+def test_a_title_is_broken_between_its_clauses(tmp_path, drawn):
+    title = "vae-digits: test examples and their reconstructions, E[x | z] at the posterior mean"
+    figures.reconstructions(tmp_path / "a.png", uniform(20, 8, 8), uniform(20, 8, 8), title=title)
+    assert drawn["figure"].get_suptitle() == title.replace("s, E", "s,\nE")
+
+
+@pytest.mark.parametrize("width", [20, 33, 60])
+@pytest.mark.parametrize("text", ["", TITLE, "word " * 60, "a " + "long-" * 8 + "name of " + 5 * "words, "])
+def test_wrapping_keeps_the_words_and_takes_no_more_lines_than_it_must(text, width):
+    lines = page.wrapped(text, width)
+    assert all(len(line) <= width for line in lines)
+    assert len(lines) == len(textwrap.wrap(text, width, break_on_hyphens=False))
+    if all(len(word) <= width for word in text.split()):
+        assert " ".join(lines).split() == text.split()
 
 
 def test_a_long_title_is_wrapped(tmp_path, drawn):
     figures.kl_per_dimension(tmp_path / "a.png", [1.0], [True], title="word " * 60)
-    page = drawn["figure"].bbox
-    assert all(box.x0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1 for _, box in drawn["texts"])
+    whole = drawn["figure"].bbox
+    assert all(box.x0 >= 0 and box.x1 <= whole.x1 and box.y1 <= whole.y1 for _, box in drawn["texts"])
 
 
 def test_no_pyplot_and_no_matplotlib_before_it_is_needed(tmp_path):
@@ -169,6 +222,8 @@ def test_no_pyplot_and_no_matplotlib_before_it_is_needed(tmp_path):
         "import sys; from experiments import figures\n"
         "assert 'matplotlib' not in sys.modules\n"
         "figures.kl_per_dimension(sys.argv[1], [1.0, 0.0], [True, False], title='t')\n"
+        "rows = [{'step': i, 'train/elbo': -1e4 * (i == 0) - 1 / (1 + i)} for i in range(9)]\n"
+        "figures.learning_curves(sys.argv[1], rows, title='with a note')\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], check=True)
@@ -187,13 +242,13 @@ def test_a_failure_leaves_the_old_figure(tmp_path, monkeypatch):
 # ---- Curves.
 
 
-def test_the_huge_first_values_are_cut_and_said_to_be(tmp_path, drawn):
-    curves(tmp_path / "a.png")
-    elbo = drawn["figure"].axes[0]
+def test_the_huge_first_values_are_cut_and_said_to_be(once):
+    seen = once("curves").seen
+    elbo = seen["figure"].axes[0]
     low, high = elbo.get_ylim()
     assert -130 < low < -101
     assert -100 < high < -95
-    assert "↓ view cut: down to −550 at step 0" in words(drawn)
+    assert "↓ view cut: down to −550 at step 0" in words(seen)
 
 
 def test_a_gentle_curve_is_not_cut(tmp_path, drawn):
@@ -212,25 +267,63 @@ def test_an_early_burst_of_the_kl_is_cut_above(tmp_path, drawn):
     assert "↑ view cut: up to 5,020 at step 0" in words(drawn)
 
 
-def test_panels_are_those_for_which_there_are_data(tmp_path, drawn):
-    curves(tmp_path / "a.png")
-    titles = [ax.get_title(loc="left") for ax in drawn["figure"].axes]
+def assert_notes_lie_on_no_curve(seen):
+    """The notes of all panels, a point every 2 % of each segment of each curve; there is at least one note."""
+    boxes = dict(seen["texts"])
+    notes = [(ax, note) for ax in seen["figure"].axes for note in ax.texts]
+    assert notes
+    for ax, note in notes:
+        for line in ax.lines:
+            vertices = ax.transData.transform(line.get_xydata())
+            at = np.linspace(0, len(vertices) - 1, 50 * len(vertices))
+            x, y = (np.interp(at, range(len(vertices)), v) for v in vertices.T)
+            box = boxes[note]
+            on_it = (x >= box.x0) & (x <= box.x1) & (y >= box.y0) & (y <= box.y1)
+            assert not on_it.any(), f"{note.get_text()!r} lies on the curve {line.get_label()!r}"
+
+
+@pytest.mark.parametrize("name", ["curves", "curves, KL of weight 1", "curves, few", "curves, no epochs"])
+def test_a_note_lies_on_no_curve(name, once):
+    assert_notes_lie_on_no_curve(once(name).seen)
+
+
+STEPS = np.arange(60)
+HARD = {
+    "falls at last": {"train/learning_rate": 1e-3 * np.cos(np.pi / 2 * STEPS / 59.001) ** 2, "train/grad_norm": 5.0 + 0 * STEPS},
+    "rises at first": {"train/learning_rate": 10.0 ** np.minimum(-3, STEPS - 12), "train/grad_norm": 5.0 + 0 * STEPS},
+    "both": {"train/learning_rate": 1e-3 * np.sin(np.pi * (STEPS + 0.001) / 59.002) ** 8, "train/grad_norm": 5.0 + 0 * STEPS},
+    "ends badly": {"train/elbo": -100.0 - 1e4 * (STEPS == 59) - 1e3 * (STEPS == 30)},
+    "bursts late": {"train/kl": 20.0 + 1e4 * (STEPS == 59)},
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", HARD)
+def test_a_note_lies_on_no_curve_wherever_the_curve_goes(name, tmp_path, drawn):
+    rows = [{"step": int(i), **{key: float(values[i]) for key, values in HARD[name].items()}} for i in STEPS]
+    figures.learning_curves(tmp_path / "a.png", rows, title=TITLE)
+    assert any("view cut" in word for word in words(drawn))
+    assert_notes_lie_on_no_curve(drawn)
+
+
+def test_panels_are_those_for_which_there_are_data(once):
+    def headings(name):
+        return [ax.get_title(loc="left") for ax in once(name).seen["figure"].axes]
+
     whole = ["ELBO", "log-likelihood (reconstruction)", "KL to the prior", "active units", "", "weight of the KL"]
-    assert titles == whole
-    curves(tmp_path / "a.png", **{"train/beta": 1.0})
-    assert [ax.get_title(loc="left") for ax in drawn["figure"].axes] == whole[:-1]
+    assert headings("curves") == whole
+    assert headings("curves, KL of weight 1") == whole[:-1]
+    assert headings("curves, few") == [whole[1], whole[4]]
 
 
-def test_the_band_is_one_standard_error_either_side(tmp_path, drawn):
-    curves(tmp_path / "a.png", **{"test/elbo": -101.0, "train/elbo_stderr": None})
-    (band,) = drawn["figure"].axes[0].collections
+def test_the_band_is_one_standard_error_either_side(once):
+    (band,) = once("curves, KL of weight 1").seen["figure"].axes[0].collections
     y = band.get_paths()[0].vertices[:, 1]
     np.testing.assert_allclose([y.min(), y.max()], [-101.8, -100.2])
 
 
-def test_epochs_are_steps_over_steps_per_epoch(tmp_path, drawn):
-    curves(tmp_path / "a.png")
-    ax = drawn["figure"].axes[0]
+def test_epochs_are_steps_over_steps_per_epoch(once):
+    ax = once("curves").seen["figure"].axes[0]
     (epochs,) = ax.child_axes
     np.testing.assert_allclose(epochs.get_xlim(), np.array(ax.get_xlim()) / 196)
 
@@ -256,10 +349,10 @@ def test_bars_are_sorted_and_coloured_by_activity(tmp_path, drawn):
     (ax,) = drawn["figure"].axes
     bar = sorted((p.get_x(), p.get_height(), to_hex(p.get_facecolor()).upper()) for p in ax.patches)
     assert [(height, colour) for _, height, colour in bar] == [
-        (3.0, figures.BLUE),
-        (1.0, figures.GREY),
-        (0.5, figures.BLUE),
-        (0.0, figures.GREY),
+        (3.0, page.BLUE),
+        (1.0, page.GREY),
+        (0.5, page.BLUE),
+        (0.0, page.GREY),
     ]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "3", "0", "2"]
     assert "KL\nsum 4.50 nats over 4 latent dimensions" in words(drawn)
@@ -325,21 +418,19 @@ def test_the_manifold_has_z1_to_the_right_and_z2_upwards(tmp_path, drawn):
 def test_the_manifold_grid_is_even_in_probability():
     z = figures.manifold_grid(9, (-1.5, 2.0))
     np.testing.assert_allclose(z[[0, -1]], [-1.5, 2.0], atol=1e-9)
-    from scipy.stats import norm
-
-    np.testing.assert_allclose(np.diff(norm.cdf(z), 2), 0, atol=1e-12)
+    np.testing.assert_allclose(np.diff([math.erf(value / 2**0.5) for value in z], 2), 0, atol=1e-12)
 
 
 # ---- The helper, and what is refused.
 
 
 @pytest.mark.parametrize("shape", [(50, 2), (50, 7), (3, 20)])
-def test_pca_2d_is_that_of_scikit_learn_up_to_sign(shape):
+def test_pca_2d_is_the_eigenvectors_of_the_covariance_up_to_sign(shape):
     means = normal(*shape) * np.arange(1, shape[1] + 1) + 3
     points, fraction = figures.pca_2d(means)
-    oracle = PCA(2, svd_solver="full").fit(means)
-    np.testing.assert_allclose(np.abs(points), np.abs(oracle.transform(means)), atol=1e-9)
-    np.testing.assert_allclose(fraction, oracle.explained_variance_ratio_, atol=1e-9)
+    variance, axes = np.linalg.eigh(np.cov(means.T))  # from the least to the most
+    np.testing.assert_allclose(np.abs(points), np.abs((means - means.mean(0)) @ axes[:, [-1, -2]]), atol=1e-9)
+    np.testing.assert_allclose(fraction, variance[[-1, -2]] / variance.sum(), atol=1e-9)
     np.testing.assert_allclose(figures.pca_2d(means[:, ::-1])[0], points, atol=1e-9)  # same signs
 
 

@@ -92,7 +92,7 @@ def make_step(
         if ema_decay:
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
             averaged = jax.tree.map(lambda old, new: old + (1.0 - decay).astype(old.dtype) * (new - old), averaged, params)
-        metrics = {"loss": value, "grad_norm": optax.global_norm(gradient), **info.metrics}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(gradient), **info.metrics}
         return State(state.step + 1, state.key, params, opt_state, averaged), metrics
 
     return step

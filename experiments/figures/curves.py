@@ -174,7 +174,7 @@ def _cut(ax: "Axes", panel: _Panel, curves: Sequence[np.ndarray], error: float) 
     high, lowest = max(v.max() for v in values), min(v.min() for v in values)
     if low - lowest <= 0.25 * (high - low):
         return ""
-    pad = 0.06 * (high - low) + (0 if log else error) or 0.1  # flat but for the first steps
+    pad = 0.06 * (high - low) + (0 if log else error) or 1.0  # flat but for the first steps
     view = np.sort(sign * np.array([low - pad, high + pad]))
     ax.set_ylim(*(10**view if log else view))
     points = np.concatenate(curves)

@@ -1,0 +1,48 @@
+"""The code in the README and in docs/ runs as it stands, and the commands they name exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from configs import vae
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run_in_order(page):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert blocks, f"{page.name} shows no code"
+    namespace: dict = {"__name__": page.stem}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), namespace)
+
+
+def test_readme_opens_with_the_two_commands():
+    text = (ROOT / "README.md").read_text()
+    commands = re.findall(r"```sh\n(.*?)\n```", text, re.DOTALL)
+    assert commands[0] == "pip install -e . && python -m experiments.train --config=configs/vae.py"
+    assert commands[1] == "pip install -e '.[test]' && pytest"
+
+
+def test_the_readme_vae_is_fifteen_lines_and_three_imports():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    block = next(block for block in blocks if "vi.train" in block)
+    assert len(block.strip().splitlines()) <= 15
+    assert set(re.findall(r"^import (.*)$", block, re.MULTILINE)) == {"jax, optax", "vi_jax as vi"}
+
+
+def test_every_variant_is_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    for variant in vae.VARIANTS:
+        assert f"`{variant}`" in text, f"the README's table lacks {variant}"
+
+
+def test_nothing_of_one_machine_is_in_the_project():
+    paths = [path for path in ROOT.rglob("*") if path.suffix in {".py", ".md", ".toml"} and ".git" not in path.parts]
+    home = re.compile(r"(?<![\w.])/(home|Users|root)/\w+")
+    for path in paths:
+        if not {"build", "runs", "_build"} & set(path.parts) and not any(part.startswith(".venv") for part in path.parts):
+            assert not home.search(path.read_text(errors="replace")), f"{path} names a folder of one machine"
