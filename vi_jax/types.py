@@ -25,12 +25,14 @@ class Guide(Protocol):
 class Family(NamedTuple):
     """A set of guides. Static sizes stay in the closure, arrays are in the parameters.
 
-    All-zero parameters are the neutral member (mean-field: the standard normal), so that an encoder whose last layer starts
-    near zero amortises any family.
+    Where `shared` is None, all-zero parameters are the neutral member (mean-field: the standard normal), and an encoder whose last
+    layer starts near zero amortises the family by putting out all of them. Otherwise the parameters are a dict that starts at
+    `init`, is trained for all examples together, and to which the encoder's output is added, but for the names in `shared`.
     """
 
     init: Callable[[Array], Params]  # key -> parameters
     guide: Callable[[Params], Guide]  # parameters -> q
+    shared: tuple[str, ...] | None = None  # parameters that no encoder puts out
 
 
 class Model(NamedTuple):

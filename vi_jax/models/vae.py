@@ -39,22 +39,24 @@ def amortised(
       input_scale: the encoder sees x times this; 1/255 where x is 8-bit levels.
 
     Returns:
-      A Model of parameters {"encoder", "decoder", "likelihood"}.
+      A Model of parameters {"encoder", "decoder", "likelihood"}, and "guide" where the family has parameters of its own.
     """
     x_shape = tuple(x_shape)
-    num_encoder_outputs, unravel = _flat_form(family)
+    num_encoder_outputs, guide_params = _amortised_form(family)
     encode_network, decode_network = encoder(num_encoder_outputs), decoder(likelihood.num_outputs)
 
     def init(key: Array) -> Params:
-        key_encoder, key_decoder = jax.random.split(key)
-        return {
+        key_encoder, key_decoder, key_guide = jax.random.split(key, 3)
+        params = {
             "encoder": encode_network.init(key_encoder),
             "decoder": decode_network.init(key_decoder),
             "likelihood": likelihood.init(x_shape),
         }
+        return params if family.shared is None else {**params, "guide": family.init(key_guide)}
 
     def encode(params: Params, x: Array) -> Any:
-        return family.guide(unravel(encode_network.apply(params["encoder"], input_scale * _as_float(x))))
+        row = encode_network.apply(params["encoder"], input_scale * _as_float(x))
+        return family.guide(guide_params(params.get("guide"), row))
 
     def prior(params: Params) -> dist.Independent:
         del params
@@ -114,11 +116,18 @@ def vae(
     )
 
 
-def _flat_form(family: Family) -> tuple[int, Callable[[Array], Params]]:
-    """The number of a family's parameters, and the function from one row of them to its pytree."""
-    template = jax.eval_shape(family.init, jax.random.key(0))
+def _amortised_form(family: Family) -> tuple[int, Callable[[Params, Array], Params]]:
+    """The number of parameters that an encoder puts out, and (the family's own parameters or None, that row) -> the guide's."""
+    template = jax.eval_shape(lambda: family.init(jax.random.key(0)))
+    if family.shared is not None:
+        template = {name: leaf for name, leaf in template.items() if name not in family.shared}
     row, unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), template))
-    return row.size, unravel
+
+    def guide_params(own: Params, row: Array) -> Params:
+        put_out = unravel(row)
+        return put_out if own is None else {**own, **{name: jax.tree.map(jnp.add, own[name], put_out[name]) for name in put_out}}
+
+    return row.size, guide_params
 
 
 def _as_float(x: Array) -> Array:
