@@ -1,0 +1,61 @@
+"""Exact expectations over guides of small support."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vi_jax.estimators._names import require_bound
+from vi_jax.types import Array, Guide, LogJoint
+
+BOUNDS = ("elbo",)
+REPARAMETERISED = False
+MOST = 65_536
+
+
+def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int) -> Array:
+    """sum_z q(z) [log p(x, z) - log q(z)] over the whole support: the ELBO itself, and its gradient, without noise.
+
+    Args:
+      key, num_samples: not used; there so that estimators are alike.
+      bound: the ELBO.
+      log_joint: z -> log p(x, z), a scalar in nats.
+      q: a numpyro distribution that can list its support, or `Independent` coordinates of one.
+
+    Returns:
+      Nats, a scalar.
+
+    Raises:
+      ValueError: another bound, no finite support, or one of more than 65,536 points.
+    """
+    del key, num_samples
+    require_bound(bound, BOUNDS, "enumeration", "an expectation over K draws has support^K points.")
+    support = enumerate_support(q)
+    log_q = jax.vmap(q.log_prob)(support)
+    log_p = jax.vmap(log_joint)(support)
+    seen = log_q > -jnp.inf  # a point of probability 0 adds 0
+    terms = jnp.where(seen, jnp.exp(log_q) * (log_p - jnp.where(seen, log_q, 0.0)), 0.0)
+    return terms.sum()
+
+
+def enumerate_support(q: Any) -> Array:
+    """All points of a guide, [S, *event_shape].
+
+    Raises:
+      ValueError: it cannot list them, or they are too many.
+    """
+    base, shape = (q.base_dist, q.event_shape) if hasattr(q, "reinterpreted_batch_ndims") else (q, ())
+    if not getattr(base, "has_enumerate_support", False):
+        raise ValueError(f"{type(q).__name__} cannot list its support; enumeration wants a guide that can, such as a categorical.")
+    points = np.asarray(base.enumerate_support(expand=False))
+    values, inner = points.reshape(points.shape[0], *points.shape[1 + len(base.batch_shape) :]), base.event_shape
+    count, coordinates = len(values), int(np.prod(base.batch_shape, dtype=int))
+    if count**coordinates > MOST:
+        raise ValueError(f"the support has {count}^{coordinates} points, more than {MOST:,}; take score, disarm or vimco.")
+    if not base.batch_shape:
+        return jnp.asarray(values)
+    rows = np.array(list(itertools.product(range(count), repeat=coordinates)))
+    return jnp.asarray(values[rows].reshape(-1, *base.batch_shape, *inner)[..., :].reshape(-1, *(shape or base.batch_shape)))

@@ -1,0 +1,30 @@
+"""PIWAE: the model climbs one bound, the guide another."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from vi_jax.estimators._names import require_bound
+from vi_jax.estimators._paths import draw_path, model_path, surrogate
+from vi_jax.estimators._weights import draw, require_reparameterised
+from vi_jax.types import Array, Guide, LogJoint, freeze
+
+BOUNDS = ("miwae",)
+
+
+def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int) -> Array:
+    """The model's gradient of IWAE over all K draws, the guide's gradient of `bound` = MIWAE on the same (Rainforth et al. 2018,
+    sec. 5, eq. 16): the tight bound where it helps, the better signal-to-noise ratio where that does.
+
+    Valid for MIWAE, e.g. functools.partial(vi.bounds.miwae, num_groups=8). The value is IWAE_K. First derivatives only.
+
+    Arguments and errors as for `reparam.estimate`; another bound is refused.
+    """
+    require_bound(bound, BOUNDS, "piwae", "the guide climbs MIWAE, and the model IWAE, on the same draws.")
+    require_reparameterised(q, "piwae")
+    z = draw(key, q, num_samples)
+    log_q = jax.vmap(q.log_prob)(z)
+    for_model = jax.nn.logsumexp(model_path(log_joint, z) - freeze(log_q)) - jnp.log(num_samples)
+    for_guide = bound(draw_path(log_joint, z) - log_q)
+    return surrogate(for_model, for_model + for_guide)

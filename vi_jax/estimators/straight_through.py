@@ -1,0 +1,32 @@
+"""The straight-through estimator: discrete values forwards, relaxed slopes backwards."""
+
+from collections.abc import Callable
+
+import jax
+
+from vi_jax.estimators._paths import surrogate
+from vi_jax.estimators.gumbel_softmax import harden, relaxed_draws
+from vi_jax.types import Array, Guide, LogJoint
+
+REPARAMETERISED = False
+UNBIASED = False
+GUIDES = ("bernoulli", "one_hot")
+
+
+def estimate(
+    key: Array,
+    bound: Callable[[Array], Array],
+    log_joint: LogJoint,
+    q: Guide,
+    *,
+    num_samples: int,
+    temperature: float = 0.5,
+) -> Array:
+    """bound(log w) at discrete draws, differentiated as if they were the relaxed ones (Bengio et al. 2013; Jang et al. 2017,
+    sec. 2.2).
+
+    The value is the bound's; the gradient is **biased**. Arguments and errors as for `gumbel_softmax.estimate`.
+    """
+    relaxed = relaxed_draws(key, q, num_samples, temperature, "straight_through")
+    z = surrogate(harden(relaxed, q), relaxed)
+    return bound(jax.vmap(lambda z_k: log_joint(z_k) - q.log_prob(z_k))(z))
