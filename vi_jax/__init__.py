@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from vi_jax._version import __version__
 
 if TYPE_CHECKING:
-    from vi_jax import bounds, diagnostics, distributions, estimators, families, kl, losses, models, training, types
+    from vi_jax import bounds, diagnostics, distributions, draws, estimators, families, kl, losses, models, training, types
     from vi_jax.evidence import analytic_elbo, elbo, iwae
     from vi_jax.kl import kl_divergence, kl_monte_carlo, kl_standard_normal
     from vi_jax.training import State, init_state, make_run, make_step, make_stepwise_run, train
     from vi_jax.types import Family, Guide, Model, freeze
 
 _MODULES = (
-    "bounds", "diagnostics", "distributions", "estimators", "evidence", "families", "kl", "losses", "models", "training",
+    "bounds", "diagnostics", "distributions", "draws", "estimators", "evidence", "families", "kl", "losses", "models", "training",
     "types",
 )  # fmt: skip
 _NAMES = {
@@ -45,7 +45,7 @@ _NAMES = {
 }
 
 __all__ = [
-    "Family", "Guide", "Model", "State", "__version__", "analytic_elbo", "bounds", "diagnostics", "distributions", "elbo",
+    "Family", "Guide", "Model", "State", "__version__", "analytic_elbo", "bounds", "diagnostics", "distributions", "draws", "elbo",
     "estimators", "families", "freeze", "init_state", "iwae", "kl", "kl_divergence", "kl_monte_carlo", "kl_standard_normal",
     "losses", "make_run", "make_step", "make_stepwise_run", "models", "train", "training", "types",
 ]  # fmt: skip

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vi_jax import bounds
 from vi_jax.estimators._weights import draw, require_reparameterised
 from vi_jax.kl import kl_divergence, kl_per_dimension
-from vi_jax.types import Array, Guide, LogJoint, Model, Params
+from vi_jax.types import Array, Guide, LogJoint, Model, Params, freeze
 
 Schedule = Callable[[Array], Array | float]
 Estimator = Callable[..., Array]
@@ -105,6 +106,66 @@ def negative_bound(
         del step
         values = batch_bound(key, model, params, batch, bound, estimator, num_samples=num_samples)
         return -values.mean(), Info({name: values.mean()}, params)
+
+    return loss
+
+
+def wake_wake(model: Model, *, num_samples: int) -> Loss:
+    """Reweighted wake-sleep, the guide updated awake (Bornschein & Bengio 2015, eq. 8 and 13; Le et al. 2019).
+
+    Wake-theta: the model climbs IWAE at draws that are held fixed. Wake-phi: the guide descends KL(p(z|x) || q) by self-normalised
+    weights, -sum_k wbar_k log q(z_k). No path through the draws: any guide, discrete ones too.
+
+    Args:
+      model: of one example, without refitted parameters.
+      num_samples: K, at least 2.
+
+    Returns:
+      A Loss whose value is minus IWAE_K; metrics `iwae` and `wake_phi`, the mean of -sum_k wbar_k log q(z_k), nats.
+
+    Raises:
+      ValueError: K < 2, or the model refits parameters.
+    """
+    return _wake(model, num_samples, sleep=False)
+
+
+def wake_sleep(model: Model, *, num_samples: int) -> Loss:
+    """The wake-sleep algorithm (Hinton et al. 1995): wake-theta as in `wake_wake`, and sleep-phi: the guide descends
+    E_{p(x, z)}[-log q(z | x)] on as many dreams of the model as the batch has examples.
+
+    Arguments, result and errors as for `wake_wake`; the metric of the guide is `sleep_phi`.
+    """
+    return _wake(model, num_samples, sleep=True)
+
+
+def _wake(model: Model, num_samples: int, *, sleep: bool) -> Loss:
+    if model.refit is not None or num_samples < 2:
+        raise ValueError(
+            f"wake-sleep wants num_samples of at least 2 and no refitted parameters; got {num_samples} and {model.refit}."
+        )
+
+    def awake(params: Params, key: Array, x: Array) -> tuple[Array, Array]:
+        q = model.encode(params, x)
+        z = freeze(draw(key, q, num_samples))
+        log_q = jax.vmap(q.log_prob)(z)
+        log_w = jax.vmap(log_joint(model, params, x))(z) - freeze(log_q)
+        return bounds.iwae(log_w), -(freeze(jax.nn.softmax(log_w)) * log_q).sum()
+
+    def dream(params: Params, key: Array) -> Array:
+        key_z, key_x = jax.random.split(key)
+        z = freeze(model.prior(params).sample(key_z))
+        x = freeze(model.decode(params, z).sample(key_x))
+        return -model.encode(params, x).log_prob(z)
+
+    def loss(params: Params, key: Array, batch: Array, step: Array) -> tuple[Array, Info]:
+        del step
+        key_wake, key_sleep = jax.random.split(key)
+        iwae, guide = jax.vmap(awake, (None, 0, 0))(params, jax.random.split(key_wake, batch.shape[0]), batch)
+        if sleep:
+            guide = jax.vmap(dream, (None, 0))(params, jax.random.split(key_sleep, batch.shape[0]))
+        value, pull = iwae.mean(), guide.mean()
+        metrics = {"iwae": value, "sleep_phi" if sleep else "wake_phi": pull}
+        return (pull - freeze(pull)) - value, Info(metrics, params)
 
     return loss
 

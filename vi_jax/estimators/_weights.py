@@ -18,8 +18,8 @@ def draw(key: Array, q: Guide, num_samples: int) -> Any:
     return q.sample(key, (num_samples,))
 
 
-def log_weights(log_joint: LogJoint, q: Guide, z: Any) -> Array:
-    """log p(x, z_k) - log q(z_k), [K].
+def log_weights(log_joint: LogJoint, q: Guide, z: Any, *, chunk: int | None = None) -> Array:
+    """log p(x, z_k) - log q(z_k), [K]; with `chunk`, that many at a time, recomputed in the backward pass: less memory, same value.
 
     Raises:
       ValueError: log_joint or log q is not a scalar for one z, which would mix examples by broadcasting.
@@ -35,7 +35,9 @@ def log_weights(log_joint: LogJoint, q: Guide, z: Any) -> Array:
             )
         return log_p - log_q
 
-    return jax.vmap(one)(z)
+    if chunk is None:
+        return jax.vmap(one)(z)
+    return jax.lax.map(jax.checkpoint(one), z, batch_size=chunk)
 
 
 def require_reparameterised(q: Guide, estimator: str) -> None:
@@ -44,4 +46,13 @@ def require_reparameterised(q: Guide, estimator: str) -> None:
         raise ValueError(
             f"{estimator} differentiates through the draws, and those of {type(q).__name__} are not reparameterised: "
             "their gradient would be 0 or wrong in silence. Take a guide that is, or a score-function estimator."
+        )
+
+
+def require_independent(q: Guide, estimator: str) -> None:
+    """A sentence for guides whose draws depend on each other (`vi_jax.draws`)."""
+    if getattr(q, "independent_draws", True) is False:
+        raise ValueError(
+            f"{estimator} wants draws that are independent of each other, and those of {type(q).__name__} are not: its gradient "
+            "would be biased. Take reparam or stl, or the guide as it was."
         )

@@ -6,13 +6,21 @@ import jax
 
 from vi_jax.estimators._names import bound_name, bound_numbers, require_bound
 from vi_jax.estimators._paths import scale_gradient
-from vi_jax.estimators._weights import draw, log_weights, require_reparameterised
+from vi_jax.estimators._weights import draw, log_weights, require_independent, require_reparameterised
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
 BOUNDS = ("iwae", "vr_iwae")
 
 
-def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int) -> Array:
+def estimate(
+    key: Array,
+    bound: Callable[[Array], Array],
+    log_joint: LogJoint,
+    q: Guide,
+    *,
+    num_samples: int,
+    chunk: int | None = None,
+) -> Array:
     """The gradient of IWAE with the guide's score reparameterised once more: DReG (Tucker et al. 2019, eq. 8).
 
         guide: sum_k wbar_k^2 d log w_k / dz_k dz_k / dphi, the density of q frozen;      model: sum_k wbar_k d log p / dtheta.
@@ -27,8 +35,9 @@ def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q
     """
     require_bound(bound, BOUNDS, "dreg", "its squared weights are the gradient of those bounds alone; take stl for the ELBO.")
     require_reparameterised(q, "dreg")
+    require_independent(q, "dreg")
     alpha = bound_numbers(bound)["alpha"] if bound_name(bound) == "vr_iwae" else 0.0
     z = draw(key, q, num_samples)
-    weights = jax.grad(bound)(freeze(log_weights(log_joint, q, z)))  # wbar, [K]
+    weights = jax.grad(bound)(freeze(log_weights(log_joint, q, z, chunk=chunk)))  # wbar, [K]
     z = jax.tree.map(lambda leaf: scale_gradient(leaf, alpha + (1.0 - alpha) * weights), z)
-    return bound(log_weights(log_joint, freeze(q), z))
+    return bound(log_weights(log_joint, freeze(q), z, chunk=chunk))

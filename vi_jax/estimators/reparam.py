@@ -6,7 +6,15 @@ from vi_jax.estimators._weights import draw, log_weights, require_reparameterise
 from vi_jax.types import Array, Guide, LogJoint
 
 
-def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int) -> Array:
+def estimate(
+    key: Array,
+    bound: Callable[[Array], Array],
+    log_joint: LogJoint,
+    q: Guide,
+    *,
+    num_samples: int,
+    chunk: int | None = None,
+) -> Array:
     """bound(log_w) with z_k = g(phi, eps_k), differentiated through the draws and the density (Kingma & Welling 2013, eq. 4;
     Rezende et al. 2014, eq. 8).
 
@@ -18,6 +26,7 @@ def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q
       log_joint: z -> log p(x, z), a scalar in nats, differentiable.
       q: a reparameterised guide.
       num_samples: K.
+      chunk: draws at a time, all at once if not given: bounds the memory at large K and leaves the value as it is.
 
     Returns:
       Nats, a scalar to maximise.
@@ -27,4 +36,4 @@ def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q
     """
     require_reparameterised(q, "the reparameterised estimator")
     z = draw(key, q, num_samples)
-    return bound(log_weights(log_joint, q, z))
+    return bound(log_weights(log_joint, q, z, chunk=chunk))

@@ -6,7 +6,7 @@ import jax
 
 from vi_jax.estimators._names import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
-from vi_jax.estimators._weights import draw
+from vi_jax.estimators._weights import draw, require_independent
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
 BOUNDS = ("elbo",)
@@ -25,6 +25,7 @@ def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q
       ValueError: K < 2, or a bound other than the ELBO.
     """
     require_bound(bound, BOUNDS, "the score-function estimator", "its weights are those of a mean; take vimco for iwae.")
+    require_independent(q, "the score-function estimator")
     if num_samples < 2:
         raise ValueError(f"leave-one-out baselines want num_samples of at least 2; got {num_samples}.")
     z = freeze(draw(key, q, num_samples))

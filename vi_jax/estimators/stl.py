@@ -9,7 +9,15 @@ from vi_jax.types import Array, Guide, LogJoint, freeze
 BOUNDS = ("elbo",)
 
 
-def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int) -> Array:
+def estimate(
+    key: Array,
+    bound: Callable[[Array], Array],
+    log_joint: LogJoint,
+    q: Guide,
+    *,
+    num_samples: int,
+    chunk: int | None = None,
+) -> Array:
     """The reparameterised ELBO without the score of q, whose mean is 0 (Roeder et al. 2017, eq. 8).
 
     At q = posterior every draw's gradient is 0, where the plain estimator's is only 0 on average. Valid for the ELBO: under IWAE
@@ -20,4 +28,4 @@ def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q
     require_bound(bound, BOUNDS, "sticking the landing", "the score that it drops has mean 0 under equal weights only; take dreg.")
     require_reparameterised(q, "sticking the landing")
     z = draw(key, q, num_samples)
-    return bound(log_weights(log_joint, freeze(q), z))  # E[grad_q log q] = 0: drop the score, keep the mean
+    return bound(log_weights(log_joint, freeze(q), z, chunk=chunk))  # E[grad_q log q] = 0: drop the score, keep the mean

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from vi_jax.estimators._names import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
-from vi_jax.estimators._weights import draw
+from vi_jax.estimators._weights import draw, require_independent
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
 BOUNDS = ("iwae",)
@@ -24,6 +24,7 @@ def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q
       ValueError: K < 2, or a bound other than IWAE.
     """
     require_bound(bound, BOUNDS, "vimco", "its baselines are those of the log of a mean weight; take score for the elbo.")
+    require_independent(q, "vimco")
     if num_samples < 2:
         raise ValueError(f"vimco's baselines want num_samples of at least 2; got {num_samples}.")
     z = freeze(draw(key, q, num_samples))
