@@ -131,9 +131,10 @@ def prepare(config: Any, num_levels: int) -> vi.training.Prepare:
 
 def binarise(key: jax.Array, levels: jax.Array, num_levels: int) -> jax.Array:
     """Each pixel 1 with probability level / (num_levels - 1), by 16 random bits: right to 2^-17, exact at 0 and at 1."""
-    bits = jax.random.bits(key, levels.shape, jnp.uint16).astype(jnp.int32)
-    threshold = jnp.round(levels.astype(jnp.float32) * (65536.0 / (num_levels - 1))).astype(jnp.int32)
-    return (bits < threshold).astype(jnp.float32)
+    flat = levels.reshape(levels.shape[0], -1)  # one axis is faster on a CPU
+    bits = jax.random.bits(key, flat.shape, jnp.uint16).astype(jnp.int32)
+    threshold = jnp.round(flat.astype(jnp.float32) * (65536.0 / (num_levels - 1))).astype(jnp.int32)
+    return (bits < threshold).astype(jnp.float32).reshape(levels.shape)
 
 
 def to_unit(config: Any, x: np.ndarray, num_levels: int) -> np.ndarray:

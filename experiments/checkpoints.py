@@ -80,7 +80,9 @@ class Checkpoints:
         abstract = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for name, leaf in leaves.items()}
         where = self.folder / str(step)
         try:
-            _read_once(where / "state")
+            found = _read_once(where / "state")
+            if found != {name: leaf.shape for name, leaf in leaves.items()}:
+                raise ValueError("its arrays are not those of this model")
             leaves = self._manager.load(step, abstract)
             saved = self._manager.metadata(step).custom_metadata
         except Exception as error:  # Orbax and its storage raise many kinds; each means the same to the user
@@ -92,8 +94,8 @@ class Checkpoints:
         return _from_leaves(leaves, like)
 
 
-def _read_once(folder: Path) -> None:
-    """Reads every array of a checkpoint, one after the other, and raises at the first that is damaged.
+def _read_once(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of a checkpoint's arrays; reads them one after the other, and raises at the first that is damaged.
 
     Orbax reads them at once, and of a damaged file its threads go on to print hundreds of tracebacks.
     """
@@ -102,10 +104,9 @@ def _read_once(folder: Path) -> None:
     if not (folder / "manifest.ocdbt").exists():
         raise FileNotFoundError(f"{folder / 'manifest.ocdbt'} is missing")
     store = {"driver": "ocdbt", "base": folder.as_uri() + "/"}
-    for key in ts.KvStore.open(store).result().list().result():
-        name, _, file = key.decode().rpartition("/")
-        if file == "zarr.json":
-            ts.open({"driver": "zarr3", "kvstore": {**store, "path": f"{name}/"}}).result().read().result()
+    keys = [key.decode().rpartition("/") for key in ts.KvStore.open(store).result().list().result()]
+    arrays = {name: {"driver": "zarr3", "kvstore": {**store, "path": f"{name}/"}} for name, _, file in keys if file == "zarr.json"}
+    return {name: ts.open(spec).result().read().result().shape for name, spec in arrays.items()}
 
 
 def _to_leaves(state: State) -> dict[str, Any]:

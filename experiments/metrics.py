@@ -1,11 +1,13 @@
 """What a run writes while it goes: rows of metrics (JSON lines and TensorBoard), rows of timing, and the live line."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+_BAR_COLUMNS = 22
 
 
 class MetricsLog:
@@ -77,12 +79,20 @@ class Progress:
         rate = self.steps_per_second
         left = _clock((self._total - step) / rate) if rate else "?"
         name, value = train
+        measured = "-" if test is None else format(test, ",.2f")
         text = (
             f"step {step:,}/{self._total:,}  epoch {step / self._steps_per_epoch:,.1f}  "
             f"{f'{rate:,.0f}' if rate else '-'} steps/s  {left} left  "
-            f"train {name} {value:,.2f}  test ELBO {'-' if test is None else format(test, ',.2f')} nats"
+            f"train {name} {value:,.2f}  test ELBO {measured} nats"
         )
         if self._bar is not None:
+            if os.get_terminal_size(sys.stderr.fileno()).columns < len(text) + _BAR_COLUMNS:  # cut by tqdm, the ELBOs first
+                self._bar.bar_format = "{desc}"
+                few = "-" if test is None else format(test, ",.1f")
+                text = (
+                    f"step {step:,}/{self._total:,} epoch {step / self._steps_per_epoch:,.0f} {rate:,.0f}/s {left} left "
+                    f"{name} {value:,.1f} test {few} nats"
+                )
             self._bar.set_description_str(text, refresh=False)
             self._bar.update(step - self._bar.n)
             self._bar.refresh()

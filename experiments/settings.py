@@ -26,12 +26,12 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "objective.beta", "objective.warmup_steps", "objective.free_bits", "optim.lr_warmup_steps", "optim.weight_decay",
-    "optim.clip_norm", "optim.ema", "data.device_limit_mb",
+    "optim.clip_norm", "optim.ema", "data.device_limit_mb", "eval.active_threshold",
 )  # fmt: skip
 _SEEDS = ("seed", "data.shuffle_seed", "data.static_seed")
 _REALS = (
     "optim.learning_rate", "optim.weight_decay", "optim.clip_norm", "optim.ema", "model.sigma_init", "objective.beta",
-    "objective.free_bits", "objective.warmup_ramp", "data.device_limit_mb",
+    "objective.free_bits", "objective.warmup_ramp", "data.device_limit_mb", "eval.active_threshold",
 )  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def validate(config: Any) -> None:
         if not 0 <= get(config, field) < 2**32:
             raise _wrong(field, config, "a seed has to be at least 0 and below 2^32")
     try:
-        check_name(config.data.name)
+        check_name(get(config, "data.name"))
     except DataError as error:
         raise UserError(f"config.data.name: {error}") from None
     _validate_model(config)
@@ -65,7 +65,7 @@ def validate(config: Any) -> None:
 
 def parse_sigma(config: Any) -> str | float:
     """The field model.sigma: one of SIGMAS, or a positive number."""
-    text = config.model.sigma
+    text = get(config, "model.sigma")
     if text in SIGMAS:
         return text
     try:
@@ -96,7 +96,7 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def _validate_model(config: Any) -> None:
-    hidden = config.model.hidden
+    hidden = get(config, "model.hidden")
     if not isinstance(hidden, tuple | list) or not hidden or not all(isinstance(width, int) and width > 0 for width in hidden):
         raise _wrong("model.hidden", config, "it has to be whole numbers above 0, such as (500,) or (32,64)")
     grey, likelihood = config.data.binarisation == "none", config.model.likelihood
@@ -139,4 +139,5 @@ def _validate_training(config: Any) -> None:
 
 
 def _wrong(field: str, config: Any, wanted: str) -> UserError:
-    return UserError(f"config.{field} is {get(config, field)!r}; {wanted}.")
+    value = " ".join(repr(get(config, field)).split())
+    return UserError(f"config.{field} is {value}; {wanted}.")

@@ -24,7 +24,6 @@ class Antithetic(NamedTuple):
     """A guide whose draws come in pairs, mirrored in its centre; see `antithetic`."""
 
     base: Any
-    independent_draws = False
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """[*sample_shape, *event_shape]; the first axis is even: its second half mirrors the first."""
@@ -42,12 +41,16 @@ class Antithetic(NamedTuple):
         """That of the guide."""
         return self.base.mean
 
+    @property
+    def independent_draws(self) -> bool:
+        """Whether draws do not depend on each other: no."""
+        return False
+
 
 class Quasi(NamedTuple):
     """A Gaussian guide whose draws fill space evenly; see `quasi`."""
 
     base: Any
-    independent_draws = False
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """[*sample_shape, D]: points of one randomly shifted sequence along all of sample_shape."""
@@ -66,6 +69,11 @@ class Quasi(NamedTuple):
     def mean(self) -> Array:
         """That of the guide."""
         return self.base.mean
+
+    @property
+    def independent_draws(self) -> bool:
+        """Whether draws do not depend on each other: no."""
+        return False
 
 
 def antithetic(q: Any) -> Antithetic:

@@ -1,5 +1,6 @@
 """Annealed importance sampling: log p(x) from below, and on simulated data from above."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -57,21 +58,16 @@ def forward(
     start = q.sample(key_start, (num_chains,))
     betas = _temperatures(num_temperatures)
 
-    def chain(key: Array, z: Any) -> tuple[Array, Array]:
-        def move(carry: tuple[Any, Array], inputs: tuple[Array, Array, Array]) -> tuple[tuple[Any, Array], Array]:
-            z, log_w = carry
-            key, before, beta = inputs
+    def move(state: tuple[Any, Array], keys: Array, before: Array, beta: Array) -> tuple[tuple[Any, Array], Array]:
+        def one(key: Array, z: Any, log_w: Array) -> tuple[Any, Array, Array]:
             log_w = log_w + (beta - before) * (log_joint(z) - q.log_prob(z))
             z, accepted = _hmc(key, _between(log_joint, q, beta), z, step_size, num_leapfrog)
-            return (z, log_w), accepted
+            return z, log_w, accepted
 
-        keys = jax.random.split(key, num_temperatures)
-        zero = jnp.zeros((), jnp.result_type(float))
-        (_, log_w), accepted = jax.lax.scan(move, (z, zero), (keys, betas[:-1], betas[1:]))
-        return log_w, accepted
+        z, log_w, accepted = jax.vmap(one)(keys, *state)
+        return (z, log_w), accepted.mean()
 
-    log_w, accepted = jax.vmap(chain)(jax.random.split(key_chains, num_chains), start)
-    return Annealed(log_w, accepted.mean(0))
+    return _anneal(move, key_chains, start, num_chains, betas)
 
 
 def reverse(
@@ -99,20 +95,27 @@ def reverse(
     _check(num_chains, num_temperatures, step_size, num_leapfrog)
     betas = _temperatures(num_temperatures)[::-1]
 
-    def chain(key: Array, z: Any) -> tuple[Array, Array]:
-        def move(carry: tuple[Any, Array], inputs: tuple[Array, Array, Array]) -> tuple[tuple[Any, Array], Array]:
-            z, log_w = carry
-            key, beta, after = inputs
+    def move(state: tuple[Any, Array], keys: Array, beta: Array, after: Array) -> tuple[tuple[Any, Array], Array]:
+        def one(key: Array, z: Any, log_w: Array) -> tuple[Any, Array, Array]:
             z, accepted = _hmc(key, _between(log_joint, q, beta), z, step_size, num_leapfrog)
-            return (z, log_w + (beta - after) * (log_joint(z) - q.log_prob(z))), accepted
+            return z, log_w + (beta - after) * (log_joint(z) - q.log_prob(z)), accepted
 
-        keys = jax.random.split(key, num_temperatures)
-        zero = jnp.zeros((), jnp.result_type(float))
-        (_, log_w), accepted = jax.lax.scan(move, (z, zero), (keys, betas[:-1], betas[1:]))
-        return log_w, accepted
+        z, log_w, accepted = jax.vmap(one)(keys, *state)
+        return (z, log_w), accepted.mean()
 
-    log_w, accepted = jax.vmap(chain)(jax.random.split(key, num_chains), posterior_draws)
-    return Annealed(log_w, accepted.mean(0))
+    return _anneal(move, key, posterior_draws, num_chains, betas)
+
+
+def _anneal(move: Callable[..., tuple[tuple[Any, Array], Array]], key: Array, z: Any, num_chains: int, betas: Array) -> Annealed:
+    """All chains from one temperature to the next, by one scan."""
+
+    def step(state: tuple[Any, Array], inputs: tuple[Array, Array, Array]) -> tuple[tuple[Any, Array], Array]:
+        return move(state, *inputs)
+
+    keys = jax.random.split(key, (len(betas) - 1, num_chains))
+    start = (z, jnp.zeros(num_chains, jnp.result_type(float)))
+    (_, log_w), acceptance = jax.lax.scan(step, start, (keys, betas[:-1], betas[1:]))
+    return Annealed(log_w, acceptance)
 
 
 def _check(num_chains: int, num_temperatures: int, step_size: float, num_leapfrog: int) -> None:
@@ -138,7 +141,7 @@ def _hmc(key: Array, log_density: LogJoint, z: Any, step_size: float, num_leapfr
     key_momentum, key_accept = jax.random.split(key)
     leaves, structure = jax.tree.flatten(z)
     keys = jax.random.split(key_momentum, len(leaves))
-    momentum = structure.unflatten([jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)])
+    momentum = jax.tree.unflatten(structure, [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)])
     slope = jax.grad(log_density)
 
     def kick(momentum: Any, z: Any, size: float) -> Any:
@@ -157,4 +160,4 @@ def _hmc(key: Array, log_density: LogJoint, z: Any, step_size: float, num_leapfr
 
 
 def _energy(momentum: Any) -> Array:
-    return 0.5 * sum(jnp.sum(m**2) for m in jax.tree.leaves(momentum))
+    return 0.5 * sum((jnp.sum(m**2) for m in jax.tree.leaves(momentum)), start=jnp.zeros(()))

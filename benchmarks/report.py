@@ -1,0 +1,72 @@
+"""Where a benchmark ran, and how its table is written: Markdown, JSON, and the blocks of README.md."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+README = Path(__file__).with_name("README.md")
+
+
+def say(text: str) -> None:
+    """Progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def device_name() -> str:
+    """The accelerator by its name, or the processor and how many cores this process may use."""
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        return f"{device.device_kind} ({device.platform})"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_processor()}, {cores} cores"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else []
+    return names[0].strip() if names else platform.processor() or platform.machine()
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Python's version and those of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The first column to the left, numbers to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_json(path: str, result: dict[str, Any]) -> None:
+    """One result, indented."""
+    Path(path).write_text(json.dumps(result, indent=2) + "\n")
+
+
+def write_block(name: str, text: str) -> None:
+    """Replaces what stands in README.md between the comments `name: begin` and `name: end`.
+
+    Raises:
+      ValueError: the comments are not there, once each and in this order.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    content = README.read_text()
+    if content.count(begin) != 1 or content.count(end) != 1 or content.index(begin) > content.index(end):
+        raise ValueError(f"{README.name} wants one {begin!r} and, after it, one {end!r}; put them back.")
+    before, rest = content.split(begin)
+    README.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}")
+    say(f"wrote the block {name!r} of {README.name}")
