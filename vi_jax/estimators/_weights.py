@@ -27,17 +27,33 @@ def log_weights(log_joint: LogJoint, q: Guide, z: Any, *, chunk: int | None = No
 
     def one(z_k: Any) -> Array:
         log_p, log_q = log_joint(z_k), q.log_prob(z_k)
-        if jax.numpy.ndim(log_p) or jax.numpy.ndim(log_q):
-            raise ValueError(
-                "log_joint and q.log_prob want to be scalars for one z; got shapes "
-                f"{jax.numpy.shape(log_p)} and {jax.numpy.shape(log_q)}. Sum log_joint over its observations; give a guide "
-                "of independent coordinates one event axis, q.to_event(1); vmap over examples."
-            )
+        require_scalars(log_p, log_q)
         return log_p - log_q
 
     if chunk is None:
         return jax.vmap(one)(z)
     return jax.lax.map(jax.checkpoint(one), z, batch_size=chunk)
+
+
+def log_densities(q: Guide, z: Any) -> Array:
+    """log q(z_k), [K]; ValueError where it is not a scalar for one z."""
+
+    def one(z_k: Any) -> Array:
+        log_q = q.log_prob(z_k)
+        require_scalars(log_q)
+        return log_q
+
+    return jax.vmap(one)(z)
+
+
+def require_scalars(*values: Array) -> None:
+    """A sentence for densities that are not one number for one z."""
+    if any(jax.numpy.ndim(value) for value in values):
+        raise ValueError(
+            "log_joint and q.log_prob want to be scalars for one z; got shapes "
+            f"{' and '.join(str(jax.numpy.shape(value)) for value in values)}. Sum log_joint over its observations; give a guide "
+            "of independent coordinates one event axis, q.to_event(1); vmap over examples."
+        )
 
 
 def require_reparameterised(q: Guide, estimator: str) -> None:

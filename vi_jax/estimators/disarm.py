@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from vi_jax.estimators._bernoulli import logits_of
 from vi_jax.estimators._names import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
+from vi_jax.estimators._weights import log_densities
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
 BOUNDS = ("elbo",)
@@ -31,7 +32,7 @@ def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q
     u = jax.random.uniform(key, (num_samples // 2, *logits.shape), logits.dtype)
     probability = freeze(jax.nn.sigmoid(logits))
     pair = [(v < probability).astype(logits.dtype) for v in (u, 1.0 - u)]
-    log_w = [model_path(log_joint, b) - freeze(jax.vmap(q.log_prob)(b)) for b in pair]
+    log_w = [model_path(log_joint, b) - freeze(log_densities(q, b)) for b in pair]
     gap = freeze(log_w[0] - log_w[1]).reshape(-1, *(1,) * logits.ndim)
     slope = 0.5 * gap * (pair[0] - pair[1]) * freeze(jax.nn.sigmoid(jnp.abs(logits)))  # (-1)^b~ where b and b~ differ
     both = jnp.concatenate(log_w)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from vi_jax.estimators._names import require_bound
 from vi_jax.estimators._paths import draw_path, model_path, surrogate
-from vi_jax.estimators._weights import draw, require_reparameterised
+from vi_jax.estimators._weights import draw, log_densities, require_reparameterised
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
 BOUNDS = ("miwae",)
@@ -24,7 +24,7 @@ def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q
     require_bound(bound, BOUNDS, "piwae", "the guide climbs MIWAE, and the model IWAE, on the same draws.")
     require_reparameterised(q, "piwae")
     z = draw(key, q, num_samples)
-    log_q = jax.vmap(q.log_prob)(z)
+    log_q = log_densities(q, z)
     for_model = jax.nn.logsumexp(model_path(log_joint, z) - freeze(log_q)) - jnp.log(num_samples)
     for_guide = bound(draw_path(log_joint, z) - log_q)
     return surrogate(for_model, for_model + for_guide)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from vi_jax.estimators._bernoulli import logits_of
 from vi_jax.estimators._names import require_bound
 from vi_jax.estimators._paths import draw_path, model_path, surrogate
+from vi_jax.estimators._weights import log_densities
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
 BOUNDS = ("elbo",)
@@ -53,7 +54,7 @@ def estimate(
         return draw_path(lambda v: log_joint(v) - fixed.log_prob(v), value)
 
     f_soft, f_redrawn = (f_path(value) for value in relaxed)
-    log_p, log_q = model_path(log_joint, b), jax.vmap(q.log_prob)(b)
+    log_p, log_q = model_path(log_joint, b), log_densities(q, b)
     signal = freeze(log_p - log_q - scale * f_redrawn)
     path = log_p + signal * log_q + scale * (f_soft - f_redrawn)
     return surrogate(bound(log_p - log_q), path.mean())

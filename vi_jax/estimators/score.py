@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 
-import jax
-
 from vi_jax.estimators._names import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
-from vi_jax.estimators._weights import draw, require_independent
+from vi_jax.estimators._weights import draw, log_densities, require_independent
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
 BOUNDS = ("elbo",)
@@ -29,7 +27,7 @@ def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q
     if num_samples < 2:
         raise ValueError(f"leave-one-out baselines want num_samples of at least 2; got {num_samples}.")
     z = freeze(draw(key, q, num_samples))
-    log_p, log_q = model_path(log_joint, z), jax.vmap(q.log_prob)(z)
+    log_p, log_q = model_path(log_joint, z), log_densities(q, z)
     f = freeze(log_p - log_q)
     advantage = (f - f.mean()) * (num_samples / (num_samples - 1.0))  # f_k less the mean of the others
     return surrogate(bound(log_p - log_q), (log_p + advantage * log_q).mean())

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from vi_jax.estimators._names import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
-from vi_jax.estimators._weights import draw, require_independent
+from vi_jax.estimators._weights import draw, log_densities, require_independent
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
 BOUNDS = ("iwae",)
@@ -28,7 +28,7 @@ def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q
     if num_samples < 2:
         raise ValueError(f"vimco's baselines want num_samples of at least 2; got {num_samples}.")
     z = freeze(draw(key, q, num_samples))
-    log_q = jax.vmap(q.log_prob)(z)
+    log_q = log_densities(q, z)
     log_w = model_path(log_joint, z) - log_q
     value, fixed = bound(log_w), freeze(log_w)
     others = (fixed.sum() - fixed) / (num_samples - 1)  # [K]

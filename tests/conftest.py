@@ -1,0 +1,53 @@
+"""Settings of every test: the CPU unless asked otherwise, no key drawn from twice, and no setting left behind."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import hypothesis
+import jax
+import pytest
+
+# A key that is used twice is an error. Rank promotion cannot be one everywhere: numpyro's own `sample(key, (K,))` of a guide
+# with a batch or event axis is [K, D] * [D]; what does not sample asks for the fixture `strict_ranks`.
+jax.config.update("jax_debug_key_reuse", True)
+
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=30, database=None)
+hypothesis.settings.load_profile("fixed")
+
+_WATCHED = ("jax_enable_x64", "jax_numpy_rank_promotion", "jax_debug_key_reuse", "jax_debug_nans", "jax_disable_jit")
+
+
+@pytest.fixture(autouse=True)
+def _config_left_as_found():
+    before = {name: getattr(jax.config, name) for name in _WATCHED}
+    yield
+    after = {name: getattr(jax.config, name) for name in _WATCHED}
+    for name, value in before.items():
+        jax.config.update(name, value)
+    assert after == before, f"this test left jax's settings changed: {after}, were {before}"
+
+
+@pytest.fixture
+def strict_ranks():
+    """[B] - [B, 1] is an error rather than a [B, B] matrix."""
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture
+def x64():
+    """float64 by default."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the repository; VI_JAX_SHARED names another."""
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("VI_JAX_SHARED", beside)) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real data is not at hand: {folder} is no folder (VI_JAX_SHARED names the one that holds data/)")
+    return folder
