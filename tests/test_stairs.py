@@ -11,8 +11,9 @@ import vi_jax as vi
 
 LIBRARY = Path(vi.__file__).parent
 FLOORS = (
-    {"types", "distributions", "kl"},
-    {"families", "bounds", "targets", "draws"},
+    {"distributions"},
+    {"types", "kl"},
+    {"divergences", "families", "bounds", "targets", "draws"},
     {"models", "estimators"},
     {"methods", "losses", "evidence"},
     {"diagnostics"},

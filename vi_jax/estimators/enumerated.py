@@ -50,7 +50,8 @@ def enumerate_support(q: Any) -> Array:
     base, shape = (q.base_dist, q.event_shape) if hasattr(q, "reinterpreted_batch_ndims") else (q, ())
     if not getattr(base, "has_enumerate_support", False):
         raise ValueError(f"{type(q).__name__} cannot list its support; enumeration wants a guide that can, such as a categorical.")
-    points = np.asarray(base.enumerate_support(expand=False))
+    with jax.ensure_compile_time_eval():  # the support is a constant, also where q is traced
+        points = np.asarray(base.enumerate_support(expand=False))
     values, inner = points.reshape(points.shape[0], *points.shape[1 + len(base.batch_shape) :]), base.event_shape
     count, coordinates = len(values), int(np.prod(base.batch_shape, dtype=int))
     if count**coordinates > MOST:

@@ -54,7 +54,12 @@ def amortised(
         }
         return params if family.shared is None else {**params, "guide": family.init(key_guide)}
 
+    def check_shape(x: Array) -> None:
+        if x.shape != x_shape:
+            raise ValueError(f"this model wants one example of shape {x_shape}; got {x.shape}. vmap over a batch.")
+
     def encode(params: Params, x: Array) -> Any:
+        check_shape(x)
         row = encode_network.apply(params["encoder"], input_scale * _as_float(x))
         return family.guide(guide_params(params.get("guide"), row))
 
@@ -66,8 +71,7 @@ def amortised(
         return likelihood.make(params["likelihood"], decode_network.apply(params["decoder"], z))
 
     def log_lik(params: Params, x: Array, z: Array) -> Array:
-        if x.shape != x_shape:
-            raise ValueError(f"this model wants one example of shape {x_shape}; got {x.shape}. vmap over a batch.")
+        check_shape(x)
         # on flat pixels: the same numbers, and a CPU sums one axis faster than two
         outputs = decode_network.apply(params["decoder"], z).reshape(-1, likelihood.num_outputs)
         own = jax.tree.map(lambda leaf: leaf.ravel() if leaf.shape == x_shape else leaf, params["likelihood"])

@@ -1,42 +1,12 @@
-"""Densities that numpyro.distributions lacks or gets wrong; everything else is taken from there as it stands.
-
-All are numpyro distributions: pytrees with `sample(key, sample_shape)` and `log_prob(value)`, in nats.
-"""
+"""The logistic on whole levels, for 8-bit pixels."""
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.special import gammaln
 from numpyro.distributions import constraints
 from numpyro.distributions.util import promote_shapes, validate_sample
 
 Array = jax.Array
-
-
-class Bernoulli(dist.BernoulliLogits):
-    """Bernoulli by its logits l: log p(x) = x l - log(1 + e^l).
-
-    Parts from numpyro's in its gradient at l = 0: x - sigmoid(l) = x - 1/2 there, where numpyro's clipped cross-entropy gives
-    x - 1 or x (jax.numpy's derivatives of max and abs meet at the kink). A zero-initialised decoder starts exactly there.
-    Values between 0 and 1 are read as the probability of a one: the expected log density under that coin.
-
-    Args:
-      logits: any shape; the batch shape.
-    """
-
-    def log_prob(self, value: Array) -> Array:
-        """x l - log(1 + e^l), elementwise."""
-        return value * self.logits - jax.nn.softplus(self.logits)
-
-
-class Binomial(dist.BinomialLogits):
-    """Binomial by its logits, with the gradient x - n sigmoid(l) at every logit, 0 included (see `Bernoulli`)."""
-
-    def log_prob(self, value: Array) -> Array:
-        """log C(n, x) + x l - n log(1 + e^l), elementwise."""
-        n = self.total_count
-        log_choose = gammaln(n + 1.0) - gammaln(value + 1.0) - gammaln(n - value + 1.0)
-        return log_choose + value * self.logits - n * jax.nn.softplus(self.logits)
 
 
 class DiscretizedLogistic(dist.Distribution):
@@ -63,7 +33,7 @@ class DiscretizedLogistic(dist.Distribution):
     def __init__(self, loc: Array, scale: Array, num_levels: int = 256, *, validate_args: bool | None = None) -> None:
         if num_levels < 2:
             raise ValueError(f"DiscretizedLogistic wants num_levels of at least 2; got {num_levels}.")
-        self.loc, self.scale = promote_shapes(loc, scale)
+        self.loc, self.scale = promote_shapes(jnp.asarray(loc), jnp.asarray(scale))
         self.num_levels = num_levels
         shape = jnp.broadcast_shapes(jnp.shape(loc), jnp.shape(scale))
         super().__init__(batch_shape=shape, validate_args=validate_args)

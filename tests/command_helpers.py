@@ -1,0 +1,98 @@
+"""What the tests of the commands share: small configs, real processes, and one trained run that many of them look at.
+
+A plugin of the tests that name it (pytest_plugins); PYTEST_DONT_REWRITE, since they import it before that.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs.vae import get_config
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    "model.hidden": (8,),
+    "model.num_latents": 3,
+    "optim.lr_warmup_steps": 2,
+    "train.batch_size": 100,
+    "train.num_steps": 120,
+    "train.log_every": 1,
+    "train.eval_every": 20,
+    "train.checkpoint_every": 10,
+    "eval.num_samples": 1,
+    "eval.num_importance_samples": 4,
+}
+
+
+def small(variant="digits", **changes):
+    """A config of configs/vae.py that takes a second; `train__num_steps=5` sets train.num_steps."""
+    config = get_config(variant)
+    config.update_from_flattened_dict(SMALL | {name.replace("__", "."): value for name, value in changes.items()})
+    return config
+
+
+def as_flags(**changes):
+    """The flags of a command that make its default config `small(**changes)`."""
+    fields = SMALL | {name.replace("__", "."): value for name, value in changes.items()}
+    return ["--config=configs/vae.py", *(f"--config.{name}={value}" for name, value in fields.items())]
+
+
+class Commands:
+    """Runs experiments.NAME in a process of its own; the processes of a session share their compiled programs."""
+
+    def __init__(self, cache):
+        self._cache = cache
+
+    def argv(self, name, *args):
+        """The whole command line."""
+        return [sys.executable, "-m", f"experiments.{name}", *map(str, args), f"--compilation_cache={self._cache}"]
+
+    def __call__(self, name, *args, timeout=300):
+        """The finished process, with its stdout and stderr as text."""
+        return subprocess.run(
+            self.argv(name, *args), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def ok(self, name, *args):
+        """The same, of a command that has to succeed."""
+        done = self(name, *args)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def start(self, name, *args, **streams):
+        """The process, running."""
+        return subprocess.Popen(self.argv(name, *args), cwd=ROOT, env=environment(), **streams)
+
+
+def environment():
+    """That of a command: the CPU, and no data or folder of the user's own."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory):
+    """The three commands as processes."""
+    return Commands(tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="session")
+def trained(commands, tmp_path_factory):
+    """The folder of an unbroken run of `small()`, and the process that made it; copy what you change."""
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    return folder, commands.ok("train", *as_flags(), f"--workdir={folder}")
+
+
+def write_idx(folder, *, num_train=60, num_test=40, side=6):
+    """The four files of MNIST with random images of another size; returns the folder."""
+    rng = np.random.default_rng(0)
+    for stem, num in (("train", num_train), ("t10k", num_test)):
+        images = rng.integers(0, 256, (num, side, side), dtype=np.uint8)
+        header = np.array([2051, num, side, side], ">u4").tobytes()
+        (folder / f"{stem}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        labels = (np.arange(num) % 10).astype(np.uint8)
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(np.array([2049, num], ">u4").tobytes() + labels.tobytes())
+    return folder

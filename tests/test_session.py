@@ -1,0 +1,557 @@
+"""The parts behind the commands: the alarm, streaming, binarisation, checkpoints, the record of a run, its folder, its measures."""
+
+import functools
+import json
+import shutil
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from command_helpers import small
+from helpers import assert_mean, tree_allclose, tree_equal
+
+import vi_jax as vi
+from experiments import build, cli, measure, metrics, rundir, session, train
+from experiments.checkpoints import Checkpoints
+from experiments.cli import UserError
+from experiments.streaming import make_streaming_run
+from vi_jax.training import make_run, make_stepwise_run
+
+
+@pytest.fixture(autouse=True)
+def _no_key_check():
+    """JAX takes the keys of a scan inside a vmap for used ones (`vmap(lambda k: lax.map(normal, split(k, 2)))` is an error)."""
+    with jax.debug_key_reuse(False):
+        yield
+
+
+@pytest.fixture
+def quiet_end(monkeypatch):
+    """A run without its closing evaluation and figures."""
+    monkeypatch.setattr(train, "_finish", lambda *args: {})
+
+
+@pytest.fixture
+def no_evaluation(monkeypatch, quiet_end):
+    """A run that measures nothing on the test split."""
+    pair = {"mean": 0.0, "stderr": 1.0}
+    summary = dict.fromkeys(("elbo", "log_lik", "kl", "mutual_information", "marginal_kl"), pair) | {"active_units": 3}
+    nothing = measure.Measures(summary, np.zeros(3), np.ones(3, bool), np.zeros((2, 3)))
+    monkeypatch.setattr(measure, "make_measure", lambda model, config: lambda key, params, x: nothing)
+
+
+def run_folder(folder, config, *, resumed=False):
+    """Trains in this process; returns the rows of metrics."""
+    folder.mkdir(exist_ok=True)
+    train.train(config, folder, resumed=resumed)
+    return metrics.read_rows(folder / metrics.METRICS)
+
+
+# --- posterior collapse ---------------------------------------------------------------------------------------------
+
+
+def measures(active, dims=10):
+    summary = {"mutual_information": {"mean": 0.01}, "kl": {"mean": 0.02}}
+    return measure.Measures(summary, np.zeros(dims), np.arange(dims) < active, np.zeros((2, dims)))
+
+
+@pytest.mark.parametrize(
+    ("active", "dims", "alarms"),
+    [(0, 10, True), (1, 10, True), (2, 10, False), (10, 10, False), (0, 2, True), (1, 2, False), (5, 50, True), (6, 50, False)],
+)
+def test_alarm_is_of_few_active_units(active, dims, alarms):
+    alarm = measure.collapse_alarm(measures(active, dims), small(), 100)
+    assert bool(alarm) == alarms
+    if alarms:
+        assert ("every latent ignores x" if active == 0 else f"only {active} of {dims} latents") in alarm
+        assert "posterior collapse at step 100" in alarm
+        assert "KL 0.020 nats, mutual information 0.010 nats" in alarm
+
+
+def test_alarm_waits_for_the_warm_up():
+    """120 steps, 60 of them warm-up: judged from step 72 on."""
+    config = small(objective__warmup="linear", objective__warmup_steps=60)
+    assert measure.collapse_alarm(measures(0), config, 71) is None
+    assert measure.collapse_alarm(measures(0), config, 72)
+    assert measure.collapse_alarm(measures(0), small(), 11) is None
+    assert measure.collapse_alarm(measures(0), small(), 12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "--config.objective.warmup=linear --config.objective.warmup_steps=30"),
+        ({}, "--config.objective.free_bits="),
+        ({}, "--config.model.hidden"),
+        (dict(objective__beta=4.0), "a smaller --config.objective.beta"),
+        (dict(model__likelihood="gaussian", data__binarisation="none"), "--config.model.sigma=optimal"),
+    ],
+)
+def test_alarm_names_what_to_try(changes, words):
+    assert words in measure.collapse_alarm(measures(0), small(**changes), 100)
+
+
+def test_alarm_names_nothing_that_would_be_refused():
+    alarm = measure.collapse_alarm(measures(0), small(family="full_rank"), 100)
+    assert "free_bits" not in alarm
+    assert "a smaller --config.objective.beta" not in alarm
+
+
+HEALTH = dict(model__hidden=(32,), train__num_steps=300, train__log_every=100, train__eval_every=300, train__checkpoint_every=300)
+
+
+def test_a_collapsed_run_raises_the_alarm(tmp_path, quiet_end, capsys):
+    rows = run_folder(tmp_path / "run", small(**HEALTH, objective__beta=50.0))
+    assert rows[-1]["test/active_units"] == 0
+    assert rows[-1]["test/kl"] < 0.1
+    assert rows[-1]["alarm"].startswith("ALARM posterior collapse at step 300: every latent ignores x")
+    assert "ALARM" in capsys.readouterr().err
+
+
+def test_a_healthy_run_raises_none(tmp_path, quiet_end, capsys):
+    rows = run_folder(tmp_path / "run", small(**HEALTH))
+    assert rows[-1]["test/active_units"] > 0
+    assert not any("alarm" in row for row in rows)
+    assert "ALARM" not in capsys.readouterr().err
+
+
+# --- a loss that is not finite --------------------------------------------------------------------------------------
+
+
+def test_not_finite_is_one_sentence_that_names_the_step(tmp_path, no_evaluation):
+    """The rate starts at 0 and rises to 1e9: the first steps are sound, and saved."""
+    config = small(
+        optim__name="sgd", optim__learning_rate=1e9, optim__lr_warmup_steps=100, train__checkpoint_every=1, train__eval_every=100
+    )
+    with pytest.raises(UserError) as caught:
+        run_folder(tmp_path / "run", config)
+    text = str(caught.value)
+    rows = metrics.read_rows(tmp_path / "run" / metrics.METRICS)
+    assert f"not finite at step {len(rows)};" in text
+    assert f"the checkpoint of step {len(rows)} is kept" in text
+    assert caught.value.__suppress_context__
+    model = session.make_model(config, session.load_data(config))
+    params, step = session.trained_params(config, model, tmp_path / "run")
+    assert step == len(rows) > 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_an_anticipated_error_ends_a_command_with_code_2(monkeypatch, capsys):
+    def fails():
+        raise UserError("what went wrong.")
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_parse", lambda argv: None)
+    monkeypatch.setattr(cli.sys, "argv", ["command"])
+    for main, code, err in (
+        (fails, 2, "error: what went wrong.\n"),
+        (interrupted, 130, "\ninterrupted; run the same command again to go on from the last checkpoint.\n"),
+        (lambda: None, 0, ""),
+        (lambda: 3, 3, ""),
+    ):
+        with pytest.raises(SystemExit) as end:
+            cli.run(main, "doc")
+        assert end.value.code == code
+        assert capsys.readouterr().err == err
+
+
+# --- streaming ------------------------------------------------------------------------------------------------------
+
+
+def fingerprint_step(state, batch):
+    """A step that reports its batch: a sum that tells every batch of distinct rows, and their order, from the others."""
+    value = (batch[:, 0] * jnp.arange(1.0, batch.shape[0] + 1)).sum()
+    return state._replace(step=state.step + 1), {"loss": value, "grad_norm": jnp.ones(())}
+
+
+def blank_state(seed=0):
+    return vi.training.State(jnp.zeros((), jnp.int32), jax.random.key(seed), {}, (), ())
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 13])
+def test_every_loop_sees_the_same_batches(batch_size):
+    """Ten examples, thirteen steps one at a time: compiled, stepwise, streamed, and streamed in blocks."""
+    data = np.sqrt(np.arange(2.0, 12.0, dtype=np.float32))[:, None]
+
+    def seen(make, data, blocks):
+        state, losses = blank_state(), []
+        run = make(fingerprint_step, batch_size=batch_size)
+        for length in blocks:
+            state, info = run(state, data, length)
+            losses.append(float(info.metrics["loss"]) * length)
+            assert int(info.bad_step) == -1
+        assert int(state.step) == sum(blocks)
+        return losses
+
+    want = seen(make_run, jnp.asarray(data), [1] * 13)
+    assert len(set(np.round(want, 4))) > 5 or batch_size == 13, "the batches do not differ"
+    np.testing.assert_allclose(seen(make_stepwise_run, jnp.asarray(data), [1] * 13), want, rtol=1e-5)
+    np.testing.assert_allclose(seen(make_streaming_run, data, [1] * 13), want, rtol=1e-5)
+    blocks = [2, 7, 4]
+    sums = np.add.reduceat(want, [0, 2, 9])
+    for make in (make_run, make_stepwise_run, make_streaming_run):
+        np.testing.assert_allclose(seen(make, jnp.asarray(data) if make != make_streaming_run else data, blocks), sums, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [make_run, make_stepwise_run, make_streaming_run])
+def test_an_epoch_leaves_no_example_out(make):
+    data, seen = np.arange(10.0, dtype=np.float32)[:, None], []
+
+    def step(state, batch):
+        jax.debug.callback(lambda rows: seen.extend(np.asarray(rows)[:, 0].astype(int).tolist()), batch)
+        return fingerprint_step(state, batch)
+
+    make(step, batch_size=4)(blank_state(), data if make == make_streaming_run else jnp.asarray(data), 3)
+    jax.effects_barrier()
+    assert set(seen) == set(range(10))
+    assert len(seen) == 12
+
+
+def test_streaming_stops_at_a_loss_that_is_not_finite():
+    def step(state, batch):
+        state, report = fingerprint_step(state, batch)
+        return state, {**report, "loss": jnp.where(state.step == 4, jnp.nan, 0.0)}
+
+    _, info = make_streaming_run(step, batch_size=4)(blank_state(), np.ones((10, 1), np.float32), 9)
+    assert int(info.bad_step) == 3
+
+
+def test_a_streamed_run_has_the_metrics_of_one_on_the_device(tmp_path, no_evaluation):
+    """20 steps that pass the end of an epoch of 13, by three loops."""
+    few = dict(train__num_steps=20, train__log_every=4, train__eval_every=20, train__checkpoint_every=20)
+    want = run_folder(tmp_path / "device", small(**few))
+    for name, changes in (("stream", dict(data__device_limit_mb=0)), ("stepwise", dict(train__loop="stepwise"))):
+        found = run_folder(tmp_path / name, small(**few, **changes))
+        assert [row["step"] for row in found] == [4, 8, 12, 16, 20]
+        for a, b in zip(found, want, strict=True):
+            assert set(a) == set(b)
+            for column in b:
+                np.testing.assert_allclose(a[column], b[column], rtol=1e-5, atol=1e-5, err_msg=column)
+
+
+# --- input ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_levels", [3, 17, 256])
+def test_binarise_has_the_levels_as_its_mean(num_levels):
+    levels = jnp.tile(jnp.arange(num_levels, dtype=jnp.uint8), (20_000, 1))
+    x = np.asarray(build.binarise(jax.random.key(0), levels, num_levels))
+    assert set(np.unique(x)) == {0.0, 1.0}
+    assert x.dtype == np.float32
+    assert_mean(x[:, 1:-1], np.arange(1, num_levels - 1) / (num_levels - 1))
+    assert not x[:, 0].any(), "level 0 is always off"
+    assert x[:, -1].all(), "the highest level is always on"
+
+
+def test_binarise_draws_each_pixel_apart():
+    x = np.asarray(build.binarise(jax.random.key(1), jnp.full((20_000, 3), 8, jnp.uint8), 17))
+    assert_mean((x[:, 0] - 0.5) * (x[:, 1] - 0.5), 0.0)
+    assert not np.array_equal(x, build.binarise(jax.random.key(2), jnp.full((20_000, 3), 8, jnp.uint8), 17))
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_levels", "want"),
+    [
+        (dict(data__binarisation="none"), 17, [0.0, 0.5, 1.0]),
+        (dict(data__binarisation="none", model__likelihood="categorical"), 17, [0, 8, 16]),
+        (dict(data__binarisation="static"), 2, [0.0, 1.0]),
+        (dict(data__binarisation="dynamic"), 2, [0.0, 1.0]),
+    ],
+)
+def test_prepare_gives_what_the_likelihood_wants(changes, num_levels, want):
+    levels = jnp.asarray(np.linspace(0, num_levels - 1, len(want)), jnp.uint8)
+    x = build.prepare(small(**changes), num_levels)(jax.random.key(0), levels)
+    assert x.tolist() == want
+    assert jnp.issubdtype(x.dtype, jnp.integer) == (changes.get("model__likelihood") == "categorical")
+
+
+def test_the_evaluation_set_is_binarised_once():
+    config = small()
+    dataset = session.load_data(config)
+    x, labels = session.evaluation_set(config, dataset, "test")
+    again, _ = session.evaluation_set(config, dataset, "test")
+    assert np.array_equal(x, again)
+    assert set(np.unique(x)) == {0.0, 1.0}
+    assert x.shape == (360, 8, 8)
+    assert labels.shape == (360,)
+    other, _ = session.evaluation_set(small(seed=5), dataset, "test")
+    assert np.array_equal(x, other), "it does not depend on the seed of the run"
+    other, _ = session.evaluation_set(small(data__static_seed=1), dataset, "test")
+    assert not np.array_equal(x, other)
+    assert len(session.evaluation_set(config, dataset, "validation")[0]) == 180
+
+
+def test_an_evaluation_set_wants_two_examples():
+    config = small(data__test="all[1437:1438]", data__validation="")
+    dataset = session.load_data(config)
+    with pytest.raises(UserError, match="has 1 example"):
+        session.evaluation_set(config, dataset, "test")
+    with pytest.raises(UserError, match=r"config\.data\.validation is empty"):
+        session.evaluation_set(config, dataset, "validation")
+
+
+# --- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def made_state(seed=0, step=7):
+    """A small state with every kind of part: a typed key, a moment of Adam, averaged parameters, a scalar."""
+    return first_state(seed)._replace(step=jnp.int32(step))
+
+
+@functools.cache
+def first_state(seed):
+    config = small()
+    model = session.make_model(config, session.load_data(config))
+    state = vi.init_state(jax.random.key(seed), model.init, build.optimizer(config), ema=True)
+    filled = [leaf + 0.5 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf for leaf in jax.tree.leaves(state.opt_state)]
+    opt_state = jax.tree.unflatten(jax.tree.structure(state.opt_state), filled)
+    return state._replace(opt_state=opt_state)
+
+
+def plain_key(state):
+    return state._replace(key=jax.random.key_data(state.key))
+
+
+def test_a_checkpoint_gives_the_state_back(tmp_path):
+    state = made_state()
+    with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
+        checkpoints.save(state)
+    with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
+        assert checkpoints.steps == [7]
+        back = checkpoints.restore_latest(made_state(seed=1, step=0))
+    assert jnp.issubdtype(back.key.dtype, jax.dtypes.prng_key)
+    assert tree_equal(plain_key(back), plain_key(state))
+    assert not tree_equal(plain_key(back), plain_key(made_state(seed=1, step=7)))
+    assert [leaf.dtype for leaf in jax.tree.leaves(back)] == [leaf.dtype for leaf in jax.tree.leaves(state)]
+
+
+def test_the_last_few_checkpoints_are_kept(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        assert checkpoints.restore_latest(made_state()) is None
+        for step in (1, 2, 3):
+            checkpoints.save(made_state(step=step))
+        checkpoints.wait()
+        checkpoints.save(made_state(step=3))  # again, as after a fall back to an older one
+        checkpoints.wait()
+        assert checkpoints.steps == [2, 3]
+
+
+def damage(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "cut":
+        content = content[: len(content) // 2]
+    else:
+        content[::7] = bytes(byte ^ 0x55 for byte in content[::7])
+    path.write_bytes(bytes(content))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with the checkpoints of steps 1 and 2."""
+    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+    with Checkpoints(folder, keep=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(made_state(step=step))
+    return folder
+
+
+def test_any_damaged_file_is_found(saved, tmp_path, capfd):
+    """File by file: the newest checkpoint is restored to the last bit, or is named, and the one before it taken."""
+    files = sorted(path.relative_to(saved) for path in (saved / "2").rglob("*") if path.is_file() and path.stat().st_size)
+    found = []
+    for number, file in enumerate(files):
+        folder = tmp_path / str(number)  # a folder of its own: storage caches by path
+        shutil.copytree(saved, folder)
+        damage(folder / file, ("cut", "flipped")[number % 2])
+        with Checkpoints(folder, keep=2) as checkpoints:
+            state = checkpoints.restore_latest(made_state(seed=1, step=0))
+        err = capfd.readouterr().err
+        assert "Traceback" not in err
+        assert tree_equal(plain_key(state), plain_key(made_state(step=int(state.step))))
+        if int(state.step) == 1:
+            found.append(file.name)
+            assert err.startswith(f"warning: the checkpoint {folder / '2'} is damaged")
+            assert err.count("\n") == 1
+    assert len(found) >= 4, f"hardly any file seems to matter: {found} of {files}"
+
+
+def test_sound_files_with_other_numbers_are_found(saved, tmp_path, capsys):
+    """The arrays of step 1 in the place of those of step 2: they read well, and are not what was saved."""
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    shutil.rmtree(folder / "2" / "state")
+    shutil.copytree(folder / "1" / "state", folder / "2" / "state")
+    with Checkpoints(folder, keep=2) as checkpoints:
+        state = checkpoints.restore_latest(made_state(seed=1, step=0))
+    assert f"{folder / '2'} is damaged: its numbers are not those that were saved" in capsys.readouterr().err
+    assert int(state.step) == 1
+
+
+def test_all_damaged_is_an_error(saved, tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(saved, folder)
+    for path in folder.rglob("manifest.ocdbt"):
+        damage(path, "cut")
+    with (
+        Checkpoints(folder, keep=2) as checkpoints,
+        pytest.raises(UserError, match=r"no checkpoint in .* can be read \(steps 1, 2\); start again with --overwrite"),
+    ):
+        checkpoints.restore_latest(made_state())
+    assert capsys.readouterr().err.count("warning: the checkpoint") == 2
+
+
+def test_a_checkpoint_of_another_model_is_no_checkpoint(saved, capsys):
+    config = small(model__hidden=(5,))
+    other = session.start_state(config, session.make_model(config, session.load_data(config)))
+    with Checkpoints(saved, keep=2) as checkpoints, pytest.raises(UserError, match="no checkpoint in"):
+        checkpoints.restore_latest(other)
+    assert capsys.readouterr().err.count("damaged or of another model (its arrays are not those of this model)") == 2
+
+
+# --- the record of a run --------------------------------------------------------------------------------------------
+
+
+def test_metrics_are_cut_to_where_a_run_resumes(tmp_path):
+    rows = [{"step": step, "train/elbo": -0.1 * step, "alarm": "x"} for step in (10, 20, 30)]
+    log = metrics.MetricsLog(tmp_path, from_step=0)
+    for row in rows:
+        log.write(row, {"seconds": 1.0})
+    log.close()
+    path = tmp_path / metrics.METRICS
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"step": 40, "train/el')  # killed while it wrote
+    assert [row["step"] for row in metrics.read_rows(path)] == [10, 20, 30]
+    metrics.MetricsLog(tmp_path, from_step=30).close()
+    assert path.read_bytes() == whole
+    log = metrics.MetricsLog(tmp_path, from_step=20)
+    assert [row["step"] for row in metrics.read_rows(tmp_path / metrics.TIMING)] == [10, 20]
+    log.write(rows[2], {"seconds": 9.0})
+    log.close()
+    assert path.read_bytes() == whole
+    metrics.MetricsLog(tmp_path, from_step=0).close()
+    assert path.read_bytes() == b""
+    assert metrics.read_rows(tmp_path / "none.jsonl") == []
+
+
+def test_numbers_survive_being_cut_and_written_again(tmp_path):
+    values = np.random.default_rng(0).standard_normal(50).tolist() + [1e-310, 1e300, 0.1 + 0.2]
+    path = tmp_path / metrics.METRICS
+    path.write_text("".join(json.dumps({"step": i, "x": value}) + "\n" for i, value in enumerate(values)))
+    before = path.read_bytes()
+    metrics.MetricsLog(tmp_path, from_step=len(values)).close()
+    assert path.read_bytes() == before
+
+
+def test_default_folder_is_a_function_of_the_config():
+    folder = rundir.default_folder(small())
+    assert folder.parent.name == "runs"
+    assert folder == rundir.default_folder(small())
+    assert folder == rundir.default_folder(rundir.from_plain(rundir.to_plain(small())))
+    assert folder != rundir.default_folder(small(seed=1))
+    # Folders of runs that people have are found by this name; a change orphans them, so say it in the CHANGELOG.
+    golden = rundir.from_plain({"name": "x", "a": {"b": [1, 2], "c": 0.1}})
+    assert rundir.default_folder(golden).as_posix() == "runs/x-c77d56b8"
+
+
+def test_a_run_that_never_had_its_data_gives_way(tmp_path):
+    """As when the data were not found, and the second try names where they are."""
+    folder = tmp_path / "run"
+    assert rundir.open_folder(folder, small(), overwrite=False) is False
+    assert rundir.open_folder(folder, small(seed=1), overwrite=False) is False
+    assert rundir.read_config(folder).seed == 1
+    rundir.write_json(folder / rundir.DATA, {"fingerprint": "x"})
+    assert rundir.open_folder(folder, small(seed=1), overwrite=False) is True
+    with pytest.raises(UserError, match="seed was 1 and is 0"):
+        rundir.open_folder(folder, small(), overwrite=False)
+    assert rundir.open_folder(folder, small(), overwrite=True) is False
+    assert not (folder / rundir.DATA).exists()
+
+
+def test_other_data_are_noticed(tmp_path):
+    dataset = types.SimpleNamespace(name="digits", source="here", fingerprint="aa")
+    rundir.check_data(tmp_path, dataset)
+    rundir.check_data(tmp_path, dataset)
+    moved = types.SimpleNamespace(name="digits", source="there", fingerprint="aa")
+    rundir.check_data(tmp_path, moved)
+    other = types.SimpleNamespace(name="digits", source="there", fingerprint="bb")
+    with pytest.raises(UserError, match=r"the data have changed .* \(here then, there now\)"):
+        rundir.check_data(tmp_path, other)
+    for content in ("", "[1, 2]", '{"name'):
+        (tmp_path / rundir.DATA).write_text(content)
+        with pytest.raises(UserError, match=r"data\.json cannot be read"):
+            rundir.check_data(tmp_path, dataset)
+
+
+# --- measures -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small_model():
+    """A model at its start, with 23 examples."""
+    config = small()
+    dataset = session.load_data(config)
+    model = session.make_model(config, dataset)
+    x, _ = session.evaluation_set(config, dataset, "test")
+    return config, model, model.init(jax.random.key(3)), x[:23]
+
+
+@pytest.mark.parametrize("batch_size", [5, 100])
+def test_log_evidence_counts_every_example_once(small_model, batch_size):
+    _, model, params, x = small_model
+    key = jax.random.key(4)
+    batches = list(measure.make_log_evidence(model, num_samples=6, chunk=3, batch_size=batch_size)(key, params, x))
+    assert sum(len(batch) for batch in batches) == 23
+    assert len(batches) == -(-23 // batch_size)
+    whole = next(measure.make_log_evidence(model, num_samples=6, chunk=3, batch_size=23)(key, params, x))
+    np.testing.assert_allclose(np.concatenate(batches), whole, rtol=1e-5)
+    assert len(np.unique(whole)) == 23
+
+
+def test_measures_are_those_of_each_example(small_model):
+    config, model, params, x = small_model
+    found = measure.make_measure(model, config)(jax.random.key(5), params, x)
+    assert found.summary["num_examples"] == 23
+    assert found.summary["num_latents"] == 3
+    np.testing.assert_allclose(found.kl.sum(), found.summary["kl"]["mean"], rtol=1e-5)
+    means = np.stack([model.encode(params, each).mean for each in x])
+    np.testing.assert_allclose(found.latent_mean, means, rtol=1e-4, atol=1e-5)
+    assert found.active.tolist() == (means.var(0) > config.eval.active_threshold).tolist()
+    assert found.summary["active_units"] == found.active.sum()
+    elbo = found.summary["log_lik"]["mean"] - found.summary["kl"]["mean"]
+    np.testing.assert_allclose(found.summary["elbo"]["mean"], elbo, rtol=1e-5)
+    config.eval.batch_size = 4
+    by_four = measure.make_measure(model, config)(jax.random.key(5), params, x)
+    numbers = [{k: v for k, v in each.summary.items() if isinstance(v, dict)} for each in (found, by_four)]
+    assert tree_allclose(*numbers, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("num_samples", "most", "want"), [(5000, 100, 100), (7, 100, 7), (101, 100, 1), (150, 100, 75), (1, 5, 1)])
+def test_chunks_divide(num_samples, most, want):
+    assert measure.chunk_for(num_samples, most) == want
+
+
+def test_mean_stderr_is_numpys():
+    values = np.random.default_rng(0).standard_normal(10)
+    assert measure.mean_stderr(values) == {"mean": values.mean(), "stderr": values.std(ddof=1) / 10**0.5}
+
+
+# --- the live line --------------------------------------------------------------------------------------------------
+
+
+def test_elsewhere_than_on_a_terminal_a_line_at_each_evaluation(capsys):
+    progress = metrics.Progress(start=0, total=2000, steps_per_epoch=10)
+    progress.trained(100, 2.0)
+    progress.show(100, ("ELBO", -20.0), None, evaluated=False)
+    progress.show(1000, ("ELBO", -20.125), -19.5, evaluated=True)
+    progress.close()
+    line = "step 1,000/2,000  epoch 100.0  50 steps/s  0:20 left  train ELBO -20.12  test ELBO -19.50 nats\n"
+    assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (61, "1:01"), (3599.7, "1:00:00"), (7325, "2:02:05")])
+def test_clock(seconds, text):
+    assert metrics._clock(seconds) == text
