@@ -141,7 +141,8 @@ def _hmc(key: Array, log_density: LogJoint, z: Any, step_size: float, num_leapfr
     key_momentum, key_accept = jax.random.split(key)
     leaves, structure = jax.tree.flatten(z)
     keys = jax.random.split(key_momentum, len(leaves))
-    momentum = jax.tree.unflatten(structure, [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)])
+    drawn = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    momentum = jax.tree.unflatten(structure, drawn)
     slope = jax.grad(log_density)
 
     def kick(momentum: Any, z: Any, size: float) -> Any:
