@@ -19,12 +19,10 @@ Params = dict[str, Array]
 
 def start_vi_jax(problem: Problem) -> Callable[[int], float]:
     """The compiled loop of `vi.make_run`, in the blocks and with the checks of `vi.train`."""
-    side = math.isqrt(problem.num_pixels)
-    x_shape = (side, side) if side**2 == problem.num_pixels else (problem.num_pixels,)
-    data = jnp.asarray(problem.pixels.reshape(-1, *x_shape))
-    model = models.vae(x_shape, num_latents=problem.num_latents, hidden=(problem.num_hidden,))
+    data = jnp.asarray(problem.pixels)
+    model = models.vae((problem.num_pixels,), num_latents=problem.num_latents, hidden=(problem.num_hidden,))
     optimizer = optax.adam(LEARNING_RATE)
-    step = vi.make_step(losses.negative_elbo(model), optimizer, prepare=binarise)
+    step = vi.make_step(losses.negative_elbo(model), optimizer, prepare=binarise, grad_norm_every=10)
     run = vi.make_run(step, batch_size=problem.batch_size)
     state = vi.init_state(jax.random.key(0), model.init, optimizer)
 

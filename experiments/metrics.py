@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ class MetricsLog:
     """
 
     def __init__(self, folder: Path, *, from_step: int) -> None:
-        from tensorboardX import SummaryWriter
-
         self._paths = [folder / METRICS, folder / TIMING]
         for path in self._paths:
             _keep_rows(path, from_step)
         self._files = [path.open("a") for path in self._paths]
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=from_step + 1 if from_step else None, flush_secs=10)
+        self._folder, self._from_step = folder, from_step
+
+    @cached_property
+    def _board(self) -> Any:
+        from tensorboardX import SummaryWriter  # takes longer to import than the first steps do to run
+
+        purge_step = self._from_step + 1 if self._from_step else None
+        return SummaryWriter(str(self._folder / "tensorboard"), purge_step=purge_step, flush_secs=10)
 
     def write(self, row: dict[str, Any], timing: dict[str, float] | None = None) -> None:
         """Appends a row (it has `step`) and flushes it."""

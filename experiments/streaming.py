@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.training import BlockInfo, Metrics, State, add_metrics, batch_rows, no_metrics, shuffle
+from vi_jax.training import BlockInfo, Metrics, State, Totals, add_metrics, batch_rows, mean_metrics, no_metrics, shuffle
 
 AHEAD = 2  # batches gathered before they are asked for
 
@@ -21,7 +21,7 @@ def make_streaming_run(
     The order of examples is that of `vi_jax.make_run`; so are the draws.
     """
 
-    def one(state: State, batch: jax.Array, totals: tuple[Metrics, jax.Array]) -> tuple[State, tuple[Metrics, jax.Array]]:
+    def one(state: State, batch: jax.Array, totals: Totals) -> tuple[State, Totals]:
         new_state, metrics = step(state, batch)
         return new_state, add_metrics(totals, metrics, state.step)
 
@@ -32,8 +32,7 @@ def make_streaming_run(
         totals = no_metrics(step, state, jnp.asarray(data[np.zeros(batch_size, np.int32)]))
         for batch in _batches(key, data, int(state.step), num_steps, batch_size):
             state, totals = compiled(state, batch, totals)
-        sums, bad_step = totals
-        return state, BlockInfo(jax.tree.map(lambda total: total / num_steps, sums), bad_step)
+        return state, mean_metrics(totals, jnp.int32(num_steps))
 
     return run
 

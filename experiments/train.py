@@ -20,6 +20,8 @@ from ml_collections import config_flags
 
 from experiments import cli, settings
 
+GRAD_NORM_EVERY = 10  # steps; see `vi.make_step`
+
 
 def define_flags() -> None:
     """The flags of the command; not at import, so that the commands can be imported side by side."""
@@ -72,6 +74,7 @@ def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
         build.optimizer(config),
         ema_decay=config.optim.ema,
         prepare=build.prepare(config, dataset.num_levels),
+        grad_norm_every=min(GRAD_NORM_EVERY, spec.log_every),
     )
     fits = images.nbytes <= config.data.device_limit_mb * 2**20
     on_device = {"compiled": vi.make_run, "stepwise": vi.make_stepwise_run}[spec.loop]
@@ -102,6 +105,8 @@ def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
                     progress.trained(now - done, time.perf_counter() - began)
                 row = {"step": now, "epoch": now / num_batches, "train/learning_rate": float(rate(now - 1))}
                 row |= {f"train/{name}": float(value) for name, value in info.metrics.items()}
+                if np.isnan(row["train/grad_norm"]):  # a short last block may have measured none
+                    del row["train/grad_norm"]
                 ends = now == spec.num_steps
                 if evaluates := (now % spec.eval_every == 0 or ends):
                     measures = measure_now(_key_at(session.keys(config).evaluate, now), evaluation_params(state), x)

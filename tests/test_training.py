@@ -365,3 +365,23 @@ def test_train_returns_the_averages_where_asked():
 def test_a_batch_size_that_is_none_is_refused(make_run):
     with pytest.raises(ValueError, match="at least 1; got 0"):
         make_run(vi.make_step(loss, OPTIMIZER), batch_size=0)
+
+
+def test_the_gradient_norm_is_measured_where_asked_and_averaged_over_those():
+    model, optimizer = vi.models.vae((4,), num_latents=2, hidden=(8,)), optax.sgd(1e-3)
+    data = jax.random.uniform(jax.random.key(1), (32, 4)).round()
+
+    def block(every, num_steps):
+        step = vi.make_step(vi.losses.negative_elbo(model), optimizer, grad_norm_every=every)
+        state = vi.init_state(jax.random.key(0), model.init, optimizer)
+        return vi.make_run(step, batch_size=8)(state, data, num_steps)[1].metrics
+
+    step = vi.make_step(vi.losses.negative_elbo(model), optimizer, grad_norm_every=3)
+    start = vi.init_state(jax.random.key(0), model.init, optimizer)
+    norms = [float(step(start._replace(step=jnp.int32(number)), data[:8])[1]["grad_norm"]) for number in range(4)]
+    assert [norm > 0 for norm in norms] == [True, False, False, True]
+    assert norms[1:3] == [-1.0, -1.0]
+    np.testing.assert_allclose(block(3, 2)["grad_norm"], block(1, 1)["grad_norm"], rtol=1e-6)  # steps 0, 1: only 0 is measured
+    np.testing.assert_allclose(block(3, 2)["loss"], block(1, 2)["loss"], rtol=1e-6)
+    with pytest.raises(ValueError, match="at least 1"):
+        vi.make_step(vi.losses.negative_elbo(model), optimizer, grad_norm_every=0)

@@ -36,8 +36,16 @@ class State(NamedTuple):
 class BlockInfo(NamedTuple):
     """What a block of steps reports."""
 
-    metrics: Metrics  # means over the steps done
-    bad_step: Array  # the step whose loss or gradient was not finite, at which the block stopped; -1 if none
+    metrics: Metrics  # means over the steps done; of `grad_norm` over those that measured it, nan where none did
+    bad_step: Array  # the step whose loss or measured gradient was not finite, at which the block stopped; -1 if none
+
+
+class Totals(NamedTuple):
+    """Sums over the steps of a block so far."""
+
+    sums: Metrics
+    norms: Array  # int32, the steps that measured `grad_norm`
+    bad_step: Array
 
 
 def init_state(key: Array, init: Callable[[Array], Params], optimizer: optax.GradientTransformation, *, ema: bool = False) -> State:
@@ -70,6 +78,7 @@ def make_step(
     *,
     ema_decay: float = 0.0,
     prepare: Prepare | None = None,
+    grad_norm_every: int = 1,
 ) -> Callable[[State, Array], tuple[State, Metrics]]:
     """A pure `step(state, batch) -> (state, metrics)`; jit it, scan it, shard it.
 
@@ -78,10 +87,24 @@ def make_step(
       optimizer: the one that made the state.
       ema_decay: of the averaged parameters; 0 where the state has none. Early on the decay is min(ema_decay, (1 + t) / (10 + t)).
       prepare: (key, batch) -> batch, what is drawn afresh at every step: dynamic binarisation, augmentation.
+      grad_norm_every: steps between two measures of the gradient's norm, a pass over all parameters (a tenth of a small VAE's
+        step on a CPU). A gradient that is not finite at a step between them shows as the loss of the next step.
 
     Returns:
-      `step`; its metrics are those of the loss, with `loss` and `grad_norm` (the global 2-norm before any clipping).
+      `step`; its metrics are those of the loss, with `loss` and `grad_norm` (the global 2-norm before any clipping; -1 at a step
+      that does not measure it).
+
+    Raises:
+      ValueError: grad_norm_every is not positive.
     """
+    if grad_norm_every < 1:
+        raise ValueError(f"grad_norm_every is at least 1; got {grad_norm_every}.")
+
+    def norm_at(number: Array, gradient: Params) -> Array:
+        if grad_norm_every == 1:
+            return _norm(gradient)
+        norm = jax.eval_shape(_norm, gradient)
+        return jax.lax.cond(number % grad_norm_every == 0, _norm, lambda _: jnp.full(norm.shape, -1, norm.dtype), gradient)
 
     def step(state: State, batch: Array) -> tuple[State, Metrics]:
         key_prepare, key_loss = jax.random.split(jax.random.fold_in(step_key(state.key), state.step))
@@ -93,7 +116,7 @@ def make_step(
         if ema_decay:
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
             averaged = jax.tree.map(lambda old, new: old + (1.0 - decay).astype(old.dtype) * (new - old), averaged, params)
-        metrics = {"loss": value, "grad_norm": _norm(gradient), **info.metrics}
+        metrics = {"loss": value, "grad_norm": norm_at(state.step, gradient), **info.metrics}
         return State(state.step + 1, state.key, params, opt_state, averaged), metrics
 
     return step
@@ -141,7 +164,7 @@ def make_run(
         num_batches = -(-data.shape[0] // batch_size)
         rows_of = data.reshape(data.shape[0], -1)  # a flat row is gathered faster
 
-        def one(carry: tuple[State, Array, tuple[Metrics, Array]]) -> tuple[State, Array, tuple[Metrics, Array]]:
+        def one(carry: tuple[State, Array, Totals]) -> tuple[State, Array, Totals]:
             state, order, totals = carry
             position = state.step % num_batches
             order = jax.lax.cond(position == 0, lambda: shuffle(state.key, state.step // num_batches, data.shape[0]), lambda: order)
@@ -149,14 +172,13 @@ def make_run(
             new_state, metrics = step(state, batch)
             return new_state, order, add_metrics(totals, metrics, state.step)
 
-        def more(carry: tuple[State, Array, tuple[Metrics, Array]]) -> Array:
-            return (carry[0].step < last) & (carry[2][1] < 0)
+        def more(carry: tuple[State, Array, Totals]) -> Array:
+            return (carry[0].step < last) & (carry[2].bad_step < 0)
 
         last = state.step + num_steps
         totals = no_metrics(step, state, jax.ShapeDtypeStruct((batch_size, *data.shape[1:]), data.dtype))
-        end, order, (sums, bad_step) = jax.lax.while_loop(more, one, (state, order, totals))
-        done = jnp.maximum(end.step - state.step, 1)
-        return end, BlockInfo(jax.tree.map(lambda total: total / done, sums), bad_step), order
+        end, order, totals = jax.lax.while_loop(more, one, (state, order, totals))
+        return end, mean_metrics(totals, end.step - state.step), order
 
     compiled = jax.jit(block, donate_argnums=(0, 2))
     order_at = _remembered_order(batch_size)
@@ -204,7 +226,7 @@ def make_stepwise_run(
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1; got {batch_size}.")
 
-    def one(state: State, data: Array, order: Array, totals: tuple[Metrics, Array]) -> tuple[State, tuple[Metrics, Array]]:
+    def one(state: State, data: Array, order: Array, totals: Totals) -> tuple[State, Totals]:
         rows = batch_rows(order, state.step % -(-data.shape[0] // batch_size), batch_size)
         new_state, metrics = step(state, data[rows])
         return new_state, add_metrics(totals, metrics, state.step)
@@ -219,23 +241,30 @@ def make_stepwise_run(
             if order is None or number % num_batches == 0:
                 order = shuffled(state.key, jnp.int32(number // num_batches), data.shape[0])
             state, totals = compiled(state, data, order, totals)
-        sums, bad_step = totals
-        return state, BlockInfo(jax.tree.map(lambda total: total / max(int(num_steps), 1), sums), bad_step)
+        return state, mean_metrics(totals, jnp.int32(num_steps))
 
     return run
 
 
-def no_metrics(step: Callable[[State, Array], tuple[State, Metrics]], state: State, batch: Any) -> tuple[Metrics, Array]:
+def no_metrics(step: Callable[[State, Array], tuple[State, Metrics]], state: State, batch: Any) -> Totals:
     """Where sums of metrics start: zeros, and no bad step."""
     shapes = jax.eval_shape(step, state, batch)[1]
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), jnp.int32(-1)
+    return Totals(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), jnp.int32(0), jnp.int32(-1))
 
 
-def add_metrics(totals: tuple[Metrics, Array], metrics: Metrics, step: Array) -> tuple[Metrics, Array]:
-    """Sums of metrics with those of one step, and the first step whose loss or gradient was not finite (-1 if none)."""
-    sums, bad_step = totals
-    good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-    return jax.tree.map(jnp.add, sums, metrics), jnp.where(good | (bad_step >= 0), bad_step, step)
+def add_metrics(totals: Totals, metrics: Metrics, step: Array) -> Totals:
+    """Sums of metrics with those of one step, and the first step whose loss or measured gradient was not finite (-1 if none)."""
+    norm = metrics["grad_norm"]
+    good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+    measured = norm != -1  # nan counts
+    sums = jax.tree.map(jnp.add, totals.sums, {**metrics, "grad_norm": jnp.where(measured, norm, 0)})
+    return Totals(sums, totals.norms + measured, jnp.where(good | (totals.bad_step >= 0), totals.bad_step, step))
+
+
+def mean_metrics(totals: Totals, num_steps: Array) -> BlockInfo:
+    """The means that a block of `num_steps` steps reports."""
+    means = {name: total / jnp.maximum(num_steps, 1) for name, total in totals.sums.items()}
+    return BlockInfo({**means, "grad_norm": totals.sums["grad_norm"] / totals.norms}, totals.bad_step)
 
 
 def train(
@@ -271,7 +300,10 @@ def train(
       FloatingPointError: a loss or gradient was not finite; names the step.
     """
     state = init_state(key, model.init, optimizer, ema=bool(ema_decay))
-    run = make_run(make_step(loss, optimizer, ema_decay=ema_decay, prepare=prepare), batch_size=batch_size)
+    run = make_run(
+        make_step(loss, optimizer, ema_decay=ema_decay, prepare=prepare, grad_norm_every=min(10, log_every)),
+        batch_size=batch_size,
+    )
     history = []
     while (done := int(state.step)) < num_steps:
         state, info = run(state, data, min(log_every, num_steps - done))
@@ -287,6 +319,7 @@ def check_finite(info: BlockInfo) -> None:
     """Raises FloatingPointError, naming the step, where a block stopped at a loss or gradient that was not finite."""
     if (bad := int(info.bad_step)) >= 0:
         raise FloatingPointError(
-            f"the loss or its gradient was not finite at step {bad}; nothing after it was computed. "
+            f"the loss or its gradient was not finite at step {bad}; nothing after it was computed. (Where the gradient's norm is "
+            "not measured at every step, the gradient of the step before may be the first that was not.) "
             "Usual causes: a learning rate too high (halve it, or clip the gradient), or data out of the likelihood's range."
         )
