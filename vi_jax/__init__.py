@@ -16,6 +16,7 @@ from vi_jax._version import __version__
 
 if TYPE_CHECKING:
     from vi_jax import bounds, diagnostics, distributions, draws, estimators, families, kl, losses, models, training, types
+    from vi_jax.diagnostics.check import check
     from vi_jax.evidence import analytic_elbo, elbo, iwae
     from vi_jax.kl import kl_divergence, kl_monte_carlo, kl_standard_normal
     from vi_jax.training import State, init_state, make_run, make_step, make_stepwise_run, train
@@ -27,6 +28,7 @@ _MODULES = (
 )  # fmt: skip
 _NAMES = {
     "analytic_elbo": "evidence",
+    "check": "diagnostics",
     "elbo": "evidence",
     "iwae": "evidence",
     "kl_divergence": "kl",
@@ -45,8 +47,8 @@ _NAMES = {
 }
 
 __all__ = [
-    "Family", "Guide", "Model", "State", "__version__", "analytic_elbo", "bounds", "diagnostics", "distributions", "draws", "elbo",
-    "estimators", "families", "freeze", "init_state", "iwae", "kl", "kl_divergence", "kl_monte_carlo", "kl_standard_normal",
+    "Family", "Guide", "Model", "State", "__version__", "analytic_elbo", "bounds", "check", "diagnostics", "distributions", "draws",
+    "elbo", "estimators", "families", "freeze", "init_state", "iwae", "kl", "kl_divergence", "kl_monte_carlo", "kl_standard_normal",
     "losses", "make_run", "make_step", "make_stepwise_run", "models", "train", "training", "types",
 ]  # fmt: skip
 

@@ -1,9 +1,10 @@
 """Can this guide be trusted, and what does it use: measures of a trained model, reduction left to the caller.
 
-`amortised`: of models with an encoder (per-example terms, log p(x), active units, the aggregate posterior). `ais`: log p(x) between
-annealed bounds.
+`check`: a linter for an ELBO, before a run is spent on it. `amortised`: of models with an encoder (per-example terms, log p(x),
+active units, the aggregate posterior). `ais`: log p(x) between annealed bounds.
 """
 
 from vi_jax.diagnostics import ais, amortised
+from vi_jax.diagnostics.check import CHECKS, FINDINGS, Finding, Report, check
 
-__all__ = ["ais", "amortised"]
+__all__ = ["CHECKS", "FINDINGS", "Finding", "Report", "ais", "amortised", "check"]
