@@ -9,6 +9,7 @@ keyword: hand on `functools.partial(vi.estimators.rebar, temperature=0.3)`.
 from vi_jax.estimators.disarm import estimate as disarm
 from vi_jax.estimators.dreg import estimate as dreg
 from vi_jax.estimators.enumerated import estimate as enumerated
+from vi_jax.estimators.gdreg import estimate as gdreg
 from vi_jax.estimators.gumbel_softmax import estimate as gumbel_softmax
 from vi_jax.estimators.piwae import estimate as piwae
 from vi_jax.estimators.price import estimate as price
@@ -20,6 +21,6 @@ from vi_jax.estimators.straight_through import estimate as straight_through
 from vi_jax.estimators.vimco import estimate as vimco
 
 __all__ = [
-    "disarm", "dreg", "enumerated", "gumbel_softmax", "piwae", "price", "rebar", "reparam", "score", "stl", "straight_through",
-    "vimco",
+    "disarm", "dreg", "enumerated", "gdreg", "gumbel_softmax", "piwae", "price", "rebar", "reparam", "score", "stl",
+    "straight_through", "vimco",
 ]  # fmt: skip
