@@ -1,40 +1,38 @@
 """The Gaussian with a full covariance, by its triangular factor."""
 
+from typing import Any
+
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 
+from vi_jax.families._guide import fill_tril
+from vi_jax.families._pytree import read_latents
 from vi_jax.types import Array, Family, Params
 
 
-def family(num_latents: int) -> Family:
+def family(example: Any) -> Family:
     """q(z) = N(z | mu, L L'), z = mu + L eps, L lower triangular with diagonal e^l (Titsias & Lazaro-Gredilla 2014, sec. 2;
     Kucukelbir et al. 2017, eq. 6).
 
     Args:
-      num_latents: D.
+      example: D, for latents [D], or a pytree of arrays like the latents.
 
     Returns:
       A Family whose parameters are {"loc": [D], "log_diag": [D], "lower": [D (D - 1) / 2]} (`lower` is the strict lower
       triangle by rows); zeros are the standard normal.
 
     Raises:
-      ValueError: num_latents is not positive.
+      ValueError: there are no latents, or some are not real.
     """
-    if num_latents < 1:
-        raise ValueError(f"full_rank wants num_latents of at least 1; got {num_latents}.")
-    rows, columns = np.tril_indices(num_latents, -1)
+    latents = read_latents("full_rank", example)
 
     def init(key: Array) -> Params:
         del key  # starts at the standard normal, whatever the key
-        return {
-            "loc": jnp.zeros(num_latents),
-            "log_diag": jnp.zeros(num_latents),
-            "lower": jnp.zeros(num_latents * (num_latents - 1) // 2),
-        }
+        num_lower = latents.size * (latents.size - 1) // 2
+        return {"loc": jnp.zeros(latents.size), "log_diag": jnp.zeros(latents.size), "lower": jnp.zeros(num_lower)}
 
-    def guide(params: Params) -> dist.MultivariateNormal:
-        scale_tril = jnp.diag(jnp.exp(params["log_diag"])).at[rows, columns].set(params["lower"])
-        return dist.MultivariateNormal(params["loc"], scale_tril=scale_tril)
+    def guide(params: Params) -> Any:
+        scale_tril = fill_tril(params["log_diag"], params["lower"])
+        return latents.wrap(dist.MultivariateNormal(params["loc"], scale_tril=scale_tril))
 
     return Family(init, guide)
