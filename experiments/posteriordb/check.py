@@ -1,0 +1,111 @@
+"""Every model against its reference by NUTS in float64: `python -m experiments.posteriordb.check --root DIR [--only NAME]`.
+
+Writes benchmarks/posteriordb_models.md, a row as soon as it is known; rows of earlier runs are kept, so that a check may be
+interrupted, and one model checked again.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+from numpyro.infer import MCMC, NUTS
+
+from experiments import posteriordb
+
+TABLE = "benchmarks/posteriordb_models.md"
+REFERENCE_DRAWS = 10_000
+HARD = {  # funnels and heavy tails: smaller steps, more draws
+    "eight_schools-eight_schools_centered": {"target_accept_prob": 0.99, "num_samples": 20_000},
+    "eight_schools-eight_schools_noncentered": {"target_accept_prob": 0.95, "num_samples": 10_000},
+    "mcycle_gp-accel_gp": {"target_accept_prob": 0.95},
+    "one_comp_mm_elim_abs-one_comp_mm_elim_abs": {"target_accept_prob": 0.99, "num_samples": 10_000},
+}
+HEADER = """# posteriordb's models against their reference draws
+
+NumPyro's NUTS in float64, dense mass matrix, 4 chains of {num_warmup:,} warm-up steps and the draws given, on one CPU core, by
+`python -m experiments.posteriordb.check`. The worst parameter of each posterior: its mean's distance from the reference in
+posterior standard deviations and in standard errors (of both sides: 10,000 reference draws, our effective sample size), and
+its standard deviation's relative error.
+
+| posterior | D | draws | worst mean error, sd | in standard errors | worst sd error | min ESS | max R-hat | divergences | s |
+|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+"""
+
+
+class Check(NamedTuple):
+    """How one model's NUTS draws compare with its reference."""
+
+    dimension: int
+    num_draws: int
+    mean_error: float  # worst |mean - reference| / sd
+    stderrs: float  # worst |mean - reference| / standard error
+    sd_error: float  # worst |sd / reference - 1|
+    min_ess: float
+    max_r_hat: float
+    divergences: int
+    seconds: float
+
+    def row(self, name: str) -> str:
+        """A line of the table."""
+        cells = f"{self.dimension} | {self.num_draws:,} | {self.mean_error:.3f} | {self.stderrs:.1f} | {self.sd_error:.3f}"
+        return f"| {name} | {cells} | {self.min_ess:,.0f} | {self.max_r_hat:.3f} | {self.divergences} | {self.seconds:.0f} |"
+
+
+def check(name: str, root: Path, *, num_warmup: int, num_samples: int, target_accept_prob: float = 0.8) -> Check:
+    """Four chains of NUTS on the posterior, one after another, compared with its reference moments."""
+    posterior = posteriordb.load(name, root)
+    start = time.perf_counter()
+    kernel = NUTS(posterior.model, dense_mass=True, target_accept_prob=target_accept_prob)
+    mcmc = MCMC(kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=4, chain_method="sequential", progress_bar=False)
+    mcmc.run(jax.random.key(0), extra_fields=("diverging",))
+    draws = posterior.flatten(mcmc.get_samples())
+    seconds = time.perf_counter() - start
+    chains = draws.reshape(4, num_samples, -1)
+    ess = effective_sample_size(chains)
+    mean_error = np.abs(draws.mean(0) - posterior.mean) / posterior.sd
+    return Check(
+        dimension=draws.shape[1],
+        num_draws=len(draws),
+        mean_error=mean_error.max(),
+        stderrs=(mean_error / np.sqrt(1.0 / ess + 1.0 / REFERENCE_DRAWS)).max(),
+        sd_error=np.abs(draws.std(0, ddof=1) / posterior.sd - 1.0).max(),
+        min_ess=ess.min(),
+        max_r_hat=float(split_gelman_rubin(chains).max()),
+        divergences=int(mcmc.get_extra_fields()["diverging"].sum()),
+        seconds=seconds,
+    )
+
+
+def main() -> None:
+    """Checks the posteriors that were asked for, and writes their rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, required=True, help="a clone of https://github.com/stan-dev/posteriordb")
+    parser.add_argument("--only", action="append", default=[], help="only posteriors whose name contains this; may be repeated")
+    parser.add_argument("--num_warmup", type=int, default=1_000)
+    parser.add_argument("--num_samples", type=int, default=2_500, help="per chain, of four")
+    parser.add_argument("--table", type=Path, default=Path(TABLE))
+    flags = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    known = (*posteriordb.names(), *posteriordb.MEANS_ONLY)
+    rows = _read_rows(flags.table)
+    for name in known:
+        if not flags.only or any(part in name for part in flags.only):
+            settings = {"num_samples": flags.num_samples} | HARD.get(name, {})
+            rows[name] = check(name, flags.root, num_warmup=flags.num_warmup, **settings).row(name)
+            print(rows[name], flush=True)
+            lines = [rows[key] for key in known if key in rows]
+            flags.table.write_text(HEADER.format(num_warmup=flags.num_warmup) + "\n".join(lines) + "\n")
+
+
+def _read_rows(table: Path) -> dict[str, str]:
+    lines = table.read_text().splitlines() if table.is_file() else []
+    names = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
+    return {name: line for name, line in names.items() if "-" in name}
+
+
+if __name__ == "__main__":
+    main()
