@@ -31,7 +31,9 @@ def _digits() -> ConfigDict:
             bound="analytic_elbo",  # analytic_elbo (SGVB-B) | elbo (SGVB-A) | iwae
             estimator="reparam",
             num_samples=1,  # draws of z per example: L of the paper, K of IWAE
-            family="mean_field",  # mean_field | full_rank
+            family="mean_field",  # mean_field | full_rank | low_rank, with the KL in closed form; with bound elbo or iwae also
+            # rank_one_precision | student_t | mixture | gaussian_markov_chain, and the flows
+            # planar | radial | sylvester | real_nvp | maf | iaf | neural_spline
             data=dict(
                 name="digits",  # digits | mnist | fashion_mnist | binarized_mnist | tfds:NAME | npz:FILE | images:DIR
                 data_dir="",  # where the files are, or are put when they are fetched; "" is the user's cache

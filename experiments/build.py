@@ -9,11 +9,11 @@ import numpy as np
 import optax
 
 import vi_jax as vi
-from experiments.settings import parse_sigma
+from experiments.settings import CHOICES, parse_sigma
 from vi_jax.models import likelihoods, networks
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu, "softplus": nn.softplus}
-FAMILIES = {"mean_field": vi.families.mean_field, "full_rank": vi.families.full_rank}
+FAMILIES = {name: getattr(vi.families, name) for name in CHOICES["family"]}
 BOUNDS = {"elbo": vi.bounds.elbo, "iwae": vi.bounds.iwae}
 ESTIMATORS = {"reparam": vi.estimators.reparam}
 

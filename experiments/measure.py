@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
+from experiments import by_draws
+from experiments.settings import CLOSED_FORM_KL
 from vi_jax.diagnostics import amortised
 
 MAX_AGGREGATE = 2_000  # examples for the aggregate posterior, whose cost grows with their square
@@ -25,11 +27,13 @@ class Measures(NamedTuple):
 def make_measure(model: vi.Model, config: Any) -> Callable[[jax.Array, vi.types.Params, jax.Array], Measures]:
     """A function (key, params, x) -> Measures, compiled once for each number of examples."""
     batch_size, threshold = config.eval.batch_size, config.eval.active_threshold
+    closed = config.family in CLOSED_FORM_KL
+    evaluate = amortised.evaluate_examples if closed else by_draws.evaluate_examples
 
     @jax.jit
     def compute(key: jax.Array, params: vi.types.Params, x: jax.Array) -> dict[str, Any]:
         key_terms, key_aggregate = jax.random.split(key)
-        terms = amortised.evaluate_examples(key_terms, model, params, x, num_samples=config.eval.num_samples, batch_size=batch_size)
+        terms = evaluate(key_terms, model, params, x, num_samples=config.eval.num_samples, batch_size=batch_size)
         per_dimension = terms["kl"].ndim == 2
         kl = terms["kl"].sum(-1) if per_dimension else terms["kl"]
         return {
@@ -37,7 +41,7 @@ def make_measure(model: vi.Model, config: Any) -> Callable[[jax.Array, vi.types.
             "log_lik": amortised.mean_and_stderr(terms["log_lik"]),
             "kl": amortised.mean_and_stderr(kl),
             "kl_per_dimension": terms["kl"].mean(0),
-            "latent_variance": amortised.latent_variance(terms["latent_mean"]),
+            "latent_variance": amortised.latent_variance(terms["latent_mean"]) if closed else by_draws.latent_variance(terms),
             "aggregate": amortised.aggregate_posterior(key_aggregate, model, params, x[:MAX_AGGREGATE], batch_size=batch_size),
             "latent_mean": terms["latent_mean"],
         }
@@ -113,13 +117,15 @@ def collapse_alarm(measures: Measures, config: Any, step: int) -> str | None:
         return None
     information = measures.summary["mutual_information"]["mean"]
     extent = "every latent ignores x" if active == 0 else f"only {active} of {dims} latents move with x"
-    tries = ["--config.objective.warmup=linear --config.objective.warmup_steps=" + str(max(total // 4, 1))]
-    if config.family == "mean_field":
+    tries, analytic = [], config.bound == "analytic_elbo"
+    if analytic:
+        tries.append("--config.objective.warmup=linear --config.objective.warmup_steps=" + str(max(total // 4, 1)))
+    if analytic and config.family == "mean_field":
         tries.append("--config.objective.free_bits=0.1")
     if spec.beta > 1.0:
         tries.append("a smaller --config.objective.beta")
     if config.model.likelihood == "gaussian":
-        tries.append("a smaller --config.model.sigma, or --config.model.sigma=optimal")
+        tries.append("a smaller --config.model.sigma" + (", or --config.model.sigma=optimal" if analytic else ""))
     tries.append("a smaller decoder (--config.model.hidden)")
     return (
         f"ALARM posterior collapse at step {step:,}: {extent}; KL {measures.summary['kl']['mean']:.3f} nats, "

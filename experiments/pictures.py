@@ -27,12 +27,6 @@ def samples(key: jax.Array, model: vi.Model, params: vi.types.Params, decode_mea
     return np.asarray(z), decode_mean(params, z)
 
 
-def reconstruct(model: vi.Model, params: vi.types.Params, decode_mean: Any, x: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior means [n, D] of x [n, *x_shape], and E[x | z] there."""
-    means = jax.jit(jax.vmap(lambda x: model.encode(params, x).mean))(x)
-    return np.asarray(means), decode_mean(params, means)
-
-
 def walk(params: vi.types.Params, decode_mean: Any, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """E[x | z] on straight lines between posterior means: start, end [rows, D] -> [rows, WALK, *x_shape]."""
     t = np.linspace(0.0, 1.0, WALK, dtype=start.dtype)[:, None]
@@ -71,7 +65,7 @@ def draw_all(
         figures.reconstructions(
             folder / "reconstructions.png",
             grey,
-            reconstruct(model, params, decode_mean, x[:20])[1],
+            decode_mean(params, measures.latent_mean[:20]),
             title=f"{name}: {split} reconstructions, E[x | z] at the posterior mean",
         ),
         figures.image_grid(

@@ -66,7 +66,7 @@ def sample(config, workdir: Path, out: Path, *, num: int, seed: int) -> None:
         "z": z,
         "samples": drawn,
         "originals": build.to_unit(config, np.asarray(shown), dataset.num_levels),
-        "reconstructions": pictures.reconstruct(model, params, decode_mean, shown)[1],
+        "reconstructions": decode_mean(params, measures.latent_mean[:20]),
         "walks": pictures.walk(params, decode_mean, measures.latent_mean[left], measures.latent_mean[right]),
     }
     paths = pictures.draw_all(

@@ -4,10 +4,15 @@ from typing import Any
 
 from experiments.cli import UserError, suggest
 
+CLOSED_FORM_KL = ("mean_field", "full_rank", "low_rank")  # families, by how their KL to the prior is had
+KL_BY_DRAWS = (
+    "rank_one_precision", "student_t", "mixture", "gaussian_markov_chain",
+    "planar", "radial", "sylvester", "real_nvp", "maf", "iaf", "neural_spline",
+)  # fmt: skip
 CHOICES = {
     "bound": ("analytic_elbo", "elbo", "iwae"),
     "estimator": ("reparam",),
-    "family": ("mean_field", "full_rank"),
+    "family": (*CLOSED_FORM_KL, *KL_BY_DRAWS),
     "data.binarisation": ("dynamic", "static", "none"),
     "model.network": ("mlp", "conv"),
     "model.activation": ("tanh", "relu", "gelu", "silu", "softplus"),
@@ -109,6 +114,11 @@ def _validate_model(config: Any) -> None:
             )
         if not grey:
             raise UserError("config.model.likelihood 'gaussian' is of grey levels; set config.data.binarisation=none.")
+    if config.bound == "analytic_elbo" and config.family not in CLOSED_FORM_KL:
+        raise UserError(
+            f"config.bound 'analytic_elbo' takes the KL in closed form, which config.family={config.family!r} has not; "
+            "set config.bound=elbo, which estimates it on the draws, or iwae."
+        )
     if config.bound != "analytic_elbo":
         objective = config.objective
         if objective.beta != 1.0 or objective.free_bits or objective.warmup != "none":

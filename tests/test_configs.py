@@ -55,8 +55,8 @@ def test_two_calls_share_nothing(name, variant):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_choices_are_in_the_comments(name):
-    """Beside a field with names to choose from, its comment lists all of them."""
-    lines = Path(MODULES[name].__file__).read_text().splitlines()
+    """Beside a field with names to choose from, its comment, which may go on over the next lines, lists all of them."""
+    lines = re.sub(r"\n\s+# ", " ", Path(MODULES[name].__file__).read_text()).splitlines()
     for field, names in settings.CHOICES.items():
         if len(names) < 2 or field == "eval.split":
             continue

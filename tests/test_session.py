@@ -97,6 +97,9 @@ def test_alarm_names_nothing_that_would_be_refused():
     alarm = measure.collapse_alarm(measures(0), small(family="full_rank"), 100)
     assert "free_bits" not in alarm
     assert "a smaller --config.objective.beta" not in alarm
+    by_draws = measure.collapse_alarm(measures(0), small(family="real_nvp", bound="elbo"), 100)
+    assert "warmup" not in by_draws
+    assert "free_bits" not in by_draws
 
 
 HEALTH = dict(model__hidden=(32,), train__num_steps=300, train__log_every=100, train__eval_every=300, train__checkpoint_every=300)

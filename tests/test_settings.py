@@ -126,6 +126,7 @@ def test_seeds_fit_their_key():
         (dict(bound="iwae", objective__beta=2.0), "set config.bound=analytic_elbo or leave them at beta=1"),
         (dict(bound="elbo", objective__free_bits=0.1), "weigh the closed-form KL, which config.bound='elbo' has not"),
         (dict(bound="elbo", objective__warmup="linear", objective__warmup_steps=5), "leave them at beta=1, warmup=none"),
+        (dict(family="real_nvp"), "which config.family='real_nvp' has not; set config.bound=elbo"),
         (dict(family="full_rank", objective__free_bits=0.1), "they want config.family=mean_field"),
         (dict(train__eval_every=300), "config.train.eval_every is 300; it has to be a multiple of config.train.log_every, 200"),
         (dict(train__checkpoint_every=300), "config.train.checkpoint_every is 300; it has to be a multiple"),
@@ -155,6 +156,8 @@ def test_what_does_not_go_together_is_refused(changes, words):
         dict(model__likelihood="categorical", data__binarisation="none"),
         dict(objective__warmup="cyclical", objective__warmup_steps=10, objective__beta=4.0, objective__free_bits=0.5),
         dict(family="full_rank", bound="iwae", num_samples=5),
+        dict(family="low_rank"),
+        dict(family="neural_spline", bound="iwae", num_samples=5),
         dict(optim__name="adamw", optim__weight_decay=0.1),
         dict(optim__lr_warmup_steps=4000, optim__schedule="constant"),
         dict(eval__split="validation"),
@@ -180,6 +183,8 @@ def companions(field, name):
         more["data__binarisation"] = "none"
     if field == "objective.warmup" and name != "none":
         more["objective__warmup_steps"] = 2
+    if field == "family" and name not in settings.CLOSED_FORM_KL:
+        more["bound"] = "elbo"
     return more
 
 
