@@ -106,7 +106,7 @@ def test_the_value_is_minus_iwae_and_the_metrics_say_what_pulls_the_guide():
         np.testing.assert_allclose(value, -info.metrics["iwae"], rtol=1e-6)
         assert info.metrics[name] > 0  # a cross-entropy of a discrete z
     many, _ = wake_wake(MODEL, num_samples=20_000)(PARAMS, key(), BATCH, jnp.int32(0))
-    evidence = jax.vmap(lambda x: jax.nn.logsumexp(log_joint(params, x)))(BATCH).mean()
+    evidence = jax.vmap(lambda x: jax.nn.logsumexp(log_joint(PARAMS, x)))(BATCH).mean()
     np.testing.assert_allclose(many, -evidence, atol=0.02)
 
 
