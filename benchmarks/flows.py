@@ -1,7 +1,8 @@
 """Normalising flows fitted to two densities in the plane, a banana and two moons: KL(q || p) in nats, and figures.
 
-    python -m benchmarks.flows                          # the table; every flow and two Gaussians for comparison
-    python -m benchmarks.flows --figures FOLDER         # and banana.png, two_moons.png: log densities side by side
+    python -m benchmarks.flows                       # the table: every flow, and a Gaussian and a mixture for comparison
+    python -m benchmarks.flows --figures=FOLDER      # and banana.png, two_moons.png: the densities side by side
+    python -m benchmarks.flows --write               # and put the table into benchmarks/README.md
 
 Each guide maximises the ELBO by Adam on fresh draws, `sample_and_log_prob` where there is one; the KL is then estimated on draws
 that no step has seen. The targets are normalised, the moons' by a sum over a grid.
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,9 @@ import numpy as np
 import optax
 
 import vi_jax as vi
+from benchmarks import report
 
+NUM_POINTS = 200  # along a side of a picture
 Target = Callable[[jax.Array], jax.Array]
 
 FLOWS: dict[str, Callable[[int], vi.Family]] = {
@@ -36,6 +39,14 @@ OTHERS: dict[str, Callable[[int], vi.Family]] = {
     "full_rank": vi.families.full_rank,
     "mixture": lambda num_latents: vi.families.mixture(num_latents, num_components=8, spread=2.0),
 }
+
+
+class Row(NamedTuple):
+    """One fit."""
+
+    kl: float
+    stderr: float
+    seconds: float  # with the compilation
 
 
 def banana(z: jax.Array) -> jax.Array:
@@ -129,45 +140,69 @@ def densities(family: vi.Family, params: Any, num_points: int) -> np.ndarray:
     return np.exp(np.asarray(log_q)).reshape(num_points, num_points)
 
 
-def draw_figure(name: str, panels: dict[str, np.ndarray], path: Path) -> None:
-    """The target and every guide's density as panels of one picture."""
+def draw_figure(panels: dict[str, np.ndarray], path: Path) -> None:
+    """Densities as panels of one picture, on the scale of colours of the first, the target's."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = 5
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.2 * columns, 2.4 * rows), layout="constrained")
+    figure = Figure(figsize=(2.4 * columns, 2.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
+    most = next(iter(panels.values())).max()
     for number, (title, density) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
-        axes.imshow(density, origin="lower", extent=(-5, 5, -5, 5), cmap="magma", vmin=0.0, vmax=panels[name].max())
-        axes.set_title(title, fontsize=9)
-        axes.set_axis_off()
+        axes.imshow(density, origin="lower", extent=(-5, 5, -5, 5), cmap="magma", vmin=0.0, vmax=most)
+        axes.set_title(title.replace("_", " "), fontsize=11)
+        axes.set_xticks([-4, 0, 4])
+        axes.set_yticks([-4, 0, 4])
+        axes.tick_params(labelsize=8)
     figure.savefig(path, dpi=110)
 
 
+def measure(target_name: str, guides: list[str], num_steps: int) -> tuple[dict[str, Row], dict[str, np.ndarray]]:
+    """Every guide fitted to one target: its row of the table, and the panels of the picture, the target's first."""
+    target = TARGETS[target_name]
+    z, _ = grid(NUM_POINTS)
+    density = np.exp(np.asarray(jax.jit(jax.vmap(target))(jnp.asarray(z, jnp.float32))))
+    rows, panels = {}, {target_name: density.reshape(NUM_POINTS, NUM_POINTS)}
+    for name in guides:
+        family = {**OTHERS, **FLOWS}[name](2)
+        began = time.perf_counter()
+        params = jax.block_until_ready(fit(jax.random.key(0), family, target, num_steps=num_steps))
+        seconds = time.perf_counter() - began
+        rows[name] = Row(*kl(jax.random.key(1), family, params, target), seconds)
+        report.say(f"{target_name}, {name}: {rows[name].kl:.4f} ± {rows[name].stderr:.4f} nats, {seconds:.0f} s")
+        panels[f"{name}\nKL {rows[name].kl:.3f} nats"] = densities(family, params, NUM_POINTS)
+    return rows, panels
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num_steps", type=int, default=4000, help="of Adam")
+    """Runs the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description="Normalising flows fitted to a banana and to two moons.")
+    parser.add_argument("--num_steps", type=int, default=4000, help="of Adam, with 256 draws each")
     parser.add_argument("--guides", nargs="*", default=[*OTHERS, *FLOWS], choices=[*OTHERS, *FLOWS])
     parser.add_argument("--figures", type=Path, help="folder for the pictures")
-    arguments = parser.parse_args()
-    print("| target | guide | KL(q ‖ p), nats | seconds |\n|---|---|---|---|", flush=True)
-    for target_name, target in TARGETS.items():
-        z, _ = grid(200)
-        panels = {target_name: np.exp(np.asarray(jax.vmap(target)(jnp.asarray(z, jnp.float32)))).reshape(200, 200)}
-        for name in arguments.guides:
-            family = {**OTHERS, **FLOWS}[name](2)
-            began = time.perf_counter()
-            params = jax.block_until_ready(fit(jax.random.key(0), family, target, num_steps=arguments.num_steps))
-            seconds = time.perf_counter() - began
-            value, stderr = kl(jax.random.key(1), family, params, target)
-            print(f"| {target_name} | {name} | {value:.4f} ± {stderr:.4f} | {seconds:.0f} |", flush=True)
-            if arguments.figures:
-                panels[f"{name}, {value:.3f} nats"] = densities(family, params, 200)
-        if arguments.figures:
-            arguments.figures.mkdir(parents=True, exist_ok=True)
-            draw_figure(target_name, panels, arguments.figures / f"{target_name}.png")
+    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    flags = parser.parse_args()
+    table: dict[str, dict[str, Row]] = {}
+    for name in TARGETS:
+        table[name], panels = measure(name, flags.guides, flags.num_steps)
+        if flags.figures:
+            flags.figures.mkdir(parents=True, exist_ok=True)
+            draw_figure(panels, flags.figures / f"{name}.png")
+    head = ["guide", *(f"{name.replace('_', ' ')}: KL(q ‖ p), nats" for name in TARGETS), "seconds, both fits"]
+    rows = [
+        [f"`{name}`", *(f"{table[t][name].kl:.4f} ± {table[t][name].stderr:.4f}" for t in TARGETS)]
+        + [f"{sum(table[t][name].seconds for t in TARGETS):.0f}"]
+        for name in flags.guides
+    ]
+    used = ", ".join(f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "optax", "vi_jax").items())
+    note = f"{flags.num_steps:,} steps of 256 draws; KL on 20,000 draws, ± its standard error. {report.device_name()}; {used}."
+    text = f"{report.markdown_table(head, rows)}\n\n{note}"
+    print(text)
+    if flags.write:
+        report.write_block("flows", text)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ SMALL = {
     "real_nvp": {"num_layers": 3, "hidden": (6,)},
     "sylvester": {"num_layers": 2, "num_directions": 2},
 }
-# Half as much again as the table that `python -m benchmarks.flows` printed (best Gaussian: 0.32 and 3.17): nats of KL(q || p). If
-# one is passed, look at that flow's gradients first; other draws (another jax) move the numbers by a tenth or two.
+# Nats of KL(q || p), half as much again as the table of benchmarks/README.md or 0.01 (a full-rank Gaussian: 0.32 and 3.17). If one
+# is passed, look at that flow's gradients first; other draws (another jax) move the numbers by a tenth or two.
 REACHED = {
     "banana": {
         "iaf": 0.01,
