@@ -3,6 +3,7 @@
 import jax
 
 from vi_jax.bounds._check import check_log_w
+from vi_jax.bounds._means import tilted_mean
 
 SIDE = "upper"
 
@@ -23,5 +24,4 @@ def bound(log_w: jax.Array) -> jax.Array:
     Raises:
       ValueError: log_w is not [K].
     """
-    top = check_log_w(log_w).max()  # taken out, so that large weights lose no digits
-    return top + (jax.nn.softmax(log_w) * (log_w - top)).sum()
+    return tilted_mean(check_log_w(log_w))

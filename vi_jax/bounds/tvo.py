@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vi_jax.bounds._check import check_log_w
+from vi_jax.bounds._means import tilted_mean
 
 
 def log_uniform_schedule(num_terms: int, *, first: float = 1e-2) -> tuple[float, ...]:
@@ -54,8 +55,6 @@ def _means(log_w: jax.Array, betas: Sequence[float]) -> tuple[jax.Array, jax.Arr
     b = np.asarray(betas, float)
     if b.ndim != 1 or len(b) < 2 or b[0] != 0.0 or b[-1] != 1.0 or not (np.diff(b) > 0).all():
         raise ValueError(f"tvo wants betas that rise from 0 to 1; got {tuple(betas)}.")
-    top = log_w.max()  # taken out, so that large weights lose no digits
-    means = jax.vmap(lambda beta: top + (jax.nn.softmax(beta * log_w) * (log_w - top)).sum())(
-        jnp.asarray(b, log_w.dtype)
-    )  # [T + 1]
+    tilted = jax.vmap(lambda beta: tilted_mean(log_w, beta))(jnp.asarray(b[1:], log_w.dtype))
+    means = jnp.concatenate([log_w.mean()[None], tilted])  # [T + 1]; the first is the ELBO, -inf if a weight is 0
     return means, jnp.asarray(np.diff(b), log_w.dtype)
