@@ -42,7 +42,7 @@ LEFT_OUT = {"student_t": 1e-4, "neural_spline": 1e-4}
 ON_GRID = {"iaf": 0.15, "maf": 0.15, "neural_spline": 0.15, "real_nvp": 0.15}
 # One of each kind; laws that compile much run for the others with `-m slow`, and each has its mathematics in a file of its kind:
 # test_families_gaussian.py, test_families_implicit.py, test_flows.py.
-QUICK = ("mean_field", "mixture", "real_nvp")
+QUICK = ("mixture", "real_nvp")
 
 
 def slow_but(*quick):
@@ -186,7 +186,7 @@ def test_full_rank_reaches_what_mean_field_cannot(x64):
     np.testing.assert_allclose(q.covariance_matrix, [[1.0, 0.7], [0.7, 1.49]], rtol=1e-12)
 
 
-@pytest.mark.parametrize("which", [which for which in slow_but(*QUICK, "planar") if which.values[0] not in IMPLICIT])
+@pytest.mark.parametrize("which", [which for which in slow_but(*QUICK, "mean_field", "planar") if which.values[0] not in IMPLICIT])
 def test_the_gradient_through_draws_is_that_of_finite_differences(which, x64):
     made = FAMILIES[which](3)
     row, unravel = ravel_pytree(some_params(made))

@@ -56,7 +56,10 @@ def some_params(family, seed=0, size=0.3):
     return unravel(row + jnp.asarray(size * normal(seed, row.size), row.dtype))
 
 
-@pytest.fixture(params=sorted(SMALL))
+TWINS = ("iaf", "sylvester")  # the inverse of maf; planar in several directions
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in TWINS)) for name in sorted(SMALL)])
 def name(request):
     return request.param
 

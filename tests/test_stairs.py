@@ -17,11 +17,11 @@ FLOORS = (
     {"models", "estimators"},
     {"methods", "losses", "evidence"},
     {"diagnostics"},
-    {"shard", "fit", "training"},
+    {"shard", "fitting", "training"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Modules that only some rooms may import; a room is a file or a folder right under vi_jax/.
-HOMES = {"flax": {"models"}, "optax": {"methods", "training", "fit"}}
+HOMES = {"flax": {"models"}, "optax": {"methods", "training", "fitting"}}
 NOWHERE = {"absl", "ml_collections", "experiments", "configs", "benchmarks", "os", "io", "pathlib", "pickle", "json", "shutil"}
 FILE_CALLS = {"open", "load", "loadtxt", "save", "savez", "tofile", "fromfile", "memmap", "read_text", "write_text", "read_bytes"}
 

@@ -15,25 +15,42 @@ from typing import TYPE_CHECKING, Any
 from vi_jax._version import __version__
 
 if TYPE_CHECKING:
-    from vi_jax import bounds, diagnostics, distributions, draws, estimators, families, kl, losses, models, training, types
+    from vi_jax import (
+        bounds,
+        diagnostics,
+        distributions,
+        draws,
+        estimators,
+        families,
+        kl,
+        losses,
+        methods,
+        models,
+        targets,
+        training,
+        types,
+    )
     from vi_jax.diagnostics.check import check
     from vi_jax.evidence import analytic_elbo, elbo, iwae
+    from vi_jax.fitting import Result, fit
     from vi_jax.kl import kl_divergence, kl_monte_carlo, kl_standard_normal
     from vi_jax.training import State, init_state, make_run, make_step, make_stepwise_run, train
-    from vi_jax.types import Family, Guide, Model, freeze
+    from vi_jax.types import Family, Guide, Method, Model, freeze
 
 _MODULES = (
-    "bounds", "diagnostics", "distributions", "draws", "estimators", "evidence", "families", "kl", "losses", "models", "training",
-    "types",
+    "bounds", "diagnostics", "distributions", "draws", "estimators", "evidence", "families", "kl", "losses", "methods", "models",
+    "targets", "training", "types",
 )  # fmt: skip
 _NAMES = {
     "analytic_elbo": "evidence",
     "check": "diagnostics",
     "elbo": "evidence",
+    "fit": "fitting",
     "iwae": "evidence",
     "kl_divergence": "kl",
     "kl_monte_carlo": "kl",
     "kl_standard_normal": "kl",
+    "Result": "fitting",
     "State": "training",
     "init_state": "training",
     "make_run": "training",
@@ -42,14 +59,16 @@ _NAMES = {
     "train": "training",
     "Family": "types",
     "Guide": "types",
+    "Method": "types",
     "Model": "types",
     "freeze": "types",
 }
 
 __all__ = [
-    "Family", "Guide", "Model", "State", "__version__", "analytic_elbo", "bounds", "check", "diagnostics", "distributions", "draws",
-    "elbo", "estimators", "families", "freeze", "init_state", "iwae", "kl", "kl_divergence", "kl_monte_carlo", "kl_standard_normal",
-    "losses", "make_run", "make_step", "make_stepwise_run", "models", "train", "training", "types",
+    "Family", "Guide", "Method", "Model", "Result", "State", "__version__", "analytic_elbo", "bounds", "check", "diagnostics",
+    "distributions", "draws", "elbo", "estimators", "families", "fit", "freeze", "init_state", "iwae", "kl", "kl_divergence",
+    "kl_monte_carlo", "kl_standard_normal", "losses", "make_run", "make_step", "make_stepwise_run", "methods", "models", "targets",
+    "train", "training", "types",
 ]  # fmt: skip
 
 

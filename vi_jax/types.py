@@ -50,6 +50,28 @@ class Model(NamedTuple):
     # (params, x [B, ...], z [B, K, ...]) -> params in which those that have a closed-form optimum on the batch are at it
 
 
+LogDensity = Callable[[Array], Array]  # u [D] -> nats, a scalar
+
+
+class MethodInfo(NamedTuple):
+    """What a step of a method reports."""
+
+    value: Array  # nats, what the method watches: the ELBO or an estimate of it, unless the method says otherwise
+    evaluations: Array  # int32, evaluations of the gradient of the log density so far, those of `init` included
+    done: Array  # bool: stopped by its own rule
+
+
+class Method(NamedTuple):
+    """A way to approximate a posterior given by its log density over u [D]; pure functions, for `vi.fit` or a loop of your own."""
+
+    name: str
+    init: Callable[[Array, LogDensity, Array], Any]  # (key, log_density, start [D]) -> state, a pytree
+    step: Callable[[Array, LogDensity, Any], tuple[Any, MethodInfo]]  # (key, log_density, state) -> state, info
+    guide: Callable[[Any], Any]  # state -> q over u, a Guide
+    num_steps: int  # the most that `vi.fit` takes
+    stochastic: bool = False  # whether the log density may be one of a minibatch, another at each step
+
+
 def freeze(q: T) -> T:
     """The same guide with `stop_gradient` over its leaves: its density is differentiated in z, not in its parameters."""
     return jax.tree.map(jax.lax.stop_gradient, q)

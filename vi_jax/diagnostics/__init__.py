@@ -1,10 +1,12 @@
 """Can this guide be trusted, and what does it use: measures of a trained model, reduction left to the caller.
 
 `check`: a linter for an ELBO, before a run is spent on it. `amortised`: of models with an encoder (per-example terms, log p(x),
-active units, the aggregate posterior). `ais`: log p(x) between annealed bounds.
+active units, the aggregate posterior). `ais`: log p(x) between annealed bounds. `psis`: Pareto-smoothed weights and k-hat.
+`posterior`: a guide against its log density.
 """
 
-from vi_jax.diagnostics import ais, amortised
+from vi_jax.diagnostics import ais, amortised, posterior
 from vi_jax.diagnostics.check import CHECKS, FINDINGS, Finding, Report, check
+from vi_jax.diagnostics.psis import k_threshold, psis
 
-__all__ = ["CHECKS", "FINDINGS", "Finding", "Report", "ais", "amortised", "check"]
+__all__ = ["CHECKS", "FINDINGS", "Finding", "Report", "ais", "amortised", "check", "k_threshold", "posterior", "psis"]

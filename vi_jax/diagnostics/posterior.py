@@ -1,0 +1,79 @@
+"""Can this guide be trusted: importance weights of a guide against its log density."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vi_jax.diagnostics.psis import effective_draws, k_threshold, psis
+from vi_jax.types import Array, LogDensity
+
+CHUNK = 32  # draws evaluated at a time: a likelihood over a million rows stays in memory
+
+
+class Weighed(NamedTuple):
+    """Draws of a guide with their weights."""
+
+    u: Array  # [S, D]
+    log_weights: Array  # [S], Pareto-smoothed and normalised
+    elbo: Array  # nats
+    elbo_stderr: Array
+    log_evidence: Array  # nats, log mean weight; where k_hat is good
+    log_evidence_stderr: Array
+    k_hat: Array
+    effective: Array  # importance-sampling effective sample size
+    num_bad: Array  # draws at which the log density is not a number, which weigh 0
+
+
+def weigh(key: Array, log_density: LogDensity, q: Any, *, num_draws: int) -> Weighed:
+    """S draws of a guide over u, their Pareto-smoothed weights, and what those say (Yao et al. 2018; Vehtari et al. 2024).
+
+    Args:
+      key: one typed PRNG key.
+      log_density: u [D] -> nats.
+      q: a guide over u.
+      num_draws: S, at least 25; the log density is evaluated at each, without gradients.
+    """
+    u = q.sample(key, (num_draws,))
+    log_p = jax.lax.map(log_density, u, batch_size=min(CHUNK, num_draws))
+    log_w = log_p - jax.vmap(q.log_prob)(u)
+    bad = jnp.isnan(log_w)
+    log_w = jnp.where(bad, -jnp.inf, log_w)
+    smoothed = psis(log_w)
+    top = jnp.max(log_w)
+    w = jnp.exp(log_w - top)
+    relative = jnp.std(w) / jnp.mean(w) / math.sqrt(num_draws)
+    return Weighed(
+        u,
+        smoothed.log_weights,
+        jnp.mean(log_w),
+        jnp.std(log_w) / math.sqrt(num_draws),
+        top + jnp.log(jnp.mean(w)),
+        relative,
+        smoothed.k_hat,
+        effective_draws(smoothed.log_weights),
+        bad.sum(),
+    )
+
+
+def verdict(k_hat: float, effective: float, num_draws: int, *, converged: bool) -> tuple[str, str]:
+    """A plain word on a fit ('reliable', 'corrected only', 'not reliable', 'not converged'), and the next step to take.
+
+    The bounds are those of Vehtari et al. 2024: k-hat under min(1 - 1/log10 S, 0.7) for moments by smoothed weights, under 0.5
+    for the draws of the guide themselves to be near.
+    """
+    limit = k_threshold(num_draws)
+    if not converged:
+        return "not converged", "it ran to its last step: give more steps (num_steps=), or another method."
+    if not k_hat < limit:
+        return (
+            "not reliable",
+            f"k-hat {k_hat:.2f} is not under {limit:.2f}: moments, also corrected ones, may be far off. Reparameterise (non-centre "
+            "a hierarchy), take a richer family (vi.methods.flow), or run MCMC.",
+        )
+    if effective < 100:
+        return "not reliable", f"{effective:.0f} effective draws are too few: raise num_draws, or take a richer family."
+    if k_hat > 0.5:
+        return "corrected only", "use `moments()` and `resample()`, whose draws are weighted; those of `sample()` are a little off."
+    return "reliable", "none needed; `moments()` corrects what is left."

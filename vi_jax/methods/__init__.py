@@ -1,0 +1,13 @@
+"""Methods for a posterior given by its log density: `Method(name, init, step, guide, num_steps)`, pure functions.
+
+One member, one file; the factory is called by the file's name. `vi.fit` runs any of them; so does a loop of your own:
+
+    state = method.init(key, log_density, start)
+    state, info = method.step(key, log_density, state)     # until info.done
+    q = method.guide(state)
+"""
+
+from vi_jax.methods.bam import bam
+from vi_jax.methods.pathfinder import pathfinder
+
+__all__ = ["bam", "pathfinder"]

@@ -1,0 +1,141 @@
+"""Batch and match: Gaussian variational inference by matching scores."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from vi_jax.methods import pathfinder as path
+from vi_jax.types import Array, LogDensity, Method, MethodInfo
+
+
+class State(NamedTuple):
+    """The ascent that gives the start, then N(mean, root root')."""
+
+    ascent: path.State  # of each path
+    done: Array  # bool, of each path
+    mean: Array  # [D]
+    root: Array  # [D, D], lower triangular
+    step: Array  # int32, steps since the ascent
+    late: Array  # int32, steps since the moves stopped shrinking: from there on steps average
+    drift: Array  # symmetrised KL of the last move, nats
+    evaluations: Array  # int32
+
+
+def bam(
+    *,
+    batch_size: int | None = None,
+    num_late_steps: int = 60,
+    learning: float = 4.0,
+    max_early_steps: int = 40,
+    num_paths: int = 4,
+    start: Method | None = None,
+) -> Method:
+    """Full-rank N(mu, Sigma) by proximal steps on the score-based divergence (Cai et al. 2024, alg. 1).
+
+    A step draws B points z from q, and with their mean z_, covariance C, scores g = grad log p(z), the mean g_ and covariance G of
+    those solves, for weight w,
+        Sigma' U Sigma' + Sigma' = V,  U = w G + w/(1+w) g_ g_',  V = Sigma + w C + w/(1+w) (mu - z_)(mu - z_)',
+        mu' = (mu + w (Sigma' g_ + z_)) / (1 + w).
+    A Gaussian target is met exactly in one step of large w with B > D. The ascent of `pathfinder` gives the start. Where the paper
+    lets w fall from the first step, it stays large here until moves stop shrinking (their symmetrised KL), so that a poor start is
+    left; then w = learning / t averages over the draws.
+
+    Args:
+      batch_size: B, gradient evaluations a step; max(32, D + 8) if not given.
+      num_paths: ascents from as many places; the Gaussian of highest ELBO on them is the start.
+      num_late_steps: steps that average.
+      learning: of their weights.
+      max_early_steps: at most, before those.
+      start: a `pathfinder`, of other settings.
+
+    Returns:
+      A Method for D of up to some hundreds: a step is O(D^3). Its `value` is the ELBO of the ascent's Gaussian, then an estimate of
+      it from the same draws.
+    """
+    ascent = start or path.pathfinder(num_steps=200)
+
+    def init(key: Array, log_density: LogDensity, start: Array) -> State:
+        places = jax.random.uniform(key, (num_paths, start.size), start.dtype, -_RADIUS, _RADIUS).at[0].set(start)
+        state = jax.vmap(lambda place: ascent.init(key, log_density, place))(places)
+        infinite, zero = jnp.full((), jnp.inf, start.dtype), jnp.int32(0)
+        done = jnp.zeros(num_paths, bool)
+        return State(state, done, start, jnp.eye(start.size, dtype=start.dtype), zero, zero, infinite, zero)
+
+    def climb(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
+        keys = jax.random.split(key, num_paths)
+        moved, info = jax.vmap(lambda key, one: ascent.step(key, log_density, one))(keys, state.ascent)
+
+        def keep(new: Array, old: Array) -> Array:
+            return jnp.where(state.done.reshape(-1, *[1] * (new.ndim - 1)), old, new)
+
+        new: path.State = jax.tree.map(keep, moved, state.ascent)
+        best = jnp.argmax(new.best_elbo)
+        q = jax.tree.map(lambda leaf: leaf[best], new.best)
+        spent = new.climb.evaluations
+        state = state._replace(ascent=new, done=state.done | info.done | (spent >= ascent.num_steps), evaluations=spent.sum())
+        state = state._replace(mean=q.loc, root=_root(q.covariance_matrix))
+        return state, MethodInfo(new.best_elbo[best], state.evaluations, jnp.bool_(False))
+
+    def match(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
+        mean, root = state.mean, state.root
+        size = batch_size or max(32, mean.size + 8)
+        eps = jax.random.normal(key, (size, mean.size), mean.dtype)
+        log_p, scores = jax.vmap(jax.value_and_grad(log_density))(mean + eps @ root.T)
+        weight = jnp.where(state.late > 0, learning / jnp.maximum(state.late, 1), _EARLY).astype(mean.dtype)
+        shift, sigma = _matched(eps, scores @ root, weight)
+        factor = _root(sigma)
+        drift = _symmetrised_kl(shift, sigma, factor)
+        good = jnp.isfinite(drift)
+        shrinks = (drift < 0.5 * state.drift) | (drift > mean.size)
+        settled = (state.late > 0) | ~shrinks & (state.step >= 2) | (state.step >= max_early_steps)
+        moved = state._replace(mean=mean + root @ shift, root=root @ factor, drift=drift, late=state.late + settled)
+        new: State = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, state)
+        new = new._replace(step=state.step + 1, evaluations=state.evaluations + size)
+        log_q = -0.5 * jnp.sum(eps**2, 1) - jnp.log(jnp.diagonal(root)).sum() - 0.5 * mean.size * jnp.log(2 * jnp.pi)
+        value = jnp.where(good, jnp.mean(log_p - log_q), jnp.nan)
+        return new, MethodInfo(value, new.evaluations, (new.late >= num_late_steps) & (drift < _SMALL))
+
+    def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
+        return jax.lax.cond(state.climbing, lambda s: climb(key, log_density, s), lambda s: match(key, log_density, s), state)
+
+    def guide(state: State) -> Any:
+        return dist.MultivariateNormal(state.mean, scale_tril=state.root)
+
+    return Method("bam", init, step, guide, ascent.num_steps + max_early_steps + 2 * num_late_steps)
+
+
+_EARLY = 100.0  # weight of a step that mostly replaces
+_RADIUS = 2.0  # of the cube, unconstrained, that further paths start in
+_SMALL = 0.05  # nats, symmetrised KL of a late move
+
+
+def _matched(eps: Array, scores: Array, weight: Array) -> tuple[Array, Array]:
+    """mu' and Sigma' in the coordinates where q = N(0, I) drew eps [B, D] and saw scores [B, D] (Cai et al. 2024, eq. 9 to 13)."""
+    size, share = eps.shape[0], weight / (1 + weight)
+    z_mean, g_mean = eps.mean(0), scores.mean(0)
+    e, g = eps - z_mean, scores - g_mean
+    u = weight * (g.T @ g) / size + share * jnp.outer(g_mean, g_mean)
+    v = jnp.eye(eps.shape[1], dtype=eps.dtype) + weight * (e.T @ e) / size + share * jnp.outer(z_mean, z_mean)
+    sigma = _solve(u, v)
+    return share * (sigma @ g_mean + z_mean), sigma
+
+
+def _solve(u: Array, v: Array) -> Array:
+    """The positive definite S of S U S + S = V: 2 L (I + (I + 4 L' U L)^(1/2))^-1 L' with V = L L' (Cai et al. 2024, eq. 13)."""
+    root = jnp.linalg.cholesky(v)
+    values, vectors = jnp.linalg.eigh(root.T @ u @ root)
+    inner = 2.0 / (1.0 + jnp.sqrt(1.0 + 4.0 * jnp.maximum(values, 0.0)))
+    half = root @ (vectors * jnp.sqrt(inner))
+    return half @ half.T
+
+
+def _root(sigma: Array) -> Array:
+    return jnp.linalg.cholesky(0.5 * (sigma + sigma.T))
+
+
+def _symmetrised_kl(shift: Array, sigma: Array, factor: Array) -> Array:
+    """KL(q', q) + KL(q, q') of q' = N(shift, sigma) and q = N(0, I), nats."""
+    inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(shift.size, dtype=shift.dtype))
+    return 0.5 * (jnp.trace(sigma) + jnp.trace(inverse) - 2 * shift.size + shift @ shift + shift @ (inverse @ shift))

@@ -1,0 +1,98 @@
+"""Pathfinder: the best Gaussian on the way of a quasi-Newton ascent."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vi_jax.families._guide import VectorGuide, log_standard_normal
+from vi_jax.methods import _lbfgs
+from vi_jax.types import Array, LogDensity, Method, MethodInfo
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FactoredNormal(VectorGuide):
+    """N(loc, S (I + Q (L L' - I) Q') S), S diagonal, Q [D, R] with orthonormal columns: a few directions on top of a diagonal."""
+
+    loc: Array
+    scale: Array  # [D], diagonal of S
+    basis: Array  # Q [D, R]
+    factor: Array  # L [R, R], lower triangular
+
+    @property
+    def mean(self) -> Array:
+        return self.loc
+
+    @property
+    def covariance_matrix(self) -> Array:
+        """[D, D]."""
+        root = self.scale[:, None] * self.basis
+        return jnp.diag(self.scale**2) + root @ (self.factor @ self.factor.T - jnp.eye(self.factor.shape[0])) @ root.T
+
+    def transport(self, eps: Array) -> Array:
+        inside = self.basis.T @ eps
+        return self.loc + self.scale * (eps + self.basis @ (self.factor @ inside - inside))
+
+    def log_density(self, z: Array) -> Array:
+        x = (z - self.loc) / self.scale
+        inside = self.basis.T @ x
+        eps = x - self.basis @ inside + self.basis @ jax.scipy.linalg.solve_triangular(self.factor, inside, lower=True)
+        return log_standard_normal(eps) - jnp.log(self.scale).sum() - jnp.log(jnp.diagonal(self.factor)).sum()
+
+
+class State(NamedTuple):
+    """The ascent, and the best Gaussian on its way."""
+
+    climb: _lbfgs.Climb
+    best: FactoredNormal
+    best_elbo: Array
+
+
+def pathfinder(*, num_elbo_draws: int = 10, memory: int = 6, tolerance: float = 1e-4, num_steps: int = 500) -> Method:
+    """At each iterate of L-BFGS towards the mode, N(u + H grad, H) with H the inverse Hessian learnt so far; the one of highest
+    ELBO is the answer (Zhang et al. 2022, alg. 1). It need not be at the end of the path: a mode can lie far from the mass.
+
+    Args:
+      num_elbo_draws: draws of each ELBO; values of the log density, without gradients.
+      memory: J, pairs that L-BFGS keeps: the covariance is a diagonal and 2 J directions.
+      tolerance: stop when a step expects to win less than this, nats.
+      num_steps: evaluations of the gradient, at most.
+
+    Returns:
+      A Method; its `value` is the best ELBO so far. Memory does not grow with the number of steps.
+    """
+
+    def init(key: Array, log_density: LogDensity, start: Array) -> State:
+        del key, log_density  # the first step evaluates the start; until then a Gaussian with nothing learnt holds the place
+        climb = _lbfgs.start(start, memory=memory)
+        return State(climb, gaussian_at(climb), jnp.full((), -jnp.inf, start.dtype))
+
+    def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
+        climb = _lbfgs.advance(log_density, state.climb)
+        q = gaussian_at(climb)
+
+        def measure() -> Array:
+            z = q.sample(key, (num_elbo_draws,))
+            # one draw at a time: a likelihood over a million rows must fit once
+            elbo = jnp.mean(jax.lax.map(lambda z: log_density(z) - q.log_density(z), z))
+            return jnp.where(jnp.isfinite(elbo), elbo, -jnp.inf).astype(state.best_elbo.dtype)  # -inf: never the best
+
+        elbo = jax.lax.cond(climb.moved, measure, lambda: jnp.full_like(state.best_elbo, -jnp.inf))
+        better = elbo > state.best_elbo
+        best: Any = jax.tree.map(lambda new, old: jnp.where(better, new, old), q, state.best)
+        best_elbo = jnp.maximum(elbo, state.best_elbo)
+        done = (climb.gain < tolerance) | climb.stuck
+        return State(climb, best, best_elbo), MethodInfo(best_elbo, climb.evaluations, done)
+
+    return Method("pathfinder", init, step, lambda state: state.best, num_steps)
+
+
+def gaussian_at(climb: _lbfgs.Climb) -> FactoredNormal:
+    """N(u + H grad log p, H) at an iterate (Zhang et al. 2022, alg. 4)."""
+    a, b, g = _lbfgs.inverse_hessian(climb)
+    scale = jnp.sqrt(a)
+    basis, r = jnp.linalg.qr((b / scale).T)  # [D, R], [R, 2J]
+    factor = jnp.linalg.cholesky(jnp.eye(r.shape[0], dtype=a.dtype) + r @ g @ r.T)
+    return FactoredNormal(climb.u + _lbfgs.times(a, b, g, climb.slope), scale, basis, factor)

@@ -1,0 +1,152 @@
+"""Targets from plain functions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions import constraints as supports
+
+from vi_jax.targets.target import Coordinates, Site, Target, TargetError
+from vi_jax.types import Array, LogDensity
+
+
+def from_log_density(log_density: Callable[[Any], Array], example: Any, constraints: Any = None) -> Target:
+    """A target from any JAX function of a pytree.
+
+    Args:
+      log_density: z -> log p(x, z), nats, a scalar, up to a constant; z shaped as `example`.
+      example: the shapes of the latents: a pytree of arrays (or of `jax.ShapeDtypeStruct`), or D for a vector [D].
+      constraints: the support of each leaf, constraints of `numpyro.distributions.constraints`: one for all leaves, or a pytree
+        of them like `example`, None in it for real numbers; all real if not given.
+
+    Returns:
+      A Target whose `constrain` gives z as `log_density` takes it.
+
+    Raises:
+      TargetError: no latents, a discrete or unknown constraint, or a log density that is not one number.
+    """
+    layout = _Layout(example, constraints)
+
+    def density(u: Array) -> Array:
+        z, log_det = layout.constrain(u)
+        return _scalar(log_density(z), "log_density(z)") + log_det
+
+    layout.trace(density)
+    return Target(density, lambda u: layout.constrain(u)[0], layout.unconstrain, layout.names)
+
+
+def from_rows(
+    log_prior: Callable[[Any], Array],
+    log_lik: Callable[[Any, Any], Array],
+    data: Any,
+    example: Any,
+    constraints: Any = None,
+    *,
+    batch_size: int,
+) -> Target:
+    """A target whose likelihood factorises over rows of data, so that a method may see a few of them at a time.
+
+    Its `sampled(key)` is log p(z) + (N / B) sum_i log p(x_i | z) over B rows drawn without replacement: unbiased for the whole
+    (Hoffman et al. 2013, sec. 2.2; Kucukelbir et al. 2017, sec. 2.7).
+
+    Args:
+      log_prior: z -> log p(z), a scalar.
+      log_lik: (z, rows) -> log p(x_i | z), [B], one number a row.
+      data: a pytree of arrays [N, ...].
+      example, constraints: as for `from_log_density`.
+      batch_size: B, rows at a time.
+
+    Raises:
+      TargetError: as for `from_log_density`; leaves of `data` that differ in N; a batch size not in 1..N; or a likelihood that
+        is not one number a row (a sum or a mean over rows could not be scaled).
+    """
+    layout = _Layout(example, constraints)
+    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
+    if len(sizes) != 1 or () in sizes:
+        raise TargetError(f"data wants arrays that all begin with the same axis [N]; got leading axes {sorted(sizes)}.")
+    (num_data,) = sizes.pop()
+    if not 1 <= batch_size <= num_data:
+        raise TargetError(f"batch_size wants 1..{num_data}, the rows of the data; got {batch_size}.")
+
+    def density_on(rows: Any, num_rows: int) -> LogDensity:
+        def density(u: Array) -> Array:
+            z, log_det = layout.constrain(u)
+            terms = jnp.asarray(log_lik(z, rows))
+            if terms.shape != (num_rows,):
+                raise TargetError(
+                    f"log_lik(z, rows) wants one number a row, shape ({num_rows},), so that it can be scaled by N / B; got shape "
+                    f"{terms.shape}."
+                )
+            return _scalar(log_prior(z), "log_prior(z)") + (num_data / num_rows) * terms.sum() + log_det
+
+        return density
+
+    def sampled(key: Array) -> LogDensity:
+        picked = jax.random.choice(key, num_data, (batch_size,), replace=False) if batch_size < num_data else jnp.arange(num_data)
+        return density_on(jax.tree.map(lambda leaf: jnp.asarray(leaf)[picked], data), batch_size)
+
+    whole = density_on(data, num_data)
+    layout.trace(whole)
+    return Target(whole, lambda u: layout.constrain(u)[0], layout.unconstrain, layout.names, sampled)
+
+
+class _Layout:
+    """The coordinates of a pytree of latents."""
+
+    def __init__(self, example: Any, constraints: Any) -> None:
+        if isinstance(example, int | np.integer):
+            if example < 1:
+                raise TargetError(f"a target wants at least one latent; got D = {example}.")
+            example = jax.ShapeDtypeStruct((int(example),), jnp.result_type(float))
+        paths, treedef = jax.tree_util.tree_flatten_with_path(example)
+        self._treedef: Any = treedef
+        leaves = self._constraints(constraints, len(paths))
+        for path, leaf in paths:
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+                raise TargetError(
+                    f"the latent {_name(path)!r} has dtype {jnp.result_type(leaf)}: latents are real; give floats (discrete ones: "
+                    "sum them out)."
+                )
+        self._names = [_name(path) for path, _ in paths]
+        sites = [
+            Site(name, constraint, tuple(np.shape(leaf)))
+            for name, (_, leaf), constraint in zip(self._names, paths, leaves, strict=True)
+        ]
+        self._coordinates = Coordinates(sites)
+        self.names = self._coordinates.names
+
+    def _constraints(self, constraints: Any, num_leaves: int) -> list[Any]:
+        def is_leaf(x: Any) -> bool:
+            return x is None or isinstance(x, supports.Constraint)
+
+        if is_leaf(constraints):
+            return [constraints or supports.real] * num_leaves
+        leaves, treedef = jax.tree.flatten(constraints, is_leaf=is_leaf)
+        if treedef != self._treedef:
+            raise TargetError(f"constraints want the structure of the example, {self._treedef}; got {treedef}.")
+        return [leaf or supports.real for leaf in leaves]
+
+    def constrain(self, u: Array) -> tuple[Any, Array]:
+        sites, log_det = self._coordinates.constrain(u)
+        return self._treedef.unflatten([sites[name] for name in self._names]), log_det
+
+    def unconstrain(self, z: Any) -> Array:
+        return self._coordinates.unconstrain(dict(zip(self._names, self._treedef.flatten_up_to(z), strict=True)))
+
+    def trace(self, density: LogDensity) -> None:
+        """Shows errors of shape now, before anything is compiled."""
+        jax.eval_shape(density, jax.ShapeDtypeStruct((len(self.names),), jnp.result_type(float)))
+
+
+def _name(path: Any) -> str:
+    text = jax.tree_util.keystr(path, simple=True, separator=".")
+    return text or "z"
+
+
+def _scalar(value: Any, what: str) -> Array:
+    value = jnp.asarray(value)
+    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TargetError(f"{what} wants one floating-point number, nats; got shape {value.shape} of {value.dtype}. Sum over rows.")
+    return value

@@ -1,0 +1,204 @@
+"""Targets from NumPyro models."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro import handlers
+from numpyro.infer import init_to_uniform
+from numpyro.infer.util import constrain_fn, potential_energy
+
+from vi_jax.targets.target import Coordinates, Site, Target, TargetError
+from vi_jax.types import Array, LogDensity
+
+Trace = dict[str, dict[str, Any]]
+
+
+def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Target:
+    """A target from a NumPyro model with its arguments: every latent site, constraints undone.
+
+    Sites of one distribution and shape are evaluated together, so that the compile time of a model with many scalar sites stays
+    flat. A plate with a `subsample_size` makes the target one of minibatches (NumPyro scales it by size / subsample_size).
+
+    Args:
+      model: a NumPyro model; observed sites by `obs=`.
+      args, kwargs: what it is called with.
+
+    Returns:
+      A Target whose `constrain` gives {site: value}, deterministic sites included.
+
+    Raises:
+      TargetError: no latent site, a discrete one, or one with a dimension of 0; names the site.
+    """
+    subsampled: list[bool] = []
+
+    def sites_of(key: Array) -> dict[str, Array]:
+        trace = _first_trace(model, args, kwargs, key)
+        subsampled.append(any(_is_subsampled(site) for site in trace.values()))
+        found.extend(_latents(trace))
+        return {name: site["value"] for name, site in trace.items() if site["type"] == "sample"}
+
+    found: list[tuple[Site, bool]] = []
+    try:
+        jax.eval_shape(sites_of, jax.random.key(0))
+    except jax.errors.ConcretizationTypeError as error:
+        raise TargetError(
+            "the model's Python depends on the value of a latent (an `if`, a shape): NumPyro models are traced; use jnp.where or "
+            f"lax.cond. ({str(error).splitlines()[0]})"
+        ) from None
+    if not found:
+        raise TargetError("the NumPyro model has no latent site: every sample site is observed; there is nothing to approximate.")
+    moving = any(dynamic for _, dynamic in found)
+    sites = tuple(Site(site.name, dist.constraints.real, site.free_shape) if moving else site for site, _ in found)
+    coordinates = Coordinates(sites)
+
+    def density_on(rows: dict[str, Array]) -> LogDensity:
+        """The log density with these rows of the subsampled plates."""
+
+        def density(u: Array) -> Array:
+            arrays, log_det = coordinates.transform(u)
+            z = coordinates.split(arrays)
+            seeded = handlers.seed(handlers.substitute(model, data=rows), jax.random.key(0))
+            if moving:  # a support that depends on another latent: NumPyro undoes them in turn
+                return -potential_energy(seeded, args, kwargs, z)
+            trace = handlers.trace(handlers.substitute(seeded, data=z)).get_trace(*args, **kwargs)
+            return _log_joint(trace, coordinates, arrays) + log_det
+
+        return density
+
+    def sampled(key: Array) -> LogDensity:
+        trace = _first_trace(model, args, kwargs, key)
+        return density_on({name: site["value"] for name, site in trace.items() if _is_subsampled(site)})
+
+    def constrain(u: Array) -> dict[str, Array]:
+        z, _ = coordinates.constrain(u)
+        seeded = handlers.seed(model, jax.random.key(0))
+        if moving:
+            return constrain_fn(seeded, args, kwargs, z, return_deterministic=True)
+        trace = handlers.trace(handlers.substitute(seeded, data=z)).get_trace(*args, **kwargs)
+        return z | {name: site["value"] for name, site in trace.items() if site["type"] == "deterministic"}
+
+    def unconstrain(z: dict[str, Array]) -> Array:
+        if moving:
+            raise TargetError("a support of this model depends on another latent; its values have no fixed way back to u.")
+        return coordinates.unconstrain(z)
+
+    def explain(u: Array) -> str:
+        return _not_finite(_trace(handlers.substitute(model, data=constrain(u)), args, kwargs, jax.random.key(0)))
+
+    # without rows the model draws its own: always those of one key, so that the density is a function
+    return Target(density_on({}), constrain, unconstrain, coordinates.names, sampled if subsampled[0] else None, explain)
+
+
+def _trace(model: Callable[..., Any], args: Any, kwargs: Any, key: Array) -> Trace:
+    return handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
+
+
+def _first_trace(model: Callable[..., Any], args: Any, kwargs: Any, key: Array) -> Trace:
+    """A trace at latents near 0, unconstrained: an improper prior has nothing to draw."""
+    seeded = handlers.substitute(handlers.seed(model, key), substitute_fn=init_to_uniform)
+    return handlers.trace(seeded).get_trace(*args, **kwargs)
+
+
+def _is_subsampled(site: dict[str, Any]) -> bool:
+    return site["type"] == "plate" and site["args"][0] != site["args"][1]
+
+
+def _latents(trace: Trace) -> list[tuple[Site, bool]]:
+    """The latent sites, and whether the support of each depends on another latent (they are then taken as real here)."""
+    latents = []
+    for name, site in trace.items():
+        if site["type"] == "param":
+            raise TargetError(f"the model has a numpyro.param, {name!r}: a posterior has latents only; give it a prior or a value.")
+        if site["type"] != "sample" or site["is_observed"]:
+            continue
+        support = site["fn"].support
+        if getattr(support, "is_discrete", False) or getattr(site["fn"], "is_discrete", False):
+            raise TargetError(
+                f"the site {name!r} is discrete ({type(site['fn']).__name__}); variational inference here is over continuous "
+                "latents. Sum it out (a mixture likelihood), or relax it."
+            )
+        moving = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(support))
+        shape = tuple(site["value"].shape)
+        if moving:
+            free = tuple(dist.biject_to(support).inverse_shape(shape))
+            latents.append((Site(name, dist.constraints.real, free), True))
+        else:
+            latents.append((Site(name, support, shape), False))
+    return latents
+
+
+def _log_joint(trace: Trace, coordinates: Coordinates, arrays: list[Array]) -> Array:
+    """The sum of all sites' log densities; latents of one group and one distribution in one call.
+
+    Stacking scalars that were split from one array costs XLA minutes at some hundred of them, so that values come from the arrays.
+    """
+    total: Array = jnp.zeros(())
+    together: dict[Any, list[dict[str, Any]]] = {}
+    for site in trace.values():
+        if site["type"] == "sample":
+            likeness = _likeness(site, coordinates)
+            if likeness is None:
+                total += _site_log_prob(site)
+            else:
+                together.setdefault(likeness, []).append(site)
+    for sites in together.values():
+        places = [coordinates.place(site["name"]) for site in sites]
+        group, rows = places[0][0], [row for _, row in places]
+        values = arrays[group]
+        if rows != list(range(values.shape[0])):
+            values = values[jnp.asarray(rows)]
+        columns = zip(*(jax.tree.leaves(site["fn"]) for site in sites), strict=True)
+        leaves, axes = zip(*map(_column, columns), strict=True) if jax.tree.leaves(sites[0]["fn"]) else ((), ())
+        one = functools.partial(_one_log_prob, jax.tree.structure(sites[0]["fn"]))
+        total += jax.vmap(one, in_axes=(list(axes), 0))(list(leaves), values).sum()
+    return total
+
+
+def _one_log_prob(treedef: Any, leaves: list[Array], value: Array) -> Array:
+    return treedef.unflatten(leaves).log_prob(value).sum()
+
+
+def _column(values: Any) -> tuple[Any, int | None]:
+    """One parameter of several sites as an array, and its axis for vmap: None where all share one."""
+    if all(value is values[0] for value in values):
+        return values[0], None
+    if not any(isinstance(value, jax.core.Tracer) for value in values):
+        return np.stack([np.asarray(value) for value in values]), 0
+    return jnp.stack([jnp.asarray(value) for value in values]), 0
+
+
+def _likeness(site: dict[str, Any], coordinates: Coordinates) -> Any:
+    """What latents that are evaluated together share; None for a site that stands alone."""
+    if site["is_observed"] or site.get("scale") is not None or site["intermediates"]:
+        return None
+    leaves, treedef = jax.tree.flatten(site["fn"])
+    try:
+        shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+        likeness = (treedef, shapes, coordinates.place(site["name"])[0])
+        hash(likeness)
+    except TypeError:
+        return None
+    return likeness
+
+
+def _site_log_prob(site: dict[str, Any]) -> Array:
+    value, intermediates = site["value"], site["intermediates"]
+    log_prob = site["fn"].log_prob(value, intermediates) if intermediates else site["fn"].log_prob(value)
+    scale = site.get("scale")
+    return jnp.sum(log_prob if scale is None else scale * log_prob)
+
+
+def _not_finite(trace: Trace) -> str:
+    """The first site whose log density is not finite, and its value."""
+    for name, site in trace.items():
+        if site["type"] == "sample":
+            value = float(_site_log_prob(site))
+            if not jnp.isfinite(value):
+                what = "observed" if site["is_observed"] else "latent"
+                return f"the {what} site {name!r} ({type(site['fn']).__name__}) has log density {value}"
+    return ""
