@@ -209,7 +209,8 @@ def fit(
 
     def begin(key: Array, u: Array) -> _Loop:
         def one(key: Array, u: Array) -> Any:
-            return method.init(key, density_at(jax.random.fold_in(key, 0)), u)
+            key_rows, key_method = jax.random.split(key)
+            return method.init(key_method, density_at(key_rows), u)
 
         states = jax.vmap(one)(jax.random.split(key, num_starts), u)
         empty = jnp.full((num_starts, history_size), jnp.nan, u.dtype)
@@ -217,14 +218,13 @@ def fit(
         return _Loop(states, empty, zeros, jnp.zeros(num_starts, bool), jnp.zeros(num_starts, jnp.int32), jnp.int32(0))
 
     def advance(key: Array, loop: _Loop, last: Array) -> _Loop:
-        def one(key: Array, state: Any, done: Array, number: Array) -> tuple[Any, MethodInfo]:
-            key_step, key_rows = jax.random.split(jax.random.fold_in(key, number))
+        def one(which: Array, state: Any, done: Array, number: Array) -> tuple[Any, MethodInfo]:
+            key_step, key_rows = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, which), number))
             new, info = method.step(key_step, density_at(key_rows), state)
             return jax.tree.map(lambda a, b: jnp.where(done, b, a), new, state), info
 
         def step(loop: _Loop) -> _Loop:
-            keys = jax.random.split(key, num_starts)
-            states, info = jax.vmap(one, in_axes=(0, 0, 0, None))(keys, loop.states, loop.done, loop.step)
+            states, info = jax.vmap(one, in_axes=(0, 0, 0, None))(jnp.arange(num_starts), loop.states, loop.done, loop.step)
             value = jnp.where(loop.done, jnp.nan, info.value).astype(loop.values.dtype)
             return _Loop(
                 states,
@@ -256,12 +256,13 @@ def fit(
 
     def weigh_all(key: Array, states: Any) -> tuple[Any, Weighed, Array]:
         elbos = jnp.zeros(num_starts)
+        key_elbo, key_draws = jax.random.split(key)
         if num_starts > 1:
-            keys = jax.random.split(key, num_starts)
+            keys = jax.random.split(key_elbo, num_starts)
             elbos = jax.vmap(lambda key, state: _elbo(key, target, method.guide(state)))(keys, states)
             elbos = jnp.where(jnp.isfinite(elbos), elbos, -jnp.inf)
         q = method.guide(jax.tree.map(lambda leaf: leaf[jnp.argmax(elbos)], states))
-        weighed = weigh(jax.random.fold_in(key, 0), target.log_density, q, num_draws=num_draws)
+        weighed = weigh(key_draws, target.log_density, q, num_draws=num_draws)
         return q, weighed, elbos if num_starts > 1 else weighed.elbo[None]
 
     weigh_best, seconds = _compiled(weigh_all, key_weigh, loop.states)

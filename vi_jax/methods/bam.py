@@ -30,7 +30,7 @@ def bam(
     learning: float = 4.0,
     max_early_steps: int = 40,
     num_paths: int = 4,
-    start: Method | None = None,
+    max_ascent_steps: int = 200,
 ) -> Method:
     """Full-rank N(mu, Sigma) by proximal steps on the score-based divergence (Cai et al. 2024, alg. 1).
 
@@ -48,24 +48,23 @@ def bam(
       num_late_steps: steps that average.
       learning: of their weights.
       max_early_steps: at most, before those.
-      start: a `pathfinder`, of other settings.
+      max_ascent_steps: evaluations of each ascent, at most.
 
     Returns:
       A Method for D of up to some hundreds: a step is O(D^3). Its `value` is the ELBO of the ascent's Gaussian, then an estimate of
       it from the same draws.
     """
-    ascent = start or path.pathfinder(num_steps=200)
 
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
+        del log_density
         places = jax.random.uniform(key, (num_paths, start.size), start.dtype, -_RADIUS, _RADIUS).at[0].set(start)
-        state = jax.vmap(lambda place: ascent.init(key, log_density, place))(places)
+        state = jax.vmap(lambda place: path.begin(place, memory=_MEMORY))(places)
         infinite, zero = jnp.full((), jnp.inf, start.dtype), jnp.int32(0)
         done = jnp.zeros(num_paths, bool)
         return State(state, done, start, jnp.eye(start.size, dtype=start.dtype), zero, zero, infinite, zero)
 
-    def climb(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        keys = jax.random.split(key, num_paths)
-        moved, info = jax.vmap(lambda key, one: ascent.step(key, log_density, one))(keys, state.ascent)
+    def climb(eps: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
+        moved, info = jax.vmap(lambda eps, one: path.advance(eps, log_density, one, tolerance=_GAIN))(eps, state.ascent)
 
         def keep(new: Array, old: Array) -> Array:
             return jnp.where(state.done.reshape(-1, *[1] * (new.ndim - 1)), old, new)
@@ -74,14 +73,14 @@ def bam(
         best = jnp.argmax(new.best_elbo)
         q = jax.tree.map(lambda leaf: leaf[best], new.best)
         spent = new.climb.evaluations
-        state = state._replace(ascent=new, done=state.done | info.done | (spent >= ascent.num_steps), evaluations=spent.sum())
+        state = state._replace(
+            ascent=new, done=state.done | info.done | (spent >= max_ascent_steps), evaluations=spent.sum(dtype=jnp.int32)
+        )
         state = state._replace(mean=q.loc, root=_root(q.covariance_matrix))
         return state, MethodInfo(new.best_elbo[best], state.evaluations, jnp.bool_(False))
 
-    def match(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        mean, root = state.mean, state.root
-        size = batch_size or max(32, mean.size + 8)
-        eps = jax.random.normal(key, (size, mean.size), mean.dtype)
+    def match(eps: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
+        mean, root, size = state.mean, state.root, eps.shape[0]
         log_p, scores = jax.vmap(jax.value_and_grad(log_density))(mean + eps @ root.T)
         weight = jnp.where(state.late > 0, learning / jnp.maximum(state.late, 1), _EARLY).astype(mean.dtype)
         shift, sigma = _matched(eps, scores @ root, weight)
@@ -98,14 +97,21 @@ def bam(
         return new, MethodInfo(value, new.evaluations, (new.late >= num_late_steps) & (drift < _SMALL))
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        return jax.lax.cond(state.climbing, lambda s: climb(key, log_density, s), lambda s: match(key, log_density, s), state)
+        # all draws before the cond: under vmap both of its branches run
+        key_climb, key_match = jax.random.split(key)
+        num, dtype = state.mean.size, state.mean.dtype
+        eps_climb = jax.random.normal(key_climb, (num_paths, _ELBO_DRAWS, num), dtype)
+        eps_match = jax.random.normal(key_match, (batch_size or max(32, num + 8), num), dtype)
+        both = (lambda s: match(eps_match, log_density, s), lambda s: climb(eps_climb, log_density, s))
+        return jax.lax.cond(jnp.all(state.done), *both, state)
 
     def guide(state: State) -> Any:
         return dist.MultivariateNormal(state.mean, scale_tril=state.root)
 
-    return Method("bam", init, step, guide, ascent.num_steps + max_early_steps + 2 * num_late_steps)
+    return Method("bam", init, step, guide, max_ascent_steps + max_early_steps + 2 * num_late_steps)
 
 
+_MEMORY, _GAIN, _ELBO_DRAWS = 6, 1e-4, 10  # of the ascents, see `pathfinder`
 _EARLY = 100.0  # weight of a step that mostly replaces
 _RADIUS = 2.0  # of the cube, unconstrained, that further paths start in
 _SMALL = 0.05  # nats, symmetrised KL of a late move

@@ -66,27 +66,38 @@ def pathfinder(*, num_elbo_draws: int = 10, memory: int = 6, tolerance: float = 
 
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
         del key, log_density  # the first step evaluates the start; until then a Gaussian with nothing learnt holds the place
-        climb = _lbfgs.start(start, memory=memory)
-        return State(climb, gaussian_at(climb), jnp.full((), -jnp.inf, start.dtype))
+        return begin(start, memory=memory)
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        climb = _lbfgs.advance(log_density, state.climb)
-        q = gaussian_at(climb)
-
-        def measure() -> Array:
-            z = q.sample(key, (num_elbo_draws,))
-            # one draw at a time: a likelihood over a million rows must fit once
-            elbo = jnp.mean(jax.lax.map(lambda z: log_density(z) - q.log_density(z), z))
-            return jnp.where(jnp.isfinite(elbo), elbo, -jnp.inf).astype(state.best_elbo.dtype)  # -inf: never the best
-
-        elbo = jax.lax.cond(climb.moved, measure, lambda: jnp.full_like(state.best_elbo, -jnp.inf))
-        better = elbo > state.best_elbo
-        best: Any = jax.tree.map(lambda new, old: jnp.where(better, new, old), q, state.best)
-        best_elbo = jnp.maximum(elbo, state.best_elbo)
-        done = (climb.gain < tolerance) | climb.stuck
-        return State(climb, best, best_elbo), MethodInfo(best_elbo, climb.evaluations, done)
+        eps = jax.random.normal(key, (num_elbo_draws, state.climb.u.size), state.climb.u.dtype)
+        return advance(eps, log_density, state, tolerance=tolerance)
 
     return Method("pathfinder", init, step, lambda state: state.best, num_steps)
+
+
+def begin(start: Array, *, memory: int) -> State:
+    """Before the first evaluation."""
+    climb = _lbfgs.start(start, memory=memory)
+    return State(climb, gaussian_at(climb), jnp.full((), -jnp.inf, start.dtype))
+
+
+def advance(eps: Array, log_density: LogDensity, state: State, *, tolerance: float) -> tuple[State, MethodInfo]:
+    """A trial of the ascent, and where it is accepted the ELBO of the Gaussian there, by the standard normals eps [K, D]."""
+    climb = _lbfgs.advance(log_density, state.climb)
+    q = gaussian_at(climb)
+    z = jax.vmap(q.transport)(eps)
+
+    def measure() -> Array:
+        # one draw at a time: a likelihood over a million rows must fit once
+        elbo = jnp.mean(jax.lax.map(lambda z: log_density(z) - q.log_density(z), z))
+        return jnp.where(jnp.isfinite(elbo), elbo, -jnp.inf).astype(state.best_elbo.dtype)  # -inf: never the best
+
+    elbo = jax.lax.cond(climb.moved, measure, lambda: jnp.full_like(state.best_elbo, -jnp.inf))
+    better = elbo > state.best_elbo
+    best: Any = jax.tree.map(lambda new, old: jnp.where(better, new, old), q, state.best)
+    best_elbo = jnp.maximum(elbo, state.best_elbo)
+    done = (climb.gain < tolerance) | climb.stuck
+    return State(climb, best, best_elbo), MethodInfo(best_elbo, climb.evaluations, done)
 
 
 def gaussian_at(climb: _lbfgs.Climb) -> FactoredNormal:

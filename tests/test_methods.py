@@ -1,0 +1,55 @@
+"""Laws that every method keeps on targets whose posterior is known: walk the room."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vi_jax as vi
+
+MEAN = jnp.array([1.0, -2.0, 0.5])
+ROOT = jnp.array([[1.0, 0.0, 0.0], [0.6, 0.5, 0.0], [-0.3, 0.2, 2.0]])
+COVARIANCE = ROOT @ ROOT.T
+
+
+def gaussian(u):
+    return -0.5 * jnp.sum(jax.scipy.linalg.solve_triangular(ROOT, u - MEAN, lower=True) ** 2) + 3.0
+
+
+TARGET = vi.targets.from_log_density(gaussian, 3)
+EVIDENCE = 3.0 + 1.5 * np.log(2 * np.pi) + 0.5 * np.log(np.linalg.det(np.asarray(COVARIANCE)))
+FULL_RANK = {"bam": vi.methods.bam(), "pathfinder": vi.methods.pathfinder(memory=8, tolerance=1e-7)}
+
+
+@pytest.mark.parametrize("name", FULL_RANK)
+def test_a_gaussian_posterior_is_found(name):
+    result = vi.fit(jax.random.key(0), TARGET, FULL_RANK[name])
+    u = result.weighed.u
+    tolerance = 5 / np.sqrt(len(u)) + 0.02
+    np.testing.assert_allclose((u.mean(0) - MEAN) / jnp.sqrt(jnp.diag(COVARIANCE)), 0, atol=tolerance)
+    np.testing.assert_allclose(u.std(0) / jnp.sqrt(jnp.diag(COVARIANCE)), 1, atol=tolerance)
+    assert abs(result.diagnostics.log_evidence - EVIDENCE) < 0.01 + 5 * result.diagnostics.log_evidence_stderr
+    assert result.diagnostics.verdict == "reliable"
+    assert result.converged
+
+
+@pytest.mark.parametrize("name", FULL_RANK)
+def test_init_and_step_live_in_a_loop_of_ones_own(name):
+    method = FULL_RANK[name]
+
+    @jax.jit
+    @jax.vmap
+    def run(key_init, keys, start):
+        def step(state, key):
+            return method.step(key, gaussian, state)
+
+        return jax.lax.scan(step, method.init(key_init, gaussian, start), keys)
+
+    key_init, key_steps = jax.random.split(jax.random.key(0))
+    with jax.debug_key_reuse(False):  # it reports a scan over keys under vmap, which uses each once
+        states, info = run(jax.random.split(key_init, 2), jax.random.split(key_steps, (2, 30)), jnp.zeros((2, 3)))
+    assert info.value.shape == info.done.shape == (2, 30)
+    assert np.all(np.diff(info.evaluations, axis=1) > 0)
+    q = method.guide(jax.tree.map(lambda leaf: leaf[0], states))
+    assert q.sample(jax.random.key(1), (5,)).shape == (5, 3)
+    assert q.log_prob(q.sample(jax.random.key(2))).shape == ()
