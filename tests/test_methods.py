@@ -18,7 +18,11 @@ def gaussian(u):
 
 TARGET = vi.targets.from_log_density(gaussian, 3)
 EVIDENCE = 3.0 + 1.5 * np.log(2 * np.pi) + 0.5 * np.log(np.linalg.det(np.asarray(COVARIANCE)))
-FULL_RANK = {"bam": vi.methods.bam(), "pathfinder": vi.methods.pathfinder(memory=8, tolerance=1e-7)}
+FULL_RANK = {
+    "bam": vi.methods.bam(),
+    "laplace": vi.methods.laplace(),
+    "pathfinder": vi.methods.pathfinder(memory=8, tolerance=1e-7),
+}
 
 
 @pytest.mark.parametrize("name", FULL_RANK)

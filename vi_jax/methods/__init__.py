@@ -8,6 +8,7 @@ One member, one file; the factory is called by the file's name. `vi.fit` runs an
 """
 
 from vi_jax.methods.bam import bam
+from vi_jax.methods.laplace import laplace
 from vi_jax.methods.pathfinder import pathfinder
 
-__all__ = ["bam", "pathfinder"]
+__all__ = ["bam", "laplace", "pathfinder"]
