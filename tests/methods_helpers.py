@@ -28,9 +28,30 @@ def logistic(u):
 LOGISTIC = vi.targets.from_log_density(logistic, 2)
 
 
+def run(key, method, log_density, start, *, sampled=None):
+    """The last state, its MethodInfo and the number of steps: `vi.fit` without its starts and its diagnostics."""
+
+    def advance(carry):
+        state, _, number = carry
+        key_step, key_rows = jax.random.split(jax.random.fold_in(key_run, number))
+        density = log_density if sampled is None else sampled(key_rows)
+        state, info = method.step(key_step, density, state)
+        return state, info, number + 1
+
+    def going(carry):
+        _, info, number = carry
+        return (number < method.num_steps) & ~info.done
+
+    key_init, key_run = jax.random.split(key)
+    start = jnp.asarray(start, jnp.result_type(float))
+    state = method.init(key_init, log_density, start)
+    info = vi.types.MethodInfo(jnp.zeros((), start.dtype), jnp.int32(0), jnp.bool_(False))
+    return jax.jit(lambda state: jax.lax.while_loop(going, advance, (state, info, 0)))(state)
+
+
 def quadrature():
     """Mean [2], covariance [2, 2] and log evidence of the logistic regression."""
-    grid = jnp.linspace(-4.0, 6.0, 401)
+    grid = jnp.linspace(-4.0, 6.0, 201)
     points = jnp.stack(jnp.meshgrid(grid, grid, indexing="ij"), -1).reshape(-1, 2)
     log_p = np.asarray(jax.jit(jax.vmap(logistic))(points), np.float64)
     points, top = np.asarray(points, np.float64), log_p.max()

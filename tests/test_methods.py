@@ -23,6 +23,7 @@ FULL_RANK = {
     "laplace": vi.methods.laplace(),
     "pathfinder": vi.methods.pathfinder(memory=8, tolerance=1e-7),
 }
+METHODS = FULL_RANK | {"dadvi": vi.methods.dadvi()}
 
 
 @pytest.mark.parametrize("name", FULL_RANK)
@@ -37,9 +38,9 @@ def test_a_gaussian_posterior_is_found(name):
     assert result.converged
 
 
-@pytest.mark.parametrize("name", FULL_RANK)
+@pytest.mark.parametrize("name", METHODS)
 def test_init_and_step_live_in_a_loop_of_ones_own(name):
-    method = FULL_RANK[name]
+    method = METHODS[name]
 
     @jax.jit
     @jax.vmap

@@ -8,7 +8,8 @@ One member, one file; the factory is called by the file's name. `vi.fit` runs an
 """
 
 from vi_jax.methods.bam import bam
+from vi_jax.methods.dadvi import dadvi, frequentist_stderr, linear_response, linear_response_sd
 from vi_jax.methods.laplace import laplace
 from vi_jax.methods.pathfinder import pathfinder
 
-__all__ = ["bam", "laplace", "pathfinder"]
+__all__ = ["bam", "dadvi", "frequentist_stderr", "laplace", "linear_response", "linear_response_sd", "pathfinder"]
