@@ -15,7 +15,7 @@ FLOORS = (
     {"types", "kl"},
     {"divergences", "families", "bounds", "targets", "draws"},
     {"models", "estimators"},
-    {"methods", "losses", "evidence"},
+    {"methods", "conjugate", "losses", "evidence"},
     {"diagnostics"},
     {"shard", "fitting", "training"},
 )

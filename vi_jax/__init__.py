@@ -17,6 +17,7 @@ from vi_jax._version import __version__
 if TYPE_CHECKING:
     from vi_jax import (
         bounds,
+        conjugate,
         diagnostics,
         distributions,
         draws,
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from vi_jax.types import Family, Guide, Method, Model, freeze
 
 _MODULES = (
-    "bounds", "diagnostics", "distributions", "draws", "estimators", "evidence", "families", "kl", "losses", "methods", "models",
-    "targets", "training", "types",
+    "bounds", "conjugate", "diagnostics", "distributions", "draws", "estimators", "evidence", "families", "kl", "losses", "methods",
+    "models", "targets", "training", "types",
 )  # fmt: skip
 _NAMES = {
     "analytic_elbo": "evidence",
@@ -65,10 +66,10 @@ _NAMES = {
 }
 
 __all__ = [
-    "Family", "Guide", "Method", "Model", "Result", "State", "__version__", "analytic_elbo", "bounds", "check", "diagnostics",
-    "distributions", "draws", "elbo", "estimators", "families", "fit", "freeze", "init_state", "iwae", "kl", "kl_divergence",
-    "kl_monte_carlo", "kl_standard_normal", "losses", "make_run", "make_step", "make_stepwise_run", "methods", "models", "targets",
-    "train", "training", "types",
+    "Family", "Guide", "Method", "Model", "Result", "State", "__version__", "analytic_elbo", "bounds", "check", "conjugate",
+    "diagnostics", "distributions", "draws", "elbo", "estimators", "families", "fit", "freeze", "init_state", "iwae", "kl",
+    "kl_divergence", "kl_monte_carlo", "kl_standard_normal", "losses", "make_run", "make_step", "make_stepwise_run", "methods",
+    "models", "targets", "train", "training", "types",
 ]  # fmt: skip
 
 

@@ -1,0 +1,26 @@
+"""Conjugate-exponential models, whose updates are closed-form: no step sizes, no gradients of the ELBO.
+
+    fit = conjugate.gaussian_mixture.fit(key, x, num_components=3)       # coordinate ascent, several starts
+    fit = conjugate.linear_regression.fit(x, y)                          # automatic relevance determination
+    fit = conjugate.logistic_regression.fit(x, y)                        # by the Jaakkola-Jordan bound
+    state = conjugate.svi.fit(key, model, x, start, batch_size=100, num_steps=1000)
+
+A model is a `Model` of `engine`; `cavi` and `svi` run any of them by pure `init` and `step`, one of your own too.
+"""
+
+from vi_jax.conjugate import (
+    cavi,
+    engine,
+    factors,
+    gaussian_mixture,
+    linear_regression,
+    logistic_regression,
+    mixtures,
+    normal_gamma_mixture,
+    svi,
+)
+
+__all__ = [
+    "cavi", "engine", "factors", "gaussian_mixture", "linear_regression", "logistic_regression", "mixtures",
+    "normal_gamma_mixture", "svi",
+]  # fmt: skip
