@@ -6,8 +6,10 @@ print(result)
 draws = result.sample(key, 1_000)
 """
 
+import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.diagnostics.posterior import Weighed, verdict, weigh
+from vi_jax.diagnostics.posterior import Weighed, trusted, verdict, weigh
 from vi_jax.diagnostics.psis import k_threshold
 from vi_jax.methods.default import choose
 from vi_jax.targets.target import Target, TargetError
@@ -24,6 +26,8 @@ from vi_jax.types import Array, Method, MethodInfo
 
 NUM_CANDIDATES = 10  # points of which a start is the best
 START_RADIUS = 2.0  # of the cube they come from, in unconstrained coordinates
+SMALL = 10_000  # numbers in the largest array of a log density that XLA need not optimise
+HIGH = 1e10  # nats, likewise
 FAR = 1e8  # unconstrained coordinates beyond it: the density has no maximum, or no scale
 
 
@@ -38,6 +42,7 @@ class Diagnostics(NamedTuple):
     log_evidence_stderr: float
     k_hat: float
     k_threshold: float
+    trusted: bool  # moments by smoothed weights can be trusted
     effective: float  # draws that the weighted ones are worth
     num_draws: int
     num_bad: int  # draws at which the log density was not a number
@@ -67,12 +72,22 @@ class Result:
     def diagnostics(self) -> Diagnostics:
         """Of the guide against the log density, by importance sampling."""
         w = self.weighed
-        num_draws = len(w.u)
-        word, advice = verdict(float(w.k_hat), float(w.effective), num_draws, converged=self.converged)
+        num_draws, k_hat, effective = len(w.u), float(w.k_hat), float(w.effective)
+        word, advice = verdict(k_hat, effective, num_draws, converged=self.converged)
         return Diagnostics(
-            word, advice, float(w.elbo), float(w.elbo_stderr), float(w.log_evidence), float(w.log_evidence_stderr),
-            float(w.k_hat), k_threshold(num_draws), float(w.effective), num_draws, int(w.num_bad),
-        )  # fmt: skip
+            verdict=word,
+            advice=advice,
+            elbo=float(w.elbo),
+            elbo_stderr=float(w.elbo_stderr),
+            log_evidence=float(w.log_evidence),
+            log_evidence_stderr=float(w.log_evidence_stderr),
+            k_hat=k_hat,
+            k_threshold=k_threshold(num_draws),
+            trusted=trusted(k_hat, effective, num_draws),
+            effective=effective,
+            num_draws=num_draws,
+            num_bad=int(w.num_bad),
+        )
 
     def sample(self, key: Array, num_draws: int = 1000) -> Any:
         """Draws of the guide in the model's own space, a pytree of sites [num_draws, ...]."""
@@ -84,14 +99,14 @@ class Result:
         Raises:
           ValueError: k-hat says that the weights cannot be trusted.
         """
-        if not self.diagnostics.k_hat < self.diagnostics.k_threshold:
+        if not self.diagnostics.trusted:
             raise ValueError(f"the weights cannot be trusted (k-hat {self.diagnostics.k_hat:.2f}); {self.diagnostics.advice}")
         rows = jax.random.categorical(key, self.weighed.log_weights, shape=(num_draws,))
         return self._constrained(self.weighed.u[rows])
 
     def moments(self) -> dict[str, Any]:
         """{"mean", "sd"} of every site, and "corrected": by smoothed importance weights where k-hat allows, else of the guide."""
-        corrected = self.diagnostics.k_hat < self.diagnostics.k_threshold
+        corrected = self.diagnostics.trusted
         log_w = self.weighed.log_weights
         weights = jnp.exp(log_w) if corrected else jnp.full(log_w.shape, 1 / len(log_w), log_w.dtype)
         mean, sd = _moments(self.target.constrain, self.weighed.u, weights)
@@ -108,12 +123,16 @@ class Result:
         except ImportError as error:
             raise ImportError("to_arviz wants ArviZ: pip install arviz.") from error
         key = jax.random.key(0) if key is None else key
-        trusted = self.diagnostics.k_hat < self.diagnostics.k_threshold
-        draws = self.resample(key, num_draws) if trusted else self.sample(key, num_draws)
+        draws = self.resample(key, num_draws) if self.diagnostics.trusted else self.sample(key, num_draws)
         sites = draws if isinstance(draws, dict) else {"z": draws}
         data = {name: np.asarray(value)[None] for name, value in sites.items()}
         attributes = {name: value for name, value in self.diagnostics._asdict().items() if isinstance(value, str | float | int)}
-        return arviz.from_dict(posterior=data, attrs={"method": self.method, **attributes})
+        try:
+            inference = arviz.from_dict(posterior=data)
+        except TypeError:  # ArviZ 1
+            inference = arviz.from_dict({"posterior": data})
+        inference.attrs.update({"method": self.method, **attributes})
+        return inference
 
     def report(self) -> dict[str, Any]:
         """All of it, machine-readable: numbers and words only."""
@@ -195,15 +214,10 @@ def fit(
     _require(target, num_starts, start)
     key_start, key_init, key_run, key_weigh = jax.random.split(key, 4)
     density_at = _densities(target, method)
+    each = _over_starts(num_starts)
 
     def starts_of(key: Array) -> tuple[Array, Array, Array]:
         return _pick_starts(key, target, num_starts, start)
-
-    compile_seconds = 0.0
-    starts_of, seconds = _compiled(starts_of, key_start)
-    compile_seconds += seconds
-    u, values, slopes = starts_of(key_start)
-    _check_start(target, np.asarray(u), np.asarray(values), np.asarray(slopes))
 
     history_size = method.num_steps
 
@@ -212,7 +226,7 @@ def fit(
             key_rows, key_method = jax.random.split(key)
             return method.init(key_method, density_at(key_rows), u)
 
-        states = jax.vmap(one)(jax.random.split(key, num_starts), u)
+        states = each(one, jax.random.split(key, num_starts), u)
         empty = jnp.full((num_starts, history_size), jnp.nan, u.dtype)
         zeros = jnp.zeros((num_starts, history_size), jnp.int32)
         return _Loop(states, empty, zeros, jnp.zeros(num_starts, bool), jnp.zeros(num_starts, jnp.int32), jnp.int32(0))
@@ -224,7 +238,9 @@ def fit(
             return jax.tree.map(lambda a, b: jnp.where(done, b, a), new, state), info
 
         def step(loop: _Loop) -> _Loop:
-            states, info = jax.vmap(one, in_axes=(0, 0, 0, None))(jnp.arange(num_starts), loop.states, loop.done, loop.step)
+            states, info = each(
+                lambda r, state, done: one(r, state, done, loop.step), jnp.arange(num_starts), loop.states, loop.done
+            )
             value = jnp.where(loop.done, jnp.nan, info.value).astype(loop.values.dtype)
             return _Loop(
                 states,
@@ -240,20 +256,6 @@ def fit(
     def both(key_init: Array, key_run: Array, u: Array, last: Array) -> _Loop:
         return advance(key_run, begin(key_init, u), last)
 
-    block = history_size if report is None else min(report_every, history_size)
-    run, seconds = _compiled(both, key_init, key_run, u, jnp.int32(block))
-    compile_seconds += seconds
-    loop = run(key_init, key_run, u, jnp.int32(block))
-    if report is not None and block < history_size:
-        again, seconds = _compiled(advance, key_run, loop, jnp.int32(block))
-        compile_seconds += seconds
-        while True:
-            last = int(loop.step)
-            report(last, float(np.nanmax(np.asarray(loop.values[:, last - 1]), initial=-np.inf)))
-            if last >= history_size or bool(loop.done.all()):
-                break
-            loop = again(key_run, loop, jnp.int32(min(last + block, history_size)))
-
     def weigh_all(key: Array, states: Any) -> tuple[Any, Weighed, Array]:
         elbos = jnp.zeros(num_starts)
         key_elbo, key_draws = jax.random.split(key)
@@ -265,8 +267,29 @@ def fit(
         weighed = weigh(key_draws, target.log_density, q, num_draws=num_draws)
         return q, weighed, elbos if num_starts > 1 else weighed.elbo[None]
 
-    weigh_best, seconds = _compiled(weigh_all, key_weigh, loop.states)
-    compile_seconds += seconds
+    block = jnp.int32(history_size if report is None else min(report_every, history_size))
+    clock = time.perf_counter()
+    u_shape = jax.eval_shape(starts_of, key_start)[0]
+    loop_shape = jax.eval_shape(both, key_init, key_run, u_shape, block)
+    options = _compiler_options(target)
+    (pick,) = _compiled(options, (starts_of, (key_start,)))
+    u, values, slopes = pick(key_start)
+    _check_start(target, np.asarray(u), np.asarray(values), np.asarray(slopes))  # before the rest takes its time
+    run, weigh_best = _compiled(options, (both, (key_init, key_run, u_shape, block)), (weigh_all, (key_weigh, loop_shape.states)))
+    compile_seconds = time.perf_counter() - clock
+
+    loop = run(key_init, key_run, u, block)
+    if report is not None:
+        clock = time.perf_counter()
+        (again,) = _compiled(options, (advance, (key_run, loop_shape, block)))
+        compile_seconds += time.perf_counter() - clock
+        while True:
+            last = int(loop.step)
+            report(last, float(np.nanmax(np.asarray(loop.values[:, last - 1]), initial=-np.inf)))
+            if last >= history_size or bool(loop.done.all()):
+                break
+            loop = again(key_run, loop, jnp.minimum(loop.step + block, history_size))
+
     q, weighed, elbos = jax.block_until_ready(weigh_best(key_weigh, loop.states))
     best = int(np.argmax(elbos))
     history, steps = _history(loop, best)
@@ -300,10 +323,33 @@ class _Loop(NamedTuple):
     step: Array
 
 
-def _compiled(f: Callable[..., Any], *args: Any) -> tuple[Callable[..., Any], float]:
-    began = time.perf_counter()
-    compiled = jax.jit(f).lower(*args).compile()
-    return compiled, time.perf_counter() - began
+def _compiled(options: dict[str, Any], *programs: tuple[Callable[..., Any], tuple[Any, ...]]) -> list[Callable[..., Any]]:
+    """Compiles functions for their arguments side by side: XLA takes its time without holding Python."""
+    lowered = [jax.jit(f).lower(*args) for f, args in programs]
+    with ThreadPoolExecutor(len(lowered)) as threads:
+        return list(threads.map(lambda program: program.compile(compiler_options=options), lowered))
+
+
+def _compiler_options(target: Target) -> dict[str, Any]:
+    """A density whose arrays are small runs for less time than XLA takes to optimise it on a CPU: let it not."""
+    if jax.default_backend() != "cpu":
+        return {}
+    u = jax.ShapeDtypeStruct((target.size,), jnp.result_type(float))
+    equations = jax.make_jaxpr(target.log_density)(u).eqns
+    largest = max(
+        (math.prod(getattr(var.aval, "shape", ())) for eqn in equations for var in [*eqn.invars, *eqn.outvars]), default=0
+    )
+    return {"xla_backend_optimization_level": 0} if largest <= SMALL else {}
+
+
+def _over_starts(num_starts: int) -> Callable[..., Any]:
+    """vmap over the leading axis R; one start goes without, for a smaller program."""
+
+    def alone(f: Callable[..., Any], *args: Any) -> Any:
+        out = f(*jax.tree.map(lambda leaf: leaf[0], args))
+        return jax.tree.map(lambda leaf: leaf[None], out)
+
+    return alone if num_starts == 1 else lambda f, *args: jax.vmap(f)(*args)
 
 
 def _densities(target: Target, method: Method) -> Callable[[Array], Any]:
@@ -388,8 +434,9 @@ def _check_end(target: Target, q: Any, history: dict[str, np.ndarray], weighed: 
         site = target.explain(jnp.asarray(u[0])) if target.explain else ""
         raise FloatingPointError(f"the log density was not finite at any draw of step 0 and after{f': {site}' if site else ''}.")
     far = np.median(np.abs(u), axis=0)
-    if far.max() > FAR:
+    high = np.max(values, initial=-np.inf, where=np.isfinite(values))
+    if far.max() > FAR or high > HIGH:
         raise TargetError(
             f"the log density seems unbounded above: {target.names[int(far.argmax())]} went to {u[0, int(far.argmax())]:.1e} "
-            "(unconstrained). Give it a proper prior."
+            f"(unconstrained), the value to {high:.1e} nats. Give it a proper prior."
         )

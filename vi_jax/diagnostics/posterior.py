@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from vi_jax.diagnostics.psis import effective_draws, k_threshold, psis
 from vi_jax.types import Array, LogDensity
 
+NEARLY_EQUAL = 0.9  # share of effective draws above which the tail of the weights does not matter
+FEW = 0.1  # share of effective draws below which weights are not trusted
 CHUNK = 32  # draws evaluated at a time: a likelihood over a million rows stays in memory
 
 
@@ -57,23 +59,36 @@ def weigh(key: Array, log_density: LogDensity, q: Any, *, num_draws: int) -> Wei
     )
 
 
+def trusted(k_hat: float, effective: float, num_draws: int) -> bool:
+    """Whether moments by the smoothed weights can be trusted; see `verdict`."""
+    share = effective / num_draws
+    return share > NEARLY_EQUAL or (k_hat < k_threshold(num_draws) and share >= FEW)
+
+
 def verdict(k_hat: float, effective: float, num_draws: int, *, converged: bool) -> tuple[str, str]:
     """A plain word on a fit ('reliable', 'corrected only', 'not reliable', 'not converged'), and the next step to take.
 
-    The bounds are those of Vehtari et al. 2024: k-hat under min(1 - 1/log10 S, 0.7) for moments by smoothed weights, under 0.5
-    for the draws of the guide themselves to be near.
+    k-hat has to be under min(1 - 1/log10 S, 0.7) for moments by smoothed weights, and under 0.5 for the draws of the guide
+    themselves to be near (Vehtari et al. 2024; Yao et al. 2018). Two cases that k-hat alone gets wrong: weights that are nearly
+    equal (a tail of 1 % of nothing) are good whatever its shape, and few effective draws are bad whatever the shape.
     """
-    limit = k_threshold(num_draws)
+    limit, share = k_threshold(num_draws), effective / num_draws
     if not converged:
-        return "not converged", "it ran to its last step: give more steps (num_steps=), or another method."
+        return "not converged", "it ran to its last step: give it more steps, or take another method."
+    if share > NEARLY_EQUAL:
+        return "reliable", "none needed: the weights are nearly equal."
     if not k_hat < limit:
         return (
             "not reliable",
             f"k-hat {k_hat:.2f} is not under {limit:.2f}: moments, also corrected ones, may be far off. Reparameterise (non-centre "
             "a hierarchy), take a richer family (vi.methods.flow), or run MCMC.",
         )
-    if effective < 100:
-        return "not reliable", f"{effective:.0f} effective draws are too few: raise num_draws, or take a richer family."
-    if k_hat > 0.5:
+    if share < FEW:
+        return (
+            "not reliable",
+            f"{effective:,.0f} effective draws of {num_draws:,} are few: the guide may miss mass that no draw has seen. "
+            "Take a richer family (vi.methods.flow), or run MCMC.",
+        )
+    if k_hat > 0.5 or share < 0.5:
         return "corrected only", "use `moments()` and `resample()`, whose draws are weighted; those of `sample()` are a little off."
     return "reliable", "none needed; `moments()` corrects what is left."

@@ -17,6 +17,7 @@ class Climb(NamedTuple):
     value: Array  # log p(u), nats; -inf before the first evaluation
     slope: Array  # [D], its gradient
     diagonal: Array  # [D], of the inverse Hessian of -log p that the factors correct
+    direction: Array  # [D], the inverse Hessian times the slope: the next trial's
     steps: Array  # S [J, D]
     changes: Array  # Y [J, D], of the gradient of -log p
     size: Array  # of the next trial, in units of H slope
@@ -30,17 +31,27 @@ def start(u: Array, *, memory: int) -> Climb:
     """At u, with nothing evaluated: the first trial is u itself."""
     empty, infinite = jnp.zeros((memory, u.size), u.dtype), jnp.full((), jnp.inf, u.dtype)
     no = jnp.bool_(False)
-    return Climb(
-        u, -infinite, jnp.zeros_like(u), jnp.ones_like(u), empty, empty, jnp.zeros((), u.dtype), jnp.int32(0), no, infinite, no
-    )
+    nowhere, size = jnp.zeros_like(u), jnp.zeros((), u.dtype)
+    return Climb(u, -infinite, nowhere, jnp.ones_like(u), nowhere, empty, empty, size, jnp.int32(0), no, infinite, no)
 
 
-def inverse_hessian(climb: Climb) -> tuple[Array, Array, Array]:
-    """diag(a) + B' G B, the inverse Hessian of -log p: a [D], B [2J, D], G [2J, 2J] (Byrd et al. 1994; Zhang et al. 2022, eq. 4).
+class InverseHessian(NamedTuple):
+    """diag(a) + B' G B."""
+
+    diagonal: Array  # a [D]
+    rows: Array  # B [2J, D]
+    middle: Array  # G [2J, 2J]
+
+    def times(self, x: Array) -> Array:
+        """The inverse Hessian times x [D]."""
+        return self.diagonal * x + self.rows.T @ (self.middle @ (self.rows @ x))
+
+
+def inverse_hessian(a: Array, s: Array, y: Array) -> InverseHessian:
+    """diag(a) + B' G B with B = [Y diag(a); S], of -log p (Byrd et al. 1994; Zhang et al. 2022, eq. 4).
 
     G = [[0, -R^-1], [-R^-T, R^-T (E + Y diag(a) Y') R^-1]], R the upper triangle of S Y', E its diagonal.
     """
-    a, s, y = climb.diagonal, climb.steps, climb.changes
     products = s @ y.T
     held = jnp.diagonal(products) > 0
     r = jnp.triu(products) + jnp.diag(jnp.where(held, 0.0, 1.0))
@@ -48,23 +59,17 @@ def inverse_hessian(climb: Climb) -> tuple[Array, Array, Array]:
     r_inv = jax.scipy.linalg.solve_triangular(r, jnp.eye(len(s), dtype=a.dtype)) * jnp.outer(held, held)
     corner = r_inv.T @ (e + (y * a) @ y.T) @ r_inv
     g = jnp.block([[jnp.zeros_like(r_inv), -r_inv], [-r_inv.T, corner]])
-    return a, jnp.concatenate([y * a, s]), g
+    return InverseHessian(a, jnp.concatenate([y * a, s]), g)
 
 
-def times(a: Array, b: Array, g: Array, x: Array) -> Array:
-    """The inverse Hessian times x [D]."""
-    return a * x + b.T @ (g @ (b @ x))
-
-
-def advance(log_density: LogDensity, climb: Climb) -> Climb:
+def advance(log_density: LogDensity, climb: Climb) -> tuple[Climb, InverseHessian]:
     """One evaluation: a trial along H slope, accepted where log p rises enough (Armijo), else the next one is shorter.
 
     An accepted pair is learnt if its curvature is positive. Where no size goes up, what was learnt is forgotten, once; then the
     ascent is stuck.
     """
-    direction = times(*inverse_hessian(climb), climb.slope)
-    rise = climb.slope @ direction
-    trial = climb.u + climb.size * direction
+    rise = climb.slope @ climb.direction
+    trial = climb.u + climb.size * climb.direction
     value, slope = jax.value_and_grad(log_density)(trial)
     slack = 8 * jnp.finfo(trial.dtype).eps * jnp.abs(climb.value)  # below which a difference of values says nothing
     finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
@@ -79,22 +84,25 @@ def advance(log_density: LogDensity, climb: Climb) -> Climb:
     steps = jnp.where(curved, jnp.roll(climb.steps, -1, 0).at[-1].set(s), jnp.where(lost, 0.0, climb.steps))
     changes = jnp.where(curved, jnp.roll(climb.changes, -1, 0).at[-1].set(y), jnp.where(lost, 0.0, climb.changes))
 
-    new = climb._replace(
+    slope = jnp.where(moved, slope, climb.slope)
+    hessian = inverse_hessian(diagonal, steps, changes)
+    direction = hessian.times(slope)
+    full = jnp.where(jnp.any(steps != 0), 1.0, jnp.minimum(1.0, 1.0 / (jnp.linalg.norm(slope) + 1e-30)))
+    new = Climb(
         u=jnp.where(moved, trial, climb.u),
         value=jnp.where(moved, value, climb.value),
-        slope=jnp.where(moved, slope, climb.slope),
+        slope=slope,
         diagonal=diagonal,
+        direction=direction,
         steps=steps,
         changes=changes,
+        size=jnp.where(moved | lost, full, 0.5 * climb.size).astype(trial.dtype),
         evaluations=climb.evaluations + 1,
         moved=moved,
+        gain=jnp.where(moved, 0.5 * slope @ direction, climb.gain),
         stuck=lost & fresh,
     )
-    full = jnp.where(jnp.any(steps != 0), 1.0, jnp.minimum(1.0, 1.0 / (jnp.linalg.norm(new.slope) + 1e-30)))
-    gain = 0.5 * new.slope @ times(*inverse_hessian(new), new.slope)
-    return new._replace(
-        size=jnp.where(moved | lost, full, 0.5 * climb.size).astype(trial.dtype), gain=jnp.where(moved, gain, climb.gain)
-    )
+    return new, hessian
 
 
 def _new_diagonal(a: Array, s: Array, y: Array) -> Array:

@@ -58,7 +58,7 @@ def bam(
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
         del log_density
         places = jax.random.uniform(key, (num_paths, start.size), start.dtype, -_RADIUS, _RADIUS).at[0].set(start)
-        state = jax.vmap(lambda place: path.begin(place, memory=_MEMORY))(places)
+        state = jax.vmap(lambda place: path.begin(place, memory=min(max(start.size, 6), _MEMORY)))(places)
         infinite, zero = jnp.full((), jnp.inf, start.dtype), jnp.int32(0)
         done = jnp.zeros(num_paths, bool)
         return State(state, done, start, jnp.eye(start.size, dtype=start.dtype), zero, zero, infinite, zero)
@@ -111,7 +111,7 @@ def bam(
     return Method("bam", init, step, guide, max_ascent_steps + max_early_steps + 2 * num_late_steps)
 
 
-_MEMORY, _GAIN, _ELBO_DRAWS = 6, 1e-4, 10  # of the ascents, see `pathfinder`
+_MEMORY, _GAIN, _ELBO_DRAWS = 32, 1e-4, 10  # of the ascents, see `pathfinder`
 _EARLY = 100.0  # weight of a step that mostly replaces
 _RADIUS = 2.0  # of the cube, unconstrained, that further paths start in
 _SMALL = 0.05  # nats, symmetrised KL of a late move

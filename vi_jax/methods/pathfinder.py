@@ -77,14 +77,17 @@ def pathfinder(*, num_elbo_draws: int = 10, memory: int = 6, tolerance: float = 
 
 def begin(start: Array, *, memory: int) -> State:
     """Before the first evaluation."""
-    climb = _lbfgs.start(start, memory=memory)
-    return State(climb, gaussian_at(climb), jnp.full((), -jnp.inf, start.dtype))
+    rank = min(start.size, 2 * memory)
+    place = FactoredNormal(
+        start, jnp.ones_like(start), jnp.zeros((start.size, rank), start.dtype), jnp.eye(rank, dtype=start.dtype)
+    )
+    return State(_lbfgs.start(start, memory=memory), place, jnp.full((), -jnp.inf, start.dtype))
 
 
 def advance(eps: Array, log_density: LogDensity, state: State, *, tolerance: float) -> tuple[State, MethodInfo]:
     """A trial of the ascent, and where it is accepted the ELBO of the Gaussian there, by the standard normals eps [K, D]."""
-    climb = _lbfgs.advance(log_density, state.climb)
-    q = gaussian_at(climb)
+    climb, hessian = _lbfgs.advance(log_density, state.climb)
+    q = gaussian_at(climb, hessian)
     z = jax.vmap(q.transport)(eps)
 
     def measure() -> Array:
@@ -100,10 +103,9 @@ def advance(eps: Array, log_density: LogDensity, state: State, *, tolerance: flo
     return State(climb, best, best_elbo), MethodInfo(best_elbo, climb.evaluations, done)
 
 
-def gaussian_at(climb: _lbfgs.Climb) -> FactoredNormal:
+def gaussian_at(climb: _lbfgs.Climb, hessian: _lbfgs.InverseHessian) -> FactoredNormal:
     """N(u + H grad log p, H) at an iterate (Zhang et al. 2022, alg. 4)."""
-    a, b, g = _lbfgs.inverse_hessian(climb)
-    scale = jnp.sqrt(a)
-    basis, r = jnp.linalg.qr((b / scale).T)  # [D, R], [R, 2J]
-    factor = jnp.linalg.cholesky(jnp.eye(r.shape[0], dtype=a.dtype) + r @ g @ r.T)
-    return FactoredNormal(climb.u + _lbfgs.times(a, b, g, climb.slope), scale, basis, factor)
+    scale = jnp.sqrt(hessian.diagonal)
+    basis, r = jnp.linalg.qr((hessian.rows / scale).T)  # [D, R], [R, 2J]
+    factor = jnp.linalg.cholesky(jnp.eye(r.shape[0], dtype=scale.dtype) + r @ hessian.middle @ r.T)
+    return FactoredNormal(climb.u + climb.direction, scale, basis, factor)

@@ -1,0 +1,114 @@
+"""vi.fit: what it returns, what it says, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import vi_jax as vi
+from vi_jax.targets import TargetError
+
+Y = jnp.array([28.0, 8, -3, 7, -1, 1, 18, 12])
+SIGMA = jnp.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+
+
+def eight_schools(y):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5.0))
+    with numpyro.plate("schools", 8):
+        raw = numpyro.sample("raw", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(numpyro.deterministic("theta", mu + tau * raw), SIGMA), obs=y)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return vi.fit(jax.random.key(0), vi.targets.from_numpyro(eight_schools, Y))
+
+
+def test_the_moments_are_those_of_the_reference_draws(result):
+    moments = result.moments()  # against posteriordb's reference: mu 4.42 (3.32), tau 3.59 (3.21)
+    assert moments["corrected"]
+    assert abs(moments["mean"]["mu"] - 4.42) < 0.15 * 3.32
+    assert abs(moments["sd"]["mu"] / 3.32 - 1) < 0.1
+    assert abs(moments["mean"]["tau"] - 3.59) < 0.15 * 3.21
+    draws = result.resample(jax.random.key(1), 2000)
+    assert draws["theta"].shape == (2000, 8)
+    assert abs(draws["mu"].mean() - moments["mean"]["mu"]) < 0.4
+    assert set(result.sample(jax.random.key(1), 10)) == {"mu", "tau", "raw", "theta"}
+
+
+def test_it_says_what_it_did(result):
+    text = str(result)
+    assert text.startswith("method               bam (full rank, for 10 latents)")
+    for word in ("k-hat", "gradient evaluations", "verdict", "next", "nats"):
+        assert word in text
+    report = result.report()
+    assert report["verdict"] in ("reliable", "corrected only")
+    assert report["evaluations"] == result.history["evaluations"][-1] < 5000
+    assert len(result.history["value"]) == report["num_steps"]
+    assert result.converged
+
+
+def test_a_run_is_a_function_of_its_key_and_reports_do_not_change_it(result):
+    seen = []
+    target = vi.targets.from_numpyro(eight_schools, Y)
+    again = vi.fit(jax.random.key(0), target, report=lambda step, value: seen.append((step, value)), report_every=40)
+    np.testing.assert_allclose(again.guide.mean, result.guide.mean, rtol=1e-5, atol=1e-5)
+    assert [step for step, _ in seen[:2]] == [40, 80]
+    assert seen[-1][0] == again.num_steps
+
+
+def test_the_draws_go_to_arviz(result):
+    arviz = pytest.importorskip("arviz")
+    data = result.to_arviz(jax.random.key(2), 500)
+    assert data.posterior["theta"].shape == (1, 500, 8)
+    assert data.attrs["method"] == "bam"
+    assert float(arviz.ess(data)["mu"]) > 250
+
+
+def test_many_starts_find_the_better_mode_and_say_how_they_agree():
+    def two_modes(u):  # 9 parts of 10 of the mass around 4
+        return jnp.logaddexp(jnp.log(0.9) - 0.5 * jnp.sum((u - 4) ** 2), jnp.log(0.1) - 0.5 * jnp.sum((u + 4) ** 2))
+
+    target = vi.targets.from_log_density(two_modes, 2)
+    starts = jnp.array([[-4.0, -4.0], [-3.0, -5.0], [3.0, 3.0]])
+    result = vi.fit(jax.random.key(0), target, vi.methods.pathfinder(), num_starts=3, start=starts)
+    assert np.all(np.asarray(result.guide.mean) > 2)
+    assert len(result.starts) == 3
+    assert np.ptp(result.starts) > 1.5  # log 9 nats between the modes
+    assert "3: ELBO" in str(result)
+
+
+def test_a_hard_posterior_is_not_called_reliable():
+    def funnel(u):
+        return dist.Normal(0.0, 3.0).log_prob(u[0]) + dist.Normal(0.0, jnp.exp(0.5 * u[0])).log_prob(u[1:]).sum()
+
+    result = vi.fit(jax.random.key(0), vi.targets.from_log_density(funnel, 10))
+    assert result.diagnostics.verdict in ("not reliable", "not converged")
+    with pytest.raises(ValueError, match="cannot be trusted"):
+        result.resample(jax.random.key(0))
+
+
+def fit(log_density, size=2, **kwargs):
+    return vi.fit(jax.random.key(0), vi.targets.from_log_density(log_density, size), **kwargs)
+
+
+def test_bad_densities_are_errors():
+    with pytest.raises(TargetError, match="is nan at the start"):
+        fit(lambda u: jnp.sum(u) * jnp.nan)
+    with pytest.raises(TargetError, match="is -inf at the start"):
+        fit(lambda u: jnp.where(u[0] > 100, 0.0, -jnp.inf))
+    with pytest.raises(TargetError, match=r"gradient .* not finite at the start, in z\[1\]"):
+        fit(lambda u: -jnp.sum(u**2) - jnp.sqrt(u[1] * 0.0))
+    with pytest.raises(TargetError, match="exactly 0 at the start"):
+        fit(lambda u: -jnp.sum(jnp.round(u) ** 2))
+    with pytest.raises(TargetError, match="unbounded above"):
+        fit(lambda u: jnp.sum(jnp.exp(0.1 * u)), method=vi.methods.pathfinder())
+    with pytest.raises(TargetError, match="the observed site 'y' .* has log density nan"):
+        vi.fit(jax.random.key(0), vi.targets.from_numpyro(eight_schools, Y.at[2].set(jnp.nan)))
+    with pytest.raises(ValueError, match="num_starts is at least 1"):
+        fit(lambda u: -jnp.sum(u**2), num_starts=0)
+    with pytest.raises(ValueError, match="start wants shape"):
+        fit(lambda u: -jnp.sum(u**2), start=jnp.zeros(3))
