@@ -37,6 +37,13 @@ def root(shared_data):
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _caches_left_empty():
+    """A hundred compiled models are many memory maps, of which a process may have 65,530."""
+    yield
+    jax.clear_caches()
+
+
 def loaded(name, root, num_draws=None):
     """The posterior, its reference draws, and these in unconstrained space."""
     posterior = posteriordb.load(name, root)
