@@ -23,7 +23,7 @@ FULL_RANK = {
     "laplace": vi.methods.laplace(),
     "pathfinder": vi.methods.pathfinder(memory=8, tolerance=1e-7),
 }
-METHODS = FULL_RANK | {"dadvi": vi.methods.dadvi()}
+METHODS = FULL_RANK | {"advi": vi.methods.advi(), "dadvi": vi.methods.dadvi()}
 
 
 @pytest.mark.parametrize("name", FULL_RANK)

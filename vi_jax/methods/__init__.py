@@ -7,9 +7,10 @@ One member, one file; the factory is called by the file's name. `vi.fit` runs an
     q = method.guide(state)
 """
 
+from vi_jax.methods.advi import advi
 from vi_jax.methods.bam import bam
 from vi_jax.methods.dadvi import dadvi, frequentist_stderr, linear_response, linear_response_sd
 from vi_jax.methods.laplace import laplace
 from vi_jax.methods.pathfinder import pathfinder
 
-__all__ = ["bam", "dadvi", "frequentist_stderr", "laplace", "linear_response", "linear_response_sd", "pathfinder"]
+__all__ = ["advi", "bam", "dadvi", "frequentist_stderr", "laplace", "linear_response", "linear_response_sd", "pathfinder"]

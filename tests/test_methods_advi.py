@@ -1,0 +1,108 @@
+"""ADVI against the best Gaussian by quadrature: how near it ends, and whether it says when it did not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import optax
+import pytest
+from methods_helpers import X, Y, best_gaussian, log_lik, log_prior, logistic, run
+
+import vi_jax as vi
+from vi_jax.methods import _stationary
+
+FAMILIES = {"mean_field": False, "full_rank": True}
+
+
+def distance(state, method, mean, covariance):
+    """Root of the symmetrised KL from a Gaussian."""
+    q = method.guide(state)
+    p = dist.MultivariateNormal(jnp.asarray(mean, jnp.float32), jnp.asarray(covariance, jnp.float32))
+    return float(jnp.sqrt(vi.kl_divergence(q, p) + vi.kl_divergence(p, q)))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_it_stops_by_itself_where_the_best_gaussian_is(name):
+    mean, covariance = best_gaussian(full_rank=FAMILIES[name])
+    method = vi.methods.advi(getattr(vi.families, name))
+    state, info, _ = run(jax.random.key(0), method, logistic, np.zeros(2))
+    assert info.done
+    assert distance(state, method, mean, covariance) < 0.1
+
+
+def test_a_run_that_is_too_short_says_so():
+    target = vi.targets.from_log_density(logistic, 2)
+    result = vi.fit(jax.random.key(0), target, vi.methods.advi(num_steps=150))
+    assert not result.converged
+    assert result.diagnostics.verdict == "not converged"
+
+
+def test_minibatches_end_at_the_answer_of_all_data():
+    target = vi.targets.from_rows(log_prior, log_lik, (X, Y), 2, batch_size=10)
+    mean, covariance = best_gaussian(full_rank=False)
+    method = vi.methods.advi(optimizer=optax.rmsprop(0.1))
+    state, info, _ = run(jax.random.key(0), method, logistic, np.zeros(2), sampled=target.sampled)
+    assert info.done
+    assert distance(state, method, mean, covariance) < 0.2
+
+
+def test_a_family_of_ones_own_without_a_closed_form():
+    def init(key):
+        del key
+        return {"loc": jnp.zeros(2), "log_scale": jnp.zeros(2)}
+
+    family = vi.Family(init, lambda p: dist.Laplace(p["loc"], jnp.exp(p["log_scale"])).to_event(1))
+    precision = jnp.array([4.0, 0.25])
+
+    def gaussian(u):
+        return -0.5 * jnp.sum(precision * (u - 1.0) ** 2)
+
+    method = vi.methods.advi(family)
+    state, info, _ = run(jax.random.key(0), method, gaussian, np.zeros(2))
+    assert info.done
+    q = method.guide(state).base_dist
+    # E (z - m)^2 = 2 b^2: the ELBO -precision b^2 + log b is highest at b^2 = 1 / (2 precision)
+    np.testing.assert_allclose(q.scale, np.sqrt(0.5 / precision), rtol=0.1)
+    np.testing.assert_allclose((q.loc - 1.0) * np.sqrt(precision), 0, atol=0.1)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped():
+    def sometimes(u):
+        return jnp.where(u[0] > 1.5, jnp.nan, logistic(u))
+
+    method = vi.methods.advi(num_draws=2)
+    step = jax.jit(lambda key, state: method.step(key, sometimes, state))
+    state = method.init(jax.random.key(0), sometimes, jnp.zeros(2))
+    values = []
+    for key in jax.random.split(jax.random.key(1), 40):
+        state, info = step(key, state)
+        values.append(float(info.value))
+    assert np.isnan(values).any()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def blocks(series):
+    step = jax.jit(lambda it, x: (_stationary.add(it, x), None))
+    return jax.lax.scan(step, _stationary.empty(series[0]), series)[0]
+
+
+def test_windows_of_blocks_are_those_of_the_iterates():
+    rng = np.random.default_rng(0)
+    series = 100 + rng.normal(size=(1000, 3)).cumsum(0) / 30
+    iterates = blocks(jnp.asarray(series, jnp.float32))
+    assert iterates.width == 40  # 320 full, 640 full, 1280 not
+    window = _stationary.best_window(iterates)
+    size = int(window.size)
+    late = series[-size:]
+    np.testing.assert_allclose(window.average, late.mean(0), rtol=1e-5)
+    halves = late.reshape(2, size // 2, 3)
+    n = size // 2
+    r_hat = np.sqrt((n - 1) / n + halves.mean(1).var(0, ddof=1) / halves.var(1, ddof=1).mean(0))
+    np.testing.assert_allclose(window.r_hat, r_hat.max(), rtol=1e-3)
+
+
+def test_a_drift_is_seen_and_noise_is_not():
+    noise = jax.random.normal(jax.random.key(0), (2000, 5))
+    assert _stationary.best_window(blocks(noise)).r_hat < 1.05
+    drift = noise.at[:, 2].add(jnp.linspace(0, 5, 2000))
+    assert _stationary.best_window(blocks(drift)).r_hat > 1.1
