@@ -20,6 +20,8 @@ TARGET = vi.targets.from_log_density(gaussian, 3)
 EVIDENCE = 3.0 + 1.5 * np.log(2 * np.pi) + 0.5 * np.log(np.linalg.det(np.asarray(COVARIANCE)))
 FULL_RANK = {
     "bam": vi.methods.bam(),
+    "bam_low_rank": vi.methods.bam_low_rank(),
+    "gsm": vi.methods.gsm(),
     "laplace": vi.methods.laplace(),
     "pathfinder": vi.methods.pathfinder(memory=8, tolerance=1e-7),
 }

@@ -1,0 +1,164 @@
+"""Batch, match and patch: score matching with a covariance of low rank plus diagonal."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vi_jax.families.low_rank import LowRankNormal
+from vi_jax.kl import kl_divergence
+from vi_jax.methods import _lbfgs
+from vi_jax.types import Array, LogDensity, Method, MethodInfo
+
+
+class State(NamedTuple):
+    """The climb to a start, then N(mean, factor factor' + diag(variances))."""
+
+    climb: _lbfgs.Climb
+    climbing: Array  # bool
+    mean: Array  # [D]
+    factor: Array  # [D, R]
+    variances: Array  # [D]
+    step: Array  # int32, since the climb
+    drift: Array  # nats, symmetrised KL of the last move
+    evaluations: Array  # int32
+
+
+def bam_low_rank(
+    *,
+    rank: int = 8,
+    batch_size: int = 16,
+    num_matches: int = 300,
+    learning: float | None = None,
+    early: float = 50.0,
+    num_em: int = 10,
+    memory: int = 8,
+    num_steps: int = 1000,
+) -> Method:
+    """N(mu, W W' + diag(v)) by batch and match with a patch (Modi, Cai & Saul 2024, alg. 1): O(D (R + B)^2) a step, no D x D.
+
+    The step of `bam` from a covariance of low rank plus diagonal, with B draws, is again low rank plus diagonal, of higher rank:
+        Sigma' = V - V Q (I/2 + (Q'V Q + I/4)^(1/2))^-2 Q'V,  V = diag(v) + F F',  U = Q Q';
+    the patch projects it back, by EM steps of factor analysis on KL(Sigma', W W' + diag(v)), which need Sigma' times R vectors.
+
+    Parts from the paper in the schedule: where that lets the weight fall as B D / t, here it is learning / t, early at the most.
+
+    Args:
+      rank: R.
+      batch_size: B, gradient evaluations a step.
+      num_matches: steps; it has converged if the last of them moves by little.
+      learning, early: of the weights; learning is max(10, D / 4) if not given.
+      num_em: EM steps of a patch.
+      memory: pairs of the L-BFGS climb that gives the start.
+      num_steps: at most, with those of the climb.
+
+    Returns:
+      A Method for thousands of latents. Its `value` is log p on the climb, then an estimate of the ELBO from the same draws. A step
+      that is not finite is skipped, with value nan.
+    """
+
+    def init(key: Array, log_density: LogDensity, start: Array) -> State:
+        del log_density
+        r = min(rank, start.size)
+        climb = _lbfgs.start(start, memory=memory)
+        factor = jax.random.normal(key, (start.size, r), start.dtype)
+        infinite, zero = jnp.full((), jnp.inf, start.dtype), jnp.int32(0)
+        return State(climb, jnp.bool_(True), start, factor, jnp.ones_like(start), zero, infinite, zero)
+
+    def ascend(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
+        del key
+        climb, hessian = _lbfgs.advance(log_density, state.climb)
+        climbing = (climb.gain > _NEAR) & ~climb.stuck & (climb.evaluations < num_steps - num_matches)
+        # at the top: L-BFGS's diagonal; EM leaves a factor of 0 at 0, so that it starts as a tenth of the variance, at random
+        small = 0.3 * jnp.sqrt(hessian.diagonal / state.factor.shape[1])[:, None] * state.factor
+        new = state._replace(
+            climb=climb,
+            climbing=climbing,
+            mean=climb.u,
+            variances=hessian.diagonal,
+            factor=jnp.where(climbing, state.factor, small),
+            evaluations=state.evaluations + 1,
+        )
+        return new, MethodInfo(climb.value, new.evaluations, jnp.bool_(False))
+
+    def match(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
+        q = LowRankNormal(state.mean, state.factor, state.variances, validate_args=False)
+        z = q.sample(key, (batch_size,))
+        log_p, scores = jax.vmap(jax.value_and_grad(log_density))(z)
+        rate = max(10.0, z.shape[1] / 4) if learning is None else learning
+        weight = jnp.minimum(early, rate / (state.step + 1)).astype(z.dtype)
+        mean, parts = matched(z, scores, state.mean, state.factor, state.variances, weight)
+        factor, variances = patched(parts, state.factor, num_em)
+        new_q = LowRankNormal(mean, factor, variances, validate_args=False)
+        drift = kl_divergence(q, new_q) + kl_divergence(new_q, q)
+        good = jnp.isfinite(drift)
+        moved = state._replace(mean=mean, factor=factor, variances=variances, drift=drift)
+        new: State = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, state)
+        new = new._replace(step=state.step + 1, evaluations=state.evaluations + batch_size)
+        value = jnp.where(good, jnp.mean(log_p - q.log_prob(z)), jnp.nan)
+        done = (new.step >= num_matches) & (new.drift < _SMALL * mean.size)
+        return new, MethodInfo(value.astype(mean.dtype), new.evaluations, done)
+
+    def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
+        return jax.lax.cond(
+            state.climbing, lambda key, s: ascend(key, log_density, s), lambda key, s: match(key, log_density, s), key, state
+        )
+
+    def guide(state: State) -> Any:
+        return LowRankNormal(state.mean, state.factor, state.variances)
+
+    return Method("bam_low_rank", init, step, guide, num_steps)
+
+
+_NEAR = 0.1  # nats that a step of the climb may expect where matching takes over
+_SMALL = 0.01  # nats a latent, symmetrised KL of the last move
+
+
+class Covariance(NamedTuple):
+    """diag(v) + F F' - Y T': symmetric, though Y is not T."""
+
+    diagonal: Array  # v [D]
+    plus: Array  # F [D, M]
+    left: Array  # Y [D, N]
+    right: Array  # T [D, N]
+
+    def times(self, x: Array) -> Array:
+        """Times x [D, ...]."""
+        scaled = self.diagonal.reshape(-1, *[1] * (x.ndim - 1)) * x
+        return scaled + self.plus @ (self.plus.T @ x) - self.left @ (self.right.T @ x)
+
+    def diag(self) -> Array:
+        """[D]."""
+        return self.diagonal + jnp.sum(self.plus**2, 1) - jnp.sum(self.left * self.right, 1)
+
+
+def matched(z: Array, scores: Array, mean: Array, factor: Array, variances: Array, weight: Array) -> tuple[Array, Covariance]:
+    """mu' and Sigma' of the unconstrained match, draws and scores [B, D] (Modi et al. 2024, sec. 3.1)."""
+    size, share = len(z), weight / (1 + weight)
+    z_mean, g_mean = z.mean(0), scores.mean(0)
+    x, g = (z - z_mean).T / size**0.5, (scores - g_mean).T / size**0.5  # [D, B]
+    q = jnp.concatenate([jnp.sqrt(weight) * g, jnp.sqrt(share) * g_mean[:, None]], 1)
+    plus = jnp.concatenate([factor, jnp.sqrt(weight) * x, jnp.sqrt(share) * (mean - z_mean)[:, None]], 1)
+    vq = variances[:, None] * q + plus @ (plus.T @ q)  # V Q [D, B + 1]
+    values, vectors = jnp.linalg.eigh(q.T @ vq)
+    inner = 1 / (0.5 + jnp.sqrt(jnp.maximum(values, 0.0) + 0.25)) ** 2
+    sigma = Covariance(variances, plus, vq @ ((vectors * inner) @ vectors.T), vq)
+    return mean / (1 + weight) + share * (sigma.times(g_mean) + z_mean), sigma
+
+
+def patched(sigma: Covariance, factor: Array, num_em: int) -> tuple[Array, Array]:
+    """W [D, R] and v [D] nearest to Sigma' in KL(N(0, Sigma'), N(0, W W' + diag(v))), by EM steps of factor analysis from the
+    factor before (Rubin & Thayer 1982; Modi et al. 2024, sec. 3.2)."""
+    diag = sigma.diag()
+    floor = 1e-4 * jnp.maximum(diag, 0.0)
+
+    def em(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        w, v = carry
+        scaled = w / v[:, None]  # [D, R]
+        inner = jnp.linalg.inv(jnp.eye(w.shape[1], dtype=w.dtype) + w.T @ scaled)  # covariance of the factors given x
+        beta = scaled @ inner  # [D, R]: their mean given x is beta' x
+        sb = sigma.times(beta)
+        w = jnp.linalg.solve(inner + beta.T @ sb, sb.T).T
+        return (w, jnp.maximum(diag - jnp.sum(w * sb, 1), floor)), None
+
+    return jax.lax.scan(em, (factor, jnp.maximum(diag - jnp.sum(factor**2, 1), 0.1 * diag)), length=num_em)[0]
