@@ -1,0 +1,28 @@
+"""Eight schools (Rubin 1981), non-centred: coaching effects in eight schools and their spread. No download, some seconds.
+
+    python -m experiments.posterior --config=configs/posterior/eight_schools.py
+
+Expect mu of about 4.4 +- 3.3 and tau of about 3.6 +- 3.2, a k-hat of about 0.5, the verdict "corrected only".
+Variant centered: `configs/posterior/eight_schools.py:centered`, the same posterior in the coordinates that no Gaussian fits; the
+verdict says so.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "noncentered") -> ConfigDict:
+    """The config of one variant."""
+    if variant not in ("noncentered", "centered"):
+        raise ValueError(f"configs/posterior/eight_schools.py has no variant {variant!r}; it has noncentered, centered.")
+    return ConfigDict(
+        dict(
+            name=f"eight_schools-{variant}",
+            seed=0,
+            model=f"eight_schools_{variant}",  # see experiments/posterior_models.py; or file:PATH.py:FUNCTION, or posteriordb:NAME
+            data_dir="",  # of posteriordb
+            method="default",  # or a name in vi_jax.methods
+            num_starts=1,
+            num_draws=4000,  # weighed at the end, and saved
+            float64=True,
+        )
+    )

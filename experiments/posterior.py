@@ -1,0 +1,156 @@
+"""Approximates the posterior of a NumPyro model, says whether to trust it, and leaves draws and figures.
+
+    python -m experiments.posterior --config=configs/posterior/eight_schools.py
+    python -m experiments.posterior --config=configs/posterior/breast_cancer.py --config.method=pathfinder
+    python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model     a model of your own
+    python -m experiments.posterior --config=configs/posterior/posteriordb.py:arK-arK --config.data_dir=CLONE
+
+The run folder holds config.json, environment.json, result.json (the verdict and every number), moments.json, history.json,
+draws.npz (weighted draws of every site, with their log-weights) and figures/.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import cli, posterior_models
+
+RESULT, MOMENTS, HISTORY, DRAWS = "result.json", "moments.json", "history.json", "draws.npz"
+FIELDS = {
+    "name": str,
+    "seed": int,
+    "model": str,
+    "data_dir": str,
+    "method": str,
+    "num_starts": int,
+    "num_draws": int,
+    "float64": bool,
+}
+
+
+def define_flags() -> None:
+    """The flags of the command; not at import, so that the commands can be imported side by side."""
+    config_flags.DEFINE_config_file(
+        "config", None, "The config, FILE[:VARIANT]; --config.FIELD=VALUE sets a field.", lock_config=True
+    )
+    flags.DEFINE_string("workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given.")
+    flags.DEFINE_bool("overwrite", False, "Delete the run that is in the folder and start anew.")
+    cli.define_common_flags()
+
+
+def main() -> int:
+    """The command."""
+    if flags.FLAGS.config is None:
+        raise cli.UserError("--config is missing; try --config=configs/posterior/eight_schools.py, see --help for examples.")
+    config = flags.FLAGS.config
+    validate(config)
+    cli.set_up_jax()
+    from experiments import rundir
+
+    workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else rundir.default_folder(config)
+    rundir.open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
+    approximate(config, workdir)
+    return 0
+
+
+def validate(config: Any) -> None:
+    """Raises UserError for the first thing in a config that cannot be meant."""
+    for field, kind in FIELDS.items():
+        if field not in config:
+            raise cli.UserError(f"the config has no field {field}; configs/posterior/eight_schools.py has all of them.")
+        if not isinstance(config[field], kind) or (kind is int and isinstance(config[field], bool)):
+            raise cli.UserError(f"config.{field} is {config[field]!r}; it has to be of type {kind.__name__}.")
+    for field, least in (("num_starts", 1), ("num_draws", 25), ("seed", 0)):
+        if config[field] < least:
+            raise cli.UserError(f"config.{field} is {config[field]}; it has to be at least {least}.")
+    posterior_models.check_name(config.model)
+    names = ["default", *_method_names()]
+    if config.method not in names:
+        raise cli.UserError(f"config.method is {config.method!r}; it can be {', '.join(names)}{cli.suggest(config.method, names)}.")
+
+
+def _method_names() -> list[str]:
+    """The members of vi_jax/methods, without importing them."""
+    folder = Path(__file__).parents[1] / "vi_jax" / "methods"
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_") and path.stem != "default")
+
+
+def approximate(config: Any, workdir: Path) -> None:
+    """Fits, prints and saves."""
+    import jax
+    import numpy as np
+
+    import vi_jax as vi
+    from experiments import rundir
+    from experiments.figures import posterior as figures
+    from vi_jax.targets import TargetError
+
+    if config.float64:
+        jax.config.update("jax_enable_x64", True)
+    model, reference = posterior_models.get_model(config.model, config.data_dir)
+    method = None if config.method == "default" else getattr(vi.methods, config.method)()
+
+    def report(step: int, value: float) -> None:
+        print(f"step {step:,}  {value:,.3f} nats", file=sys.stderr, flush=True)
+
+    try:
+        target = vi.targets.from_numpyro(model)
+        print(f"{config.name}: {target.size:,} unconstrained latents", file=sys.stderr)
+        rundir.write_json(workdir / rundir.DATA, {"name": config.model})  # from here on the folder is this config's
+        key = jax.random.key(config.seed)
+        result = vi.fit(key, target, method, num_starts=config.num_starts, num_draws=config.num_draws, report=report)
+    except (TargetError, FloatingPointError) as error:
+        raise cli.UserError(str(error)) from None
+
+    print(result)
+    sites = {name: np.asarray(value) for name, value in jax.jit(jax.vmap(target.constrain))(result.weighed.u).items()}
+    log_weights = np.asarray(result.weighed.log_weights)
+    trusted = result.diagnostics.trusted
+    moments = result.moments()
+    print(_table(moments))
+    if reference is not None:
+        print(_against(reference, sites, log_weights if trusted else None))
+    rundir.write_json(workdir / RESULT, result.report())
+    rundir.write_json(workdir / MOMENTS, jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), moments))
+    rundir.write_json(workdir / HISTORY, {name: np.asarray(value).tolist() for name, value in result.history.items()})
+    arrays: dict[str, Any] = {"log_weights": log_weights, **{f"site/{name}": value for name, value in sites.items()}}
+    np.savez(workdir / DRAWS, **arrays)
+    weights = np.exp(log_weights) if trusted else np.full(len(log_weights), 1 / len(log_weights))
+    drawn = figures.draw_all(workdir / "figures", result, sites, weights, title=config.name)
+    print(f"  {len(drawn)} figures; run folder {workdir}")
+
+
+def _table(moments: dict[str, Any], most: int = 30) -> str:
+    """Site, mean and standard deviation, a row for each number."""
+    import numpy as np
+
+    rows = []
+    for name, mean in moments["mean"].items():
+        for index in np.ndindex(mean.shape):
+            place = f"[{','.join(map(str, index))}]" if index else ""
+            rows.append(f"  {name + place:<24}{mean[index]:>12.4f} {moments['sd'][name][index]:>12.4f}")
+    how = "by smoothed importance weights" if moments["corrected"] else "of the guide's own draws"
+    more = [f"  ... and {len(rows) - most:,} more in {MOMENTS}"] if len(rows) > most else []
+    return "\n".join([f"  {'site':<24}{'mean':>12} {'sd':>12}   ({how})", *rows[:most], *more])
+
+
+def _against(reference: Any, sites: dict[str, Any], log_weights: Any) -> str:
+    import numpy as np
+
+    x = np.asarray(reference.flatten(sites), float)
+    w = np.full(len(x), 1 / len(x)) if log_weights is None else np.exp(log_weights)
+    mean = w @ x
+    sd = np.sqrt(w @ (x - mean) ** 2)
+    off, ratio = np.abs(mean - reference.mean) / reference.sd, np.abs(sd / reference.sd - 1)
+    return (
+        f"  against the reference draws: worst mean error {off.max():.3f} sd ({reference.names[int(off.argmax())]}), "
+        f"worst sd error {100 * ratio.max():.1f} % ({reference.names[int(ratio.argmax())]})"
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main, __doc__)

@@ -1,0 +1,121 @@
+"""The NumPyro models that `experiments.posterior` knows by name; data embedded here or in scikit-learn."""
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments.cli import UserError, suggest
+
+NAMES = ("eight_schools_noncentered", "eight_schools_centered", "breast_cancer", "diabetes")
+EFFECTS = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)  # Rubin 1981, table 5.2 of Gelman et al. 2013
+STDERRS = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
+
+
+def check_name(name: str) -> None:
+    """Raises UserError where no model goes by this name."""
+    if name.startswith("file:"):
+        path = name.removeprefix("file:").rpartition(":")[0]
+        if not Path(path).is_file():
+            raise UserError(f"config.model {name!r}: there is no file {path!r}.")
+    elif not name.startswith("posteriordb:") and name not in NAMES:
+        raise UserError(
+            f"config.model is {name!r}; it can be {', '.join(NAMES)}, posteriordb:NAME or "
+            f"file:PATH.py:FUNCTION{suggest(name, NAMES)}."
+        )
+
+
+def get_model(name: str, data_dir: str) -> tuple[Callable[[], Any], Any]:
+    """A NumPyro model without arguments, and its posteriordb Posterior where it has one.
+
+    Raises:
+      UserError: no such function, file, posterior or data.
+    """
+    if name.startswith("file:"):
+        return _from_file(name.removeprefix("file:")), None
+    if name.startswith("posteriordb:"):
+        from experiments import posteriordb
+        from experiments.data.base import DataError
+
+        try:
+            posterior = posteriordb.load(name.removeprefix("posteriordb:"), Path(data_dir or "."))
+        except DataError as error:
+            raise UserError(f"config.model {name!r}, config.data_dir {data_dir!r}: {error}") from None
+        return posterior.model, posterior
+    return {
+        "eight_schools_noncentered": eight_schools_noncentered,
+        "eight_schools_centered": eight_schools_centered,
+        "breast_cancer": breast_cancer,
+        "diabetes": diabetes,
+    }[name], None
+
+
+def eight_schools_noncentered() -> None:
+    """y_j ~ N(theta_j, sigma_j^2), theta_j = mu + tau raw_j, raw_j ~ N(0, 1), mu ~ N(0, 5^2), tau ~ half-Cauchy(5)."""
+    import jax.numpy as jnp
+    import numpyro
+    import numpyro.distributions as dist
+
+    mu, tau = numpyro.sample("mu", dist.Normal(0.0, 5.0)), numpyro.sample("tau", dist.HalfCauchy(5.0))
+    raw = numpyro.sample("raw", dist.Normal(0.0, 1.0).expand([8]).to_event(1))
+    theta = numpyro.deterministic("theta", mu + tau * raw)
+    numpyro.sample("y", dist.Normal(theta, jnp.asarray(STDERRS)).to_event(1), obs=jnp.asarray(EFFECTS))
+
+
+def eight_schools_centered() -> None:
+    """The same with theta_j ~ N(mu, tau^2) sampled itself."""
+    import jax.numpy as jnp
+    import numpyro
+    import numpyro.distributions as dist
+
+    mu, tau = numpyro.sample("mu", dist.Normal(0.0, 5.0)), numpyro.sample("tau", dist.HalfCauchy(5.0))
+    theta = numpyro.sample("theta", dist.Normal(mu, tau).expand([8]).to_event(1))
+    numpyro.sample("y", dist.Normal(theta, jnp.asarray(STDERRS)).to_event(1), obs=jnp.asarray(EFFECTS))
+
+
+def breast_cancer() -> None:
+    """y_i ~ Bernoulli(sigmoid(b + x_i' w)), 569 x 30 standardised measures, w_j ~ N(0, 1), b ~ N(0, 5^2)."""
+    import jax.numpy as jnp
+    import numpyro
+    import numpyro.distributions as dist
+    from sklearn.datasets import load_breast_cancer
+
+    import vi_jax as vi
+
+    x, y = load_breast_cancer(return_X_y=True)
+    x = (x - x.mean(0)) / x.std(0)
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([x.shape[1]]).to_event(1))
+    b = numpyro.sample("b", dist.Normal(0.0, 5.0))
+    numpyro.sample("y", vi.distributions.Bernoulli(b + jnp.asarray(x) @ w).to_event(1), obs=jnp.asarray(y, float))
+
+
+def diabetes() -> None:
+    """y_i ~ N(b + x_i' w, sigma^2), 442 x 10 measures in standard units, w_j ~ N(0, 1), b ~ N(0, 1), sigma ~ half-N(1)."""
+    import jax.numpy as jnp
+    import numpyro
+    import numpyro.distributions as dist
+    from sklearn.datasets import load_diabetes
+
+    x, y = load_diabetes(return_X_y=True)
+    x, y = (x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std()
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([x.shape[1]]).to_event(1))
+    b, sigma = numpyro.sample("b", dist.Normal(0.0, 1.0)), numpyro.sample("sigma", dist.HalfNormal(1.0))
+    numpyro.sample("y", dist.Normal(b + jnp.asarray(x) @ w, sigma).to_event(1), obs=jnp.asarray(y))
+
+
+def _from_file(path_and_function: str) -> Callable[[], Any]:
+    path, _, name = path_and_function.rpartition(":")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path!r} is no Python file; config.model wants file:PATH.py:FUNCTION.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{path} fails when it is imported: {type(error).__name__}: {error}") from error
+    model = getattr(module, name, None)
+    if not callable(model):
+        functions = [n for n, value in vars(module).items() if inspect.isfunction(value)]
+        raise UserError(f"{path} has no function {name!r}; it has {', '.join(functions) or 'none'}{suggest(name, functions)}.")
+    return model
