@@ -23,6 +23,7 @@ FULL_RANK = {
     "bam_low_rank": vi.methods.bam_low_rank(),
     "gsm": vi.methods.gsm(),
     "laplace": vi.methods.laplace(),
+    "natural_gradient": vi.methods.natural_gradient(),
     "pathfinder": vi.methods.pathfinder(memory=8, tolerance=1e-7),
 }
 METHODS = FULL_RANK | {"advi": vi.methods.advi(), "dadvi": vi.methods.dadvi()}

@@ -13,9 +13,10 @@ from vi_jax.methods.bam_low_rank import bam_low_rank
 from vi_jax.methods.dadvi import dadvi, frequentist_stderr, linear_response, linear_response_sd
 from vi_jax.methods.gsm import gsm
 from vi_jax.methods.laplace import laplace
+from vi_jax.methods.natural_gradient import natural_gradient
 from vi_jax.methods.pathfinder import pathfinder
 
 __all__ = [
     "advi", "bam", "bam_low_rank", "dadvi", "frequentist_stderr", "gsm", "laplace", "linear_response",
-    "linear_response_sd", "pathfinder",
+    "linear_response_sd", "natural_gradient", "pathfinder",
 ]  # fmt: skip
