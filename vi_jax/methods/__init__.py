@@ -11,12 +11,13 @@ from vi_jax.methods.advi import advi
 from vi_jax.methods.bam import bam
 from vi_jax.methods.bam_low_rank import bam_low_rank
 from vi_jax.methods.dadvi import dadvi, frequentist_stderr, linear_response, linear_response_sd
+from vi_jax.methods.flow import flow
 from vi_jax.methods.gsm import gsm
 from vi_jax.methods.laplace import laplace
 from vi_jax.methods.natural_gradient import natural_gradient
 from vi_jax.methods.pathfinder import pathfinder
 
 __all__ = [
-    "advi", "bam", "bam_low_rank", "dadvi", "frequentist_stderr", "gsm", "laplace", "linear_response",
-    "linear_response_sd", "natural_gradient", "pathfinder",
+    "advi", "bam", "bam_low_rank", "dadvi", "flow", "frequentist_stderr", "gsm", "laplace", "linear_response", "linear_response_sd",
+    "natural_gradient", "pathfinder",
 ]  # fmt: skip

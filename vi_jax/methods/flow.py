@@ -1,0 +1,168 @@
+"""A normalising flow on top of a Gaussian."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vi_jax import estimators
+from vi_jax.bounds import elbo
+from vi_jax.families import real_nvp
+from vi_jax.families._guide import over_leading
+from vi_jax.methods.bam import bam
+from vi_jax.types import Array, Family, LogDensity, Method, MethodInfo, Params
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Placed:
+    """u = loc + root x, x from a guide over [D]."""
+
+    base: Any
+    loc: Array  # [D]
+    root: Array  # [D, D], lower triangular
+
+    has_rsample = True
+    batch_shape = ()
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.loc.shape
+
+    def place(self, x: Array) -> Array:
+        """u of x [..., D]."""
+        return self.loc + x @ self.root.T
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draws [*sample_shape, D]."""
+        return self.place(self.base.sample(key, sample_shape))
+
+    def log_prob(self, value: Array) -> Array:
+        """log q(u), nats, [...] for u [..., D]."""
+
+        def one(u: Array) -> Array:
+            return self.base.log_prob(jax.scipy.linalg.solve_triangular(self.root, u - self.loc, lower=True))
+
+        return over_leading(one, jnp.asarray(value)) - log_det(self.root)
+
+    def sample_and_log_prob(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
+        """Draws and their densities, without the flow's inverse; its base has to have it."""
+        x, log_q = self.base.sample_and_log_prob(key, sample_shape)
+        return self.place(x), log_q - log_det(self.root)
+
+
+def log_det(root: Array) -> Array:
+    """log |det| of a triangle."""
+    return jnp.log(jnp.abs(jnp.diagonal(root))).sum()
+
+
+class State(NamedTuple):
+    """The flow over x, with u = loc + root x."""
+
+    params: Params
+    optimizer: Any
+    loc: Array  # [D]
+    root: Array  # [D, D]
+    num_steps: Array  # int32
+    evaluations: Array  # int32
+
+
+def flow(
+    family: Callable[[int], Family] = real_nvp,
+    *,
+    start: Method | None = None,
+    estimator: Callable[..., Array] | None = estimators.stl,
+    num_draws: int = 256,
+    learning_rate: float = 5e-3,
+    num_steps: int = 2_000,
+) -> Method:
+    """A flow over coordinates in which a Gaussian found first is standard, by the recipe that Agrawal & Domke (2025) found to work:
+    RealNVP, gradients that stick the landing (Roeder et al. 2017, eq. 8), many draws, Adam at one small step; the step then falls
+    to 0 over the last half, which averages.
+
+    `start` (whose guide has `loc` and `covariance_matrix`) runs to its end inside `init`; the flow begins at its Gaussian, so that
+    badly scaled posteriors are no worse than round ones. Where that Gaussian misses a mode, so will the flow.
+
+    Args:
+      family: D -> Family of the flow over [D].
+      start: the method that finds the Gaussian; `bam` if not given, whose moments are a better scale than `pathfinder`'s best ELBO:
+        a banana of scales 50 and 1/1000 around (300, 0) is met within 0.01 nats from the one, and missed by 12 from the other.
+      estimator: of `vi.estimators`. `stl` takes log q at draws by the inverse of a frozen q: as cheap as the flow for real_nvp,
+        neural_spline and maf. None for those whose inverse costs more (iaf, planar, radial, sylvester): plain gradients, draws
+        and densities together by `sample_and_log_prob`, no inverse.
+      num_draws: gradient evaluations a step.
+      learning_rate: of Adam.
+      num_steps: of Adam.
+
+    Returns:
+      A Method for D of up to some hundreds; its `value` is the ELBO of a step's draws. Steps that are not finite are skipped.
+    """
+    ascent = start or bam()
+    rate = optax.join_schedules(
+        [optax.constant_schedule(learning_rate), optax.linear_schedule(learning_rate, 0.0, num_steps - num_steps // 2)],
+        [num_steps // 2],
+    )
+    rule = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(rate))
+
+    def init(key: Array, log_density: LogDensity, start: Array) -> State:
+        key_init, key_ascent, key_params = jax.random.split(key, 3)
+        held, spent, _ = climb(key_ascent, ascent, log_density, ascent.init(key_init, log_density, start))
+        q = ascent.guide(held)
+        root = jnp.linalg.cholesky(q.covariance_matrix)
+        params = jax.tree.map(lambda leaf: leaf.astype(start.dtype), family(start.size).init(key_params))
+        return State(params, rule.init(params), q.loc, root, jnp.int32(0), spent)
+
+    def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
+        guide_of = family(state.loc.size).guide
+        shift = log_det(state.root)
+
+        def inside(x: Array) -> Array:
+            return log_density(state.loc + state.root @ x) + shift
+
+        def loss(params: Params) -> Array:
+            if estimator is not None:
+                return -estimator(key, elbo, inside, guide_of(params), num_samples=num_draws)
+            x, log_q = _draw(key, guide_of(params), num_draws)
+            return jnp.mean(log_q - jax.vmap(inside)(x))
+
+        value, gradient = jax.value_and_grad(loss)(state.params)
+        updates, optimizer = rule.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        good = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
+        kept: Any = jax.tree.map(lambda a, b: jnp.where(good, a, b), (params, optimizer), (state.params, state.optimizer))
+        new = state._replace(
+            params=kept[0], optimizer=kept[1], num_steps=state.num_steps + 1, evaluations=state.evaluations + num_draws
+        )
+        return new, MethodInfo(jnp.where(good, -value, jnp.nan), new.evaluations, new.num_steps >= num_steps)
+
+    def guide(state: State) -> Placed:
+        return Placed(family(state.loc.size).guide(state.params), state.loc, state.root)
+
+    return Method("flow", init, step, guide, num_steps, ascent.stochastic)
+
+
+def climb(key: Array, method: Method, log_density: LogDensity, state: Any) -> tuple[Any, Array, Array]:
+    """A method run to its end: its state, the gradient evaluations it took, and its value."""
+
+    def unfinished(carry: tuple[Any, MethodInfo, Array]) -> Array:
+        return (carry[2] < method.num_steps) & ~carry[1].done
+
+    def body(carry: tuple[Any, MethodInfo, Array]) -> tuple[Any, MethodInfo, Array]:
+        state, before, number = carry
+        state, info = method.step(jax.random.fold_in(key, number), log_density, state)
+        return state, MethodInfo(info.value.astype(before.value.dtype), info.evaluations, info.done), number + 1
+
+    dtype = jax.eval_shape(lambda state: method.guide(state).loc, state).dtype
+    nothing = MethodInfo(jnp.full((), -jnp.inf, dtype), jnp.int32(0), jnp.bool_(False))
+    state, info, _ = jax.lax.while_loop(unfinished, body, (state, nothing, jnp.int32(0)))
+    return state, info.evaluations, info.value
+
+
+def _draw(key: Array, q: Any, num_draws: int) -> tuple[Array, Array]:
+    if hasattr(q, "sample_and_log_prob"):
+        return q.sample_and_log_prob(key, (num_draws,))
+    x = q.sample(key, (num_draws,))
+    return x, jax.vmap(q.log_prob)(x)
