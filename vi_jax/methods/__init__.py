@@ -16,8 +16,9 @@ from vi_jax.methods.gsm import gsm
 from vi_jax.methods.laplace import laplace
 from vi_jax.methods.natural_gradient import natural_gradient
 from vi_jax.methods.pathfinder import pathfinder
+from vi_jax.methods.svgd import svgd
 
 __all__ = [
     "advi", "bam", "bam_low_rank", "dadvi", "flow", "frequentist_stderr", "gsm", "laplace", "linear_response", "linear_response_sd",
-    "natural_gradient", "pathfinder",
+    "natural_gradient", "pathfinder", "svgd",
 ]  # fmt: skip
