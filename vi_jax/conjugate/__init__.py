@@ -3,6 +3,7 @@
     fit = conjugate.gaussian_mixture.fit(key, x, num_components=3)       # coordinate ascent, several starts
     fit = conjugate.linear_regression.fit(x, y)                          # automatic relevance determination
     fit = conjugate.logistic_regression.fit(x, y)                        # by the Jaakkola-Jordan bound
+    fit = conjugate.ep.fit(x, y, conjugate.ep.probit)                    # expectation propagation, which is no bound
     state = conjugate.svi.fit(key, model, x, start, batch_size=100, num_steps=1000)
 
 A model is a `Model` of `engine`; `cavi` and `svi` run any of them by pure `init` and `step`, one of your own too.
@@ -11,6 +12,7 @@ A model is a `Model` of `engine`; `cavi` and `svi` run any of them by pure `init
 from vi_jax.conjugate import (
     cavi,
     engine,
+    ep,
     factors,
     gaussian_mixture,
     linear_regression,
@@ -21,6 +23,6 @@ from vi_jax.conjugate import (
 )
 
 __all__ = [
-    "cavi", "engine", "factors", "gaussian_mixture", "linear_regression", "logistic_regression", "mixtures",
+    "cavi", "engine", "ep", "factors", "gaussian_mixture", "linear_regression", "logistic_regression", "mixtures",
     "normal_gamma_mixture", "svi",
 ]  # fmt: skip
