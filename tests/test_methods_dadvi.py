@@ -43,7 +43,6 @@ def test_with_many_draws_it_is_the_best_mean_field_gaussian():
     _, exact, _ = quadrature()
     sd = vi.methods.linear_response_sd(logistic, state)
     np.testing.assert_allclose(sd, np.sqrt(np.diag(exact)), rtol=0.08)
-    assert np.all(np.exp(state.log_scale) < sd)
 
 
 def test_the_standard_error_is_that_of_repeats():
@@ -53,7 +52,7 @@ def test_the_standard_error_is_that_of_repeats():
     @jax.vmap
     def repeat(key):
         state = method.init(key, logistic, jnp.zeros(2))
-        keys = jax.random.split(jax.random.key(0), 15)
+        keys = jax.random.split(jax.random.key(0), 30)
         state, info = jax.lax.scan(lambda state, key: method.step(key, logistic, state), state, keys)
         return state.loc, vi.methods.frequentist_stderr(logistic, state), info.done.any()
 

@@ -15,8 +15,8 @@ DENSE_UP_TO = 400  # parameters: a Hessian of them is held; beyond, conjugate gr
 def response(
     objective: Callable[[Params], Array], params: Params, directions: Array, *, tolerance: float = 1e-6, max_iterations: int = 1000
 ) -> Array:
-    """H^-1 d for each row d, H the Hessian of an objective at its minimum (Giordano et al. 2018, thm. 1): how far the parameters
-    move for a tilt of the objective by -t d.
+    """H^-1 d for each row d, H the Hessian of an objective at its minimum (Giordano, Broderick & Jordan 2018): how far the
+    parameters move for a tilt of the objective by -t d.
 
     Args:
       objective: parameters -> nats, to be minimised, and at its minimum in `params`.

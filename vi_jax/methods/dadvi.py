@@ -7,13 +7,18 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from vi_jax.methods._linear_response import response
+from vi_jax.methods.pathfinder import FactoredNormal, pathfinder
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
 
 
 class State(NamedTuple):
-    """N(loc, diag(exp(log_scale))^2), and the trial that comes next. Steps are in units of Fisher's metric: sigma for a location,
-    1 / sqrt 2 for a log scale."""
+    """The ascent that gives the start, N(loc, diag(exp(log_scale))^2), and the trial that comes next.
 
+    Steps are in units of Fisher's metric: sigma for a location, 1 / sqrt 2 for a log scale.
+    """
+
+    ascent: Any
+    ascending: Array  # bool
     draws: Array  # Z [N, D], fixed
     loc: Array  # [D]
     log_scale: Array  # [D]
@@ -24,12 +29,17 @@ class State(NamedTuple):
     evaluations: Array  # int32
 
 
-def dadvi(*, num_draws: int = 30, tolerance: float = 1e-3, max_inner: int = 50, num_steps: int = 200) -> Method:
-    """The mean-field Gaussian of highest ELBO over N draws that stay the same (Giordano, Ingram & Broderick 2024, eq. 5),
+def dadvi(
+    *, num_draws: int = 30, tolerance: float = 1e-3, max_inner: int = 50, max_ascent: int = 200, num_steps: int = 400
+) -> Method:
+    """The mean-field Gaussian of highest ELBO over N draws that stay the same (Giordano, Ingram & Broderick 2024),
         min over mu, xi of  -1/N sum_n log p(mu + exp(xi) z_n) - sum_j xi_j,
     by a trust-region Newton method whose inner steps are conjugate gradients with Hessian-vector products (Steihaug 1983). Nothing
     is tuned, and the end is an exact one: the gradient vanishes. A step is one trial; a rejected one is shortened by 4 instead of
     being solved anew, so that the log density is differentiated at one place of the program.
+
+    The paper starts at 0 and unit scales. Here it is the mean-field Gaussian nearest to the best of `pathfinder`'s, so that
+    posteriors that are narrow or far away take few steps.
 
     The standard deviations are those of mean-field: too small wherever the posterior is correlated. `linear_response` mends them,
     and `frequentist_stderr` says what the draws being few costs.
@@ -39,23 +49,38 @@ def dadvi(*, num_draws: int = 30, tolerance: float = 1e-3, max_inner: int = 50, 
       tolerance: stop where the gradient's norm, in units of Fisher's metric, is below it; or where the next step would win less
         than rounding.
       max_inner: conjugate-gradient iterations a step.
-      num_steps: trials, at most.
+      max_ascent: steps of the ascent, at most.
+      num_steps: of both, at most.
 
     Returns:
-      A Method; its `value` is the ELBO over the fixed draws. An evaluation of the objective counts N, a Hessian-vector product 2 N.
+      A Method; its `value` is that of `pathfinder`, then the ELBO over the fixed draws. An evaluation of the
+      objective counts N, a Hessian-vector product 2 N.
     """
 
+    ascent = pathfinder(num_steps=max_ascent)
+
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
-        del log_density
-        draws = jax.random.normal(key, (num_draws, start.size), start.dtype)
+        key_ascent, key_draws = jax.random.split(key)
+        draws = jax.random.normal(key_draws, (num_draws, start.size), start.dtype)
+        path = ascent.init(key_ascent, log_density, start)
         infinite, zero = jnp.full((), jnp.inf, start.dtype), jnp.zeros((), start.dtype)
         radius = jnp.sqrt(jnp.asarray(start.size, start.dtype))
-        return State(
-            draws, start, jnp.zeros_like(start), infinite, jnp.zeros(2 * start.size, start.dtype), zero, radius, jnp.int32(0)
-        )
+        nowhere = jnp.zeros(2 * start.size, start.dtype)
+        return State(path, jnp.bool_(True), draws, start, jnp.zeros_like(start), infinite, nowhere, zero, radius, jnp.int32(0))
 
-    def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        del key  # nothing is random after init
+    def ascend(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
+        path, info = ascent.step(key, log_density, state.ascent)
+        best = ascent.guide(path)
+        new = state._replace(
+            ascent=path,
+            ascending=~info.done & (info.evaluations < max_ascent),
+            loc=best.loc,
+            log_scale=_mean_field(best),
+            evaluations=info.evaluations,
+        )
+        return new, info._replace(done=jnp.bool_(False))
+
+    def newton(log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         here = jnp.concatenate([state.loc, state.log_scale])
 
         def slope_and_value(p: Array) -> tuple[Array, Array]:
@@ -85,10 +110,15 @@ def dadvi(*, num_draws: int = 30, tolerance: float = 1e-3, max_inner: int = 50, 
         promised = jnp.where(moved, promised, 0.25 * state.promised)
         evaluations = state.evaluations + num_draws * (1 + 2 * products)
         best = jnp.where(moved, value, state.objective)
-        new = State(state.draws, loc, log_scale, best, move, promised, radius, evaluations)
+        new = State(state.ascent, state.ascending, state.draws, loc, log_scale, best, move, promised, radius, evaluations)
         done = moved & (small | (promised < 0.25 * rounding))
         constant = 0.5 * loc.size * jnp.log(2 * jnp.pi * jnp.e)
         return new, MethodInfo((constant - best).astype(value.dtype), evaluations, done)
+
+    def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
+        return jax.lax.cond(
+            state.ascending, lambda key, s: ascend(key, log_density, s), lambda key, s: newton(log_density, s), key, state
+        )
 
     def guide(state: State) -> Any:
         return dist.Normal(state.loc, jnp.exp(state.log_scale)).to_event(1)
@@ -97,14 +127,14 @@ def dadvi(*, num_draws: int = 30, tolerance: float = 1e-3, max_inner: int = 50, 
 
 
 def negative_elbo(log_density: LogDensity, draws: Array, params: Array) -> Array:
-    """-1/N sum_n log p(mu + exp(xi) z_n) - sum xi, params = [mu, xi] (Giordano et al. 2024, eq. 5), nats."""
+    """-1/N sum_n log p(mu + exp(xi) z_n) - sum xi, params = [mu, xi] (Giordano et al. 2024), nats."""
     loc, log_scale = jnp.split(params, 2)
     return -jnp.mean(jax.vmap(lambda z: log_density(loc + jnp.exp(log_scale) * z))(draws)) - log_scale.sum()
 
 
 def linear_response(log_density: LogDensity, state: State) -> Array:
     """The posterior's covariance [D, D] by linear response: the block of the locations in the inverse Hessian of DADVI's objective
-    (Giordano, Broderick & Jordan 2018, eq. 14; Giordano et al. 2024, sec. 4.2). Exact where the posterior is Gaussian, while the
+    (Giordano, Broderick & Jordan 2018; Giordano et al. 2024). Exact where the posterior is Gaussian, while the
     variances of mean-field are 1 / precision_jj.
 
     Costs 2 N evaluations for each of 2 D parameters; nan where the state is at no minimum.
@@ -126,7 +156,7 @@ def linear_response_sd(log_density: LogDensity, state: State, which: Array | Non
 def frequentist_stderr(log_density: LogDensity, state: State, which: Array | None = None) -> Array:
     """Standard errors of the locations `which` [M] from the draws being N only: those of an M-estimator,
         sqrt(diag(H^-1 V H^-1) / N),  V the covariance over draws of the gradients of log p(mu + exp(xi) z_n)
-    (Giordano et al. 2024, eq. 11). What is far below a posterior standard deviation needs no more draws.
+    (Giordano et al. 2024). What is far below a posterior standard deviation needs no more draws.
     """
     which = jnp.arange(state.loc.size) if which is None else jnp.asarray(which)
     columns = _columns(log_density, state, which)
@@ -147,6 +177,13 @@ def _columns(log_density: LogDensity, state: State, which: Array) -> Array:
         lambda x: negative_elbo(log_density, state.draws, units * x), params / units, directions * units[which][:, None]
     )
     return scaled * units
+
+
+def _mean_field(q: FactoredNormal) -> Array:
+    """Log scales of the diagonal Gaussian nearest to q in KL(., q): -1/2 log of the diagonal of its precision."""
+    eye = jnp.eye(len(q.factor), dtype=q.loc.dtype)
+    inner = jax.scipy.linalg.cho_solve((q.factor, True), eye) - eye
+    return -0.5 * jnp.log(jnp.maximum(1 + jnp.sum((q.basis @ inner) * q.basis, 1), 1e-6)) + jnp.log(q.scale)
 
 
 def _units(log_scale: Array) -> Array:
