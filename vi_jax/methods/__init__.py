@@ -10,6 +10,7 @@ One member, one file; the factory is called by the file's name. `vi.fit` runs an
 from vi_jax.methods.advi import advi
 from vi_jax.methods.bam import bam
 from vi_jax.methods.bam_low_rank import bam_low_rank
+from vi_jax.methods.boosting import boosting
 from vi_jax.methods.dadvi import dadvi, frequentist_stderr, linear_response, linear_response_sd
 from vi_jax.methods.flow import flow
 from vi_jax.methods.gsm import gsm
@@ -19,6 +20,6 @@ from vi_jax.methods.pathfinder import pathfinder
 from vi_jax.methods.svgd import svgd
 
 __all__ = [
-    "advi", "bam", "bam_low_rank", "dadvi", "flow", "frequentist_stderr", "gsm", "laplace", "linear_response", "linear_response_sd",
-    "natural_gradient", "pathfinder", "svgd",
+    "advi", "bam", "bam_low_rank", "boosting", "dadvi", "flow", "frequentist_stderr", "gsm", "laplace", "linear_response",
+    "linear_response_sd", "natural_gradient", "pathfinder", "svgd",
 ]  # fmt: skip
