@@ -19,6 +19,7 @@ class State(NamedTuple):
     mean: Array  # [D]
     factor: Array  # [D, R]
     variances: Array  # [D]
+    score: Array  # [D], running mean of the scores, later ones weighing more: 0 where the ELBO is highest
     step: Array  # int32, since the climb
     drift: Array  # nats, symmetrised KL of the last move
     evaluations: Array  # int32
@@ -63,7 +64,7 @@ def bam_low_rank(
         climb = _lbfgs.start(start, memory=memory)
         factor = jax.random.normal(key, (start.size, r), start.dtype)
         infinite, zero = jnp.full((), jnp.inf, start.dtype), jnp.int32(0)
-        return State(climb, jnp.bool_(True), start, factor, jnp.ones_like(start), zero, infinite, zero)
+        return State(climb, jnp.bool_(True), start, factor, jnp.ones_like(start), jnp.zeros_like(start), zero, infinite, zero)
 
     def ascend(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         del key
@@ -94,9 +95,11 @@ def bam_low_rank(
         good = jnp.isfinite(drift)
         moved = state._replace(mean=mean, factor=factor, variances=variances, drift=drift)
         new: State = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, state)
-        new = new._replace(step=state.step + 1, evaluations=state.evaluations + batch_size)
+        score = state.score + jnp.where(good, 2 / (state.step + 2), 0.0) * (jnp.where(good, scores.mean(0), 0.0) - state.score)
+        left = score @ (new.variances * score) + jnp.sum((new.factor.T @ score) ** 2)
+        new = new._replace(score=score.astype(mean.dtype), step=state.step + 1, evaluations=state.evaluations + batch_size)
         value = jnp.where(good, jnp.mean(log_p - q.log_prob(z)), jnp.nan)
-        done = (new.step >= num_matches) & (new.drift < _SMALL * mean.size)
+        done = (new.step >= num_matches) & (new.drift < _SMALL * mean.size) & (left < _LEFT * mean.size)
         return new, MethodInfo(value.astype(mean.dtype), new.evaluations, done)
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
@@ -110,7 +113,8 @@ def bam_low_rank(
     return Method("bam_low_rank", init, step, guide, num_steps)
 
 
-_NEAR = 0.1  # nats that a step of the climb may expect where matching takes over
+_NEAR = 1e-3  # nats that a step of the climb may expect where matching takes over
+_LEFT = 0.02  # squared length of the mean score in units of the covariance, per latent
 _SMALL = 0.01  # nats a latent, symmetrised KL of the last move
 
 

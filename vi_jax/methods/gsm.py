@@ -19,6 +19,7 @@ class State(NamedTuple):
     covariance: Array  # [D, D]
     mean_average: Array  # [D]
     covariance_average: Array  # [D, D]
+    score: Array  # [D], of the mean scores, over late steps: 0 where the ELBO is highest
     step: Array  # int32, since the climb
     late: Array  # int32, steps averaged
     drift: Array  # running mean of the moves' squared lengths, in units of the covariance
@@ -54,7 +55,7 @@ def gsm(
         del key, log_density
         eye, zero, infinite = jnp.eye(start.size, dtype=start.dtype), jnp.int32(0), jnp.full((), jnp.inf, start.dtype)
         climb = _lbfgs.start(start, memory=memory)
-        return State(climb, jnp.bool_(True), start, eye, start, eye, zero, zero, infinite, zero)
+        return State(climb, jnp.bool_(True), start, eye, start, eye, jnp.zeros_like(start), zero, zero, infinite, zero)
 
     def ascend(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         del key
@@ -94,14 +95,18 @@ def gsm(
         covariance_average = jnp.where(
             late > 0, state.covariance_average + share * (covariance - state.covariance_average), covariance
         )
+        score = state.score + share * (jnp.where(good, scores.mean(0), 0.0) - state.score)
+        near = score @ (covariance @ score) < _LEFT * mean.size  # else the late steps begin again
+        ended = late >= num_late_steps
+        late = jnp.where(ended & ~near, 0, late)
         evaluations = state.evaluations + batch_size
         new = State(
-            state.climb, state.climbing, mean, covariance, mean_average, covariance_average, state.step + 1, late,
+            state.climb, state.climbing, mean, covariance, mean_average, covariance_average, score, state.step + 1, late,
             jnp.where(good, drift, state.drift), evaluations,
         )  # fmt: skip
         log_q = -0.5 * jnp.sum(eps**2, 1) - jnp.log(jnp.diagonal(root)).sum() - 0.5 * mean.size * jnp.log(2 * jnp.pi)
         value = jnp.where(good, jnp.mean(log_p - log_q), jnp.nan)
-        done = (late >= num_late_steps) | ((late > 1) & (drift < _SMALL))
+        done = (ended & near) | ((late > 1) & (drift < _SMALL))
         return new, MethodInfo(value.astype(mean.dtype), evaluations, done)
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
@@ -117,7 +122,8 @@ def gsm(
     return Method("gsm", init, step, guide, num_steps)
 
 
-_NEAR = 0.1  # nats that a step of the climb may expect where matching takes over
+_NEAR = 1e-3  # nats that a step of the climb may expect where matching takes over
+_LEFT = 0.02  # squared length of the mean score in units of the covariance, per latent
 _SMALL = 1e-6  # symmetrised KL of moves that have died out, nats
 
 

@@ -16,6 +16,7 @@ class State(NamedTuple):
     root: Array  # [D, D], lower triangular
     mean_average: Array  # [D], over late steps
     root_average: Array  # [D, D]
+    slope_average: Array  # [D + D^2], of the whitened gradients, over late steps
     trend: Array  # [D + D^2], running mean of the whitened gradients
     power: Array  # running mean of their squared lengths
     step: Array  # int32
@@ -63,7 +64,7 @@ def natural_gradient(
         eye = jnp.eye(start.size, dtype=start.dtype)
         trend = jnp.zeros(start.size + start.size**2, start.dtype)
         zero = jnp.int32(0)
-        return State(start, eye, start, eye, trend, jnp.zeros((), start.dtype), zero, zero, zero)
+        return State(start, eye, start, eye, trend, trend, jnp.zeros((), start.dtype), zero, zero, zero)
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         mean, root, size = state.mean, state.root, state.mean.size
@@ -89,11 +90,17 @@ def natural_gradient(
         settled = (state.step > 2 / (1 - _KEEP)) & (noise_only | (power < _REST * size))
         late = state.late + jnp.where((state.late > 0) | settled, good, False)
         share = jnp.where(good, 2 / (late + 1), 0.0).astype(mean.dtype)  # later ones weigh more (Shamir & Zhang 2013)
+        slope = jnp.where(late > 0, state.slope_average + share * (flat - state.slope_average), 0.0)
+        # at the optimum the mean gradient is noise; where it is not, the late steps begin again
+        rest = slope @ slope < 4 * power / jnp.maximum(late, 1) + _NEAR * size
+        ended = late >= num_late_steps
+        late = jnp.where(ended & ~rest, 0, late)
         new = State(
             mean,
             root,
             jnp.where(late > 0, state.mean_average + share * (mean - state.mean_average), mean),
             jnp.where(late > 0, state.root_average + share * (root - state.root_average), root),
+            slope,
             trend,
             power,
             state.step + 1,
@@ -102,7 +109,7 @@ def natural_gradient(
         )
         log_q = -0.5 * jnp.sum(eps**2, 1) - jnp.log(jnp.diagonal(state.root)).sum() - 0.5 * size * jnp.log(2 * jnp.pi)
         value = jnp.where(good, jnp.mean(log_p - log_q), jnp.nan)
-        done = (late >= num_late_steps) | (late > 0) & (power < _REST * size)
+        done = (ended & rest) | (late > 0) & (power < _REST * size)
         return new, MethodInfo(value.astype(mean.dtype), new.evaluations, done)
 
     def guide(state: State) -> Any:
@@ -113,6 +120,7 @@ def natural_gradient(
 
 _KEEP = 0.9  # of the running means
 _FALL = 10.0  # late steps after which rho has fallen by the root of 2
+_NEAR = 1e-3  # squared length of a mean gradient, per latent: twice the KL that is left
 _REST = 1e-8  # squared length of a gradient, per latent, that is none
 
 
