@@ -29,6 +29,13 @@ def _config_left_as_found():
     assert after == before, f"this test left jax's settings changed: {after}, were {before}"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_let_go():
+    """A process may map only so many pieces of memory, and compiled programs take several each."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def strict_ranks():
     """[B] - [B, 1] is an error rather than a [B, B] matrix."""
