@@ -26,7 +26,13 @@ FULL_RANK = {
     "natural_gradient": vi.methods.natural_gradient(),
     "pathfinder": vi.methods.pathfinder(memory=8, tolerance=1e-7),
 }
-METHODS = FULL_RANK | {"advi": vi.methods.advi(), "dadvi": vi.methods.dadvi()}
+METHODS = FULL_RANK | {
+    "advi": vi.methods.advi(),
+    "boosting": vi.methods.boosting(num_inner_steps=5, num_draws=4, num_candidates=32),
+    "dadvi": vi.methods.dadvi(),
+    "flow": vi.methods.flow(num_draws=4),
+    "svgd": vi.methods.svgd(num_particles=20),
+}
 
 
 @pytest.mark.parametrize("name", FULL_RANK)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import vi_jax as vi
@@ -28,6 +29,14 @@ def test_a_mixture_is_the_density_of_its_draws():
     params = {"loc": [[0.0, 1.0], [2.0, -1.0], [9.0, 9.0]], "log_scale": 0.3 * rng.standard_normal((3, 2))}
     params |= {"factor": 0.5 * rng.standard_normal((3, 2, 1))}
     q = LowRankMixture(jnp.array([jnp.log(0.3), jnp.log(0.7), -jnp.inf]), jax.tree.map(jnp.float32, params, is_leaf=_is_list))
+    own = [
+        dist.LowRankMultivariateNormal(q.params["loc"][k], q.params["factor"][k], jnp.exp(2 * q.params["log_scale"][k]))
+        for k in (0, 1)
+    ]
+    z = jnp.array([1.5, -0.3])
+    np.testing.assert_allclose(
+        q.log_prob(z), jnp.log(0.3 * jnp.exp(own[0].log_prob(z)) + 0.7 * jnp.exp(own[1].log_prob(z))), rtol=1e-5
+    )
     side = jnp.linspace(-10, 10, 200)
     grid = jnp.stack(jnp.meshgrid(side, side, indexing="ij"), -1)
     p = jnp.exp(jax.jit(q.log_prob)(grid)) * (20 / 199) ** 2
