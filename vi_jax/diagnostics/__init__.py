@@ -2,11 +2,12 @@
 
 `check`: a linter for an ELBO, before a run is spent on it. `amortised`: of models with an encoder (per-example terms, log p(x),
 active units, the aggregate posterior). `ais`: log p(x) between annealed bounds. `psis`: Pareto-smoothed weights and k-hat.
-`posterior`: a guide against its log density.
+`posterior`: a guide against its log density. `bracket`: the log evidence between bounds.
 """
 
 from vi_jax.diagnostics import ais, amortised, posterior
+from vi_jax.diagnostics.bracket import bracket
 from vi_jax.diagnostics.check import CHECKS, FINDINGS, Finding, Report, check
 from vi_jax.diagnostics.psis import k_threshold, psis
 
-__all__ = ["CHECKS", "FINDINGS", "Finding", "Report", "ais", "amortised", "check", "k_threshold", "posterior", "psis"]
+__all__ = ["CHECKS", "FINDINGS", "Finding", "Report", "ais", "amortised", "bracket", "check", "k_threshold", "posterior", "psis"]
