@@ -106,7 +106,7 @@ def test_bad_densities_are_errors():
         fit(lambda u: -jnp.sum(jnp.round(u) ** 2))
     with pytest.raises(TargetError, match="unbounded above"):
         fit(lambda u: jnp.sum(jnp.exp(0.1 * u)), method=vi.methods.pathfinder())
-    with pytest.raises(TargetError, match="the observed site 'y' .* has log density nan"):
+    with pytest.raises(TargetError, match=r"the observed site .y. .* has log density (nan|-inf)"):
         vi.fit(jax.random.key(0), vi.targets.from_numpyro(eight_schools, Y.at[2].set(jnp.nan)))
     with pytest.raises(ValueError, match="num_starts is at least 1"):
         fit(lambda u: -jnp.sum(u**2), num_starts=0)
