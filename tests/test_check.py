@@ -490,7 +490,7 @@ CLEAN = {
 }
 
 
-@pytest.mark.parametrize("name", ["logistic minibatch, all told", "eight schools", "vae"])
+@pytest.mark.parametrize("name", ["eight schools", "vae", pytest.param("logistic minibatch, all told", marks=pytest.mark.slow)])
 def test_clean_models_give_no_findings(name):
     log_joint, q, given = CLEAN[name]()
     report = found(log_joint, q, **given)

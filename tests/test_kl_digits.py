@@ -12,6 +12,8 @@ import vi_jax as vi
 from vi_jax.distributions import LogGamma, OneHotCategorical, PrecisionNormal
 from vi_jax.distributions import _special as special
 
+pytestmark = pytest.mark.slow  # minutes: digits and bounds of KLs that test_kl.py holds to their values
+
 
 def gamma_kl(a, b, c, d):
     return (a - c) * digamma(a) - gammaln(a) + gammaln(c) + c * np.log(b / d) + a * (d / b - 1)

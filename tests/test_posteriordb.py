@@ -56,7 +56,19 @@ def test_there_are_46_names():
     assert not set(posteriordb.MEANS_ONLY) & set(posteriordb.names())
 
 
-@pytest.mark.parametrize("name", posteriordb.names())
+IN_DEFAULT = (
+    "arK-arK",
+    "eight_schools-eight_schools_noncentered",
+    "garch-garch11",
+    "mesquite-mesquite",
+    "sblrc-blr",
+    "nes1972-nes",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in IN_DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in posteriordb.names()]
+)
 def test_the_reference_draws_obey_the_score_identity(name, root, x64):
     """E[grad log p] = 0 and E[w grad log p'] = -I on a thousand reference draws, in float64."""
     posterior, draws, unconstrained = loaded(name, root)

@@ -105,7 +105,7 @@ def _first_trace(model: Callable[..., Any], args: Any, kwargs: Any, key: Array) 
 
 
 def _is_subsampled(site: dict[str, Any]) -> bool:
-    return site["type"] == "plate" and site["args"][0] != site["args"][1]
+    return site["type"] == "plate" and site["args"][1] not in (None, site["args"][0])
 
 
 def _latents(trace: Trace) -> list[tuple[Site, bool]]:
