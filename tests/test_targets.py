@@ -62,6 +62,19 @@ def test_a_support_that_depends_on_a_latent():
     np.testing.assert_allclose(target.log_density(jnp.array([0.3, -0.5])), expected, rtol=1e-5)
 
 
+def test_an_improper_prior_and_a_plate_without_a_subsample():
+    def model():
+        b = numpyro.sample("b", dist.ImproperUniform(constraints.real, (), (2,)))
+        with numpyro.plate("rows", 3):
+            numpyro.sample("y", dist.Normal(b.sum(), 1.0), obs=jnp.arange(3.0))
+
+    target = vi.targets.from_numpyro(model)
+    assert target.size == 2
+    assert target.sampled is None
+    expected = dist.Normal(0.3, 1.0).log_prob(jnp.arange(3.0)).sum()
+    np.testing.assert_allclose(target.log_density(jnp.array([0.1, 0.2])), expected, rtol=1e-5)
+
+
 def test_a_function_of_a_pytree_with_constraints():
     example = {"rate": jnp.ones(2), "w": jnp.zeros((2, 2))}
     target = vi.targets.from_log_density(
