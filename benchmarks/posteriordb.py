@@ -203,7 +203,7 @@ def summary(rows: list[Row]) -> str:
                 f"{median('guide_sd_error'):.3f}",
                 f"{spent:,.0f}" if spent > 0 else "not told",
                 f"{median('seconds'):.1f}",
-                f"{median('compile_seconds'):.1f}",
+                "-" if np.isnan(median("compile_seconds")) else f"{median('compile_seconds'):.1f}",
                 f"{sum(row.mean_error > 0.3 for row in called)} of {len(called)}" if called else "-",
             )
         )

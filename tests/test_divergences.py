@@ -209,6 +209,7 @@ def test_classes_that_q_never_takes():
     np.testing.assert_allclose(renyi_divergence(q, q, alpha=2.0), 0.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_renyi_batches():
     q, p = dist.Normal(jnp.zeros((4, 3)), 0.5).to_event(1), dist.Normal(0.0, 1.0).expand([3]).to_event(1)
     assert renyi_divergence(q, p, alpha=0.5).shape == (4,)

@@ -483,6 +483,7 @@ def covariance(d, i):
     return np.broadcast_to(base.covariance_matrix, (4, 3, 3))[i]
 
 
+@pytest.mark.slow
 def test_wisharts_in_batches(strict_ranks):
     scales, degrees = jnp.stack([2.0 * EYE, EYE + 0.5 * jnp.tril(jnp.ones((3, 3)), -1)]), jnp.array([3.5, 7.0])
     for kind in (dist.Wishart, dist.InverseWishart):

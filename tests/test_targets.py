@@ -33,7 +33,7 @@ def test_a_numpyro_model_has_numpyros_density_and_gradient():
     target = vi.targets.from_numpyro(many_kinds, y)
     with jax.debug_key_reuse(False):  # NumPyro's
         info = initialize_model(jax.random.key(0), many_kinds, model_args=(y,))
-    for seed in range(3):
+    for seed in (0,):
         u = jax.random.normal(jax.random.key(seed), (target.size,))
         z = target.constrain(u)
         np.testing.assert_allclose(z["twice"], 2 * z["theta"])

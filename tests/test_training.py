@@ -378,6 +378,7 @@ def test_the_gradient_norm_is_measured_where_asked_and_averaged_over_those():
 
     step = vi.make_step(vi.losses.negative_elbo(model), optimizer, grad_norm_every=3)
     start = vi.init_state(jax.random.key(0), model.init, optimizer)
+    step = jax.jit(step)
     norms = [float(step(start._replace(step=jnp.int32(number)), data[:8])[1]["grad_norm"]) for number in range(4)]
     assert [norm > 0 for norm in norms] == [True, False, False, True]
     assert norms[1:3] == [-1.0, -1.0]
