@@ -60,7 +60,7 @@ class Result:
     history: dict[str, np.ndarray]  # value and evaluations of each step, of the best start
     converged: bool  # it stopped by its own rule
     num_steps: int
-    evaluations: int  # gradients of the log density, all starts together
+    evaluations: int  # gradients of the log density, all starts together, those that chose where to start included
     skipped: int  # steps that a log density which was not finite made useless
     starts: tuple[float, ...]  # ELBO of each start, nats
     compile_seconds: float
@@ -74,6 +74,12 @@ class Result:
         w = self.weighed
         num_draws, k_hat, effective = len(w.u), float(w.k_hat), float(w.effective)
         word, advice = verdict(k_hat, effective, num_draws, converged=self.converged)
+        num_bad = int(w.num_bad)
+        if num_bad:
+            word, advice = (
+                "not reliable",
+                f"the log density is nan at {num_bad:,} draws of the guide: see vi.check, which names the line.",
+            )
         return Diagnostics(
             verdict=word,
             advice=advice,
@@ -83,10 +89,10 @@ class Result:
             log_evidence_stderr=float(w.log_evidence_stderr),
             k_hat=k_hat,
             k_threshold=k_threshold(num_draws),
-            trusted=trusted(k_hat, effective, num_draws),
+            trusted=trusted(k_hat, effective, num_draws) and not num_bad,
             effective=effective,
             num_draws=num_draws,
-            num_bad=int(w.num_bad),
+            num_bad=num_bad,
         )
 
     def sample(self, key: Array, num_draws: int = 1000) -> Any:
@@ -216,7 +222,7 @@ def fit(
     density_at = _densities(target, method)
     each = _over_starts(num_starts)
 
-    def starts_of(key: Array) -> tuple[Array, Array, Array]:
+    def starts_of(key: Array) -> tuple[Array, Array, Array, Array]:
         return _pick_starts(key, target, num_starts, start)
 
     history_size = method.num_steps
@@ -273,21 +279,23 @@ def fit(
     loop_shape = jax.eval_shape(both, key_init, key_run, u_shape, block)
     options = _compiler_options(target)
     (pick,) = _compiled(options, (starts_of, (key_start,)))
-    u, values, slopes = pick(key_start)
-    _check_start(target, np.asarray(u), np.asarray(values), np.asarray(slopes))  # before the rest takes its time
+    u, values, slopes, flat = pick(key_start)
+    _check_start(target, np.asarray(u), np.asarray(values), np.asarray(slopes), flat=bool(flat))  # before the rest takes its time
     run, weigh_best = _compiled(options, (both, (key_init, key_run, u_shape, block)), (weigh_all, (key_weigh, loop_shape.states)))
     compile_seconds = time.perf_counter() - clock
 
     loop = run(key_init, key_run, u, block)
     if report is not None:
-        clock = time.perf_counter()
-        (again,) = _compiled(options, (advance, (key_run, loop_shape, block)))
-        compile_seconds += time.perf_counter() - clock
+        again = None
         while True:
             last = int(loop.step)
             report(last, float(np.nanmax(np.asarray(loop.values[:, last - 1]), initial=-np.inf)))
             if last >= history_size or bool(loop.done.all()):
                 break
+            if again is None:
+                clock = time.perf_counter()
+                (again,) = _compiled(options, (advance, (key_run, loop_shape, block)))
+                compile_seconds += time.perf_counter() - clock
             loop = again(key_run, loop, jnp.minimum(loop.step + block, history_size))
 
     q, weighed, elbos = jax.block_until_ready(weigh_best(key_weigh, loop.states))
@@ -304,8 +312,8 @@ def fit(
         history=history,
         converged=bool(loop.done[best]),
         num_steps=steps,
-        evaluations=int(used.sum()),
-        skipped=int(np.sum(~np.isfinite(history["value"]))),
+        evaluations=int(used.sum()) + num_starts * (NUM_CANDIDATES if start is None else 1),
+        skipped=int(np.sum(np.isnan(history["value"]))),  # -inf is a place that an ascent has not been able to measure
         starts=tuple(float(elbo) for elbo in np.asarray(elbos)),
         compile_seconds=compile_seconds,
         seconds=time.perf_counter() - began,
@@ -374,9 +382,11 @@ def _require(target: Target, num_starts: int, start: Array | None) -> None:
         raise TargetError(f"the log density cannot be differentiated: {str(error).splitlines()[0]}") from error
 
 
-def _pick_starts(key: Array, target: Target, num_starts: int, start: Array | None) -> tuple[Array, Array, Array]:
-    """u [R, D], values [R], gradients [R, D]: those asked for; else of a few points of a cube each, the one of highest density (the
-    origin is among the first's)."""
+def _pick_starts(key: Array, target: Target, num_starts: int, start: Array | None) -> tuple[Array, Array, Array, Array]:
+    """u [R, D], values [R], gradients [R, D], and whether the gradients at several points are all exactly 0.
+
+    The points are those asked for; else of a few of a cube each, the one of highest density (the origin is among the first's).
+    """
     num = 1 if start is not None else NUM_CANDIDATES
     shape = (num_starts, num, target.size)
     if start is None:
@@ -388,10 +398,11 @@ def _pick_starts(key: Array, target: Target, num_starts: int, start: Array | Non
     good = jnp.isfinite(values) & jnp.all(jnp.isfinite(slopes), axis=-1)
     best = jnp.argmax(jnp.where(good, values, -jnp.inf), axis=1)
     rows = jnp.arange(num_starts)
-    return points[rows, best], values[rows, best], slopes[rows, best]
+    flat = jnp.all(slopes == 0) & (num > 1)  # at one point it may be the mode
+    return points[rows, best], values[rows, best], slopes[rows, best], flat
 
 
-def _check_start(target: Target, u: np.ndarray, values: np.ndarray, slopes: np.ndarray) -> None:
+def _check_start(target: Target, u: np.ndarray, values: np.ndarray, slopes: np.ndarray, *, flat: bool) -> None:
     for point, value, slope in zip(u, values, slopes, strict=True):
         if not np.isfinite(value):
             site = target.explain(jnp.asarray(point)) if target.explain else ""
@@ -405,11 +416,11 @@ def _check_start(target: Target, u: np.ndarray, values: np.ndarray, slopes: np.n
                 f"the gradient of the log density is not finite at the start, in {', '.join(bad[:5])}: look for a sqrt, log or "
                 "norm at its edge, and for jnp.where with a branch that is not finite."
             )
-        if not np.any(slope):
-            raise TargetError(
-                "the gradient of the log density is exactly 0 at the start, in all coordinates: it is flat, rounded, or detached "
-                "(stop_gradient, an integer cast); give one that is differentiable."
-            )
+    if flat:
+        raise TargetError(
+            "the gradient of the log density is exactly 0 at the start, in all coordinates: it is flat, rounded, or detached "
+            "(stop_gradient, an integer cast); give one that is differentiable."
+        )
 
 
 def _elbo(key: Array, target: Target, q: Any) -> Array:
