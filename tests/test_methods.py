@@ -67,3 +67,14 @@ def test_init_and_step_live_in_a_loop_of_ones_own(name):
     q = method.guide(jax.tree.map(lambda leaf: leaf[0], states))
     assert q.sample(jax.random.key(1), (5,)).shape == (5, 3)
     assert q.log_prob(q.sample(jax.random.key(2))).shape == ()
+
+
+def test_batch_and_match_solves_its_equation_and_meets_a_gaussian_exactly():
+    from vi_jax.methods.bam import _solve
+
+    u, v = COVARIANCE + jnp.eye(3), 2.0 * jnp.eye(3) + COVARIANCE
+    s = _solve(u, v)
+    np.testing.assert_allclose(s @ u @ s + s, v, rtol=1e-4, atol=1e-4)
+    q = vi.fit(jax.random.key(0), TARGET, vi.methods.bam()).guide
+    np.testing.assert_allclose(q.mean, MEAN, atol=2e-3)
+    np.testing.assert_allclose(q.covariance_matrix, COVARIANCE, rtol=1e-2, atol=5e-3)
