@@ -1,0 +1,13 @@
+"""A posterior from one call.
+
+target = vi.targets.from_numpyro(model, data)
+result = vi.fit(key, target)
+print(result)
+draws = result.sample(key, 1_000)
+"""
+
+from vi_jax.fitting._fit import fit
+from vi_jax.fitting._starts import NUM_CANDIDATES
+from vi_jax.fitting.result import Diagnostics, Result
+
+__all__ = ["NUM_CANDIDATES", "Diagnostics", "Result", "fit"]

@@ -1,0 +1,122 @@
+"""`vi.fit`: the start, the loop and the weighing, one after another."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vi_jax.fitting import _end, _loop, _starts
+from vi_jax.fitting._compile import compiled, compiler_options
+from vi_jax.fitting.result import Result
+from vi_jax.methods.default import choose
+from vi_jax.targets.target import Target
+from vi_jax.types import Array, Method
+
+Report = Callable[[int, float], None]
+
+
+def fit(
+    key: Array,
+    target: Target,
+    method: Method | None = None,
+    *,
+    num_starts: int = 1,
+    start: Array | None = None,
+    num_draws: int = 4000,
+    report: Report | None = None,
+    report_every: int = 100,
+) -> Result:
+    """Approximates a posterior: runs a method in one compiled loop, and weighs its draws.
+
+    Args:
+      key: one typed PRNG key: everything random follows from it.
+      target: see `vi_jax.targets`.
+      method: see `vi_jax.methods`; chosen by the number of latents and by whether data are subsampled if not given.
+      num_starts: R starts under one vmap; the one of highest ELBO is kept.
+      start: u [D] or [R, D]; else each start is the best of a few points in [-2, 2]^D.
+      num_draws: S, draws that are weighed at the end, values of the log density without gradients.
+      report: called with the step and the method's value every `report_every` steps, e.g. to print them.
+
+    Returns:
+      A Result.
+
+    Raises:
+      TargetError: the log density is not finite at any start, not differentiable, flat, or unbounded above; names the site.
+      FloatingPointError: every step, or the answer, was not finite; names the step.
+      ValueError: arguments that do not go together.
+    """
+    began = time.perf_counter()
+    method, why = _method(target, method)
+    _starts.require(target, num_starts, start)
+    key_start, key_init, key_run, key_weigh = jax.random.split(key, 4)
+
+    clock = time.perf_counter()
+    options = compiler_options(target)
+    u = _starts.choose(key_start, target, num_starts, start, options)  # a bad density is told before the rest takes its time
+    block = jnp.int32(method.num_steps if report is None else min(report_every, method.num_steps))
+    run = partial(_run, target, method)
+    judge = partial(_end.judge, target, method, num_draws)
+    shape = jax.eval_shape(run, key_init, key_run, u, block)
+    first, judged = compiled(options, (run, (key_init, key_run, u, block)), (judge, (key_weigh, shape.states)))
+    compile_seconds = time.perf_counter() - clock
+
+    loop = first(key_init, key_run, u, block)
+    if report is not None:
+        loop, seconds = _reported(partial(_loop.advance, target, method), key_run, loop, block, report, options)
+        compile_seconds += seconds
+    q, weighed, elbos = jax.block_until_ready(judged(key_weigh, loop.states))
+    best = int(np.argmax(elbos))
+    history = _loop.history(loop, best)
+    _end.check(target, q, history, weighed)
+    return Result(
+        target=target,
+        method=method.name,
+        why=why,
+        guide=q,
+        state=jax.tree.map(lambda leaf: leaf[best], loop.states),
+        history=history,
+        converged=bool(loop.done[best]),
+        num_steps=len(history["value"]),
+        evaluations=_loop.evaluations(loop) + _starts.evaluations(num_starts, start),
+        skipped=int(np.sum(np.isnan(history["value"]))),  # -inf is a place that an ascent has not been able to measure
+        starts=tuple(float(elbo) for elbo in np.asarray(elbos)),
+        compile_seconds=compile_seconds,
+        seconds=time.perf_counter() - began,
+        weighed=weighed,
+        names=target.names,
+    )
+
+
+def _method(target: Target, method: Method | None) -> tuple[Method, str]:
+    """The method, and why it: empty where the caller chose it and gets what was asked for."""
+    why = ""
+    if method is None:
+        method, why = choose(target)
+    if target.sampled is not None and not method.stochastic:
+        why = why or "all data at each step: this method does not take minibatches"
+    return method, why
+
+
+def _run(target: Target, method: Method, key_init: Array, key_run: Array, u: Array, last: Array) -> _loop.Loop:
+    return _loop.advance(target, method, key_run, _loop.begin(target, method, key_init, u), last)
+
+
+def _reported(
+    advance: Callable[..., _loop.Loop], key: Array, loop: _loop.Loop, block: Array, report: Report, options: dict[str, Any]
+) -> tuple[_loop.Loop, float]:
+    """The loop run on to its end, with a word every `block` steps; and the seconds that compiling took."""
+    again, seconds, num_steps = None, 0.0, loop.values.shape[1]
+    while True:
+        last = int(loop.step)
+        report(last, float(np.nanmax(np.asarray(loop.values[:, last - 1]), initial=-np.inf)))
+        if last >= num_steps or bool(loop.done.all()):
+            return loop, seconds
+        if again is None:
+            clock = time.perf_counter()
+            (again,) = compiled(options, (advance, (key, loop, block)))
+            seconds = time.perf_counter() - clock
+        loop = again(key, loop, jnp.minimum(loop.step + block, num_steps))

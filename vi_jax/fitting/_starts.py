@@ -1,0 +1,89 @@
+"""Where a method starts: a few points of a cube, the best of which is taken, and what is wrong with a log density there."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vi_jax.fitting._compile import compiled
+from vi_jax.targets.target import Target, TargetError
+from vi_jax.types import Array
+
+NUM_CANDIDATES = 10  # points of which a start is the best
+START_RADIUS = 2.0  # of the cube they come from, in unconstrained coordinates
+
+
+def require(target: Target, num_starts: int, start: Array | None) -> None:
+    """Raises for arguments that do not go together, and for a density without a gradient."""
+    if num_starts < 1:
+        raise ValueError(f"num_starts is at least 1; got {num_starts}.")
+    if start is not None and np.shape(start) not in ((target.size,), (num_starts, target.size)):
+        raise ValueError(
+            f"start wants shape ({target.size},) or ({num_starts}, {target.size}), unconstrained; got {np.shape(start)}."
+        )
+    try:
+        jax.eval_shape(jax.grad(target.log_density), jax.ShapeDtypeStruct((target.size,), jnp.result_type(float)))
+    except (TypeError, ValueError, NotImplementedError) as error:
+        if isinstance(error, TargetError):
+            raise
+        raise TargetError(f"the log density cannot be differentiated: {str(error).splitlines()[0]}") from error
+
+
+def choose(key: Array, target: Target, num_starts: int, start: Array | None, options: dict[str, Any]) -> Array:
+    """Starts u [R, D] at which the log density is fit to be climbed.
+
+    Raises:
+      TargetError: it is not finite there, nor its gradient, or it is flat.
+    """
+    (picked,) = compiled(options, (lambda key: pick(key, target, num_starts, start), (key,)))
+    u, values, slopes, flat = picked(key)
+    check(target, np.asarray(u), np.asarray(values), np.asarray(slopes), flat=bool(flat))
+    return u
+
+
+def evaluations(num_starts: int, start: Array | None) -> int:
+    """Gradients that the choice took."""
+    return num_starts * (NUM_CANDIDATES if start is None else 1)
+
+
+def pick(key: Array, target: Target, num_starts: int, start: Array | None) -> tuple[Array, Array, Array, Array]:
+    """u [R, D], values [R], gradients [R, D], and whether the gradients at several points are all exactly 0.
+
+    The points are those asked for; else of a few of a cube each, the one of highest density (the origin is among the first's).
+    """
+    num = 1 if start is not None else NUM_CANDIDATES
+    shape = (num_starts, num, target.size)
+    if start is None:
+        points = jax.random.uniform(key, shape, minval=-START_RADIUS, maxval=START_RADIUS).at[0, 0].set(0.0)
+    else:
+        points = jnp.broadcast_to(jnp.asarray(start), (num_starts, target.size))[:, None]
+    values, slopes = jax.lax.map(jax.value_and_grad(target.log_density), points.reshape(-1, target.size), batch_size=num)
+    values, slopes = values.reshape(shape[:2]), slopes.reshape(shape)
+    good = jnp.isfinite(values) & jnp.all(jnp.isfinite(slopes), axis=-1)
+    best = jnp.argmax(jnp.where(good, values, -jnp.inf), axis=1)
+    rows = jnp.arange(num_starts)
+    flat = jnp.all(slopes == 0) & (num > 1)  # at one point it may be the mode
+    return points[rows, best], values[rows, best], slopes[rows, best], flat
+
+
+def check(target: Target, u: np.ndarray, values: np.ndarray, slopes: np.ndarray, *, flat: bool) -> None:
+    """Raises where no method could start, and says what to look for."""
+    for point, value, slope in zip(u, values, slopes, strict=True):
+        if not np.isfinite(value):
+            site = target.explain(jnp.asarray(point)) if target.explain else ""
+            raise TargetError(
+                f"the log density is {value} at the start{f': {site}' if site else ''}. Check the data and the constraints, "
+                "or give a start= where it is finite."
+            )
+        if not np.all(np.isfinite(slope)):
+            bad = [name for name, s in zip(target.names, slope, strict=True) if not np.isfinite(s)]
+            raise TargetError(
+                f"the gradient of the log density is not finite at the start, in {', '.join(bad[:5])}: look for a sqrt, log or "
+                "norm at its edge, and for jnp.where with a branch that is not finite."
+            )
+    if flat:
+        raise TargetError(
+            "the gradient of the log density is exactly 0 at the start, in all coordinates: it is flat, rounded, or detached "
+            "(stop_gradient, an integer cast); give one that is differentiable."
+        )

@@ -1,0 +1,165 @@
+"""What `vi.fit` returns: a guide, its weighed draws, and what they say of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vi_jax.diagnostics.posterior import Weighed, trusted, verdict
+from vi_jax.diagnostics.psis import k_threshold
+from vi_jax.targets.target import Target
+from vi_jax.types import Array
+
+
+class Diagnostics(NamedTuple):
+    """What is known of how good the answer is; numbers in nats."""
+
+    verdict: str  # 'reliable', 'corrected only', 'not reliable' or 'not converged'
+    advice: str  # the next step to take
+    elbo: float
+    elbo_stderr: float
+    log_evidence: float  # by importance sampling; as good as k_hat says
+    log_evidence_stderr: float
+    k_hat: float
+    k_threshold: float
+    trusted: bool  # moments by smoothed weights can be trusted
+    effective: float  # draws that the weighted ones are worth
+    num_draws: int
+    num_bad: int  # draws at which the log density was not a number
+
+
+@dataclass(frozen=True)
+class Result:
+    """A fitted guide, with what is known of it."""
+
+    target: Target
+    method: str
+    why: str  # this method; empty where the caller chose it
+    guide: Any  # over u [D]; of the best start
+    state: Any  # the method's own
+    history: dict[str, np.ndarray]  # value and evaluations of each step, of the best start
+    converged: bool  # it stopped by its own rule
+    num_steps: int
+    evaluations: int  # gradients of the log density, all starts together, those that chose where to start included
+    skipped: int  # steps that a log density which was not finite made useless
+    starts: tuple[float, ...]  # ELBO of each start, nats
+    compile_seconds: float
+    seconds: float  # all in all
+    weighed: Weighed = field(repr=False)
+    names: tuple[str, ...] = field(repr=False, default=())
+
+    @cached_property
+    def diagnostics(self) -> Diagnostics:
+        """Of the guide against the log density, by importance sampling."""
+        w = self.weighed
+        num_draws, k_hat, effective = len(w.u), float(w.k_hat), float(w.effective)
+        word, advice = verdict(k_hat, effective, num_draws, converged=self.converged)
+        num_bad = int(w.num_bad)
+        if num_bad:
+            word, advice = (
+                "not reliable",
+                f"the log density is nan at {num_bad:,} draws of the guide: see vi.check, which names the line.",
+            )
+        return Diagnostics(
+            verdict=word,
+            advice=advice,
+            elbo=float(w.elbo),
+            elbo_stderr=float(w.elbo_stderr),
+            log_evidence=float(w.log_evidence),
+            log_evidence_stderr=float(w.log_evidence_stderr),
+            k_hat=k_hat,
+            k_threshold=k_threshold(num_draws),
+            trusted=trusted(k_hat, effective, num_draws) and not num_bad,
+            effective=effective,
+            num_draws=num_draws,
+            num_bad=num_bad,
+        )
+
+    def sample(self, key: Array, num_draws: int = 1000) -> Any:
+        """Draws of the guide in the model's own space, a pytree of sites [num_draws, ...]."""
+        return self._constrained(self.guide.sample(key, (num_draws,)))
+
+    def resample(self, key: Array, num_draws: int = 1000) -> Any:
+        """Draws from the weighted ones, with replacement: nearer to the posterior than `sample` where k-hat is good.
+
+        Raises:
+          ValueError: k-hat says that the weights cannot be trusted.
+        """
+        if not self.diagnostics.trusted:
+            raise ValueError(f"the weights cannot be trusted (k-hat {self.diagnostics.k_hat:.2f}); {self.diagnostics.advice}")
+        rows = jax.random.categorical(key, self.weighed.log_weights, shape=(num_draws,))
+        return self._constrained(self.weighed.u[rows])
+
+    def moments(self) -> dict[str, Any]:
+        """{"mean", "sd"} of every site, and "corrected": by smoothed importance weights where k-hat allows, else of the guide."""
+        corrected = self.diagnostics.trusted
+        log_w = self.weighed.log_weights
+        weights = jnp.exp(log_w) if corrected else jnp.full(log_w.shape, 1 / len(log_w), log_w.dtype)
+        mean, sd = _moments(self.target.constrain, self.weighed.u, weights)
+        return {"mean": jax.tree.map(np.asarray, mean), "sd": jax.tree.map(np.asarray, sd), "corrected": bool(corrected)}
+
+    def to_arviz(self, key: Array | None = None, num_draws: int = 1000) -> Any:
+        """An ArviZ InferenceData with draws as one chain, and the diagnostics as its attributes.
+
+        Args:
+          key: of the draws; the weighted draws are resampled where k-hat allows, else the guide is drawn from.
+        """
+        try:
+            import arviz
+        except ImportError as error:
+            raise ImportError("to_arviz wants ArviZ: pip install arviz.") from error
+        key = jax.random.key(0) if key is None else key
+        draws = self.resample(key, num_draws) if self.diagnostics.trusted else self.sample(key, num_draws)
+        sites = draws if isinstance(draws, dict) else {"z": draws}
+        data = {name: np.asarray(value)[None] for name, value in sites.items()}
+        attributes = {name: value for name, value in self.diagnostics._asdict().items() if isinstance(value, str | float | int)}
+        try:
+            inference = arviz.from_dict(posterior=data)
+        except TypeError:  # ArviZ 1
+            inference = arviz.from_dict({"posterior": data})
+        inference.attrs.update({"method": self.method, **attributes})
+        return inference
+
+    def report(self) -> dict[str, Any]:
+        """All of it, machine-readable: numbers and words only."""
+        own = {"method": self.method, "why": self.why, "converged": self.converged, "num_steps": self.num_steps}
+        work = {"evaluations": self.evaluations, "skipped": self.skipped, "seconds": self.seconds}
+        return {**own, **work, "compile_seconds": self.compile_seconds, "starts": list(self.starts), **self.diagnostics._asdict()}
+
+    def __str__(self) -> str:
+        d = self.diagnostics
+        good = "good" if d.k_hat < d.k_threshold else "bad"
+        rows = [
+            ("method", self.method + (f" ({self.why})" if self.why else "")),
+            ("latents", f"{self.target.size:,} unconstrained numbers"),
+            ("ELBO", f"{d.elbo:,.3f} ± {d.elbo_stderr:.3f} nats"),
+            ("log evidence", f"{d.log_evidence:,.3f} ± {d.log_evidence_stderr:.3f} nats by importance sampling"),
+            ("k-hat", f"{d.k_hat:.2f}, {good} (under {d.k_threshold:.2f} is good; S = {d.num_draws:,})"),
+            ("effective draws", f"{d.effective:,.0f} of {d.num_draws:,}"),
+            ("gradient evaluations", f"{self.evaluations:,} in {self.num_steps:,} steps"),
+            ("time", f"{self.seconds:.1f} s, of which compiling {self.compile_seconds:.1f} s"),
+        ]
+        if len(self.starts) > 1:
+            rows.append(
+                ("starts", f"{len(self.starts)}: ELBO {min(self.starts):,.2f} .. {max(self.starts):,.2f} nats; the best is kept")
+            )
+        if self.skipped or d.num_bad:
+            rows.append(("not finite", f"{self.skipped:,} steps skipped, {d.num_bad:,} draws of weight 0"))
+        rows += [("verdict", d.verdict), ("next", d.advice)]
+        return "\n".join(f"{name:<21}{text}" for name, text in rows)
+
+    def _constrained(self, u: Array) -> Any:
+        return jax.jit(jax.vmap(self.target.constrain))(u)
+
+
+def _moments(constrain: Callable[[Array], Any], u: Array, weights: Array) -> tuple[Any, Any]:
+    def both(u: Array, weights: Array) -> tuple[Any, Any]:
+        z = jax.vmap(constrain)(u)
+        mean = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), z)
+        return mean, jax.tree.map(lambda leaf, m: jnp.sqrt(jnp.tensordot(weights, (leaf - m) ** 2, 1)), z, mean)
+
+    return jax.jit(both)(u, weights)
