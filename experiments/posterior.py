@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from experiments import cli, posterior_models
 
 RESULT, MOMENTS, HISTORY, DRAWS = "result.json", "moments.json", "history.json", "draws.npz"
+COMBINE = ("best", "stack")  # as in vi.fit
 FIELDS = {
     "name": str,
     "seed": int,
@@ -26,6 +27,7 @@ FIELDS = {
     "data_dir": str,
     "method": str,
     "num_starts": int,
+    "combine": str,
     "num_draws": int,
     "float64": bool,
 }
@@ -66,6 +68,8 @@ def validate(config: Any) -> None:
     for field, least in (("num_starts", 1), ("num_draws", 25), ("seed", 0)):
         if config[field] < least:
             raise cli.UserError(f"config.{field} is {config[field]}; it has to be at least {least}.")
+    if config.combine not in COMBINE:
+        raise cli.UserError(f"config.combine is {config.combine!r}; it can be {', '.join(COMBINE)}.")
     posterior_models.check_name(config.model)
     names = ["default", *_method_names()]
     if config.method not in names:
@@ -101,7 +105,8 @@ def approximate(config: Any, workdir: Path) -> None:
         print(f"{config.name}: {target.size:,} unconstrained latents", file=sys.stderr)
         rundir.write_json(workdir / rundir.DATA, {"name": config.model})  # from here on the folder is this config's
         key = jax.random.key(config.seed)
-        result = vi.fit(key, target, method, num_starts=config.num_starts, num_draws=config.num_draws, report=report)
+        starts = {"num_starts": config.num_starts, "combine": config.combine}
+        result = vi.fit(key, target, method, **starts, num_draws=config.num_draws, report=report)
     except (TargetError, FloatingPointError) as error:
         raise cli.UserError(str(error)) from None
 

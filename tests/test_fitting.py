@@ -69,19 +69,6 @@ def test_the_draws_go_to_arviz(result):
     assert float(arviz.ess(data)["mu"]) > 250
 
 
-def test_many_starts_find_the_better_mode_and_say_how_they_agree():
-    def two_modes(u):  # 9 parts of 10 of the mass around 4
-        return jnp.logaddexp(jnp.log(0.9) - 0.5 * jnp.sum((u - 4) ** 2), jnp.log(0.1) - 0.5 * jnp.sum((u + 4) ** 2))
-
-    target = vi.targets.from_log_density(two_modes, 2)
-    starts = jnp.array([[-4.0, -4.0], [-3.0, -5.0], [3.0, 3.0]])
-    result = vi.fit(jax.random.key(0), target, vi.methods.pathfinder(), num_starts=3, start=starts)
-    assert np.all(np.asarray(result.guide.mean) > 2)
-    assert len(result.starts) == 3
-    assert np.ptp(result.starts) > 1.5  # log 9 nats between the modes
-    assert "3: ELBO" in str(result)
-
-
 def test_a_hard_posterior_is_not_called_reliable():
     def funnel(u):
         return dist.Normal(0.0, 3.0).log_prob(u[0]) + dist.Normal(0.0, jnp.exp(0.5 * u[0])).log_prob(u[1:]).sum()

@@ -64,6 +64,7 @@ def test_a_model_of_ones_own_leaves_a_folder_worth_looking_at(commands, tmp_path
         ({"model": "file:nowhere.py:f"}, "there is no file 'nowhere.py'"),
         ({"num_draws": 3}, "at least 25"),
         ({"num_starts": 0}, "at least 1"),
+        ({"combine": "mean"}, "it can be best, stack"),
     ],
 )
 def test_wrong_fields_are_one_sentence(changes, words):

@@ -22,6 +22,7 @@ def get_config(variant: str = "noncentered") -> ConfigDict:
             data_dir="",  # of posteriordb
             method="default",  # or a name in vi_jax.methods
             num_starts=1,
+            combine="best",  # of many starts; "stack" takes all, weighed by their masses
             num_draws=4000,  # weighed at the end, and saved
             float64=True,
         )

@@ -14,6 +14,7 @@ def get_config(path_and_function: str = "") -> ConfigDict:
     return ConfigDict(
         dict(
             name=f"{path.split('/')[-1].removesuffix('.py')}-{function}", seed=0, model=f"file:{path}:{function}", data_dir="",
-            method="default", num_starts=1, num_draws=4000, float64=True,
+            method="default", num_starts=1, combine="best",
+            num_draws=4000, float64=True,
         )
     )  # fmt: skip

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vi_jax.targets.target import Target
+from vi_jax.types import Array, LogDensity
 
 SMALL = 10_000  # numbers in the largest array of a log density that XLA need not optimise
 
@@ -25,8 +26,28 @@ def compiler_options(target: Target) -> dict[str, Any]:
     if jax.default_backend() != "cpu":
         return {}
     u = jax.ShapeDtypeStruct((target.size,), jnp.result_type(float))
-    equations = jax.make_jaxpr(target.log_density)(u).eqns
-    largest = max(
-        (math.prod(getattr(var.aval, "shape", ())) for eqn in equations for var in [*eqn.invars, *eqn.outvars]), default=0
-    )
-    return {"xla_backend_optimization_level": 0} if largest <= SMALL else {}
+    return {"xla_backend_optimization_level": 0} if _largest(jax.make_jaxpr(target.log_density)(u).jaxpr) <= SMALL else {}
+
+
+def _largest(jaxpr: Any) -> int:
+    """Numbers in the largest array of a program, the programs that it calls included."""
+    sizes = [math.prod(getattr(var.aval, "shape", ())) for eqn in jaxpr.eqns for var in [*eqn.invars, *eqn.outvars]]
+    params = [
+        value for eqn in jaxpr.eqns for param in eqn.params.values() for value in (param if isinstance(param, tuple) else [param])
+    ]
+    called = [getattr(value, "jaxpr", value) for value in params]  # a closed one holds another
+    return max([0, *sizes, *(_largest(inner) for inner in called if hasattr(inner, "eqns"))])
+
+
+def traced_once(target: Target) -> Target:
+    """The target with densities that JAX traces once: Python runs through a model of 200 sites in as many milliseconds, and a fit
+    wants its program some ten times (value and gradient, at the start, in the loop, at the end)."""
+    sampled = target.sampled
+    if sampled is None:
+        return target._replace(log_density=jax.jit(target.log_density))
+    draw = jax.jit(lambda key, u: sampled(key)(u))
+
+    def once(key: Array) -> LogDensity:
+        return lambda u: draw(key, u)
+
+    return target._replace(log_density=jax.jit(target.log_density), sampled=once)

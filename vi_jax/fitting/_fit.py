@@ -17,6 +17,8 @@ from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method
 
 Report = Callable[[int, float], None]
+COMBINE = ("best", "stack")
+NOTHING = 1e-3  # weight of a start that need not have converged
 
 
 def fit(
@@ -25,6 +27,7 @@ def fit(
     method: Method | None = None,
     *,
     num_starts: int = 1,
+    combine: str = "best",
     start: Array | None = None,
     num_draws: int = 4000,
     report: Report | None = None,
@@ -36,7 +39,11 @@ def fit(
       key: one typed PRNG key: everything random follows from it.
       target: see `vi_jax.targets`.
       method: see `vi_jax.methods`; chosen by the number of latents and by whether data are subsampled if not given.
-      num_starts: R starts under one vmap; the one of highest ELBO is kept.
+      num_starts: R starts under one vmap.
+      combine: "best" keeps the start of highest ELBO. "stack" takes all: the mixture of their guides, its weights those that are
+        nearest to the posterior, so that modes weigh what their mass is (`vi_jax.fitting.stack_weights`); with `pathfinder` this is
+        multi-path Pathfinder (Zhang et al. 2022), `resample` its resampling by Pareto-smoothed weights. There the weights are p
+        over each draw's own path, by which a mode counts as often as paths ended in it; here they are p over the mixture.
       start: u [D] or [R, D]; else each start is the best of a few points in [-2, 2]^D.
       num_draws: S, draws that are weighed at the end, values of the log density without gradients.
       report: called with the step and the method's value every `report_every` steps, e.g. to print them.
@@ -52,6 +59,8 @@ def fit(
     began = time.perf_counter()
     method, why = _method(target, method)
     _starts.require(target, num_starts, start)
+    if combine not in COMBINE:
+        raise ValueError(f"combine is one of {', '.join(COMBINE)}; got {combine!r}.")
     key_start, key_init, key_run, key_weigh = jax.random.split(key, 4)
 
     clock = time.perf_counter()
@@ -59,7 +68,7 @@ def fit(
     u = _starts.choose(key_start, target, num_starts, start, options)  # a bad density is told before the rest takes its time
     block = jnp.int32(method.num_steps if report is None else min(report_every, method.num_steps))
     run = partial(_run, target, method)
-    judge = partial(_end.judge, target, method, num_draws)
+    judge = partial(_end.judge, target, method, combine, num_draws)
     shape = jax.eval_shape(run, key_init, key_run, u, block)
     first, judged = compiled(options, (run, (key_init, key_run, u, block)), (judge, (key_weigh, shape.states)))
     compile_seconds = time.perf_counter() - clock
@@ -68,8 +77,8 @@ def fit(
     if report is not None:
         loop, seconds = _reported(partial(_loop.advance, target, method), key_run, loop, block, report, options)
         compile_seconds += seconds
-    q, weighed, elbos = jax.block_until_ready(judged(key_weigh, loop.states))
-    best = int(np.argmax(elbos))
+    q, weighed, starts = jax.block_until_ready(judged(key_weigh, loop.states))
+    best = int(np.argmax(starts.elbo))
     history = _loop.history(loop, best)
     _end.check(target, q, history, weighed)
     return Result(
@@ -79,11 +88,13 @@ def fit(
         guide=q,
         state=jax.tree.map(lambda leaf: leaf[best], loop.states),
         history=history,
-        converged=bool(loop.done[best]),
+        converged=bool(np.all(np.asarray(loop.done)[np.asarray(starts.weight) > NOTHING])),
         num_steps=len(history["value"]),
         evaluations=_loop.evaluations(loop) + _starts.evaluations(num_starts, start),
         skipped=int(np.sum(np.isnan(history["value"]))),  # -inf is a place that an ascent has not been able to measure
-        starts=tuple(float(elbo) for elbo in np.asarray(elbos)),
+        starts=tuple(np.asarray(starts.elbo).tolist()),
+        start_distances=tuple(np.asarray(starts.distance).tolist()),
+        start_weights=tuple(np.asarray(starts.weight).tolist()),
         compile_seconds=compile_seconds,
         seconds=time.perf_counter() - began,
         weighed=weighed,

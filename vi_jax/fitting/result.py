@@ -14,6 +14,9 @@ from vi_jax.diagnostics.psis import k_threshold
 from vi_jax.targets.target import Target
 from vi_jax.types import Array
 
+APART = 4.0  # standard deviations between the means of two starts that are not in one place
+MASS = 4.6  # nats below the best ELBO at which a place still has about a hundredth of the mass
+
 
 class Diagnostics(NamedTuple):
     """What is known of how good the answer is; numbers in nats."""
@@ -39,14 +42,16 @@ class Result:
     target: Target
     method: str
     why: str  # this method; empty where the caller chose it
-    guide: Any  # over u [D]; of the best start
-    state: Any  # the method's own
+    guide: Any  # over u [D]; of the best start, or of all stacked
+    state: Any  # the method's own, of the best start
     history: dict[str, np.ndarray]  # value and evaluations of each step, of the best start
     converged: bool  # it stopped by its own rule
     num_steps: int
     evaluations: int  # gradients of the log density, all starts together, those that chose where to start included
     skipped: int  # steps that a log density which was not finite made useless
     starts: tuple[float, ...]  # ELBO of each start, nats
+    start_distances: tuple[float, ...]  # the farthest that a mean lies from the best start's, in its standard deviations
+    start_weights: tuple[float, ...]  # in the answer
     compile_seconds: float
     seconds: float  # all in all
     weighed: Weighed = field(repr=False)
@@ -58,6 +63,9 @@ class Result:
         w = self.weighed
         num_draws, k_hat, effective = len(w.u), float(w.k_hat), float(w.effective)
         word, advice = verdict(k_hat, effective, num_draws, converged=self.converged)
+        left_out = _left_out(self)
+        if left_out:
+            word, advice = "not reliable", left_out
         num_bad = int(w.num_bad)
         if num_bad:
             word, advice = (
@@ -73,7 +81,7 @@ class Result:
             log_evidence_stderr=float(w.log_evidence_stderr),
             k_hat=k_hat,
             k_threshold=k_threshold(num_draws),
-            trusted=trusted(k_hat, effective, num_draws) and not num_bad,
+            trusted=trusted(k_hat, effective, num_draws) and not num_bad and not left_out,
             effective=effective,
             num_draws=num_draws,
             num_bad=num_bad,
@@ -128,7 +136,10 @@ class Result:
         """All of it, machine-readable: numbers and words only."""
         own = {"method": self.method, "why": self.why, "converged": self.converged, "num_steps": self.num_steps}
         work = {"evaluations": self.evaluations, "skipped": self.skipped, "seconds": self.seconds}
-        return {**own, **work, "compile_seconds": self.compile_seconds, "starts": list(self.starts), **self.diagnostics._asdict()}
+        return {**own, **work, "compile_seconds": self.compile_seconds, **self._starts(), **self.diagnostics._asdict()}
+
+    def _starts(self) -> dict[str, list[float]]:
+        return {name: list(getattr(self, name)) for name in ("starts", "start_distances", "start_weights")}
 
     def __str__(self) -> str:
         d = self.diagnostics
@@ -144,9 +155,7 @@ class Result:
             ("time", f"{self.seconds:.1f} s, of which compiling {self.compile_seconds:.1f} s"),
         ]
         if len(self.starts) > 1:
-            rows.append(
-                ("starts", f"{len(self.starts)}: ELBO {min(self.starts):,.2f} .. {max(self.starts):,.2f} nats; the best is kept")
-            )
+            rows.append(("starts", _starts_row(self)))
         if self.skipped or d.num_bad:
             rows.append(("not finite", f"{self.skipped:,} steps skipped, {d.num_bad:,} draws of weight 0"))
         rows += [("verdict", d.verdict), ("next", d.advice)]
@@ -163,3 +172,22 @@ def _moments(constrain: Callable[[Array], Any], u: Array, weights: Array) -> tup
         return mean, jax.tree.map(lambda leaf, m: jnp.sqrt(jnp.tensordot(weights, (leaf - m) ** 2, 1)), z, mean)
 
     return jax.jit(both)(u, weights)
+
+
+def _starts_row(result: Result) -> str:
+    worst, best, far = min(result.starts), max(result.starts), max(result.start_distances)
+    kept = sum(weight > 0.005 for weight in result.start_weights)
+    how = "the best is kept" if max(result.start_weights) == 1 else f"stacked, {kept} of weight over 0.5 %"
+    return f"{len(result.starts)}: ELBO {worst:,.2f} .. {best:,.2f} nats, means up to {far:.2g} SD apart; {how}"
+
+
+def _left_out(result: Result) -> str:
+    """What to do where another start ended elsewhere, in a place of some mass that the answer has none of; empty if none did."""
+    best = max(result.starts)
+    for elbo, distance, weight in zip(result.starts, result.start_distances, result.start_weights, strict=True):
+        if weight == 0 and distance > APART and elbo > best - MASS and max(result.start_weights) == 1:
+            return (
+                f"a start ended {distance:.1f} SD from the one that is kept, with an ELBO {best - elbo:.1f} nats below it: there "
+                "is mass in both places, which no k-hat of one of them can see. Take all starts, vi.fit(..., combine='stack')."
+            )
+    return ""
