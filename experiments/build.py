@@ -13,6 +13,7 @@ from experiments.settings import CHOICES, parse_sigma
 from vi_jax.models import likelihoods, networks
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu, "softplus": nn.softplus}
+PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
 FAMILIES = {name: getattr(vi.families, name) for name in CHOICES["family"]}
 BOUNDS = {"elbo": vi.bounds.elbo, "iwae": vi.bounds.iwae}
 ESTIMATORS = {"reparam": vi.estimators.reparam}
@@ -41,12 +42,12 @@ def likelihood(config: Any, num_levels: int) -> likelihoods.Likelihood:
 def model(config: Any, x_shape: tuple[int, ...], num_levels: int, mean_image: np.ndarray | None = None) -> vi.Model:
     """The VAE of a config for examples [*x_shape]; `mean_image` [*x_shape] in [0, 1] starts a Bernoulli decoder at its logit."""
     spec, lik = config.model, likelihood(config, num_levels)
-    hidden, activation = tuple(spec.hidden), ACTIVATIONS[spec.activation]
+    hidden, activation, dtype = tuple(spec.hidden), ACTIVATIONS[spec.activation], PRECISIONS[config.precision]
     if spec.network == "conv":
         return vi.models.amortised(
             x_shape,
-            lambda size: networks.conv_encoder(x_shape, size, hidden, activation),
-            lambda size: networks.conv_decoder(x_shape, size, spec.num_latents, hidden[::-1], activation),
+            lambda size: networks.conv_encoder(x_shape, size, hidden, activation, dtype=dtype),
+            lambda size: networks.conv_decoder(x_shape, size, spec.num_latents, hidden[::-1], activation, dtype=dtype),
             FAMILIES[config.family](spec.num_latents),
             lik,
             num_latents=spec.num_latents,
@@ -58,8 +59,8 @@ def model(config: Any, x_shape: tuple[int, ...], num_levels: int, mean_image: np
         bias = np.log(mean / (1 - mean))[..., None]
     return vi.models.amortised(
         x_shape,
-        lambda size: networks.mlp_encoder(x_shape, size, hidden, activation),
-        lambda size: networks.mlp_decoder(x_shape, size, spec.num_latents, hidden[::-1], activation, output_bias=bias),
+        lambda size: networks.mlp_encoder(x_shape, size, hidden, activation, dtype=dtype),
+        lambda size: networks.mlp_decoder(x_shape, size, spec.num_latents, hidden[::-1], activation, output_bias=bias, dtype=dtype),
         FAMILIES[config.family](spec.num_latents),
         lik,
         num_latents=spec.num_latents,

@@ -13,6 +13,7 @@ CHOICES = {
     "bound": ("analytic_elbo", "elbo", "iwae"),
     "estimator": ("reparam",),
     "family": (*CLOSED_FORM_KL, *KL_BY_DRAWS),
+    "precision": ("float32", "bfloat16"),
     "data.binarisation": ("dynamic", "static", "none"),
     "model.network": ("mlp", "conv"),
     "model.activation": ("tanh", "relu", "gelu", "silu", "softplus"),

@@ -2,10 +2,15 @@
 
 An encoder maps x [*x_shape] to a vector [num_outputs]; a decoder maps z [D] to [*x_shape, num_outputs]. `vmap` where the plural
 begins. Any other pair of functions of the same shapes serves as well.
+
+Mixed precision (Micikevicius et al. 2018): with `dtype=jnp.bfloat16` activations, and the factors of every product, are bfloat16.
+Parameters and their gradients stay float32, and so do the outputs, sums and bias of the last layer, so that a density or a KL never
+sees a rounded logit.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -26,10 +31,18 @@ class Network(NamedTuple):
 
 
 def mlp_encoder(
-    x_shape: Sequence[int], num_outputs: int, hidden: Sequence[int] = (500,), activation: Activation = nn.tanh
+    x_shape: Sequence[int],
+    num_outputs: int,
+    hidden: Sequence[int] = (500,),
+    activation: Activation = nn.tanh,
+    *,
+    dtype: Any = None,
 ) -> Network:
-    """x, flattened, through dense layers of widths `hidden`; the last layer starts small, so that q starts near its prior."""
-    module = _Encoder(tuple(hidden), num_outputs, activation)
+    """x, flattened, through dense layers of widths `hidden`; the last layer starts small, so that q starts near its prior.
+
+    `dtype`, here and below, is that of the activations; that of the parameters if not given.
+    """
+    module = _Encoder(tuple(hidden), num_outputs, activation, dtype)
     return _network(module, tuple(x_shape))
 
 
@@ -40,18 +53,26 @@ def mlp_decoder(
     hidden: Sequence[int] = (500,),
     activation: Activation = nn.tanh,
     output_bias: Any = None,
+    *,
+    dtype: Any = None,
 ) -> Network:
     """z through dense layers of widths `hidden` (from the latent towards the image) to [*x_shape, num_outputs].
 
     `output_bias` [*x_shape, num_outputs] is where the last layer's bias starts (zeros if not given): the logit of the mean
     image, for a Bernoulli likelihood (Burda et al. 2016, appendix C).
     """
-    module = _Decoder(tuple(hidden), (*x_shape, num_outputs), activation, _constant(output_bias, (*x_shape, num_outputs)))
+    shape = (*x_shape, num_outputs)
+    module = _Decoder(tuple(hidden), shape, activation, _constant(output_bias, shape), dtype)
     return _network(module, (num_latents,))
 
 
 def conv_encoder(
-    x_shape: Sequence[int], num_outputs: int, hidden: Sequence[int] = (32, 64), activation: Activation = nn.gelu
+    x_shape: Sequence[int],
+    num_outputs: int,
+    hidden: Sequence[int] = (32, 64),
+    activation: Activation = nn.gelu,
+    *,
+    dtype: Any = None,
 ) -> Network:
     """An image [H, W] or [H, W, C] through 3x3 convolutions of stride 2, one for each width, and a dense layer.
 
@@ -59,7 +80,7 @@ def conv_encoder(
       ValueError: x_shape is not that of an image.
     """
     _check_image(x_shape)
-    return _network(_ConvEncoder(tuple(hidden), num_outputs, activation), tuple(x_shape))
+    return _network(_ConvEncoder(tuple(hidden), num_outputs, activation, dtype), tuple(x_shape))
 
 
 def conv_decoder(
@@ -68,6 +89,8 @@ def conv_decoder(
     num_latents: int,
     hidden: Sequence[int] = (64, 32),
     activation: Activation = nn.gelu,
+    *,
+    dtype: Any = None,
 ) -> Network:
     """z through a dense layer and transposed 3x3 convolutions of stride 2, cropped to an image [H, W] or [H, W, C].
 
@@ -75,7 +98,7 @@ def conv_decoder(
       ValueError: x_shape is not that of an image.
     """
     _check_image(x_shape)
-    return _network(_ConvDecoder(tuple(hidden), (*x_shape, num_outputs), activation), (num_latents,))
+    return _network(_ConvDecoder(tuple(hidden), (*x_shape, num_outputs), activation, dtype), (num_latents,))
 
 
 def _constant(value: Any, shape: tuple[int, ...]) -> Callable[..., Array]:
@@ -101,6 +124,31 @@ def _network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     return Network(init, apply)
 
 
+def _keep_bias(*values: Array, dtype: Any) -> tuple[Array, ...]:
+    """The factors of a product in `dtype`; the bias, whose gradient is a sum over the batch, as it is."""
+    x, kernel, bias = values
+    return x.astype(dtype), kernel.astype(dtype), bias
+
+
+def _hidden(layer: Callable[..., nn.Module], *args: Any, dtype: Any, **options: Any) -> Callable[[Array], Array]:
+    """A layer within the network, whose outputs are in `dtype`, if one is given."""
+    if dtype is None:
+        return layer(*args, **options)  # type: ignore[return-value]
+    module: Any = layer(*args, dtype=dtype, promote_dtype=_keep_bias, **options)
+    return lambda x: module(x).astype(dtype)
+
+
+def _last(layer: Callable[..., nn.Module], *args: Any, dtype: Any, **options: Any) -> Callable[[Array], Array]:
+    """The layer whose outputs leave the network: with a `dtype`, float32 sums of its products."""
+    if dtype is None:
+        return layer(*args, **options)  # type: ignore[return-value]
+    if layer is nn.Dense:
+        options["dot_general"] = partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+    else:
+        options["preferred_element_type"] = jnp.float32
+    return layer(*args, dtype=dtype, promote_dtype=_keep_bias, **options)  # type: ignore[return-value]
+
+
 _small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
 
 
@@ -108,13 +156,14 @@ class _Encoder(nn.Module):
     hidden: tuple[int, ...]
     num_outputs: int
     activation: Activation
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         h = jnp.ravel(x)
         for width in self.hidden:
-            h = self.activation(nn.Dense(width)(h))
-        return nn.Dense(self.num_outputs, kernel_init=_small)(h)
+            h = self.activation(_hidden(nn.Dense, width, dtype=self.dtype)(h))
+        return _last(nn.Dense, self.num_outputs, kernel_init=_small, dtype=self.dtype)(h)
 
 
 class _Decoder(nn.Module):
@@ -122,40 +171,44 @@ class _Decoder(nn.Module):
     shape: tuple[int, ...]
     activation: Activation
     bias_init: Callable[..., Array]
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         h = z
         for width in self.hidden:
-            h = self.activation(nn.Dense(width)(h))
-        return nn.Dense(math.prod(self.shape), bias_init=self.bias_init)(h).reshape(self.shape)
+            h = self.activation(_hidden(nn.Dense, width, dtype=self.dtype)(h))
+        return _last(nn.Dense, math.prod(self.shape), bias_init=self.bias_init, dtype=self.dtype)(h).reshape(self.shape)
 
 
 class _ConvEncoder(nn.Module):
     hidden: tuple[int, ...]
     num_outputs: int
     activation: Activation
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         h = x if x.ndim == 3 else x[..., None]
         for width in self.hidden:
-            h = self.activation(nn.Conv(width, (3, 3), strides=2)(h))
-        return nn.Dense(self.num_outputs, kernel_init=_small)(jnp.ravel(h))
+            h = self.activation(_hidden(nn.Conv, width, (3, 3), strides=2, dtype=self.dtype)(h))
+        return _last(nn.Dense, self.num_outputs, kernel_init=_small, dtype=self.dtype)(jnp.ravel(h))
 
 
 class _ConvDecoder(nn.Module):
     hidden: tuple[int, ...]
     shape: tuple[int, ...]  # [H, W, num_outputs] or [H, W, C, num_outputs]
     activation: Activation
+    dtype: Any = None
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         height, width = self.shape[:2]
         stride = 2 ** len(self.hidden)
         rows, columns = -(-height // stride), -(-width // stride)
-        h = self.activation(nn.Dense(rows * columns * self.hidden[0])(z)).reshape(rows, columns, self.hidden[0])
+        h = self.activation(_hidden(nn.Dense, rows * columns * self.hidden[0], dtype=self.dtype)(z))
+        h = h.reshape(rows, columns, self.hidden[0])
         for channels in self.hidden[1:]:
-            h = self.activation(nn.ConvTranspose(channels, (3, 3), strides=(2, 2))(h))
-        h = nn.ConvTranspose(math.prod(self.shape[2:]), (3, 3), strides=(2, 2))(h)
+            h = self.activation(_hidden(nn.ConvTranspose, channels, (3, 3), strides=(2, 2), dtype=self.dtype)(h))
+        h = _last(nn.ConvTranspose, math.prod(self.shape[2:]), (3, 3), strides=(2, 2), dtype=self.dtype)(h)
         return h[:height, :width].reshape(self.shape)

@@ -94,6 +94,7 @@ def vae(
     likelihood: Likelihood | None = None,
     family: Callable[[int], Family] = families.mean_field,
     output_bias: Any = None,
+    dtype: Any = None,
 ) -> Model:
     """The VAE of Kingma & Welling (2013), appendix C: dense layers both ways, the decoder the encoder's mirror.
 
@@ -105,6 +106,7 @@ def vae(
       likelihood: of x given z; Bernoulli if not given.
       family: num_latents -> Family; mean-field Gaussian if not given.
       output_bias: where the decoder's last bias starts, see `networks.mlp_decoder`.
+      dtype: of the activations; `jnp.bfloat16` for mixed precision, see `networks`. Densities and the KL stay float32.
 
     Returns:
       A Model.
@@ -115,8 +117,10 @@ def vae(
         )
     return amortised(
         x_shape,
-        lambda num_outputs: networks.mlp_encoder(x_shape, num_outputs, hidden, activation),
-        lambda num_outputs: networks.mlp_decoder(x_shape, num_outputs, num_latents, tuple(hidden)[::-1], activation, output_bias),
+        lambda num_outputs: networks.mlp_encoder(x_shape, num_outputs, hidden, activation, dtype=dtype),
+        lambda num_outputs: networks.mlp_decoder(
+            x_shape, num_outputs, num_latents, tuple(hidden)[::-1], activation, output_bias, dtype=dtype
+        ),
         family(num_latents),
         likelihoods.bernoulli() if likelihood is None else likelihood,
         num_latents=num_latents,
