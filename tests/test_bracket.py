@@ -1,5 +1,7 @@
 """The bracket of a log evidence that is known."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,9 +18,19 @@ def log_joint(z):  # z ~ N(0, 1), x | z ~ N(z, 1), x = 1: p(x) = N(1 | 0, 2)
 EVIDENCE = float(dist.Normal(0.0, 2.0**0.5).log_prob(1.0))
 
 
+def numbers(log_joint, q, **kwargs):
+    """{name: (value, standard error)}, compiled."""
+    run = jax.jit(lambda key: {name: side[:2] for name, side in bracket(key, log_joint, q, **kwargs).items()})
+    sides = run(jax.random.key(0))
+    return {name: sides[name] for name in ORDER if name in sides}
+
+
+ORDER = ("elbo", "tvo", "iwae", "ais", "tvo_upper", "eubo", "cubo", "ais_reverse")
+
+
 def test_the_bounds_lie_in_order_around_the_evidence():
     q = dist.Normal(jnp.zeros(1), jnp.ones(1)).to_event(1)  # the prior: wider than the posterior, weights are bounded
-    sides = bracket(jax.random.key(0), log_joint, q, num_draws=20_000)
+    sides = bracket(jax.random.key(0), log_joint, q, num_draws=20_000, num_chains=0)
     values = [float(side.value) for side in sides.values()]
     assert list(sides) == ["elbo", "tvo", "iwae", "tvo_upper", "eubo", "cubo"]
     assert values[0] < values[1] < values[2] < EVIDENCE + 3 * sides["iwae"].stderr
@@ -32,9 +44,34 @@ def test_the_bounds_lie_in_order_around_the_evidence():
 
 def test_at_the_posterior_the_bracket_is_a_point():
     q = dist.Normal(jnp.full(1, 0.5), jnp.full(1, 0.5**0.5)).to_event(1)
-    for side in bracket(jax.random.key(0), log_joint, q, num_draws=400).values():
-        np.testing.assert_allclose(side.value, EVIDENCE, atol=1e-5)
-        assert side.stderr < 1e-5
+    sides = numbers(log_joint, q, num_draws=400, num_chains=4, num_temperatures=3)
+    assert tuple(sides) == ORDER
+    for value, stderr in sides.values():  # the log-weight of every chain is constant, whatever its transitions
+        np.testing.assert_allclose(value, EVIDENCE, atol=1e-5)
+        assert stderr < 1e-5
+
+
+@pytest.mark.parametrize("limit", [200, 0])
+def test_annealing_tightens_both_ends_where_the_posterior_is_correlated(limit, monkeypatch):
+    """z ~ N(0, I_3), x | z ~ N(sum z, 0.25), x = 2, by a mean-field guide: p(x) = N(2 | 0, 3.25)."""
+    monkeypatch.setattr(importlib.import_module("vi_jax.diagnostics.bracket"), "FULL_UP_TO", limit)
+
+    def joint(z):
+        return dist.Normal(0.0, 1.0).log_prob(z).sum() + dist.Normal(z.sum(), 0.5).log_prob(2.0)
+
+    evidence = float(dist.Normal(0.0, 3.25**0.5).log_prob(2.0))
+    q = dist.Normal(jnp.full(3, 2 / 3.25), jnp.full(3, 5**-0.5)).to_event(1)  # 1 / precision_jj
+    sides = numbers(joint, q, num_draws=2000, num_chains=50, num_temperatures=40)
+    for name in ("ais", "ais_reverse"):
+        assert abs(sides[name][0] - evidence) < 5 * sides[name][1] + 0.01
+        assert 0 < sides[name][1] < 0.2
+    assert sides["elbo"][0] < evidence - 0.4 < sides["ais"][0]
+
+
+def test_one_chain_says_nothing_of_its_error():
+    q = dist.Normal(jnp.zeros(1), jnp.ones(1)).to_event(1)
+    with pytest.raises(ValueError, match="2 chains or more"):
+        bracket(jax.random.key(0), log_joint, q, num_chains=1)
 
 
 def test_groups_have_to_divide_the_draws():
