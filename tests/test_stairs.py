@@ -16,8 +16,8 @@ FLOORS = (
     {"divergences", "families", "bounds", "targets", "draws"},
     {"models", "estimators"},
     {"methods", "conjugate", "losses", "evidence"},
-    {"diagnostics"},
-    {"shard", "fitting", "training"},
+    {"diagnostics", "shard"},
+    {"fitting", "training"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Modules that only some rooms may import; a room is a file or a folder right under vi_jax/.

@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from vi_jax.losses import Loss
+from vi_jax.shard import Layout
 from vi_jax.types import Array, Model, Params
 
 Metrics = dict[str, Array]
@@ -48,7 +49,14 @@ class Totals(NamedTuple):
     bad_step: Array
 
 
-def init_state(key: Array, init: Callable[[Array], Params], optimizer: optax.GradientTransformation, *, ema: bool = False) -> State:
+def init_state(
+    key: Array,
+    init: Callable[[Array], Params],
+    optimizer: optax.GradientTransformation,
+    *,
+    ema: bool = False,
+    layout: Layout | None = None,
+) -> State:
     """The state before the first step; `key` is split into one for the parameters and one for the run.
 
     Args:
@@ -56,6 +64,7 @@ def init_state(key: Array, init: Callable[[Array], Params], optimizer: optax.Gra
       init: key -> params, e.g. `model.init`.
       optimizer: any optax transformation.
       ema: keep averaged parameters too (give `make_step` their decay).
+      layout: where the state lies (`vi_jax.shard`); one device if not given.
     """
 
     def make(key: Array) -> State:
@@ -64,7 +73,7 @@ def init_state(key: Array, init: Callable[[Array], Params], optimizer: optax.Gra
         averaged = jax.tree.map(jnp.copy, params) if ema else ()
         return State(jnp.zeros((), jnp.int32), key_run, params, optimizer.init(params), averaged)
 
-    return jax.jit(make)(key)
+    return jax.jit(make)(key) if layout is None else layout.make(make, key)
 
 
 def evaluation_params(state: State) -> Params:
@@ -146,19 +155,49 @@ def batch_rows(order: Array, position: Array | int, batch_size: int) -> Array:
     return order[(position * batch_size + jnp.arange(batch_size)) % order.shape[0]]
 
 
+def on_layout(
+    step: Callable[[State, Array], tuple[State, Metrics]], layout: Layout | None
+) -> Callable[[State, Array], tuple[State, Metrics]]:
+    """The same step on a mesh: whole parameters while it lasts, each device its own examples; the state ends by the rules."""
+    if layout is None:
+        return step
+
+    def sharded(state: State, batch: Array) -> tuple[State, Metrics]:
+        new_state, metrics = step(state._replace(params=layout.gather(state.params)), layout.spread(batch))
+        return layout.settle(new_state), layout.gather(metrics)
+
+    return sharded
+
+
+def require_batches(batch_size: int, layout: Layout | None) -> None:
+    """Raises ValueError where a batch has no examples, or does not lie evenly over the devices."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1; got {batch_size}.")
+    if layout is not None and batch_size % layout.num_shards:
+        raise ValueError(
+            f"a batch of {batch_size} examples does not lie evenly over {layout.num_shards} devices; take a multiple of that."
+        )
+
+
 def make_run(
-    step: Callable[[State, Array], tuple[State, Metrics]], *, batch_size: int
+    step: Callable[[State, Array], tuple[State, Metrics]], *, batch_size: int, layout: Layout | None = None
 ) -> Callable[[State, Array, int | Array], tuple[State, BlockInfo]]:
     """A compiled `run(state, data, num_steps) -> (state, BlockInfo)`: gather, step and sums in one program.
 
     `data` [N, ...] stays on the device, in its own dtype. The number of steps is an argument of the program, not a constant of
     it, so that blocks of any length share one compile; `state` is donated. A block may begin and end anywhere in an epoch.
 
+    Args:
+      step: of `make_step`.
+      batch_size: B, of all devices together.
+      layout: where the state lies, the one that it was made with; `data` is whole on every device (`layout.replicate`).
+
     Raises:
-      ValueError: batch_size is not positive.
+      ValueError: batch_size is not positive, or no multiple of the number of devices.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is at least 1; got {batch_size}.")
+    require_batches(batch_size, layout)
+    step, program = on_layout(step, layout), jax.jit if layout is None else layout.jit
+    spread, whole = (layout.spread, layout.gather) if layout is not None else (lambda tree: tree,) * 2
 
     def block(state: State, data: Array, order: Array, num_steps: Array) -> tuple[State, BlockInfo, Array]:
         num_batches = -(-data.shape[0] // batch_size)
@@ -168,7 +207,7 @@ def make_run(
             state, order, totals = carry
             position = state.step % num_batches
             order = jax.lax.cond(position == 0, lambda: shuffle(state.key, state.step // num_batches, data.shape[0]), lambda: order)
-            batch = rows_of[batch_rows(order, position, batch_size)].reshape(batch_size, *data.shape[1:])
+            batch = rows_of[spread(batch_rows(order, position, batch_size))].reshape(batch_size, *data.shape[1:])
             new_state, metrics = step(state, batch)
             return new_state, order, add_metrics(totals, metrics, state.step)
 
@@ -178,23 +217,24 @@ def make_run(
         last = state.step + num_steps
         totals = no_metrics(step, state, jax.ShapeDtypeStruct((batch_size, *data.shape[1:]), data.dtype))
         end, order, totals = jax.lax.while_loop(more, one, (state, order, totals))
-        return end, mean_metrics(totals, end.step - state.step), order
+        return end, mean_metrics(totals, end.step - state.step), whole(order)
 
-    compiled = jax.jit(block, donate_argnums=(0, 2))
-    order_at = _remembered_order(batch_size)
+    compiled = program(block, donate_argnums=(0, 2))
+    order_at = _remembered_order(batch_size, program(lambda *args: whole(shuffle(*args)), static_argnums=2))
 
     def run(state: State, data: Array, num_steps: int | Array) -> tuple[State, BlockInfo]:
         order, keep = order_at(state, data.shape[0])
-        state, info, order = compiled(state, data, order, jnp.asarray(num_steps, jnp.int32))
+        state, info, order = compiled(state, data, order, np.int32(num_steps))
         keep(state, order)
         return state, info
 
     return run
 
 
-def _remembered_order(batch_size: int) -> Callable[[State, int], tuple[Array, Callable[[State, Array], None]]]:
+def _remembered_order(
+    batch_size: int, shuffled: Callable[..., Array]
+) -> Callable[[State, int], tuple[Array, Callable[[State, Array], None]]]:
     """The order of the epoch a state is in: the one that the block before ended with, or a fresh shuffle of 60,000 in 30 ms."""
-    shuffled = jax.jit(shuffle, static_argnums=2)
     memory: dict[tuple[int, bytes, int], Array] = {}
 
     def order_at(state: State, num_examples: int) -> tuple[Array, Callable[[State, Array], None]]:
@@ -207,40 +247,39 @@ def _remembered_order(batch_size: int) -> Callable[[State, int], tuple[Array, Ca
 
         epoch = int(state.step) // num_batches
         known = memory.pop((epoch, run_key, num_examples), None)
-        return (shuffled(state.key, jnp.int32(epoch), num_examples) if known is None else known), keep
+        return (shuffled(state.key, np.int32(epoch), num_examples) if known is None else known), keep
 
     return order_at
 
 
 def make_stepwise_run(
-    step: Callable[[State, Array], tuple[State, Metrics]], *, batch_size: int
+    step: Callable[[State, Array], tuple[State, Metrics]], *, batch_size: int, layout: Layout | None = None
 ) -> Callable[[State, Array, int], tuple[State, BlockInfo]]:
     """The same `run` as `make_run`, one program call a step: the same batches in the same order, the same draws.
 
     Slower by the calls, and much faster where a program's loop is slow inside: XLA runs a convolution in a CPU loop on one
     thread, at a fifth of its speed outside. Goes on to the end of a block after a loss that was not finite, and names its step.
-
-    Raises:
-      ValueError: batch_size is not positive.
+    Arguments and errors as for `make_run`.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is at least 1; got {batch_size}.")
+    require_batches(batch_size, layout)
+    step, program = on_layout(step, layout), jax.jit if layout is None else layout.jit
 
     def one(state: State, data: Array, order: Array, totals: Totals) -> tuple[State, Totals]:
         rows = batch_rows(order, state.step % -(-data.shape[0] // batch_size), batch_size)
         new_state, metrics = step(state, data[rows])
         return new_state, add_metrics(totals, metrics, state.step)
 
-    compiled = jax.jit(one, donate_argnums=(0, 3))
-    shuffled = jax.jit(shuffle, static_argnums=2)
+    compiled, shuffled = program(one, donate_argnums=(0, 3)), program(shuffle, static_argnums=2)
 
     def run(state: State, data: Array, num_steps: int) -> tuple[State, BlockInfo]:
         first, num_batches = int(state.step), -(-data.shape[0] // batch_size)
         totals, order = no_metrics(step, state, data[:batch_size]), None
         for number in range(first, first + int(num_steps)):
             if order is None or number % num_batches == 0:
-                order = shuffled(state.key, jnp.int32(number // num_batches), data.shape[0])
+                order = shuffled(state.key, np.int32(number // num_batches), data.shape[0])
             state, totals = compiled(state, data, order, totals)
+            if layout is not None:  # many host devices on few cores deadlock when steps are queued
+                jax.block_until_ready(totals)
         return state, mean_metrics(totals, jnp.int32(num_steps))
 
     return run
