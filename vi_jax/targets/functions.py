@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints as supports
 
+from vi_jax.targets._subsets import subset
+from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
 from vi_jax.types import Array, LogDensity
 
@@ -63,33 +65,99 @@ def from_rows(
         is not one number a row (a sum or a mean over rows could not be scaled).
     """
     layout = _Layout(example, constraints)
+    num_data = _num_rows(data, batch_size)
+
+    def density_on(rows: Any, num_rows: int) -> LogDensity:
+        def density(u: Array) -> Array:
+            z, log_det = layout.constrain(u)
+            terms = jnp.asarray(log_lik(z, rows))
+            _require_rows(terms, num_rows, "log_lik(z, rows)")
+            return _scalar(log_prior(z), "log_prior(z)") + (num_data / num_rows) * terms.sum() + log_det
+
+        return density
+
+    def sampled(key: Array) -> LogDensity:
+        picked = subset(key, num_data, batch_size)
+        return density_on(jax.tree.map(lambda leaf: jnp.asarray(leaf)[picked], data), batch_size)
+
+    whole = density_on(data, num_data)
+    layout.trace(whole)
+    return Target(whole, lambda u: layout.constrain(u)[0], layout.unconstrain, layout.names, sampled)
+
+
+def from_local_rows(
+    log_prior: Callable[[Any], Array],
+    log_joint: Callable[[Any, Any, Any], Array],
+    data: Any,
+    example: Any,
+    local: Any,
+    constraints: Any = None,
+    local_constraints: Any = None,
+    *,
+    batch_size: int,
+) -> LocalTarget:
+    """A target whose rows have latents of their own: p(theta) prod_n p(x_n, z_n | theta).
+
+    For `vi.methods.local_advi`, which sees B rows at a time: any B, the fixed point does not depend on it.
+
+    Args:
+      log_prior: theta -> log p(theta), nats, a scalar; theta shaped as `example`.
+      log_joint: (theta, z, rows) -> log p(x_n, z_n | theta), [B], one number a row; the leaves of z and rows are [B, ...].
+      data: a pytree of arrays [N, ...].
+      example: the shapes of the latents that all rows share, a pytree, or D for a vector.
+      local: the shapes of the latents of one row, without the axis of rows, a pytree, or d for a vector.
+      constraints, local_constraints: their supports, as for `from_log_density`.
+      batch_size: B, rows at a time.
+
+    Raises:
+      TargetError: as for `from_rows`.
+    """
+    layout, row_layout = _Layout(example, constraints), _Layout(local, local_constraints)
+    num_data = _num_rows(data, batch_size)
+
+    def rows(index: Array) -> Any:
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], data)
+
+    def log_global(u: Array) -> Array:
+        theta, log_det = layout.constrain(u)
+        return _scalar(log_prior(theta), "log_prior(theta)") + log_det
+
+    def log_rows(u: Array, v: Array, index: Array) -> Array:
+        z, log_det = jax.vmap(row_layout.constrain)(v)
+        terms = jnp.asarray(log_joint(layout.constrain(u)[0], z, rows(index)))
+        _require_rows(terms, len(index), "log_joint(theta, z, rows)")
+        return terms + log_det
+
+    target = LocalTarget(
+        log_global,
+        log_rows,
+        lambda u: layout.constrain(u)[0],
+        lambda u, v, index: jax.vmap(lambda v_n: row_layout.constrain(v_n)[0])(v),
+        rows,
+        layout.names,
+        row_layout.names,
+        num_data,
+        batch_size,
+    )
+    target.trace()
+    return target
+
+
+def _num_rows(data: Any, batch_size: int) -> int:
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
     if len(sizes) != 1 or () in sizes:
         raise TargetError(f"data wants arrays that all begin with the same axis [N]; got leading axes {sorted(sizes)}.")
     (num_data,) = sizes.pop()
     if not 1 <= batch_size <= num_data:
         raise TargetError(f"batch_size wants 1..{num_data}, the rows of the data; got {batch_size}.")
+    return int(num_data)
 
-    def density_on(rows: Any, num_rows: int) -> LogDensity:
-        def density(u: Array) -> Array:
-            z, log_det = layout.constrain(u)
-            terms = jnp.asarray(log_lik(z, rows))
-            if terms.shape != (num_rows,):
-                raise TargetError(
-                    f"log_lik(z, rows) wants one number a row, shape ({num_rows},), so that it can be scaled by N / B; got shape "
-                    f"{terms.shape}."
-                )
-            return _scalar(log_prior(z), "log_prior(z)") + (num_data / num_rows) * terms.sum() + log_det
 
-        return density
-
-    def sampled(key: Array) -> LogDensity:
-        picked = jax.random.choice(key, num_data, (batch_size,), replace=False) if batch_size < num_data else jnp.arange(num_data)
-        return density_on(jax.tree.map(lambda leaf: jnp.asarray(leaf)[picked], data), batch_size)
-
-    whole = density_on(data, num_data)
-    layout.trace(whole)
-    return Target(whole, lambda u: layout.constrain(u)[0], layout.unconstrain, layout.names, sampled)
+def _require_rows(terms: Array, num_rows: int, what: str) -> None:
+    if terms.shape != (num_rows,):
+        raise TargetError(
+            f"{what} wants one number a row, shape ({num_rows},), so that it can be scaled by N / B; got shape {terms.shape}."
+        )
 
 
 class _Layout:

@@ -12,13 +12,14 @@ from numpyro import handlers
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import constrain_fn, potential_energy
 
+from vi_jax.targets.local_numpyro import is_subsampled, local_from_trace, plate_with_latents
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
 from vi_jax.types import Array, LogDensity
 
 Trace = dict[str, dict[str, Any]]
 
 
-def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Target:
+def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """A target from a NumPyro model with its arguments: every latent site, constraints undone.
 
     Sites of one distribution and shape are evaluated together, so that the compile time of a model with many scalar sites stays
@@ -29,16 +30,17 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Target
       args, kwargs: what it is called with.
 
     Returns:
-      A Target whose `constrain` gives {site: value}, deterministic sites included.
+      A Target whose `constrain` gives {site: value}, deterministic sites included; where the plate with a `subsample_size` holds
+      latent sites, a LocalTarget: for `vi.methods.local_advi`.
 
     Raises:
       TargetError: no latent site, a discrete one, or one with a dimension of 0; names the site.
     """
-    subsampled: list[bool] = []
+    first: Trace = {}
 
     def sites_of(key: Array) -> dict[str, Array]:
         trace = _first_trace(model, args, kwargs, key)
-        subsampled.append(any(_is_subsampled(site) for site in trace.values()))
+        first.update(trace)
         found.extend(_latents(trace))
         return {name: site["value"] for name, site in trace.items() if site["type"] == "sample"}
 
@@ -52,6 +54,10 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Target
         ) from None
     if not found:
         raise TargetError("the NumPyro model has no latent site: every sample site is observed; there is nothing to approximate.")
+    plate = plate_with_latents(first)
+    if plate is not None:
+        return local_from_trace(model, args, kwargs, first, plate, found)
+    subsampled = any(is_subsampled(site) for site in first.values())
     moving = any(dynamic for _, dynamic in found)
     sites = tuple(Site(site.name, dist.constraints.real, site.free_shape) if moving else site for site, _ in found)
     coordinates = Coordinates(sites)
@@ -72,7 +78,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Target
 
     def sampled(key: Array) -> LogDensity:
         trace = _first_trace(model, args, kwargs, key)
-        return density_on({name: site["value"] for name, site in trace.items() if _is_subsampled(site)})
+        return density_on({name: site["value"] for name, site in trace.items() if is_subsampled(site)})
 
     def constrain(u: Array) -> dict[str, Array]:
         z, _ = coordinates.constrain(u)
@@ -91,7 +97,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Target
         return _not_finite(_trace(handlers.substitute(model, data=constrain(u)), args, kwargs, jax.random.key(0)))
 
     # without rows the model draws its own: always those of one key, so that the density is a function
-    return Target(density_on({}), constrain, unconstrain, coordinates.names, sampled if subsampled[0] else None, explain)
+    return Target(density_on({}), constrain, unconstrain, coordinates.names, sampled if subsampled else None, explain)
 
 
 def _trace(model: Callable[..., Any], args: Any, kwargs: Any, key: Array) -> Trace:
@@ -102,10 +108,6 @@ def _first_trace(model: Callable[..., Any], args: Any, kwargs: Any, key: Array) 
     """A trace at latents near 0, unconstrained: an improper prior has nothing to draw."""
     seeded = handlers.substitute(handlers.seed(model, key), substitute_fn=init_to_uniform)
     return handlers.trace(seeded).get_trace(*args, **kwargs)
-
-
-def _is_subsampled(site: dict[str, Any]) -> bool:
-    return site["type"] == "plate" and site["args"][1] not in (None, site["args"][0])
 
 
 def _latents(trace: Trace) -> list[tuple[Site, bool]]:

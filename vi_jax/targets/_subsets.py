@@ -1,0 +1,59 @@
+"""Rows drawn without replacement at a cost that does not grow with their number."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vi_jax.types import Array
+
+_ROUNDS = 6
+_SHUFFLED = 1000  # rows up to which a shuffle of all is as quick
+_MOST = 2**31  # rows: their sum with a shift stays within 32 bits
+
+
+def subset(key: Array, num: int, size: int) -> Array:
+    """[size] different numbers of 0..num-1 in random order, int32; each is among them with probability size / num.
+
+    A shuffle up to 1,000. Beyond, where it would take longer than most gradients, the first `size` images under a random
+    permutation: a Feistel network (Luby & Rackoff 1988) over the even number of bits that holds `num`, walked on until it lands
+    within (Black & Rogaway 2002), then turned by a uniform shift, which makes the probability of a single number exact. Pairs
+    are uniform as far as the network's rounds are random functions.
+
+    Raises:
+      ValueError: size is not in 1..num, or num is above 2^31.
+    """
+    if not 1 <= size <= num <= _MOST:
+        raise ValueError(f"a subset wants 1 <= size <= num <= 2^31; got {size} of {num}.")
+    if size == num:
+        return jnp.arange(num)
+    if num <= _SHUFFLED:
+        return jax.random.permutation(key, num)[:size]
+    key_rounds, key_shift = jax.random.split(key)
+    secrets = jax.random.bits(key_rounds, (_ROUNDS,), jnp.uint32)
+    half = ((num - 1).bit_length() + 1) // 2
+
+    def permute(x: Array) -> Array:
+        return _feistel(secrets, x, half)
+
+    def walk(x: Array) -> Array:
+        return jnp.where(x < num, x, permute(x))
+
+    x = jax.lax.while_loop(lambda x: jnp.any(x >= num), walk, permute(jnp.arange(size, dtype=jnp.uint32)))
+    shift = jax.random.randint(key_shift, (), 0, num).astype(jnp.uint32)
+    return ((x + shift) % np.uint32(num)).astype(jnp.int32)
+
+
+def _feistel(secrets: Array, x: Array, half: int) -> Array:
+    """A permutation of the numbers of 2 `half` bits."""
+    mask = np.uint32(2**half - 1)
+    left, right = x >> half, x & mask
+    for secret in secrets:
+        left, right = right, left ^ (_mixed(right ^ secret) & mask)
+    return (left << half) | right
+
+
+def _mixed(x: Array) -> Array:
+    """The finaliser of MurmurHash3: every bit of x moves every bit of the result."""
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
