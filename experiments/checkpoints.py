@@ -1,60 +1,105 @@
-"""Checkpoints by Orbax: asynchronous, atomic, the last few kept, each with a digest of its numbers.
+"""Checkpoints by Orbax: asynchronous, atomic, the last few and the best kept, each with a checksum of its numbers.
 
-A checkpoint holds the whole `vi_jax.State` (the position in the data follows from its step). What is restored is compared with
-the digest that was saved beside it, so that a damaged file is found and named instead of trained from.
+A checkpoint holds the whole `vi_jax.State`; the positions in the data and in the record of metrics follow from its step. What is
+restored is compared with the checksum that was saved beside it, so that a damaged file is found and named instead of trained from.
+The arrays may lie on any mesh: every process writes its own shards, and a state is restored to where the state given lies.
 """
 
-import hashlib
-import logging
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from experiments.checksum import checksum
 from experiments.cli import UserError
+from experiments.storage import hush, read_once, reason
 from vi_jax.training import State
+
+CHECKSUM, ELBO = "checksum", "elbo"  # what is saved beside the arrays
 
 
 class Checkpoints:
-    """The checkpoints of one run folder; use as a context manager, so that the last save is finished."""
+    """The checkpoints of one run folder; use as a context manager, so that the last save is finished.
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    Args:
+      folder: of the checkpoints alone.
+      keep: how many of the last ones are kept.
+      keep_best: the one with the highest ELBO is kept too.
+      read_only: nothing is removed, not even what a save that was killed has left: another process may be saving.
+    """
+
+    def __init__(self, folder: Path, *, keep: int, keep_best: bool = False, read_only: bool = False) -> None:
         import orbax.checkpoint.experimental.v1 as ocp
 
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs each save and retry, and what it raises as well
-        policy = ocp.training.preservation_policies.LatestN(keep)
+        hush()
+        self.folder, self._keeps_best = folder.resolve(), keep_best
+        self._kept, self._response, self._saving, self._has_failed = _Kept(keep), None, -1, False
         always = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
-        self.folder = folder.resolve()
-        self._manager = ocp.training.Checkpointer(
-            self.folder, preservation_policy=policy, save_decision_policy=always, cleanup_tmp_directories=True
-        )
+        try:
+            self._manager = ocp.training.Checkpointer(
+                self.folder, preservation_policy=self._kept, save_decision_policy=always, cleanup_tmp_directories=not read_only
+            )
+        except Exception as error:  # a file in its place, no rights to it, a folder that Orbax cannot read
+            raise UserError(f"the checkpoints in {self.folder} cannot be opened ({reason(error)}).") from None
+        self._kept.best = self._find_best() if keep_best else None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        failure = None
+        for finish in (self.wait, self._manager.close):
+            try:
+                finish()
+            except Exception as problem:  # closing raises what a save has raised once more
+                said = self._has_failed and not isinstance(problem, UserError)
+                failure = failure or (None if said else problem if isinstance(problem, UserError) else self._failed(problem))
+        if failure is not None and error is None:
+            raise failure
+        if failure is not None:
+            print(f"warning: {failure}", file=sys.stderr)
 
     @property
     def steps(self) -> list[int]:
         """The steps that are saved, oldest first."""
         return sorted(checkpoint.step for checkpoint in self._manager.checkpoints)
 
-    def save(self, state: State) -> None:
-        """Starts a save and returns; the save before it is finished first."""
-        leaves = _to_leaves(state)
-        host = {name: np.asarray(leaf) for name, leaf in leaves.items()}
-        self._manager.wait()
+    def is_best(self, elbo: float) -> bool:
+        """Whether the best is kept, and this is better."""
+        return self._keeps_best and math.isfinite(elbo) and (self._kept.best is None or elbo > self._kept.best[0])
+
+    def save(self, state: State, *, elbo: float | None = None) -> None:
+        """Starts a save and returns while it is written; the save before it is finished first. The state may be donated then.
+
+        Raises:
+          UserError: this save or the one before it failed, as on a full disk; what had been saved before is still there.
+        """
+        self.wait()
+        leaves, self._saving = to_leaves(state), int(state.step)
+        beside = {CHECKSUM: checksum(leaves)} | ({} if elbo is None else {ELBO: elbo})
+        if elbo is not None and self.is_best(elbo):
+            self._kept.best = elbo, self._saving
         try:
-            self._manager.save_async(int(state.step), leaves, custom_metadata={"digest": _digest(host)}, force=True, overwrite=True)
-        except OSError as error:
-            raise UserError(f"the checkpoint of step {int(state.step)} could not be written to {self.folder}: {error}.") from None
+            self._response = self._manager.save_async(self._saving, leaves, custom_metadata=beside, force=True, overwrite=True)
+        except Exception as error:
+            raise self._failed(error) from None
 
     def wait(self) -> None:
-        """Returns when the last save is on disk."""
-        self._manager.wait()
+        """Returns when the last save is on disk; raises UserError where that failed."""
+        response, self._response = self._response, None
+        if response is not None:
+            try:
+                response.result()
+            except Exception as error:
+                raise self._failed(error) from None
+
+    def check(self) -> None:
+        """Raises UserError if the save that is under way has failed by now; does not wait for it."""
+        if self._response is not None and self._response._thread_runner.done():
+            self.wait()
 
     def restore_latest(self, like: State) -> State | None:
         """The newest good checkpoint, every bad one before it named on stderr; None where there is none at all.
@@ -75,59 +120,90 @@ class Checkpoints:
             )
         return None
 
+    def restore(self, which: str, like: State) -> State | None:
+        """One checkpoint by name: `latest` (the newest good one), `best`, or a step.
+
+        Raises:
+          UserError: it is not there, or damaged.
+        """
+        if which == "latest":
+            return self.restore_latest(like)
+        there = f"{self.folder} has those of the steps {', '.join(map(str, self.steps)) or 'none'}"
+        if which == "best":
+            if (best := self._find_best()) is None:
+                raise UserError(f"--checkpoint=best: none has an ELBO saved with it; train with --config.train.keep_best; {there}.")
+            return self._restore(best[1], like)
+        if not which.isdecimal() or int(which) not in self.steps:
+            raise UserError(f"--checkpoint={which} is none of latest, best and the steps that are kept; {there}.")
+        return self._restore(int(which), like)
+
+    def _find_best(self) -> tuple[float, int] | None:
+        found = []
+        for step in self.steps:
+            try:
+                elbo = float((self._manager.metadata(step).custom_metadata or {})[ELBO])
+            except Exception:  # it has none, or is damaged, which `restore` will say
+                continue
+            if math.isfinite(elbo):
+                found.append((elbo, step))
+        return max(found, key=lambda each: (each[0], -each[1]), default=None)
+
+    def _failed(self, error: Exception) -> UserError:
+        self._has_failed = True
+        good = [step for step in self.steps if step != self._saving]
+        keeps = f"that of step {good[-1]} is kept" if good else "there is none before it"
+        return UserError(
+            f"the checkpoint of step {self._saving} could not be written to {self.folder} ({reason(error)}); {keeps}. "
+            "Make room, or the folder writable, and run the same command again to go on from there."
+        )
+
     def _restore(self, step: int, like: State) -> State:
-        leaves = _to_leaves(like)
+        leaves = to_leaves(like)
         abstract = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding) for name, leaf in leaves.items()}
         where = self.folder / str(step)
         try:
-            found = _read_once(where / "state")
+            found = read_once(where / "state")
             if found != {name: leaf.shape for name, leaf in leaves.items()}:
                 raise ValueError("its arrays are not those of this model")
             leaves = self._manager.load(step, abstract)
-            saved = self._manager.metadata(step).custom_metadata
+            saved = dict(self._manager.metadata(step).custom_metadata or {})
         except Exception as error:  # Orbax and its storage raise many kinds; each means the same to the user
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise UserError(f"the checkpoint {where} is damaged or of another model ({reason}).") from None
-        host = {name: np.asarray(leaf) for name, leaf in leaves.items()}
-        if not saved or saved.get("digest") != _digest(host):
+            raise UserError(f"the checkpoint {where} is damaged or of another model ({reason(error)}).") from None
+        if CHECKSUM not in saved:
+            raise UserError(
+                f"the checkpoint {where} is damaged: it has no checksum (one of an older version of this code has none)."
+            )
+        if saved[CHECKSUM] != checksum(leaves):
             raise UserError(f"the checkpoint {where} is damaged: its numbers are not those that were saved.")
-        return _from_leaves(leaves, like)
+        if int(leaves["step"]) != step:
+            raise UserError(f"the checkpoint {where} is of step {int(leaves['step'])}: it has been moved.")
+        return from_leaves(leaves, like)
 
 
-def _read_once(folder: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of a checkpoint's arrays; reads them one after the other, and raises at the first that is damaged.
+class _Kept:
+    """Which checkpoints Orbax keeps: the last few, and the best."""
 
-    Orbax reads them at once, and of a damaged file its threads go on to print hundreds of tracebacks.
-    """
-    import tensorstore as ts
+    def __init__(self, last: int) -> None:
+        self._last = last
+        self.best: tuple[float, int] | None = None  # its ELBO and its step
 
-    if not (folder / "manifest.ocdbt").exists():
-        raise FileNotFoundError(f"{folder / 'manifest.ocdbt'} is missing")
-    store = {"driver": "ocdbt", "base": folder.as_uri() + "/"}
-    keys = [key.decode().rpartition("/") for key in ts.KvStore.open(store).result().list().result()]
-    arrays = {name: {"driver": "zarr3", "kvstore": {**store, "path": f"{name}/"}} for name, _, file in keys if file == "zarr.json"}
-    return {name: ts.open(spec).result().read().result().shape for name, spec in arrays.items()}
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """One answer for each, as Orbax's PreservationPolicy has it."""
+        steps = {*sorted(each.step for each in checkpoints)[-self._last :], *([self.best[1]] if self.best else [])}
+        return [each.step in steps for each in checkpoints]
 
 
-def _to_leaves(state: State) -> dict[str, Any]:
+def to_leaves(state: State) -> dict[str, Any]:
     """The state as one flat dict of arrays, typed keys as their data."""
     tree = state._replace(key=jax.random.key_data(state.key))
     paths = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}
 
 
-def _from_leaves(leaves: dict[str, Any], like: State) -> State:
+def from_leaves(leaves: dict[str, Any], like: State) -> State:
+    """The state again, in the structure of another."""
     tree = like._replace(key=jax.random.key_data(like.key))
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     ordered = [leaves[jax.tree_util.keystr(path, simple=True, separator=".")] for path, _ in paths]
     state = jax.tree.unflatten(structure, ordered)
     return state._replace(key=jax.random.wrap_key_data(state.key))
-
-
-def _digest(leaves: dict[str, np.ndarray]) -> str:
-    total = hashlib.sha256()
-    for name in sorted(leaves):
-        leaf = np.ascontiguousarray(leaves[name])
-        total.update(f"{name} {leaf.dtype} {leaf.shape}".encode())
-        total.update(leaf.tobytes())
-    return total.hexdigest()

@@ -1,8 +1,6 @@
-"""The parts behind the commands: the alarm, streaming, binarisation, checkpoints, the record of a run, its folder, its measures."""
+"""The parts behind the commands: the alarm, streaming, binarisation, the record of a run, its folder, its measures."""
 
-import functools
 import json
-import shutil
 import types
 
 import jax
@@ -10,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from command_helpers import small
-from helpers import assert_mean, tree_allclose, tree_equal
+from helpers import assert_mean, tree_allclose
 
 import vi_jax as vi
 from experiments import build, cli, measure, metrics, rundir, session, train
-from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
 from experiments.streaming import make_streaming_run
 from vi_jax.training import make_run, make_stepwise_run
@@ -295,125 +292,6 @@ def test_an_evaluation_set_wants_two_examples():
         session.evaluation_set(config, dataset, "test")
     with pytest.raises(UserError, match=r"config\.data\.validation is empty"):
         session.evaluation_set(config, dataset, "validation")
-
-
-# --- checkpoints ----------------------------------------------------------------------------------------------------
-
-
-def made_state(seed=0, step=7):
-    """A small state with every kind of part: a typed key, a moment of Adam, averaged parameters, a scalar."""
-    return first_state(seed)._replace(step=jnp.int32(step))
-
-
-@functools.cache
-def first_state(seed):
-    config = small()
-    model = session.make_model(config, session.load_data(config))
-    state = vi.init_state(jax.random.key(seed), model.init, build.optimizer(config), ema=True)
-    filled = [leaf + 0.5 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf for leaf in jax.tree.leaves(state.opt_state)]
-    opt_state = jax.tree.unflatten(jax.tree.structure(state.opt_state), filled)
-    return state._replace(opt_state=opt_state)
-
-
-def plain_key(state):
-    return state._replace(key=jax.random.key_data(state.key))
-
-
-def test_a_checkpoint_gives_the_state_back(tmp_path):
-    state = made_state()
-    with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
-        checkpoints.save(state)
-    with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
-        assert checkpoints.steps == [7]
-        back = checkpoints.restore_latest(made_state(seed=1, step=0))
-    assert jnp.issubdtype(back.key.dtype, jax.dtypes.prng_key)
-    assert tree_equal(plain_key(back), plain_key(state))
-    assert not tree_equal(plain_key(back), plain_key(made_state(seed=1, step=7)))
-    assert [leaf.dtype for leaf in jax.tree.leaves(back)] == [leaf.dtype for leaf in jax.tree.leaves(state)]
-
-
-def test_the_last_few_checkpoints_are_kept(tmp_path):
-    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
-        assert checkpoints.restore_latest(made_state()) is None
-        for step in (1, 2, 3):
-            checkpoints.save(made_state(step=step))
-        checkpoints.wait()
-        checkpoints.save(made_state(step=3))  # again, as after a fall back to an older one
-        checkpoints.wait()
-        assert checkpoints.steps == [2, 3]
-
-
-def damage(path, how):
-    content = bytearray(path.read_bytes())
-    if how == "cut":
-        content = content[: len(content) // 2]
-    else:
-        content[::7] = bytes(byte ^ 0x55 for byte in content[::7])
-    path.write_bytes(bytes(content))
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """A folder with the checkpoints of steps 1 and 2."""
-    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
-    with Checkpoints(folder, keep=2) as checkpoints:
-        for step in (1, 2):
-            checkpoints.save(made_state(step=step))
-    return folder
-
-
-def test_any_damaged_file_is_found(saved, tmp_path, capfd):
-    """File by file: the newest checkpoint is restored to the last bit, or is named, and the one before it taken."""
-    files = sorted(path.relative_to(saved) for path in (saved / "2").rglob("*") if path.is_file() and path.stat().st_size)
-    found = []
-    for number, file in enumerate(files):
-        folder = tmp_path / str(number)  # a folder of its own: storage caches by path
-        shutil.copytree(saved, folder)
-        damage(folder / file, ("cut", "flipped")[number % 2])
-        with Checkpoints(folder, keep=2) as checkpoints:
-            state = checkpoints.restore_latest(made_state(seed=1, step=0))
-        err = capfd.readouterr().err
-        assert "Traceback" not in err
-        assert tree_equal(plain_key(state), plain_key(made_state(step=int(state.step))))
-        if int(state.step) == 1:
-            found.append(file.name)
-            assert err.startswith(f"warning: the checkpoint {folder / '2'} is damaged")
-            assert err.count("\n") == 1
-    assert len(found) >= 4, f"hardly any file seems to matter: {found} of {files}"
-
-
-def test_sound_files_with_other_numbers_are_found(saved, tmp_path, capsys):
-    """The arrays of step 1 in the place of those of step 2: they read well, and are not what was saved."""
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(saved, folder)
-    shutil.rmtree(folder / "2" / "state")
-    shutil.copytree(folder / "1" / "state", folder / "2" / "state")
-    with Checkpoints(folder, keep=2) as checkpoints:
-        state = checkpoints.restore_latest(made_state(seed=1, step=0))
-    assert f"{folder / '2'} is damaged: its numbers are not those that were saved" in capsys.readouterr().err
-    assert int(state.step) == 1
-
-
-def test_all_damaged_is_an_error(saved, tmp_path, capsys, monkeypatch):
-    """Found before Orbax reads them: its threads would print a traceback each for a file that is gone."""
-    folder, read = tmp_path / "checkpoints", []
-    shutil.copytree(saved, folder)
-    for path in folder.glob("*/state/d/*"):
-        path.unlink()
-    with Checkpoints(folder, keep=2) as checkpoints:
-        monkeypatch.setattr(checkpoints._manager, "load", lambda step, abstract: read.append(step))
-        with pytest.raises(UserError, match=r"no checkpoint in .* can be read \(steps 1, 2\); start again with --overwrite"):
-            checkpoints.restore_latest(made_state())
-    assert capsys.readouterr().err.count("warning: the checkpoint") == 2
-    assert read == []
-
-
-def test_a_checkpoint_of_another_model_is_no_checkpoint(saved, capsys):
-    config = small(model__hidden=(5,))
-    other = session.start_state(config, session.make_model(config, session.load_data(config)))
-    with Checkpoints(saved, keep=2) as checkpoints, pytest.raises(UserError, match="no checkpoint in"):
-        checkpoints.restore_latest(other)
-    assert capsys.readouterr().err.count("damaged or of another model (its arrays are not those of this model)") == 2
 
 
 # --- the record of a run --------------------------------------------------------------------------------------------
