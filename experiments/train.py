@@ -12,6 +12,7 @@ metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, figures/ and summary.js
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
     )
     fits = images.nbytes <= config.data.device_limit_mb * 2**20
     on_device = {"compiled": vi.make_run, "stepwise": vi.make_stepwise_run}[spec.loop]
-    run: Any = (on_device if fits else make_streaming_run)(step, batch_size=spec.batch_size)
+    streamed = {"compiled": make_streaming_run, "stepwise": partial(make_streaming_run, most_steps=1)}[spec.loop]
+    run: Any = (on_device if fits else streamed)(step, batch_size=spec.batch_size)
     data = jnp.asarray(np.asarray(images[:])) if fits else images
     rate, measure_now = build.learning_rate(config), measure.make_measure(model, config)
 

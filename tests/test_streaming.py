@@ -1,0 +1,85 @@
+"""Batches from the host: in groups of steps, bounded in bytes, with the draws of any loop and any kind of key."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import tree_equal
+
+from experiments import streaming
+from experiments.streaming import AHEAD, make_streaming_run
+from vi_jax.training import State, make_run
+
+DATA = np.sqrt(np.arange(2.0, 12.0, dtype=np.float32))[:, None]
+
+
+class Asked:
+    """Data [N, 1] that note how many rows were asked for at a time."""
+
+    def __init__(self, data):
+        self.data, self.rows = data, []
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, rows):
+        self.rows.append(len(rows))
+        return self.data[rows]
+
+
+def state_of(**options):
+    return State(jnp.zeros((), jnp.int32), jax.random.key(0, **options), {"seen": jnp.zeros(())}, (), ())
+
+
+def step(state, batch):
+    """Draws, and mixes what it sees in, so that the order of steps shows."""
+    noise = jax.random.uniform(jax.random.fold_in(state.key, state.step))
+    seen = 0.5 * state.params["seen"] + noise * (batch[:, 0] * jnp.arange(1.0, len(batch) + 1)).sum()
+    return state._replace(step=state.step + 1, params={"seen": seen}), {"loss": seen, "grad_norm": jnp.ones(())}
+
+
+@pytest.mark.parametrize("most_steps", [1, 3, 32])
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_groups_of_any_size_are_the_run_on_the_device(most_steps, impl):
+    want, wanted = make_run(step, batch_size=4)(state_of(impl=impl), jnp.asarray(DATA), 13)
+    data = Asked(DATA)
+    found, info = make_streaming_run(step, batch_size=4, most_steps=most_steps)(state_of(impl=impl), data, 13)
+    assert int(found.step) == 13
+    np.testing.assert_allclose(found.params["seen"], want.params["seen"], rtol=1e-6)
+    np.testing.assert_allclose(info.metrics["loss"], wanted.metrics["loss"], rtol=1e-6)
+    assert sum(data.rows) == 13 * 4 + 1  # one row to learn the shape
+    assert max(data.rows) == 4 * min(most_steps, 13)
+
+
+def test_a_stream_in_blocks_is_bitwise_the_whole():
+    """Blocks of whole groups, as checkpoints leave them."""
+    run = make_streaming_run(step, batch_size=4, most_steps=2)
+    whole = run(state_of(), DATA, 8)[0]
+    state = state_of()
+    for block in (2, 4, 2):
+        state = run(state, DATA, block)[0]
+    assert tree_equal(state.params, whole.params)
+
+
+def test_a_group_is_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr(streaming, "MOST_BYTES", 2 * 4 * DATA[:1].nbytes)
+    data = Asked(DATA)
+    make_streaming_run(step, batch_size=4)(state_of(), data, 9)
+    assert data.rows == [1, 8, 8, 8, 8, 4]
+
+
+def test_no_more_is_gathered_than_the_look_ahead():
+    """When the first group comes out, only those after it that the look-ahead allows have been asked for."""
+    data, groups = Asked(DATA), [(number, 1) for number in range(8)]
+    batches = streaming._batches(data, groups, 1, 4, lambda epoch: np.arange(10))
+    next(batches)
+    assert len(data.rows) <= 1 + AHEAD
+    batches.close()
+
+
+@pytest.mark.parametrize("sizes", [dict(batch_size=0), dict(batch_size=1, most_steps=0)])
+def test_sizes_that_are_none_are_refused(sizes):
+    with pytest.raises(ValueError, match="at least 1; got"):
+        partial(make_streaming_run, step)(**sizes)
