@@ -79,7 +79,7 @@ def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
     )
     fits = images.nbytes <= config.data.device_limit_mb * 2**20
     on_device = {"compiled": vi.make_run, "stepwise": vi.make_stepwise_run}[spec.loop]
-    streamed = {"compiled": make_streaming_run, "stepwise": partial(make_streaming_run, most_steps=1)}[spec.loop]
+    streamed: Any = {"compiled": make_streaming_run, "stepwise": partial(make_streaming_run, most_steps=1)}[spec.loop]
     run: Any = (on_device if fits else streamed)(step, batch_size=spec.batch_size)
     data = jnp.asarray(np.asarray(images[:])) if fits else images
     rate, measure_now = build.learning_rate(config), measure.make_measure(model, config)
