@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vi_jax.fitting import _end, _loop, _starts
-from vi_jax.fitting._compile import compiled, compiler_options
+from vi_jax.fitting._compile import compiled, compiler_options, traced_once
 from vi_jax.fitting.result import Result
 from vi_jax.methods.default import choose
 from vi_jax.targets.target import Target
@@ -58,6 +58,7 @@ def fit(
     """
     began = time.perf_counter()
     method, why = _method(target, method)
+    target = traced_once(target)
     _starts.require(target, num_starts, start)
     if combine not in COMBINE:
         raise ValueError(f"combine is one of {', '.join(COMBINE)}; got {combine!r}.")
