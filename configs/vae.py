@@ -35,6 +35,7 @@ def _digits() -> ConfigDict:
             # rank_one_precision | student_t | mixture | gaussian_markov_chain, and the flows
             # planar | radial | sylvester | real_nvp | maf | iaf | neural_spline
             precision="float32",  # float32 | bfloat16: of activations and products; parameters, densities and KL stay float32
+            prng="threefry2x32",  # threefry2x32 | rbg | unsafe_rbg: the generator of a run's keys; docs/speed.md has the cost
             data=dict(
                 name="digits",  # digits | mnist | fashion_mnist | binarized_mnist | tfds:NAME | npz:FILE | images:DIR
                 data_dir="",  # where the files are, or are put when they are fetched; "" is the user's cache

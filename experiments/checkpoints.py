@@ -206,4 +206,4 @@ def from_leaves(leaves: dict[str, Any], like: State) -> State:
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     ordered = [leaves[jax.tree_util.keystr(path, simple=True, separator=".")] for path, _ in paths]
     state = jax.tree.unflatten(structure, ordered)
-    return state._replace(key=jax.random.wrap_key_data(state.key))
+    return state._replace(key=jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(like.key)))

@@ -25,8 +25,8 @@ class Keys(NamedTuple):
 
 
 def keys(config: Any) -> Keys:
-    """The keys of a run."""
-    return Keys(*jax.random.split(jax.random.key(config.seed), 3))
+    """The keys of a run, all of the kind config.prng."""
+    return Keys(*jax.random.split(jax.random.key(config.seed, impl=config.prng), 3))
 
 
 def load_data(config: Any) -> Dataset:

@@ -14,6 +14,7 @@ CHOICES = {
     "estimator": ("reparam",),
     "family": (*CLOSED_FORM_KL, *KL_BY_DRAWS),
     "precision": ("float32", "bfloat16"),
+    "prng": ("threefry2x32", "rbg", "unsafe_rbg"),
     "data.binarisation": ("dynamic", "static", "none"),
     "model.network": ("mlp", "conv"),
     "model.activation": ("tanh", "relu", "gelu", "silu", "softplus"),

@@ -251,6 +251,9 @@ def test_binarise_draws_each_pixel_apart():
     x = np.asarray(build.binarise(jax.random.key(1), jnp.full((20_000, 3), 8, jnp.uint8), 17))
     assert_mean((x[:, 0] - 0.5) * (x[:, 1] - 0.5), 0.0)
     assert not np.array_equal(x, build.binarise(jax.random.key(2), jnp.full((20_000, 3), 8, jnp.uint8), 17))
+    halves = np.corrcoef(x[:10_000, 0], x[10_000:, 0])[0, 1]  # of the same words
+    assert abs(halves) < 0.05
+    assert build.binarise(jax.random.key(3), jnp.full((5, 2, 2), 16, jnp.uint8), 17).shape == (5, 2, 2)
 
 
 @pytest.mark.parametrize(
