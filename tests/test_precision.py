@@ -1,4 +1,4 @@
-"""Mixed precision: bfloat16 within the networks; what is counted in nats, and what is trained, stays float32."""
+"""Mixed precision: bfloat16 within the networks, float32 for what is counted and trained. And the generator of a run's keys."""
 
 import json
 
@@ -7,11 +7,15 @@ import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_helpers import small
 from helpers import tree_equal
 from test_models import conv_vae, mlp_vae
 
 import vi_jax as vi
+from experiments import session, settings
+from experiments.checkpoints import from_leaves, to_leaves
 from vi_jax.models import amortised, likelihoods, networks, vae
+from vi_jax.training import State
 
 pytest_plugins = ("command_helpers",)
 
@@ -102,6 +106,17 @@ def test_without_a_dtype_float64_parameters_stay_float64(make, x64):
     model = make(X_SHAPE)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model.init(jax.random.key(0)))
     assert model.decode(params, jnp.ones(2)).logits.dtype == jnp.float64
+
+
+@pytest.mark.parametrize("prng", settings.CHOICES["prng"])
+def test_a_run_draws_with_the_generator_of_its_config(prng):
+    """Its keys, and those of a state that comes back from a checkpoint's leaves, are of that kind."""
+    config = small(prng=prng)
+    assert str(jax.random.key_impl(session.keys(config).train)) == prng
+    state = State(jnp.zeros((), jnp.int32), session.keys(config).train, {}, (), ())
+    back = from_leaves(jax.device_get(to_leaves(state)), state)
+    assert back.key.dtype == state.key.dtype
+    np.testing.assert_array_equal(jax.random.key_data(back.key), jax.random.key_data(state.key))
 
 
 @pytest.mark.slow
