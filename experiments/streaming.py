@@ -23,7 +23,7 @@ def make_streaming_run(
     """`run(state, data, num_steps)` over data [N, ...] on the host: any object with `len` and indexing by a row of integers.
 
     The order of examples is that of `vi_jax.make_run`; so are the draws. Batches go over in groups of up to `most_steps`, each
-    group one program call, while the next ones are gathered: the device holds at most AHEAD + 2 groups, however large the data.
+    group one program call, while the next ones are gathered: the device holds at most AHEAD + 3 groups, however large the data.
     Take `most_steps=1` where XLA is slow within a loop, as for `vi_jax.make_stepwise_run`. A block goes on to its end after a loss
     that was not finite, and names its step.
 
@@ -43,7 +43,7 @@ def make_streaming_run(
             return one(0, (state, totals))
         return jax.lax.fori_loop(0, num_steps, one, (state, totals))
 
-    compiled = jax.jit(several, donate_argnums=(0, 2))
+    compiled = jax.jit(several, donate_argnums=0)
     order_of = _make_order_of()
 
     def run(state: State, data: Any, num_steps: int) -> tuple[State, BlockInfo]:
@@ -55,7 +55,8 @@ def make_streaming_run(
         size = max(1, min(most_steps, num_steps, MOST_BYTES // (batch_size * row.nbytes)))
         groups = [(number, min(size, first + num_steps - number)) for number in range(first, first + num_steps, size)]
         for batches, count in _batches(data, groups, size, batch_size, lambda epoch: order_of(key, epoch, len(data))):
-            state, totals = compiled(state, batches, totals, jnp.int32(count))
+            before, (state, totals) = totals, compiled(state, batches, totals, jnp.int32(count))
+            jax.block_until_ready(before)  # calls do not wait: batches would pile up on a device slower than the host
         return state, mean_metrics(totals, jnp.int32(num_steps))
 
     return run

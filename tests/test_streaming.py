@@ -1,5 +1,6 @@
 """Batches from the host: in groups of steps, bounded in bytes, with the draws of any loop and any kind of key."""
 
+import time
 from functools import partial
 
 import jax
@@ -71,12 +72,18 @@ def test_a_group_is_bounded_in_bytes(monkeypatch):
 
 
 def test_no_more_is_gathered_than_the_look_ahead():
-    """When the first group comes out, only those after it that the look-ahead allows have been asked for."""
-    data, groups = Asked(DATA), [(number, 1) for number in range(8)]
-    batches = streaming._batches(data, groups, 1, 4, lambda epoch: np.arange(10))
-    next(batches)
-    assert len(data.rows) <= 1 + AHEAD
-    batches.close()
+    """A device slower than the host: when a step begins, only the groups that the docstring allows have been asked for."""
+    data, asked = Asked(DATA), []
+
+    def slow(state, batch):
+        jax.debug.callback(lambda number: (time.sleep(0.05), asked.append(len(data.rows) - 1 - int(number))), state.step)
+        return step(state, batch)
+
+    with jax.debug_key_reuse(False):  # a callback makes the checker lose sight of the keys
+        make_streaming_run(slow, batch_size=4, most_steps=1)(state_of(), data, 12)
+    jax.effects_barrier()
+    assert len(asked) == 12
+    assert max(asked) <= AHEAD + 3
 
 
 @pytest.mark.parametrize("sizes", [dict(batch_size=0), dict(batch_size=1, most_steps=0)])
