@@ -133,12 +133,13 @@ def prepare(config: Any, num_levels: int) -> vi.training.Prepare:
 def binarise(key: jax.Array, levels: jax.Array, num_levels: int) -> jax.Array:
     """Each pixel 1 with probability level / (num_levels - 1), by 16 random bits: right to 2^-17, exact at 0 and at 1.
 
-    A word of 32 bits serves two examples: half the time of `jax.random.bits(..., jnp.uint16)`, which draws a word for each.
+    A word of 32 bits serves two pixels of an example: half the time of `jax.random.bits(..., jnp.uint16)`, which draws a word for
+    each, and nothing that devices with examples of their own would have to send each other.
     """
-    num = levels.shape[0]
-    flat = levels.reshape(num, -1)  # one axis is faster on a CPU
-    words = jax.random.bits(key, (-(-num // 2), flat.shape[1]), jnp.uint32)
-    bits = jnp.concatenate([words >> 16, words & 0xFFFF])[:num].astype(jnp.int32)
+    flat = levels.reshape(levels.shape[0], -1)  # one axis is faster on a CPU
+    num = flat.shape[1]
+    words = jax.random.bits(key, (flat.shape[0], -(-num // 2)), jnp.uint32)
+    bits = jnp.concatenate([words >> 16, words & 0xFFFF], axis=1)[:, :num].astype(jnp.int32)
     threshold = jnp.round(flat.astype(jnp.float32) * (65536.0 / (num_levels - 1))).astype(jnp.int32)
     return (bits < threshold).astype(jnp.float32).reshape(levels.shape)
 

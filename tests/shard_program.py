@@ -12,6 +12,9 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 import vi_jax as vi
+from experiments import processes
+from experiments.build import binarise
+from experiments.streaming import make_streaming_run
 from vi_jax.training import on_layout
 
 NUM_STEPS = 50
@@ -24,9 +27,11 @@ def vae_losses(layout, make_run=vi.make_run):
     step = vi.make_step(vi.losses.negative_elbo(model), optimizer, ema_decay=0.99)
     state = vi.init_state(jax.random.key(0), model.init, optimizer, ema=True, layout=layout)
     run = make_run(step, batch_size=16, layout=layout)
-    data, losses = x if layout is None else layout.replicate(x), []
+    data, losses = x, []
+    if make_run is not make_streaming_run:
+        data = jnp.asarray(x) if layout is None else layout.replicate(x)
     for _ in range(NUM_STEPS):
-        state, info = run(state, jnp.asarray(data), 1)
+        state, info = run(state, data, 1)
         losses.append(float(info.metrics["loss"]))
     return losses, state
 
@@ -41,7 +46,8 @@ def slices(state):
 def collectives(layout):
     """{kind: number} in the compiled training step."""
     model, optimizer = vi.models.vae((8, 8), num_latents=4, hidden=(32,)), optax.adam(1e-2)
-    step = on_layout(vi.make_step(vi.losses.negative_elbo(model), optimizer), layout)
+    step = vi.make_step(vi.losses.negative_elbo(model), optimizer, prepare=lambda key, levels: binarise(key, levels, 256))
+    step = on_layout(step, layout)
     state = jax.eval_shape(lambda: vi.init_state(jax.random.key(0), model.init, optimizer))
     state = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, layout.shardings(state))
     batch = jax.ShapeDtypeStruct((16, 8, 8), jnp.float32, sharding=layout.shardings(jnp.zeros((16, 8, 8))))
@@ -86,8 +92,11 @@ def main():
         out[f"{name} slices"] = slices(state)
         if not cluster:
             out[f"{name} collectives"] = collectives(layout)
+    layout = vi.shard.make_layout(vi.shard.make_mesh())
+    out["stepwise"] = vae_losses(layout, vi.make_stepwise_run)[0]
+    out["streaming"] = vae_losses(layout, make_streaming_run)[0]
+    out["from the first"] = processes.from_first(lambda: {"process": jax.process_index()})
     if not cluster:
-        out["stepwise"] = vae_losses(vi.shard.make_layout(vi.shard.make_mesh()), vi.make_stepwise_run)[0]
         out["draws"] = {size: over_draws(vi.shard.make_mesh(size, -1)) for size in (1, 2, 4, 8)}
     print(json.dumps(out))
 

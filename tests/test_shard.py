@@ -54,19 +54,20 @@ def two_processes():
         return list(pool.map(lambda number: run_program(4, coordinator, 2, number), range(2)))
 
 
-@pytest.mark.parametrize("layout", ["data", "fsdp", "explicit", "stepwise"])
+@pytest.mark.parametrize("layout", ["data", "fsdp", "explicit", "stepwise", "streaming"])
 def test_eight_devices_have_the_losses_of_one(one, eight, layout):
     assert eight["devices"] == 8
     np.testing.assert_allclose(eight[layout], one["vae"], rtol=1e-5)
     assert one["vae"][-1] < one["vae"][0] - 1.0  # it trains
 
 
-@pytest.mark.parametrize("layout", ["data", "fsdp"])
+@pytest.mark.parametrize("layout", ["data", "fsdp", "stepwise", "streaming"])
 def test_two_processes_have_the_losses_of_one(one, two_processes, layout):
     for process in two_processes:
         assert process["devices"] == 8
         np.testing.assert_allclose(process[layout], one["vae"], rtol=1e-5)
     assert two_processes[0] == two_processes[1]
+    assert two_processes[1]["from the first"] == {"process": 0}
 
 
 def test_parameters_and_all_that_is_kept_of_them_are_cut_when_asked(eight, two_processes):

@@ -72,6 +72,8 @@ class Layout(NamedTuple):
     shardings: Callable[[Any], Any]  # a tree of arrays or shapes -> its NamedShardings, by the rules
     replicate: Callable[[T], T]  # a tree that every process holds -> the same, whole on every device
     make: Callable[..., Any]  # (f, *args) -> f(*args) made where it belongs, never whole on one device
+    load: Callable[..., Array]  # (read, shape, axis) -> an array cut along an axis: each process reads the slices of its devices
+    fetch: Callable[[T], T]  # a tree that lies anywhere -> whole copies of this process alone, on its first device
     spread: Callable[[T], T]  # inside a program: the leading axis of every leaf over all devices
     gather: Callable[[T], T]  # inside a program: whole on every device
     settle: Callable[[T], T]  # inside a program: by the rules
@@ -118,12 +120,24 @@ def make_layout(mesh: Mesh, rules: Mapping[str, str] = RULES) -> Layout:
 
         return jax.jit(program, out_shardings=shardings(jax.eval_shape(f, *args)))([pack.numbers for pack in kept])
 
+    def load(read: Callable[[slice], np.ndarray], shape: tuple[int, ...], *, axis: int = 0) -> Array:
+        sharding = NamedSharding(auto, P(*[None] * axis, mesh.axis_names))
+        return jax.make_array_from_callback(shape, sharding, lambda index: read(index[axis]))
+
+    whole = jax.jit(lambda leaves: constrain(leaves, P()))
+
+    def fetch(tree: T) -> T:
+        leaves, structure = jax.tree.flatten(tree)
+        return jax.tree.unflatten(structure, [jnp.asarray(np.asarray(leaf)) for leaf in whole(leaves)])
+
     return Layout(
         mesh=mesh,
         num_shards=mesh.size,
         shardings=shardings,
         replicate=replicate,
         make=make,
+        load=load,
+        fetch=fetch,
         spread=lambda tree: constrain(tree, P(mesh.axis_names)),
         gather=lambda tree: constrain(tree, P()),
         settle=lambda tree: jax.lax.with_sharding_constraint(tree, shardings(tree)),

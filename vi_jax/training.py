@@ -273,7 +273,7 @@ def make_stepwise_run(
 
     def run(state: State, data: Array, num_steps: int) -> tuple[State, BlockInfo]:
         first, num_batches = int(state.step), -(-data.shape[0] // batch_size)
-        totals, order = no_metrics(step, state, data[:batch_size]), None
+        totals, order = no_metrics(step, state, jax.ShapeDtypeStruct((batch_size, *data.shape[1:]), data.dtype), layout), None
         for number in range(first, first + int(num_steps)):
             if order is None or number % num_batches == 0:
                 order = shuffled(state.key, np.int32(number // num_batches), data.shape[0])
@@ -285,10 +285,13 @@ def make_stepwise_run(
     return run
 
 
-def no_metrics(step: Callable[[State, Array], tuple[State, Metrics]], state: State, batch: Any) -> Totals:
+def no_metrics(
+    step: Callable[[State, Array], tuple[State, Metrics]], state: State, batch: Any, layout: Layout | None = None
+) -> Totals:
     """Where sums of metrics start: zeros, and no bad step."""
     shapes = jax.eval_shape(step, state, batch)[1]
-    return Totals(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), jnp.int32(0), jnp.int32(-1))
+    totals = Totals(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), jnp.int32(0), jnp.int32(-1))
+    return totals if layout is None else layout.replicate(totals)
 
 
 def add_metrics(totals: Totals, metrics: Metrics, step: Array) -> Totals:
