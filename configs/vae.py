@@ -78,7 +78,9 @@ def _digits() -> ConfigDict:
                 log_every=200,
                 eval_every=400,  # a multiple of log_every
                 checkpoint_every=1000,  # a multiple of log_every
-                keep_checkpoints=3,
+                checkpoint_minutes=0.0,  # save also when this long has passed since the last save; 0 is off
+                keep_checkpoints=3,  # the last few
+                keep_best=False,  # and the one with the best ELBO on eval.split; choose by the validation split, not by the test
                 loop="compiled",  # compiled: blocks of steps in one program | stepwise: one program call a step
             ),
             eval=dict(

@@ -67,9 +67,11 @@ class Checkpoints:
         """The steps that are saved, oldest first."""
         return sorted(checkpoint.step for checkpoint in self._manager.checkpoints)
 
-    def is_best(self, elbo: float) -> bool:
+    def is_best(self, elbo: float | None) -> bool:
         """Whether the best is kept, and this is better."""
-        return self._keeps_best and math.isfinite(elbo) and (self._kept.best is None or elbo > self._kept.best[0])
+        return (
+            self._keeps_best and elbo is not None and math.isfinite(elbo) and (self._kept.best is None or elbo > self._kept.best[0])
+        )
 
     def save(self, state: State, *, elbo: float | None = None) -> None:
         """Starts a save and returns while it is written; the save before it is finished first. The state may be donated then.

@@ -1,6 +1,7 @@
 """The front of every command: flags, one-sentence errors, and JAX's set-up. Nothing slow is imported here."""
 
 import difflib
+import errno
 import hashlib
 import os
 import platform
@@ -14,10 +15,20 @@ from typing import NoReturn
 from absl import flags
 
 STARTED = time.perf_counter()
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again
+# What a machine can do to a run that has begun: no room, no rights, a disk that fails or goes away.
+_OF_THE_MACHINE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ESTALE,
+    errno.EMFILE,
+)  # fmt: skip
 
 
 class UserError(Exception):
     """What went wrong, in one sentence with the remedy; printed as it stands, exit code 2."""
+
+
+class Requeue(BaseException):
+    """A run was asked to stop and has saved what it had: the same command goes on from there, exit code 75 (EX_TEMPFAIL)."""
 
 
 def define_common_flags() -> None:
@@ -41,6 +52,14 @@ def run(main: Callable[[], int | None], module_doc: str) -> NoReturn:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        print(f"error: {_of_the_machine(error)}", file=sys.stderr)
+        code = 2
+    except Requeue as stopped:
+        print(stopped, file=sys.stderr)
+        code = REQUEUE
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command again to go on from the last checkpoint.", file=sys.stderr)
         code = 130
@@ -103,6 +122,11 @@ def _parse(argv: list[str]) -> None:
         raise UserError(_sentence(str(error))) from None
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}; options begin with --, see --help.")
+
+
+def _of_the_machine(error: OSError) -> str:
+    where = f"{error.filename} cannot be read or written" if error.filename else "a file cannot be read or written"
+    return f"{where}: {error.strerror}. What had been saved before is kept; the same command goes on from there."
 
 
 def _sentence(text: str) -> str:

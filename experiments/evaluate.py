@@ -20,6 +20,7 @@ def define_flags() -> None:
     """The flags of the command; not at import, so that the commands can be imported side by side."""
     flags.DEFINE_string("workdir", "", "The folder of a run, as experiments.train printed it.")
     flags.DEFINE_string("split", "", "test or validation; that of the config if not given.")
+    flags.DEFINE_string("checkpoint", "latest", "latest (the newest good one), best (see config.train.keep_best) or a step.")
     flags.DEFINE_string("data_dir", "", "Where the data are, if not where the run found them.")
     flags.DEFINE_integer("num_samples", 5_000, "K, importance samples per example.", lower_bound=1)
     flags.DEFINE_integer("chunk", 100, "Importance samples at a time, at most; bounds the memory.", lower_bound=1)
@@ -40,11 +41,11 @@ def main() -> int:
         config.eval.batch_size = args.batch_size or config.eval.batch_size
     settings.validate(config)
     cli.set_up_jax()
-    evaluate(config, workdir, num_samples=args.num_samples, most=args.chunk, seed=args.seed)
+    evaluate(config, workdir, num_samples=args.num_samples, most=args.chunk, seed=args.seed, checkpoint=args.checkpoint)
     return 0
 
 
-def evaluate(config, workdir: Path, *, num_samples: int, most: int, seed: int) -> dict:
+def evaluate(config, workdir: Path, *, num_samples: int, most: int, seed: int, checkpoint: str = "latest") -> dict:
     """Measures a run and writes evaluation-SPLIT.json."""
     import jax
     import numpy as np
@@ -54,7 +55,7 @@ def evaluate(config, workdir: Path, *, num_samples: int, most: int, seed: int) -
 
     dataset = session.load_data(config)
     model = session.make_model(config, dataset)
-    params, step = session.trained_params(config, model, workdir)
+    params, step = session.trained_params(config, model, workdir, checkpoint)
     x, _ = session.evaluation_set(config, dataset, config.eval.split)
     key_measures, key_evidence = jax.random.split(jax.random.key(seed))
     measures = measure.make_measure(model, config)(key_measures, params, x)
@@ -80,16 +81,16 @@ def evaluate(config, workdir: Path, *, num_samples: int, most: int, seed: int) -
         "active": measures.active.tolist(),
         "seconds": time.perf_counter() - cli.STARTED,
     }
-    path = workdir / f"evaluation-{config.eval.split}.json"
-    try:
-        rundir.write_json(path, summary)
-    except OSError as error:
-        raise cli.UserError(f"{path} cannot be written ({error.strerror}).") from None
     print(measure.table(f"{config.name}, step {step:,}", summary, config))
     if measures.kl.ndim:
         order = np.argsort(-measures.kl)
         kls = "  ".join(f"{d}: {measures.kl[d]:.3f}{'' if measures.active[d] else ' (inactive)'}" for d in order)
         print(f"  KL per latent dimension    {kls}")
+    path = workdir / f"evaluation-{config.eval.split}.json"
+    try:
+        rundir.write_json(path, summary)
+    except OSError as error:  # as of a folder that may only be read; the table above is the same
+        raise cli.UserError(f"{path} cannot be written ({error.strerror}).") from None
     print(f"  {summary['seconds']:.0f} s; written to {path}")
     return summary
 

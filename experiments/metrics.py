@@ -59,6 +59,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def evaluation_row(split: str, measures: Any) -> dict[str, Any]:
+    """The columns of an evaluation."""
+    summary = measures.summary
+    row = {f"{split}/{name}": summary[name]["mean"] for name in ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl")}
+    row |= {f"{split}/elbo_stderr": summary["elbo"]["stderr"], f"{split}/active_units": summary["active_units"]}
+    if measures.kl.ndim:
+        row |= {f"{split}/kl_dimension_{d}": float(kl) for d, kl in enumerate(measures.kl)}
+    return row
+
+
 class Progress:
     """One live line on a terminal; elsewhere (a file, a job's log) a line at each evaluation."""
 

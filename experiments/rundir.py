@@ -14,9 +14,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.cli import UserError
+from experiments.lock import LOCK
 from experiments.settings import flatten
 
 CONFIG, ENVIRONMENT, DATA = "config.json", "environment.json", "data.json"
+# Fields, or how their names begin, that say nothing of the numbers of a run: it may go on with others.
+MAY_CHANGE = ("mesh.", "train.checkpoint_", "train.keep_", "train.on_nonfinite", "train.max_skipped")
 _PACKAGES = (
     "vi_jax", "jax", "jaxlib", "flax", "optax", "numpyro", "numpy", "orbax-checkpoint", "ml-collections", "chex",
     "scikit-learn", "tensorflow-datasets", "matplotlib",
@@ -40,9 +43,17 @@ def from_plain(plain: dict[str, Any]) -> ConfigDict:
 
 
 def default_folder(config: Any) -> Path:
-    """runs/NAME-HASH: the same config finds its run again, another one gets a folder of its own."""
-    digest = hashlib.sha256(json.dumps(to_plain(config), sort_keys=True).encode()).hexdigest()[:8]
+    """runs/NAME-HASH: the same config finds its run again, MAY_CHANGE apart; another one gets a folder of its own."""
+    digest = hashlib.sha256(json.dumps(_of_the_numbers(to_plain(config)), sort_keys=True).encode()).hexdigest()[:8]
     return Path("runs") / f"{config.name}-{digest}"
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raises UserError where a folder is a file, or holds something that is no run; touches nothing."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workdir={folder} is a file; name a folder.")
+    if folder.exists() and not (folder / CONFIG).exists() and any(path.name != LOCK for path in folder.iterdir()):
+        raise UserError(f"--workdir={folder} is not empty and holds no run; name a new folder, or one of an earlier run.")
 
 
 def open_folder(folder: Path, config: Any, *, overwrite: bool) -> bool:
@@ -51,19 +62,14 @@ def open_folder(folder: Path, config: Any, *, overwrite: bool) -> bool:
     Raises:
       UserError: it holds a run of another config (the differing fields are named), is no run folder, or cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--workdir={folder} is a file; name a folder.")
+    refuse_foreign(folder)
     resumed = False
-    if (folder / CONFIG).exists():
-        if overwrite:
-            shutil.rmtree(folder)
-        else:
-            resumed = (folder / DATA).exists()  # else it never got as far as its data, and there is nothing to lose
-            if resumed:
-                _refuse_other(folder, read_config(folder), config)
-    elif folder.exists() and any(folder.iterdir()):
-        raise UserError(f"--workdir={folder} is not empty and holds no run; name a new folder, or one of an earlier run.")
     try:
+        if (folder / CONFIG).exists() and overwrite:
+            _empty(folder)
+        elif (folder / DATA).exists():  # else it never got as far as its data, and there is nothing to lose
+            resumed = True
+            _refuse_other(folder, read_config(folder), config)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / CONFIG, to_plain(config))
         write_json(folder / ENVIRONMENT, environment())
@@ -131,14 +137,35 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _of_the_numbers(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config without the fields of MAY_CHANGE."""
+    kept = {}
+    for name, value in plain.items():
+        if not f"{prefix}{name}.".startswith(MAY_CHANGE):
+            kept[name] = _of_the_numbers(value, f"{prefix}{name}.") if isinstance(value, dict) else value
+    return kept
+
+
+def _empty(folder: Path) -> None:
+    """Deletes a run, its config last: a deletion that is cut short is of a run still. Its lock stays, held."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
 def _refuse_other(folder: Path, old: Any, new: Any) -> None:
     was, is_now = flatten(to_plain(old)), flatten(to_plain(new))
     changed = [name for name in sorted(was | is_now) if was.get(name) != is_now.get(name)]
-    if changed:
-        fields = "; ".join(f"{name} was {was.get(name)!r} and is {is_now.get(name)!r}" for name in changed)
+    fields = {name: f"{name} was {was.get(name)!r} and is {is_now.get(name)!r}" for name in changed}
+    if others := [said for name, said in fields.items() if not name.startswith(MAY_CHANGE)]:
         raise UserError(
-            f"--workdir={folder} holds a run of another config: {fields}. Name another folder, or --overwrite to delete that run."
+            f"--workdir={folder} holds a run of another config: {'; '.join(others)}. Name another folder, or --overwrite to delete "
+            "that run."
         )
+    for said in fields.values():
+        print(f"note: {said}, from here on.", file=sys.stderr)
 
 
 def _version(package: str) -> str:

@@ -19,6 +19,7 @@ def define_flags() -> None:
     """The flags of the command; not at import, so that the commands can be imported side by side."""
     flags.DEFINE_string("workdir", "", "The folder of a run, as experiments.train printed it.")
     flags.DEFINE_string("out", "", "The folder to write to; WORKDIR/samples if not given.")
+    flags.DEFINE_string("checkpoint", "latest", "latest (the newest good one), best (see config.train.keep_best) or a step.")
     flags.DEFINE_string("data_dir", "", "Where the data are, if not where the run found them.")
     flags.DEFINE_integer("num", 64, "Prior samples.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0)
@@ -40,11 +41,11 @@ def main() -> int:
     except OSError as error:
         raise cli.UserError(f"--out={out} cannot be written ({error.strerror}); name a folder of your own.") from None
     cli.set_up_jax()
-    sample(config, workdir, out, num=args.num, seed=args.seed)
+    sample(config, workdir, out, num=args.num, seed=args.seed, checkpoint=args.checkpoint)
     return 0
 
 
-def sample(config, workdir: Path, out: Path, *, num: int, seed: int) -> None:
+def sample(config, workdir: Path, out: Path, *, num: int, seed: int, checkpoint: str = "latest") -> None:
     """Draws, and writes the pictures and samples.npz."""
     import jax
     import numpy as np
@@ -53,7 +54,7 @@ def sample(config, workdir: Path, out: Path, *, num: int, seed: int) -> None:
 
     dataset = session.load_data(config)
     model = session.make_model(config, dataset)
-    params, step = session.trained_params(config, model, workdir)
+    params, step = session.trained_params(config, model, workdir, checkpoint)
     x, labels = session.evaluation_set(config, dataset, config.eval.split)
     key_samples, key_measures = jax.random.split(jax.random.key(seed))
     measures = measure.make_measure(model, config)(key_measures, params, x)

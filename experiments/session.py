@@ -29,6 +29,11 @@ def keys(config: Any) -> Keys:
     return Keys(*jax.random.split(jax.random.key(config.seed, impl=config.prng), 3))
 
 
+def key_at(key: jax.Array, step: int) -> jax.Array:
+    """The key of a purpose at a step."""
+    return jax.random.fold_in(key, step)
+
+
 def load_data(config: Any) -> Dataset:
     """The data set of a config; what is wrong with it is a UserError."""
     try:
@@ -68,18 +73,19 @@ def start_state(config: Any, model: vi.Model) -> State:
     return vi.init_state(keys(config).train, model.init, build.optimizer(config), ema=bool(config.optim.ema))
 
 
-def trained_params(config: Any, model: vi.Model, workdir: Path) -> tuple[vi.types.Params, int]:
-    """The parameters that evaluation uses, of the newest good checkpoint of a run, and its step."""
+def trained_params(config: Any, model: vi.Model, workdir: Path, which: str = "latest") -> tuple[vi.types.Params, int]:
+    """The parameters that evaluation uses, of a checkpoint (`latest`: the newest good one; `best`; a step), and its step."""
     folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        raise UserError(f"{workdir} has no checkpoint yet; train with experiments.train --workdir={workdir} first.")
-    with Checkpoints(folder, keep=config.train.keep_checkpoints) as checkpoints:
-        state = checkpoints.restore_latest(start_state(config, model))
+    state = None
+    if folder.is_dir():
+        with Checkpoints(folder, keep=config.train.keep_checkpoints, read_only=True) as checkpoints:
+            state = checkpoints.restore(which, start_state(config, model)) if checkpoints.steps else None
     if state is None:
         raise UserError(f"{workdir} has no checkpoint yet; train with experiments.train --workdir={workdir} first.")
     step = int(state.step)
     if step < config.train.num_steps:
-        print(f"note: this run is at step {step:,} of {config.train.num_steps:,}.", file=sys.stderr)
+        what = "this run is at" if which == "latest" else "this is the checkpoint of"
+        print(f"note: {what} step {step:,} of {config.train.num_steps:,}.", file=sys.stderr)
     return evaluation_params(state), step
 
 

@@ -34,12 +34,15 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "objective.beta", "objective.warmup_steps", "objective.free_bits", "optim.lr_warmup_steps", "optim.weight_decay",
     "optim.clip_norm", "optim.ema", "data.device_limit_mb", "eval.active_threshold",
+    "train.checkpoint_minutes",
 )  # fmt: skip
 _SEEDS = ("seed", "data.shuffle_seed", "data.static_seed")
 _REALS = (
     "optim.learning_rate", "optim.weight_decay", "optim.clip_norm", "optim.ema", "model.sigma_init", "objective.beta",
     "objective.free_bits", "objective.warmup_ramp", "data.device_limit_mb", "eval.active_threshold",
+    "train.checkpoint_minutes",
 )  # fmt: skip
+_SWITCHES = ("train.keep_best",)
 
 
 def validate(config: Any) -> None:
@@ -59,6 +62,9 @@ def validate(config: Any) -> None:
     for field in _NOT_NEGATIVE:
         if not get(config, field) >= 0:
             raise _wrong(field, config, "it has to be at least 0")
+    for field in _SWITCHES:
+        if not isinstance(get(config, field), bool):
+            raise _wrong(field, config, "it has to be True or False")
     for field in _SEEDS:
         if not 0 <= get(config, field) < 2**32:
             raise _wrong(field, config, "a seed has to be at least 0 and below 2^32")

@@ -9,7 +9,6 @@ Any field of the config can be set: --config.optim.learning_rate=1e-3. The run f
 metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, figures/ and summary.json.
 """
 
-import os
 import sys
 import time
 from functools import partial
@@ -41,16 +40,19 @@ def main() -> int:
     config = flags.FLAGS.config
     settings.validate(config)
     cli.set_up_jax()
-    from experiments import rundir
+    from experiments import lock, rundir
+    from experiments.stopping import Stop
 
     workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else rundir.default_folder(config)
-    resumed = rundir.open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
-    train(config, workdir, resumed=resumed)
+    rundir.refuse_foreign(workdir)
+    with lock.locked(workdir), (stop := Stop()).listening():
+        resumed = rundir.open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
+        train(config, workdir, resumed=resumed, stop=stop)
     return 0
 
 
-def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
-    """Runs what is left of a run and returns its summary."""
+def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dict[str, Any]:
+    """Runs what is left of a run and returns its summary; `stop` (`stopping.Stop`) ends it early, after a save."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -58,7 +60,8 @@ def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
     import vi_jax as vi
     from experiments import build, measure, rundir, session
     from experiments.checkpoints import Checkpoints
-    from experiments.metrics import MetricsLog, Progress
+    from experiments.metrics import MetricsLog, Progress, evaluation_row
+    from experiments.stopping import Stop, agree
     from experiments.streaming import make_streaming_run
     from vi_jax.training import check_finite, evaluation_params
 
@@ -84,7 +87,9 @@ def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
     data = jnp.asarray(np.asarray(images[:])) if fits else images
     rate, measure_now = build.learning_rate(config), measure.make_measure(model, config)
 
-    with Checkpoints(workdir / "checkpoints", keep=spec.keep_checkpoints) as checkpoints:
+    stop, saves = stop or Stop(), Checkpoints(workdir / "checkpoints", keep=spec.keep_checkpoints, keep_best=spec.keep_best)
+
+    with saves as checkpoints, stop.deferred():
         state = session.start_state(config, model)
         state = (resumed and checkpoints.restore_latest(state)) or state
         start = int(state.step)
@@ -94,7 +99,7 @@ def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
             print(f"resuming the run in {workdir} at step {start:,} of {spec.num_steps:,}", file=sys.stderr)
         log = MetricsLog(workdir, from_step=start)
         progress = Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches)
-        measures, test_elbo = None, None
+        measures, test_elbo, saved_at = None, None, time.monotonic()
         try:
             while (done := int(state.step)) < spec.num_steps:
                 began = time.perf_counter()
@@ -111,17 +116,25 @@ def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
                     del row["train/grad_norm"]
                 ends = now == spec.num_steps
                 if evaluates := (now % spec.eval_every == 0 or ends):
-                    measures = measure_now(_key_at(session.keys(config).evaluate, now), evaluation_params(state), x)
+                    measures = measure_now(session.key_at(session.keys(config).evaluate, now), evaluation_params(state), x)
                     test_elbo = measures.summary["elbo"]["mean"]
-                    row |= _evaluation_row(config.eval.split, measures)
+                    row |= evaluation_row(config.eval.split, measures)
                     if alarm := measure.collapse_alarm(measures, config, now):
                         row["alarm"] = alarm
                         progress.say(alarm)
                 log.write(row, {"steps_per_second": progress.steps_per_second, "seconds": time.perf_counter() - cli.STARTED})
                 name = build.metric_name(config)
                 progress.show(now, (name.upper(), row[f"train/{name}"]), test_elbo, evaluated=bool(evaluates))
-                if now % spec.checkpoint_every == 0 or ends:
-                    checkpoints.save(state)
+                elbo = test_elbo if evaluates else None
+                late = spec.checkpoint_minutes and agree(time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes)
+                stops = stop.asked()
+                if ends or stops or late or now % spec.checkpoint_every == 0 or checkpoints.is_best(elbo):
+                    checkpoints.save(state, elbo=elbo)
+                    saved_at = time.monotonic()
+                checkpoints.check()
+                if stops and not ends:
+                    checkpoints.wait()
+                    raise cli.Requeue(stop.sentence(f"step {now:,} of {spec.num_steps:,} is saved"))
         except FloatingPointError as error:
             saved = checkpoints.steps
             keeps = f"the checkpoint of step {saved[-1]:,} is kept" if saved else "no checkpoint had been written"
@@ -130,59 +143,11 @@ def train(config: Any, workdir: Path, *, resumed: bool) -> dict[str, Any]:
             progress.close()
             log.close()
     if measures is None:
-        measures = measure_now(_key_at(session.keys(config).evaluate, spec.num_steps), evaluation_params(state), x)
+        measures = measure_now(session.key_at(session.keys(config).evaluate, spec.num_steps), evaluation_params(state), x)
     params = jax.block_until_ready(evaluation_params(state))
-    return _finish(config, workdir, model, params, dataset.num_levels, x, labels, measures)
+    from experiments import finish  # and with it matplotlib, which the first steps do not wait for
 
-
-def _finish(
-    config: Any, workdir: Path, model: Any, params: Any, num_levels: int, x: Any, labels: Any, measures: Any
-) -> dict[str, Any]:
-    """Evaluates, draws and prints what a run ends with."""
-    import numpy as np
-
-    from experiments import figures, measure, pictures, rundir, session
-    from experiments.metrics import METRICS, read_rows
-
-    k, keys = config.eval.num_importance_samples, session.keys(config)
-    log_evidence = measure.make_log_evidence(model, num_samples=k, chunk=measure.chunk_for(k), batch_size=config.eval.batch_size)
-    values = np.concatenate(list(log_evidence(_key_at(keys.evaluate, 0), params, x)))
-    summary = {
-        "split": config.eval.split,
-        **measures.summary,
-        "log_evidence": measure.mean_stderr(values),
-        "num_importance_samples": k,
-        **measure.extras(params, config, int(np.prod(x.shape[1:])), float(values.mean())),
-        "seconds": time.perf_counter() - cli.STARTED,
-    }
-    paths = pictures.draw_all(
-        workdir / "figures", key=keys.pictures, model=model, params=params, config=config, num_levels=num_levels, x=x,
-        labels=labels, measures=measures,
-    )  # fmt: skip
-    rows = read_rows(workdir / METRICS)
-    if rows:
-        figures.learning_curves(workdir / "figures" / "learning_curves.png", rows, title=f"{config.name}: learning curves")
-    summary["seconds"] = time.perf_counter() - cli.STARTED
-    rundir.write_json(workdir / "summary.json", summary)
-    print(measure.table(config.name, summary, config))
-    print(f"  {summary['seconds']:.0f} s in all, {len(paths) + 1} figures; run folder {os.path.relpath(workdir)}")
-    return summary
-
-
-def _key_at(key: Any, step: int) -> Any:
-    import jax
-
-    return jax.random.fold_in(key, step)
-
-
-def _evaluation_row(split: str, measures: Any) -> dict[str, Any]:
-    """The columns of an evaluation."""
-    summary = measures.summary
-    row = {f"{split}/{name}": summary[name]["mean"] for name in ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl")}
-    row |= {f"{split}/elbo_stderr": summary["elbo"]["stderr"], f"{split}/active_units": summary["active_units"]}
-    if measures.kl.ndim:
-        row |= {f"{split}/kl_dimension_{d}": float(kl) for d, kl in enumerate(measures.kl)}
-    return row
+    return finish.finish(config, workdir, model, params, dataset.num_levels, x, labels, measures)
 
 
 if __name__ == "__main__":

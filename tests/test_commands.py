@@ -384,5 +384,5 @@ def test_overwrite_begins_anew(copy):
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
         rundir.open_folder(copy, small(seed=1), overwrite=False)
     assert rundir.open_folder(copy, small(seed=1), overwrite=True) is False
-    assert {path.name for path in copy.iterdir()} == {"config.json", "environment.json"}
+    assert {path.name for path in copy.iterdir()} == {"config.json", "environment.json", "lock"}
     assert rundir.read_config(copy).seed == 1

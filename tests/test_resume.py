@@ -5,15 +5,21 @@ Real processes and SIGKILL, on the CPU.
 
 import json
 import random
+import re
+import signal
+import socket
 import subprocess
+import sys
 import time
 
 import pytest
-from command_helpers import SMALL, as_flags
+from command_helpers import ROOT, SMALL, as_flags
 from helpers import tree_equal
 
-from experiments import rundir, session
+from experiments import cli, lock, rundir, session
 from experiments.checkpoints import Checkpoints
+from experiments.cli import UserError
+from experiments.stopping import Stop
 
 pytest_plugins = ("command_helpers",)
 
@@ -35,18 +41,23 @@ def num_rows(folder):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def run_until(commands, folder, reached):
-    """Starts the command and kills it once `reached(seconds)`; its stderr, and whether it was still alive."""
+def run_until(commands, folder, reached, *flags, number=signal.SIGKILL, meanwhile=None):
+    """Starts the command and sends it a signal once `reached(seconds)`; its stderr, its exit code, and whether it was still alive.
+
+    `meanwhile()` is called just before the signal.
+    """
     began = time.monotonic()
     process = commands.start(
-        "train", *as_flags(), f"--workdir={folder}", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        "train", *as_flags(), *flags, f"--workdir={folder}", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     while process.poll() is None and not reached(time.monotonic() - began):
         assert time.monotonic() - began < 300, "the run did not get there"
         time.sleep(0.002)
     alive = process.poll() is None
-    process.kill()
-    return process.communicate()[1], alive
+    if meanwhile is not None:
+        meanwhile()
+    process.send_signal(number)
+    return process.communicate()[1], process.returncode, alive
 
 
 def assert_like_unbroken(folder, trained):
@@ -59,37 +70,109 @@ def assert_like_unbroken(folder, trained):
     assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
 
 
-def test_killed_twice_ends_as_the_unbroken_run(commands, trained, tmp_path):
+def test_killed_and_then_stopped_ends_as_the_unbroken_run(commands, trained, tmp_path):
+    """`kill -9`, then SIGTERM; while it goes on, nobody else may train there, and once it is dead anybody."""
     folder, draw = tmp_path / "run", random.Random(0)
     first, second = draw.randrange(12, 50), draw.randrange(60, 100)  # rows of metrics at which it is killed
-    _, alive = run_until(commands, folder, lambda _: num_rows(folder) >= first)
+
+    def is_locked():
+        with pytest.raises(
+            UserError, match=rf"a run is going on in --workdir={folder} \(process \d+ on {socket.gethostname()}, since"
+        ):
+            lock.locked(folder).__enter__()
+
+    _, _, alive = run_until(commands, folder, lambda _: num_rows(folder) >= first, meanwhile=is_locked)
     assert alive, "it ended before it could be killed"
     killed_at = num_rows(folder)
     assert first <= killed_at < second, "the machine is too fast for this test: make it take more steps"
-    stderr, alive = run_until(commands, folder, lambda _: num_rows(folder) >= second)
-    assert alive, "it ended before it could be killed"
+    with lock.locked(folder):
+        pass
+    stderr, code, alive = run_until(commands, folder, lambda _: num_rows(folder) >= second, number=signal.SIGTERM)
+    assert alive, "it ended before it could be stopped"
     assert f"resuming the run in {folder} at step" in stderr
+    assert code == cli.REQUEUE == 75
+    [stopped_at] = re.findall(
+        r"^stopped by SIGTERM; step (\d+) of 120 is saved: run the same command again to go on\.$", stderr, re.M
+    )
+    assert num_rows(folder) == int(stopped_at) >= second, "the block of steps is finished, and no other begun"
     last = commands.ok("train", *as_flags(), f"--workdir={folder}")
-    assert f"resuming the run in {folder} at step" in last.stderr
+    assert f"resuming the run in {folder} at step {stopped_at} of 120" in last.stderr
     assert_like_unbroken(folder, trained)
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments_ends_as_the_unbroken_run(commands, trained, tmp_path):
-    """At any moment: in an import, a compile, a save, a figure."""
+@pytest.mark.parametrize("signals", ["kill -9", "any"])
+def test_stopped_at_twenty_random_moments_ends_as_the_unbroken_run(commands, trained, tmp_path, signals):
+    """At any moment: in an import, a compile, a save, a figure; by SIGKILL alone, or by SIGTERM and SIGINT too."""
     draw, began = random.Random(1), time.monotonic()
     commands.ok("train", *as_flags(), f"--workdir={tmp_path / 'clock'}")
     seconds = time.monotonic() - began
-    folder, rows = tmp_path / "run", []
-    for _ in range(20):
+    folder, rows, codes = tmp_path / "run", [], []
+    for turn in range(20):
+        number = signal.SIGKILL if signals == "kill -9" else (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)[turn % 3]
         moment = draw.uniform(0.0, 1.1) * seconds
-        stderr, _ = run_until(commands, folder, lambda now, moment=moment: now > moment)
-        assert "Traceback" not in stderr
+        stderr, code, _ = run_until(commands, folder, lambda now, moment=moment: now > moment, number=number)
+        if code not in (-signal.SIGINT, 1):  # before this code is reached Python answers Ctrl-C by itself
+            assert "Traceback" not in stderr
         assert "error" not in stderr
         rows.append(num_rows(folder))
-    assert len(set(rows)) > 2, f"the kills fell on the same place: {rows}"
+        codes.append(code)
+    assert len(set(rows)) > 2, f"the stops fell on the same place: {rows}"
+    assert 75 in codes or signals == "kill -9"
     commands.ok("train", *as_flags(), f"--workdir={folder}")
     assert_like_unbroken(folder, trained)
+
+
+@pytest.mark.slow
+def test_killed_while_a_checkpoint_is_written(commands, trained, tmp_path):
+    """Twenty times, each at the moment at which the folder of an unfinished checkpoint is seen."""
+    folder, caught = tmp_path / "run", 0
+    for _ in range(20):
+        done = num_rows(folder)
+
+        def writing(_, done=done):
+            return num_rows(folder) > done and any((folder / "checkpoints").glob("*tmp*"))
+
+        stderr, _, alive = run_until(commands, folder, writing)
+        if not alive:
+            break
+        assert "Traceback" not in stderr
+        caught += any((folder / "checkpoints").glob("*tmp*"))
+    assert caught >= 3, "hardly any kill fell into a save"
+    commands.ok("train", *as_flags(), f"--workdir={folder}")
+    assert_like_unbroken(folder, trained)
+
+
+def test_a_second_signal_ends_a_process_at_once():
+    code = (
+        "import time; from experiments.stopping import Stop; stop = Stop()\n"
+        "with stop.listening(), stop.deferred():\n"
+        "    print('ready', flush=True)\n"
+        "    while not stop._name: time.sleep(0.01)\n"
+        "    print('first', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        for line in ("ready\n", "first\n"):
+            assert process.stdout.readline() == line
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == -signal.SIGTERM
+
+
+def test_a_signal_outside_of_the_loop_is_answered_where_it_comes():
+    stop = Stop()
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(cli.Requeue, match=r"^stopped by SIGINT; nothing is lost: run the same"), stop.listening():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before
+    stop, reached = Stop(), []
+
+    def loop():
+        signal.raise_signal(signal.SIGTERM)
+        reached.append(stop.asked())
+
+    with pytest.raises(cli.Requeue, match="SIGTERM"), stop.listening(), stop.deferred():
+        loop()
+    assert reached == [True]
 
 
 def test_a_finished_run_makes_its_figures_again(commands, trained, tmp_path):

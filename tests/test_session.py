@@ -1,6 +1,8 @@
 """The parts behind the commands: the alarm, streaming, binarisation, the record of a run, its folder, its measures."""
 
+import errno
 import json
+import os
 import types
 
 import jax
@@ -11,7 +13,7 @@ from command_helpers import small
 from helpers import assert_mean, tree_allclose
 
 import vi_jax as vi
-from experiments import build, cli, measure, metrics, rundir, session, train
+from experiments import build, cli, finish, lock, measure, metrics, rundir, session, train
 from experiments.cli import UserError
 from experiments.streaming import make_streaming_run
 from vi_jax.training import make_run, make_stepwise_run
@@ -27,7 +29,7 @@ def _no_key_check():
 @pytest.fixture
 def quiet_end(monkeypatch):
     """A run without its closing evaluation and figures."""
-    monkeypatch.setattr(train, "_finish", lambda *args: {})
+    monkeypatch.setattr(finish, "finish", lambda *args: {})
 
 
 @pytest.fixture
@@ -138,6 +140,9 @@ def test_not_finite_is_one_sentence_that_names_the_step(tmp_path, no_evaluation)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
+KEPT = "What had been saved before is kept; the same command goes on from there.\n"
+
+
 def test_an_anticipated_error_ends_a_command_with_code_2(monkeypatch, capsys):
     def fails():
         raise UserError("what went wrong.")
@@ -145,11 +150,19 @@ def test_an_anticipated_error_ends_a_command_with_code_2(monkeypatch, capsys):
     def interrupted():
         raise KeyboardInterrupt
 
+    def requeued():
+        raise cli.Requeue("stopped by SIGTERM; saved.")
+
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device", "x/metrics.jsonl")
+
     monkeypatch.setattr(cli, "_parse", lambda argv: None)
     monkeypatch.setattr(cli.sys, "argv", ["command"])
     for main, code, err in (
         (fails, 2, "error: what went wrong.\n"),
         (interrupted, 130, "\ninterrupted; run the same command again to go on from the last checkpoint.\n"),
+        (requeued, 75, "stopped by SIGTERM; saved.\n"),
+        (full, 2, "error: x/metrics.jsonl cannot be read or written: No space left on device. " + KEPT),
         (lambda: None, 0, ""),
         (lambda: 3, 3, ""),
     ):
@@ -337,6 +350,8 @@ def test_default_folder_is_a_function_of_the_config():
     assert folder == rundir.default_folder(small())
     assert folder == rundir.default_folder(rundir.from_plain(rundir.to_plain(small())))
     assert folder != rundir.default_folder(small(seed=1))
+    same = dict(train__keep_best=True, train__keep_checkpoints=1, train__checkpoint_minutes=5.0, train__checkpoint_every=20)
+    assert folder == rundir.default_folder(small(**same)), "these change no number of a run"
     # Folders of runs that people have are found by this name; a change orphans them, so say it in the CHANGELOG.
     golden = rundir.from_plain({"name": "x", "a": {"b": [1, 2], "c": 0.1}})
     assert rundir.default_folder(golden).as_posix() == "runs/x-c77d56b8"
@@ -354,6 +369,42 @@ def test_a_run_that_never_had_its_data_gives_way(tmp_path):
         rundir.open_folder(folder, small(), overwrite=False)
     assert rundir.open_folder(folder, small(), overwrite=True) is False
     assert not (folder / rundir.DATA).exists()
+
+
+def test_a_run_goes_on_with_other_ways_to_save(tmp_path, capsys):
+    folder = tmp_path / "run"
+    rundir.open_folder(folder, small(), overwrite=False)
+    rundir.write_json(folder / rundir.DATA, {"fingerprint": "x"})
+    assert rundir.open_folder(folder, small(train__keep_best=True), overwrite=False) is True
+    assert capsys.readouterr().err == "note: train.keep_best was False and is True, from here on.\n"
+    assert rundir.read_config(folder).train.keep_best is True
+    with pytest.raises(UserError, match=r"optim\.ema was 0\.998 and is 0\.5\. Name another"):
+        rundir.open_folder(folder, small(optim__ema=0.5, train__checkpoint_every=20), overwrite=False)
+
+
+def test_deleting_a_run_keeps_its_lock(tmp_path):
+    """Else the folder could be locked a second time while a run is being made there."""
+    folder = tmp_path / "run"
+    with lock.locked(folder):
+        rundir.open_folder(folder, small(), overwrite=False)
+        (folder / "figures").mkdir()
+        rundir.open_folder(folder, small(seed=1), overwrite=True)
+        assert {path.name for path in folder.iterdir()} == {"config.json", "environment.json", lock.LOCK}
+        with pytest.raises(UserError, match=f"a run is going on in --workdir={folder} .process {os.getpid()} on "):
+            lock.locked(folder).__enter__()
+    with lock.locked(folder):
+        pass
+
+
+def test_a_folder_that_takes_no_locks_says_so(tmp_path, monkeypatch, capsys):
+    def no_locks(descriptor):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock, "_take", no_locks)
+    with lock.locked(tmp_path / "run"):
+        pass
+    note = f"note: {tmp_path / 'run'} takes no locks (No locks available): nothing keeps a second run out of it.\n"
+    assert capsys.readouterr().err == note
 
 
 def test_other_data_are_noticed(tmp_path):
