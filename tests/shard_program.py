@@ -75,6 +75,19 @@ def over_draws(mesh):
     return jax.tree.map(lambda leaf: np.asarray(leaf, float).tolist(), [both, mapped])
 
 
+def fit(mesh):
+    """What 8 starts on a funnel come to: the history of the best, the ELBO of each, moments, and how the steps compiled."""
+    target = vi.targets.from_log_density(lambda u: -0.5 * u[0] ** 2 - 0.5 * (u[1] ** 2) * jnp.exp(-u[0]) - 0.5 * u[0], 2)
+    result = vi.fit(jax.random.key(1), target, vi.methods.gsm(num_steps=50), num_starts=8, num_draws=200, mesh=mesh)
+    mean = result.moments()["mean"]
+    return [
+        result.history["value"].tolist(),
+        list(result.starts),
+        np.asarray(mean).tolist(),
+        result.sample(jax.random.key(2), 3).tolist(),
+    ]
+
+
 def main():
     cluster = sys.argv[1:]
     if cluster:
@@ -82,6 +95,7 @@ def main():
     out = {"devices": len(jax.devices())}
     if len(jax.devices()) == 1:
         out["vae"] = vae_losses(None)[0]
+        out["fit"] = fit(None)
         print(json.dumps(out))
         return
     for name, sizes, explicit in (("data", (-1, 1), False), ("fsdp", (2, -1), False), ("explicit", (4, 2), True)):
@@ -95,6 +109,7 @@ def main():
     layout = vi.shard.make_layout(vi.shard.make_mesh())
     out["stepwise"] = vae_losses(layout, vi.make_stepwise_run)[0]
     out["streaming"] = vae_losses(layout, make_streaming_run)[0]
+    out["fit"] = [fit(vi.shard.make_mesh())] + ([] if cluster else [fit(vi.shard.make_mesh(4, 2, explicit=True))])
     out["from the first"] = processes.from_first(lambda: {"process": jax.process_index()})
     if not cluster:
         out["draws"] = {size: over_draws(vi.shard.make_mesh(size, -1)) for size in (1, 2, 4, 8)}

@@ -70,6 +70,15 @@ def test_two_processes_have_the_losses_of_one(one, two_processes, layout):
     assert two_processes[1]["from the first"] == {"process": 0}
 
 
+def test_starts_over_devices_come_to_what_they_do_on_one(one, eight, two_processes):
+    for fitted in (*eight["fit"], *two_processes[0]["fit"]):
+        for found, wanted in zip(fitted, one["fit"], strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    target = vi.targets.from_log_density(lambda u: -jnp.sum(u**2), 2)
+    with pytest.raises(ValueError, match="3 starts do not lie evenly over 2 devices"):
+        vi.fit(jax.random.key(0), target, num_starts=3, mesh=AbstractMesh((2, 1), ("data", "model")))
+
+
 def test_parameters_and_all_that_is_kept_of_them_are_cut_when_asked(eight, two_processes):
     assert eight["data slices"] == [1]
     assert eight["fsdp slices"] == two_processes[0]["fsdp slices"] == [4]  # every kernel, its average and its two moments

@@ -70,6 +70,7 @@ class Layout(NamedTuple):
     mesh: Mesh
     num_shards: int  # pieces of a batch: the devices of the mesh
     shardings: Callable[[Any], Any]  # a tree of arrays or shapes -> its NamedShardings, by the rules
+    replicated: Callable[[Any], Any]  # a tree of shapes -> of shapes that are whole on every device
     replicate: Callable[[T], T]  # a tree that every process holds -> the same, whole on every device
     make: Callable[..., Any]  # (f, *args) -> f(*args) made where it belongs, never whole on one device
     load: Callable[..., Array]  # (read, shape, axis) -> an array cut along an axis: each process reads the slices of its devices
@@ -134,6 +135,9 @@ def make_layout(mesh: Mesh, rules: Mapping[str, str] = RULES) -> Layout:
         mesh=mesh,
         num_shards=mesh.size,
         shardings=shardings,
+        replicated=lambda tree: jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(auto, P())), tree
+        ),
         replicate=replicate,
         make=make,
         load=load,
@@ -254,6 +258,9 @@ def _last_word(path: Sequence[Any]) -> str:
 def _from_every_process(leaf: Any, sharding: NamedSharding) -> Any:
     if jax.process_count() == 1:
         return jax.device_put(leaf, sharding)
+    if jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key):
+        data = _from_every_process(jax.random.key_data(leaf), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from vi_jax.fitting import _end, _loop, _starts
 from vi_jax.fitting._compile import compiled, compiler_options, traced_once
 from vi_jax.fitting.result import Result
 from vi_jax.methods.default import choose
+from vi_jax.shard import Layout, make_layout
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method
 
@@ -30,6 +32,7 @@ def fit(
     combine: str = "best",
     start: Array | None = None,
     num_draws: int = 4000,
+    mesh: Mesh | None = None,
     report: Report | None = None,
     report_every: int = 100,
 ) -> Result:
@@ -46,6 +49,8 @@ def fit(
         over each draw's own path, by which a mode counts as often as paths ended in it; here they are p over the mixture.
       start: u [D] or [R, D]; else each start is the best of a few points in [-2, 2]^D.
       num_draws: S, draws that are weighed at the end, values of the log density without gradients.
+      mesh: devices that the starts lie over (`vi_jax.shard.make_mesh`), of one process or of many, which all call this alike; the
+        numbers are those of one device.
       report: called with the step and the method's value every `report_every` steps, e.g. to print them.
 
     Returns:
@@ -62,23 +67,29 @@ def fit(
     _starts.require(target, num_starts, start)
     if combine not in COMBINE:
         raise ValueError(f"combine is one of {', '.join(COMBINE)}; got {combine!r}.")
+    layout = _layout(mesh, num_starts)
     key_start, key_init, key_run, key_weigh = jax.random.split(key, 4)
 
     clock = time.perf_counter()
     options = compiler_options(target)
     u = _starts.choose(key_start, target, num_starts, start, options)  # a bad density is told before the rest takes its time
     block = jnp.int32(method.num_steps if report is None else min(report_every, method.num_steps))
-    run = partial(_run, target, method)
+    if layout is not None:
+        key_init, key_run, key_weigh, u, block = layout.replicate((key_init, key_run, key_weigh, u, block))
+    run = partial(_run, target, method, layout)
     judge = partial(_end.judge, target, method, combine, num_draws)
     shape = jax.eval_shape(run, key_init, key_run, u, block)
-    first, judged = compiled(options, (run, (key_init, key_run, u, block)), (judge, (key_weigh, shape.states)))
+    states = shape.states if layout is None else layout.replicated(shape.states)
+    first, judged = compiled(options, (run, (key_init, key_run, u, block)), (judge, (key_weigh, states)))
     compile_seconds = time.perf_counter() - clock
 
     loop = first(key_init, key_run, u, block)
     if report is not None:
-        loop, seconds = _reported(partial(_loop.advance, target, method), key_run, loop, block, report, options)
+        loop, seconds = _reported(partial(_advance, target, method, layout), key_run, loop, block, report, options)
         compile_seconds += seconds
     q, weighed, starts = jax.block_until_ready(judged(key_weigh, loop.states))
+    if layout is not None:
+        loop, q, weighed, starts = layout.fetch((loop, q, weighed, starts))
     best = int(np.argmax(starts.elbo))
     history = _loop.history(loop, best)
     _end.check(target, q, history, weighed)
@@ -113,8 +124,23 @@ def _method(target: Target, method: Method | None) -> tuple[Method, str]:
     return method, why
 
 
-def _run(target: Target, method: Method, key_init: Array, key_run: Array, u: Array, last: Array) -> _loop.Loop:
-    return _loop.advance(target, method, key_run, _loop.begin(target, method, key_init, u), last)
+def _layout(mesh: Mesh | None, num_starts: int) -> Layout | None:
+    if mesh is not None and num_starts % mesh.size:
+        raise ValueError(f"{num_starts} starts do not lie evenly over {mesh.size} devices; take a multiple of {mesh.size}.")
+    return None if mesh is None else make_layout(mesh)
+
+
+def _run(
+    target: Target, method: Method, layout: Layout | None, key_init: Array, key_run: Array, u: Array, last: Array
+) -> _loop.Loop:
+    u = u if layout is None else layout.spread(u)
+    return _advance(target, method, layout, key_run, _loop.begin(target, method, key_init, u), last)
+
+
+def _advance(target: Target, method: Method, layout: Layout | None, key: Array, loop: _loop.Loop, last: Array) -> _loop.Loop:
+    if layout is None:
+        return _loop.advance(target, method, key, loop, last)
+    return layout.gather(_loop.advance(target, method, key, loop, last, spread=layout.spread))
 
 
 def _reported(

@@ -10,6 +10,8 @@ import numpy as np
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method, MethodInfo
 
+PILOT = 8  # minibatches of the density, one and the same at every call, that a method's start may climb
+
 
 class Loop(NamedTuple):
     """R runs side by side; one that is done stands still until all are."""
@@ -27,9 +29,15 @@ def begin(target: Target, method: Method, key: Array, u: Array) -> Loop:
     num_starts = len(u)
     density_at = densities(target, method)
 
+    def pilot(key: Array) -> Any:
+        if target.sampled is None or not method.stochastic:
+            return density_at(key)
+        keys = jax.random.split(key, PILOT)
+        return lambda u: jnp.mean(jax.lax.map(lambda key: density_at(key)(u), keys))
+
     def one(key: Array, u: Array) -> Any:
         key_rows, key_method = jax.random.split(key)
-        return method.init(key_method, density_at(key_rows), u)
+        return method.init(key_method, pilot(key_rows), u)
 
     states = over_starts(num_starts)(one, jax.random.split(key, num_starts), u)
     empty = jnp.full((num_starts, method.num_steps), jnp.nan, u.dtype)
@@ -37,8 +45,13 @@ def begin(target: Target, method: Method, key: Array, u: Array) -> Loop:
     return Loop(states, empty, zeros, jnp.zeros(num_starts, bool), jnp.zeros(num_starts, jnp.int32), jnp.int32(0))
 
 
-def advance(target: Target, method: Method, key: Array, loop: Loop, last: Array) -> Loop:
-    """Steps until all runs are done, or up to the step `last`; a step's key is a function of its number and its start's."""
+def advance(
+    target: Target, method: Method, key: Array, loop: Loop, last: Array, *, spread: Callable[[Any], Any] = lambda tree: tree
+) -> Loop:
+    """Steps until all runs are done, or up to the step `last`; a step's key is a function of its number and its start's.
+
+    `spread` lays the states [R, ...] over devices (`vi_jax.shard.Layout`).
+    """
     num_starts = len(loop.done)
     density_at, each = densities(target, method), over_starts(num_starts)
 
@@ -51,7 +64,7 @@ def advance(target: Target, method: Method, key: Array, loop: Loop, last: Array)
         states, info = each(lambda r, state, done: one(r, state, done, loop.step), jnp.arange(num_starts), loop.states, loop.done)
         value = jnp.where(loop.done, jnp.nan, info.value).astype(loop.values.dtype)
         return Loop(
-            states,
+            spread(states),
             loop.values.at[:, loop.step].set(value),
             loop.evaluations.at[:, loop.step].set(info.evaluations),
             loop.done | info.done,
