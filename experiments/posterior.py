@@ -5,7 +5,7 @@
     python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model     a model of your own
     python -m experiments.posterior --config=configs/posterior/posteriordb.py:arK-arK --config.data_dir=CLONE
 
-The run folder holds config.json, environment.json, result.json (the verdict and every number), moments.json, history.json,
+The run folder holds config.json, environment.json, result.json (the verdict and every number, the details too), moments.json, history.json,
 draws.npz (weighted draws of every site, with their log-weights) and figures/.
 """
 
@@ -116,6 +116,7 @@ def approximate(config: Any, workdir: Path) -> None:
     trusted = result.diagnostics.trusted
     moments = result.moments()
     print(_table(moments))
+    print(result.details)
     if reference is not None:
         print(_against(reference, sites, log_weights if trusted else None))
     rundir.write_json(workdir / RESULT, result.report())

@@ -1,5 +1,7 @@
 """vi.fit: what it returns, what it says, and what it refuses."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,39 @@ def test_it_says_what_it_did(result):
     assert report["evaluations"] == result.history["evaluations"][-1] + NUM_CANDIDATES < 5000
     assert len(result.history["value"]) == report["num_steps"]
     assert result.converged
+
+
+def test_details_say_how_far_the_guide_is_from_its_optimum(result):
+    details = result.details
+    assert details.names == result.target.names
+    assert details.location_gradient.shape == details.log_scale_z.shape == details.response_ratio.shape == (10,)
+    assert 0.9 < details.r_hat < 1.2
+    assert details.evaluations == 1000 + 2 * 50 * 20
+    assert np.all(np.abs(details.location_gradient) < 0.3)
+    ratio = dict(zip(details.names, details.response_ratio, strict=True))
+    assert 0.8 < ratio["mu"] < 1.2
+    for word in ("location", "log scale", "R-hat", "linear response", "3,000 gradients"):
+        assert word in str(details)
+    report = json.loads(json.dumps(result.report(), allow_nan=False))
+    assert report["details"]["r_hat"] == details.r_hat
+    assert "details" not in result.report(details=False)
+
+
+def test_linear_response_mends_the_scales_of_mean_field():
+    def density(u):  # precision 1 / 0.19 [[1, -0.9], [-0.9, 1]]: variances 1, correlation 0.9
+        return -0.5 * (u[0] ** 2 + u[1] ** 2 - 1.8 * u[0] * u[1]) / 0.19
+
+    result = fit(density, method=vi.methods.dadvi())
+    assert result.diagnostics.verdict != "reliable"
+    u = np.asarray(result.weighed.u)
+    np.testing.assert_allclose(result.details.response_ratio * u.std(0), 1, rtol=1e-3)  # exact: the posterior is Gaussian
+    assert np.all(result.details.response_ratio > 1.7)
+    mended = result.linear_response(jax.random.key(1))
+    assert mended.method == "dadvi with linear response"
+    assert mended.evaluations == result.evaluations + 2 * 50 * 4
+    assert mended.diagnostics.verdict == "reliable"
+    draws = mended.sample(jax.random.key(2), 4000)
+    np.testing.assert_allclose(np.cov(draws.T), [[1, 0.9], [0.9, 1]], rtol=0.15)
 
 
 def test_a_run_is_a_function_of_its_key_and_reports_do_not_change_it(result):

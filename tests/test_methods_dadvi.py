@@ -71,3 +71,22 @@ def test_conjugate_gradients_agree_with_the_dense_solve(monkeypatch, x64):
     np.testing.assert_allclose(_linear_response.response(objective, params, jnp.eye(4)), dense, atol=1e-6)
     saddle = _linear_response.response(lambda p: -objective(p), params, jnp.eye(4))
     assert np.isnan(saddle).all()
+
+
+def test_linear_response_of_draws_is_exact_on_a_gaussian_whatever_the_guide(x64):
+    covariance = np.linalg.inv(PRECISION)
+    for scale, num in ((0.1, 20), (1.0, 50)):
+        u = MEAN + 0.3 + scale * jax.random.normal(jax.random.key(0), (num, 3))
+        np.testing.assert_allclose(vi.methods.linear_response_of_draws(gaussian, u), covariance, rtol=1e-6)
+    rows = vi.methods.linear_response_of_draws(gaussian, u, jnp.array([2]))
+    np.testing.assert_allclose(rows, covariance[2:], rtol=1e-6)
+    saddle = vi.methods.linear_response_of_draws(lambda u: -gaussian(u), u)
+    assert np.isnan(saddle).all()
+
+
+def test_linear_response_of_draws_is_that_of_its_own_objective(x64):
+    state, info, _ = run(jax.random.key(0), vi.methods.dadvi(num_draws=1000), logistic, np.zeros(2))
+    assert info.done
+    u = state.loc + jnp.exp(state.log_scale) * state.draws
+    own = vi.methods.linear_response(logistic, state)
+    np.testing.assert_allclose(vi.methods.linear_response_of_draws(logistic, u), own, rtol=0.05)

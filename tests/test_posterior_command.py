@@ -38,11 +38,12 @@ def test_a_model_of_ones_own_leaves_a_folder_worth_looking_at(commands, tmp_path
         "    numpyro.sample('y', dist.Normal(x.sum(), 1.0), obs=3.0)\n"
     )
     done = commands.ok("posterior", f"--config=configs/posterior/file.py:{tmp_path}/own.py:model", f"--workdir={tmp_path}/run")
-    for text in ("verdict              reliable", "k-hat", "x[1]", "4 figures"):
+    for text in ("verdict              reliable", "k-hat", "x[1]", "linear response", "4 figures"):
         assert text in done.stdout
     folder = tmp_path / "run"
     result = json.loads((folder / "result.json").read_text())
     assert result["verdict"] == "reliable"
+    assert len(result["details"]["location_gradient"]) == 2
     # x ~ N(1, 4 I), y = 3 of x1 + x2 with variance 1: gain 4 / 9 for each, mean 1 + 4/9, variance 4 - 16/9
     moments = json.loads((folder / "moments.json").read_text())
     np.testing.assert_allclose(moments["mean"]["x"], 1 + 4 / 9, atol=0.15)

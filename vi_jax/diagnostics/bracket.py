@@ -102,7 +102,7 @@ class Whitened(NamedTuple):
             return (u - self.loc) / self.root
         return jax.scipy.linalg.solve_triangular(self.root, (u - self.loc).T, lower=True).T
 
-    def sample(self, key: Array, sample_shape: tuple[int]) -> Array:
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws [N, D]."""
         return self.whiten(self.base.sample(key, sample_shape))
 

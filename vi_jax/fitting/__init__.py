@@ -9,6 +9,7 @@ draws = result.sample(key, 1_000)
 from vi_jax.fitting._fit import fit
 from vi_jax.fitting._stack import Stack, stack_weights
 from vi_jax.fitting._starts import NUM_CANDIDATES
+from vi_jax.fitting.details import Details
 from vi_jax.fitting.result import Diagnostics, Result
 
-__all__ = ["NUM_CANDIDATES", "Diagnostics", "Result", "Stack", "fit", "stack_weights"]
+__all__ = ["NUM_CANDIDATES", "Details", "Diagnostics", "Result", "Stack", "fit", "stack_weights"]

@@ -11,6 +11,7 @@ import numpy as np
 
 from vi_jax.diagnostics.posterior import Weighed, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
+from vi_jax.fitting.details import Details, examine, respond
 from vi_jax.targets.target import Target
 from vi_jax.types import Array
 
@@ -87,6 +88,28 @@ class Result:
             num_bad=num_bad,
         )
 
+    @cached_property
+    def details(self) -> Details:
+        """Is the guide at the optimum of its ELBO, had the iterates come to rest, how its scales compare with linear response.
+
+        Costs 1,000 gradients of the log density, and up to 50 latents 200 for each, the first time; `print` it to read it.
+        """
+        return examine(self)
+
+    def linear_response(self, key: Array) -> "Result":
+        """The same mean with the covariance by linear response, weighed anew: a Result whose guide is a full-rank Gaussian.
+
+        It mends the scales of mean-field guides, which are too small where latents are correlated (Giordano, Broderick & Jordan
+        2018); its gradients are added to `evaluations`.
+
+        Args:
+          key: of the draws.
+
+        Raises:
+          ValueError: the guide is at no optimum, is a mixture of starts, or is over more than 400 latents.
+        """
+        return respond(self, key)
+
     def sample(self, key: Array, num_draws: int = 1000) -> Any:
         """Draws of the guide in the model's own space, a pytree of sites [num_draws, ...]."""
         return self._constrained(self.guide.sample(key, (num_draws,)))
@@ -132,11 +155,16 @@ class Result:
         inference.attrs.update({"method": self.method, **attributes})
         return inference
 
-    def report(self) -> dict[str, Any]:
-        """All of it, machine-readable: numbers and words only."""
+    def report(self, *, details: bool = True) -> dict[str, Any]:
+        """All of it, machine-readable: numbers, words, lists of them.
+
+        Args:
+          details: whether with "details" (`Details`), which cost gradients the first time.
+        """
         own = {"method": self.method, "why": self.why, "converged": self.converged, "num_steps": self.num_steps}
         work = {"evaluations": self.evaluations, "skipped": self.skipped, "seconds": self.seconds}
-        return {**own, **work, "compile_seconds": self.compile_seconds, **self._starts(), **self.diagnostics._asdict()}
+        more = {"details": self.details.as_dict()} if details else {}
+        return {**own, **work, "compile_seconds": self.compile_seconds, **self._starts(), **self.diagnostics._asdict(), **more}
 
     def _starts(self) -> dict[str, list[float]]:
         return {name: list(getattr(self, name)) for name in ("starts", "start_distances", "start_weights")}

@@ -7,6 +7,7 @@ One member, one file; the factory is called by the file's name. `vi.fit` runs an
     q = method.guide(state)
 """
 
+from vi_jax.methods._linear_response import linear_response_of_draws
 from vi_jax.methods.advi import advi
 from vi_jax.methods.bam import bam
 from vi_jax.methods.bam_low_rank import bam_low_rank
@@ -21,5 +22,5 @@ from vi_jax.methods.svgd import svgd
 
 __all__ = [
     "advi", "bam", "bam_low_rank", "boosting", "dadvi", "flow", "frequentist_stderr", "gsm", "laplace", "linear_response",
-    "linear_response_sd", "natural_gradient", "pathfinder", "svgd",
+    "linear_response_of_draws", "linear_response_sd", "natural_gradient", "pathfinder", "svgd",
 ]  # fmt: skip

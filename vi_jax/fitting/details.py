@@ -1,0 +1,163 @@
+"""What more can be said of a result: is it where its ELBO is highest, had it come to rest, are its scales too small."""
+
+import time
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from vi_jax.diagnostics.optimum import Slopes, rest, slopes
+from vi_jax.diagnostics.posterior import weigh
+from vi_jax.fitting._stack import Stack
+from vi_jax.methods import linear_response_of_draws
+from vi_jax.types import Array
+
+SLOPE_DRAWS = 1000  # gradients
+RESPONSE_DRAWS = 50
+RESPONSE_UP_TO = 50  # latents whose linear response details take unasked
+OFF = 1.0  # of the ELBO's gradient, nats per standard deviation
+WHOLE_UP_TO = 400  # latents whose whole covariance is taken at all
+
+
+class Details(NamedTuple):
+    """Beyond `Diagnostics`; arrays are over the unconstrained latents, named by `names`."""
+
+    names: tuple[str, ...]
+    location_gradient: np.ndarray  # [D], of the ELBO, nats per standard deviation of the guide
+    location_z: np.ndarray  # [D], over its standard error
+    log_scale_gradient: np.ndarray  # [D], nats
+    log_scale_z: np.ndarray  # [D]
+    signal_to_noise: float  # of one draw's gradient
+    iterates: str  # what the next two are of; empty where nothing was noisy
+    r_hat: float
+    mcse: float  # nats of the method's value
+    response_ratio: np.ndarray  # [D], standard deviations by linear response over the guide's; nan where there are none
+    response_why: str  # why there are none
+    evaluations: int  # gradients of the log density that all this took
+
+    def as_dict(self) -> dict[str, Any]:
+        """Machine-readable: lists, numbers and words; nan is None."""
+        return {name: _plain(value) for name, value in self._asdict().items()}
+
+    @property
+    def _off(self) -> float:
+        return float(max(np.abs(self.location_gradient).max(), np.abs(self.log_scale_gradient).max()))
+
+    def __str__(self) -> str:
+        rows = [
+            ("ELBO's gradient", f"location {_worst(self.location_gradient, self.location_z, self.names)}, nats per SD"),
+            ("", f"log scale {_worst(self.log_scale_gradient, self.log_scale_z, self.names)}"),
+            ("signal to noise", f"{self.signal_to_noise:.3f} of a draw's gradient; 0 at the optimum"),
+        ]
+        if self.iterates:
+            rows.append(("at rest", f"R-hat {self.r_hat:.2f}, Monte Carlo error {self.mcse:.2g} nats, of {self.iterates}"))
+        rough = "; rough, as the guide is off its optimum" if self._off > OFF else ""
+        scales = f"SDs {_range(self.response_ratio, self.names)} times the guide's{rough}"
+        rows.append(("linear response", self.response_why or scales))
+        rows.append(("these took", f"{self.evaluations:,} gradients"))
+        return "\n".join(f"{name:<21}{text}" for name, text in rows)
+
+
+def examine(result: Any) -> Details:
+    """The details of a result, from draws that it holds: gradients at 1,000 of them, and 2 x 50 for each of 2 D parameters."""
+    u = result.weighed.u[:SLOPE_DRAWS]
+    slope = jax.tree.map(np.asarray, jax.jit(partial(slopes, result.target.log_density))(result.guide, u))
+    still = rest(result.history["value"])
+    ratio, why, spent = _response_ratio(result)
+    return Details(
+        names=tuple(result.target.names),
+        **_named(slope),
+        iterates="" if np.isnan(still.r_hat) else f"the last {still.num:,} values of the method",
+        r_hat=still.r_hat,
+        mcse=still.mcse,
+        response_ratio=ratio,
+        response_why=why,
+        evaluations=len(u) + spent,
+    )
+
+
+def respond(result: Any, key: Array) -> Any:
+    """`Result.linear_response`."""
+    began = time.perf_counter()
+    if result.target.size > WHOLE_UP_TO:
+        raise ValueError(
+            f"linear_response takes a whole covariance, up to {WHOLE_UP_TO} latents; got {result.target.size}. Take the rows that "
+            "are asked about, vi.methods.linear_response_of_draws(target.log_density, result.weighed.u[:50], which)."
+        )
+    mean, covariance, spent = _covariance(result)
+    root = np.linalg.cholesky(covariance) if np.all(np.isfinite(covariance)) and _positive(covariance) else None
+    if root is None:
+        raise ValueError(
+            "linear response wants a guide at the optimum of its ELBO, where the Hessian is positive definite; that of "
+            f"{result.method} is not ({result.diagnostics.verdict}): {result.diagnostics.advice}"
+        )
+    q = dist.MultivariateNormal(jnp.asarray(mean), scale_tril=jnp.asarray(root))
+    weighed = jax.jit(partial(weigh, log_density=result.target.log_density, num_draws=len(result.weighed.u)))(key, q=q)
+    return replace(
+        result,
+        method=f"{result.method} with linear response",
+        guide=q,
+        weighed=jax.block_until_ready(weighed),
+        evaluations=result.evaluations + spent,
+        seconds=result.seconds + time.perf_counter() - began,
+    )
+
+
+def _covariance(result: Any) -> tuple[np.ndarray, np.ndarray, int]:
+    """Mean [D] and covariance [D, D] by linear response, and the gradients they took."""
+    density, size = result.target.log_density, result.target.size
+    if isinstance(result.guide, Stack):
+        raise ValueError("linear response is of one guide at its optimum; this is a mixture of several starts.")
+    u = result.weighed.u[:RESPONSE_DRAWS]
+    covariance = np.asarray(jax.jit(partial(linear_response_of_draws, density))(u))
+    mean = getattr(result.guide, "mean", None)
+    mean = np.asarray(result.weighed.u.mean(0) if mean is None else mean)
+    return mean, 0.5 * (covariance + covariance.T), 2 * len(u) * 2 * size
+
+
+def _response_ratio(result: Any) -> tuple[np.ndarray, str, int]:
+    """Standard deviations by linear response over the guide's, [D]; or why not; and the gradients that it took."""
+    nothing = np.full(result.target.size, np.nan)
+    if isinstance(result.guide, Stack):
+        return nothing, "none for a mixture of starts", 0
+    if result.target.size > RESPONSE_UP_TO:
+        return nothing, f"not taken unasked over {RESPONSE_UP_TO} latents: `linear_response(key)`", 0
+    _, covariance, spent = _covariance(result)
+    variance = np.diag(covariance)
+    if not np.all(variance > 0):  # nan too
+        return nothing, "none: the guide is at no optimum of its ELBO", spent
+    return np.sqrt(variance) / np.asarray(result.weighed.u).std(0), "", spent
+
+
+def _positive(covariance: np.ndarray) -> bool:
+    return bool(np.linalg.eigvalsh(covariance).min() > 0)
+
+
+def _named(slope: Slopes) -> dict[str, Any]:
+    return {
+        "location_gradient": slope.location,
+        "location_z": slope.location_z,
+        "log_scale_gradient": slope.log_scale,
+        "log_scale_z": slope.log_scale_z,
+        "signal_to_noise": float(slope.signal_to_noise),
+    }
+
+
+def _worst(gradient: np.ndarray, z: np.ndarray, names: tuple[str, ...]) -> str:
+    worst = int(np.argmax(np.abs(gradient)))
+    return f"{gradient[worst]:+.3f} ({names[worst]}, {abs(z[worst]):.1f} standard errors) at the most"
+
+
+def _range(ratio: np.ndarray, names: tuple[str, ...]) -> str:
+    low, high = int(np.argmin(ratio)), int(np.argmax(ratio))
+    return f"{ratio[low]:.2f} ({names[low]}) .. {ratio[high]:.2f} ({names[high]})"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | tuple):
+        return [_plain(one) for one in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    return None if isinstance(value, float) and np.isnan(value) else value
