@@ -9,7 +9,7 @@ import pytest
 from methods_helpers import X, Y, best_gaussian, log_lik, log_prior, logistic, run
 
 import vi_jax as vi
-from vi_jax.methods import _stationary
+from vi_jax.methods import _frame, _stationary
 
 FAMILIES = {"mean_field": False, "full_rank": True}
 
@@ -70,7 +70,7 @@ def test_a_gradient_that_is_not_finite_is_skipped():
     def sometimes(u):
         return jnp.where(u[0] > 1.5, jnp.nan, logistic(u))
 
-    method = vi.methods.advi(num_draws=2)
+    method = vi.methods.advi(num_draws=2, max_ascent=0)
     step = jax.jit(lambda key, state: method.step(key, sometimes, state))
     state = method.init(jax.random.key(0), sometimes, jnp.zeros(2))
     values = []
@@ -79,6 +79,59 @@ def test_a_gradient_that_is_not_finite_is_skipped():
         values.append(float(info.value))
     assert np.isnan(values).any()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_units_and_correlations_do_not_matter(name):
+    """A Gaussian whose standard deviations go from 0.001 to 1000, a thousand of the narrow ones away."""
+    size = 5
+    rng = np.random.default_rng(0)
+    sd = np.logspace(-3, 3, size)
+    mix = np.linalg.qr(rng.normal(size=(size, size)))[0] if name == "full_rank" else np.eye(size)
+    with jax.enable_x64(True):
+        precision = jnp.asarray(mix @ np.diag(sd**-2) @ mix.T)
+        mean = jnp.asarray(rng.normal(size=size))
+        method = vi.methods.advi(getattr(vi.families, name))
+        state, info, steps = run(jax.random.key(0), method, lambda u: -0.5 * (u - mean) @ precision @ (u - mean), np.zeros(size))
+        q = method.guide(state)
+        root = (mix.T @ np.asarray(q.covariance_matrix if name == "full_rank" else jnp.diag(q.variance)) @ mix) / np.outer(sd, sd)
+        assert info.done
+        assert steps < 5000
+        np.testing.assert_allclose(mix.T @ (q.mean - mean) / sd, 0, atol=0.1)
+        np.testing.assert_allclose(root, np.eye(size), atol=0.15)
+
+
+def random_gaussian(kind, size):
+    keys = jax.random.split(jax.random.key(3), 5)
+    scale = {"log_scale": jax.random.normal(keys[1], (size,))}
+    tril = {"log_diag": jax.random.normal(keys[4], (size,)), "lower": jax.random.normal(keys[2], (size * (size - 1) // 2,))}
+    own = {"loc": jax.random.normal(keys[0], (size,)), "slope": jax.random.normal(keys[3], (size, 2))}
+    return own | (scale if kind == "mean_field" else tril)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_gaussians_own_units_are_those_of_its_noise(name):
+    """Moving by d in them is z = m + L (d_loc + D eps): the gradient there, by automatic differentiation."""
+    size, family = 3, getattr(vi.families, name)(3)
+    params = random_gaussian(name, size)
+    eps, e = jax.random.normal(jax.random.key(4), (size,)), jnp.array([0.3, -0.7])
+
+    def push(p, eps):
+        own = {key: value for key, value in p.items() if key != "slope"}
+        q = family.guide(own)
+        tril = q.scale_tril if name == "full_rank" else jnp.diag(q.base_dist.scale)
+        return q.mean + p["slope"] @ e + tril @ eps
+
+    def f(z):
+        return jnp.sin(z).sum() + z[0] * z[2]
+
+    slope = jax.grad(lambda p: f(push(p, eps)))(params)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    moved = jax.grad(lambda d: f(push(_frame.outward(params, d), eps)))(zero)
+    inward = _frame.inward(params, slope)
+    for key in params:
+        np.testing.assert_allclose(inward[key], moved[key], rtol=1e-4, atol=1e-4, err_msg=key)
+    assert jax.tree.all(jax.tree.map(lambda a, b: jnp.allclose(a, b, atol=1e-5), _frame.outward(params, zero), params))
 
 
 def blocks(series):

@@ -1,0 +1,110 @@
+"""Step sizes that are halved from rung to rung, and where to stop: RAABBVI (Welandawe, Andersen, Vehtari & Huggins 2024).
+
+- At one step size gamma, until the iterates are stationary: the split R-hat of every parameter, on the best of several late
+  windows, is below 1.1; the answer is their average, once it is known well enough;
+- then gamma' = gamma / 2 from there, and the answers of two rungs tell how far the optimum is: at distance e_gamma (the root of
+  the symmetrised KL) they are sqrt SKL(q_gamma, q_gamma') = e_gamma - e_gamma' apart;
+- the end is where (e_gamma' + accuracy) / e_gamma x K' / (K + K_0) > 1, K and K' the iterates that this rung took and that the
+  next will take: what is won no longer pays.
+
+Parts from the paper in that the rate at which the bias falls, e_gamma ~ gamma, and the doubling of K are taken and not regressed
+over the rungs; that "well enough" is said of q and not of single parameters: the symmetrised KL between averages over the
+window's halves; and in that windows consist of blocks (a memory of fixed size).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vi_jax.kl import kl_divergence
+from vi_jax.kl.gaussians import is_gaussian_vector
+from vi_jax.methods import _stationary
+from vi_jax.types import Array
+
+MIN_WINDOW = 200  # iterates before the first look
+BASE_COST = 1000  # K_0, iterates
+SKL_DRAWS = 100  # where the family has no closed form
+RATIO = 0.5  # gamma' / gamma, and e_gamma' / e_gamma
+
+
+class Ladder(NamedTuple):
+    """The rung, and the answer of the rungs before."""
+
+    rate: Array  # gamma in units of the optimiser's own: 1, 1/2, 1/4, ...
+    iterates: _stationary.Iterates  # of this rung
+    answer: Array  # [P], average over the last rung that ended; over late iterates until one has
+    rungs: Array  # int32, ended
+    cost: Array  # int32, iterates of the last one
+    done: Array  # bool
+
+
+class Rule(NamedTuple):
+    """Numbers of the rule."""
+
+    accuracy: float  # xi, in units of sqrt SKL
+    mcse: float  # Monte Carlo standard error that a rung's average may have, in standard deviations for a location
+    r_hat: float  # threshold of stationarity
+    least: int = MIN_WINDOW  # iterates of a rung
+
+
+def begin(flat: Array) -> Ladder:
+    """On the first rung, with nothing seen, about what is watched: numbers [P]."""
+    no = jnp.int32(0)
+    return Ladder(jnp.ones((), flat.dtype), _stationary.empty(flat), flat, no, no, jnp.bool_(False))
+
+
+def climb(
+    ladder: Ladder, flat: Array, skl: Callable[[Array, Array], Array], rule: Rule, *, size: int, distance: Array | float = 0.0
+) -> tuple[Ladder, Array]:
+    """One more iterate [P]; the ladder after it, and whether a rung has just ended, at `answer`.
+
+    Args:
+      skl: the symmetrised KL between the guides of two [P], nats.
+      size: D, latents of those guides.
+      distance: a distance between the answers of this rung and the last that counts if it is the larger, sqrt nats.
+    """
+    seen = ladder._replace(iterates=_stationary.add(ladder.iterates, flat))
+    due = _stationary.at_block(seen.iterates) & (seen.iterates.num >= rule.least)
+
+    def look(ladder: Ladder) -> tuple[Ladder, Array]:
+        return _look(ladder, skl, rule, size, distance)
+
+    return jax.lax.cond(due, look, lambda ladder: (ladder, jnp.bool_(False)), seen)
+
+
+def _look(
+    ladder: Ladder, skl: Callable[[Array, Array], Array], rule: Rule, size: int, distance: Array | float
+) -> tuple[Ladder, Array]:
+    window = _stationary.best_window(ladder.iterates)
+    # the halves' averages are 2 standard errors of the whole's apart: D locations and D log scales give 4 (1 + 2) D mcse^2
+    ends = (window.r_hat < rule.r_hat) & (skl(window.halves[0], window.halves[1]) < 12 * size * rule.mcse**2)
+    gap = jnp.maximum(jnp.sqrt(jnp.maximum(skl(ladder.answer, window.average), 0.0)), distance)
+    left = gap * RATIO / (1 - RATIO)
+    cost = ladder.iterates.num
+    worth = (RATIO * left + rule.accuracy) / (left + 1e-30) * (cost / RATIO) / (cost + BASE_COST)
+    fresh = _stationary.empty(window.average)
+    new = Ladder(
+        rate=jnp.where(ends, RATIO * ladder.rate, ladder.rate),
+        iterates=jax.tree.map(lambda a, b: jnp.where(ends, a, b), fresh, ladder.iterates),
+        answer=jnp.where(ends | (ladder.rungs == 0), window.average, ladder.answer),
+        rungs=ladder.rungs + ends,
+        cost=jnp.where(ends, cost, ladder.cost),
+        done=ends & (ladder.rungs > 0) & (worth > 1),
+    )
+    return new, ends
+
+
+def symmetrised_kl(key: Array, q: Any, p: Any) -> Array:
+    """KL(q, p) + KL(p, q), nats: closed-form between Gaussians, else from draws of both."""
+    if is_gaussian_vector(q):
+        return kl_divergence(q, p) + kl_divergence(p, q)
+
+    def difference(z: Any) -> Array:
+        return q.log_prob(z) - p.log_prob(z)
+
+    def one(key: Array) -> Array:  # the same noise for both
+        return difference(q.sample(key)) - difference(p.sample(jax.random.clone(key)))
+
+    return jnp.mean(jax.vmap(one)(jax.random.split(key, SKL_DRAWS)))
