@@ -304,6 +304,79 @@ def test_a_number_that_is_none_is_named_by_its_step(make_run, gradient_only):
         assert state.step == 6  # nothing after it was computed
 
 
+# Steps that are left out.
+
+
+def bad_at(*numbers, gradient_only=False):
+    """The loss above, with a nan at some steps."""
+    bad = bad_from(0, gradient_only=gradient_only)
+
+    def at_some(params, key, batch, step):
+        return jax.lax.cond(jnp.isin(step, jnp.array(numbers)), bad, loss, params, key, batch, step)
+
+    return at_some
+
+
+def skipping_run(make_run, the_loss, max_skipped, **options):
+    return make_run(vi.make_step(the_loss, OPTIMIZER, max_skipped=max_skipped, **options), batch_size=BATCH)
+
+
+@pytest.mark.parametrize("gradient_only", [False, True])
+def test_a_step_that_is_left_out_leaves_all_but_its_number(make_run, gradient_only):
+    """By hand: the good steps of the plain run, each with the batch and draws of its own number."""
+    run = skipping_run(make_run, bad_at(2, 3, gradient_only=gradient_only), 2, ema_decay=0.9)
+    step = jax.jit(vi.make_step(loss, OPTIMIZER, ema_decay=0.9))
+    state, kept, losses, norms = new_state(ema=True), new_state(ema=True), [], []
+    for number in range(6):
+        if number in (2, 3):
+            kept = kept._replace(step=kept.step + 1)
+            continue
+        kept, metrics = step(kept, rows_at(kept, number))
+        losses.append(metrics["loss"])
+        norms.append(metrics["grad_norm"])
+    state, info = run(state, DATA, 6)
+    assert tree_allclose(comparable(state._replace(skipped=0)), comparable(kept._replace(skipped=0)), rtol=1e-6, atol=1e-7)
+    assert (state.step, state.skipped, info.bad_step, info.metrics["skipped"]) == (6, 2, -1, 2)
+    np.testing.assert_allclose(info.metrics["loss"], np.mean(losses), rtol=1e-5)
+    np.testing.assert_allclose(info.metrics["grad_norm"], np.mean(norms), rtol=1e-5)
+    np.testing.assert_allclose(info.metrics["at"], np.mean([0, 1, 4, 5]), rtol=1e-5)
+
+
+def test_beyond_their_limit_a_step_stops_the_run_before_it_does_harm(make_run):
+    run = skipping_run(make_run, bad_at(1, 3, 4), 2)
+    state, info = run(new_state(), DATA, 4)
+    assert (info.bad_step, info.metrics["skipped"]) == (-1, 2)
+    before = comparable(jax.tree.map(jnp.copy, state._replace(key=jax.random.clone(state.key))))
+    state, info = run(state, DATA, 1)
+    assert (info.bad_step, info.metrics["skipped"], state.skipped) == (4, 0, 3)
+    assert tree_equal(state.params, before.params)
+    with pytest.raises(FloatingPointError, match="at step 4"):
+        check_finite(info)
+
+
+def test_a_block_of_steps_that_are_all_left_out_has_no_means():
+    state, info = skipping_run(vi.make_run, bad_at(0, 1), 5)(new_state(), DATA, 2)
+    assert info.metrics["skipped"] == 2
+    assert info.bad_step == -1
+    assert all(np.isnan(value) for name, value in info.metrics.items() if name != "skipped")
+    assert tree_equal(state.params, new_state().params)
+
+
+def test_where_nothing_is_left_out_a_run_is_the_plain_one():
+    plain, want = run_without(vi.make_run)(new_state(), DATA, 7)
+    state, info = skipping_run(vi.make_run, loss, 3)(new_state(), DATA, 7)
+    assert tree_allclose(comparable(state), comparable(plain), rtol=1e-6, atol=1e-7)
+    assert info.metrics.pop("skipped") == 0
+    assert tree_allclose(info.metrics, want.metrics, rtol=1e-5)
+
+
+def test_what_leaving_out_wants():
+    with pytest.raises(ValueError, match="grad_norm_every has to be 1; got 5"):
+        vi.make_step(loss, OPTIMIZER, max_skipped=1, grad_norm_every=5)
+    with pytest.raises(ValueError, match="make it with init_state"):
+        vi.make_step(loss, OPTIMIZER, max_skipped=1)(new_state()._replace(skipped=()), DATA)
+
+
 def small_model():
     return vi.models.vae((8, 8), num_latents=4, hidden=(32,))
 

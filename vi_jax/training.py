@@ -32,12 +32,13 @@ class State(NamedTuple):
     params: Params
     opt_state: Any
     ema: Params  # averaged parameters, or () where averaging is off
+    skipped: Any = ()  # int32, steps left out because they were not finite; () where they are not counted
 
 
 class BlockInfo(NamedTuple):
     """What a block of steps reports."""
 
-    metrics: Metrics  # means over the steps done; of `grad_norm` over those that measured it, nan where none did
+    metrics: Metrics  # means over the steps done; of `grad_norm` over those that measured it, nan where none did; see `make_step`
     bad_step: Array  # the step whose loss or measured gradient was not finite, at which the block stopped; -1 if none
 
 
@@ -71,7 +72,7 @@ def init_state(
         key_init, key_run = jax.random.split(key)
         params = jax.tree.map(jnp.asarray, init(key_init))
         averaged = jax.tree.map(jnp.copy, params) if ema else ()
-        return State(jnp.zeros((), jnp.int32), key_run, params, optimizer.init(params), averaged)
+        return State(jnp.zeros((), jnp.int32), key_run, params, optimizer.init(params), averaged, jnp.zeros((), jnp.int32))
 
     return jax.jit(make)(key) if layout is None else layout.make(make, key)
 
@@ -88,6 +89,7 @@ def make_step(
     ema_decay: float = 0.0,
     prepare: Prepare | None = None,
     grad_norm_every: int = 1,
+    max_skipped: int = 0,
 ) -> Callable[[State, Array], tuple[State, Metrics]]:
     """A pure `step(state, batch) -> (state, metrics)`; jit it, scan it, shard it.
 
@@ -98,16 +100,21 @@ def make_step(
       prepare: (key, batch) -> batch, what is drawn afresh at every step: dynamic binarisation, augmentation.
       grad_norm_every: steps between two measures of the gradient's norm, a pass over all parameters (a tenth of a small VAE's
         step on a CPU). A gradient that is not finite at a step between them shows as the loss of the next step.
+      max_skipped: steps of a run that may be left out because their loss or the norm of their gradient is not finite: parameters,
+        optimiser and averages stay as they were, and the next step has its own batch and draws. Their number is in `state.skipped`.
 
     Returns:
       `step`; its metrics are those of the loss, with `loss` and `grad_norm` (the global 2-norm before any clipping; -1 at a step
-      that does not measure it).
+      that does not measure it). With max_skipped there is `skipped` too, 1 at a step that was left out and 0 at others; a block
+      reports their number, and its means are over the steps that were not left out, nan where there are none.
 
     Raises:
-      ValueError: grad_norm_every is not positive.
+      ValueError: grad_norm_every is not positive, or not 1 where steps may be left out.
     """
     if grad_norm_every < 1:
         raise ValueError(f"grad_norm_every is at least 1; got {grad_norm_every}.")
+    if max_skipped and grad_norm_every != 1:
+        raise ValueError(f"steps are left out by the norm of every gradient: grad_norm_every has to be 1; got {grad_norm_every}.")
 
     def norm_at(number: Array, gradient: Params) -> Array:
         if grad_norm_every == 1:
@@ -126,9 +133,24 @@ def make_step(
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
             averaged = jax.tree.map(lambda old, new: old + (1.0 - decay).astype(old.dtype) * (new - old), averaged, params)
         metrics = {"loss": value, "grad_norm": norm_at(state.step, gradient), **info.metrics}
-        return State(state.step + 1, state.key, params, opt_state, averaged), metrics
+        new_state = State(state.step + 1, state.key, params, opt_state, averaged, state.skipped)
+        return _leave_out(state, new_state, metrics, max_skipped) if max_skipped else (new_state, metrics)
 
     return step
+
+
+def _leave_out(old: State, new: State, metrics: Metrics, max_skipped: int) -> tuple[State, Metrics]:
+    """The new state where loss and gradient are finite, else the old one at the next step; up to max_skipped it counts so."""
+    if isinstance(old.skipped, tuple):
+        raise ValueError("steps are left out of a state that counts them: make it with init_state, or set skipped=jnp.int32(0).")
+    good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    params, opt_state, ema = jax.tree.map(
+        lambda after, before: jnp.where(good, after, before),
+        (new.params, new.opt_state, new.ema),
+        (old.params, old.opt_state, old.ema),
+    )
+    skipped = (~good & (old.skipped < max_skipped)).astype(jnp.int32)
+    return new._replace(params=params, opt_state=opt_state, ema=ema, skipped=old.skipped + ~good), {**metrics, "skipped": skipped}
 
 
 def _norm(tree: Params) -> Array:
@@ -296,6 +318,10 @@ def no_metrics(
 
 def add_metrics(totals: Totals, metrics: Metrics, step: Array) -> Totals:
     """Sums of metrics with those of one step, and the first step whose loss or measured gradient was not finite (-1 if none)."""
+    if "skipped" in metrics:  # nothing of a step that was left out counts, but that it was
+        left_out = metrics["skipped"] > 0
+        blank = {name: jnp.where(left_out, 0, value) for name, value in metrics.items()}
+        metrics = {**blank, "grad_norm": jnp.where(left_out, -1, metrics["grad_norm"]), "skipped": metrics["skipped"]}
     norm = metrics["grad_norm"]
     good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
     measured = norm != -1  # nan counts
@@ -305,7 +331,11 @@ def add_metrics(totals: Totals, metrics: Metrics, step: Array) -> Totals:
 
 def mean_metrics(totals: Totals, num_steps: Array) -> BlockInfo:
     """The means that a block of `num_steps` steps reports."""
-    means = {name: total / jnp.maximum(num_steps, 1) for name, total in totals.sums.items()}
+    skipped = totals.sums.get("skipped")
+    counted = num_steps if skipped is None else num_steps - skipped
+    means = {name: total / jnp.maximum(counted, 1) for name, total in totals.sums.items()}
+    if skipped is not None:
+        means = {name: jnp.where(counted > 0, mean, jnp.nan) for name, mean in means.items()} | {"skipped": skipped}
     return BlockInfo({**means, "grad_norm": totals.sums["grad_norm"] / totals.norms}, totals.bad_step)
 
 
