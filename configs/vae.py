@@ -36,6 +36,7 @@ def _digits() -> ConfigDict:
             # planar | radial | sylvester | real_nvp | maf | iaf | neural_spline
             precision="float32",  # float32 | bfloat16: of activations and products; parameters, densities and KL stay float32
             prng="threefry2x32",  # threefry2x32 | rbg | unsafe_rbg: the generator of a run's keys; docs/speed.md has the cost
+            mesh=dict(data=-1, model=1),  # devices along each axis, -1: all that are left; parameters are cut over `model`
             data=dict(
                 name="digits",  # digits | mnist | fashion_mnist | binarized_mnist | tfds:NAME | npz:FILE | images:DIR
                 data_dir="",  # where the files are, or are put when they are fetched; "" is the user's cache

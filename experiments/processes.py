@@ -4,10 +4,11 @@ Every process runs the same command; each computes on its own devices and reads 
 writes metrics, figures and tables, all of them the checkpoints.
 """
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import flags
@@ -24,7 +25,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "coordinator",
         os.environ.get("JAX_COORDINATOR_ADDRESS", ""),
-        "HOST:PORT of the first of several processes; found by itself under SLURM, Open MPI and on TPU pods; `off` for one process.",
+        "HOST:PORT of the first of several processes; found by itself under SLURM, Open MPI and on TPU pods; `off`: one process.",
     )
     flags.DEFINE_integer("num_processes", int(os.environ.get("JAX_NUM_PROCESSES", "0")), "How many, with --coordinator.")
     flags.DEFINE_integer(
@@ -104,6 +105,26 @@ def from_first(ask: Callable[[], Any]) -> Any:
     if "error" in answer:
         raise UserError(answer["error"])
     return answer["value"]
+
+
+def any_of_them(here: bool) -> bool:
+    """Whether it is so in any process: what they do together they decide together. All have to ask."""
+    import jax
+
+    if jax.process_count() == 1:
+        return here
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return bool(np.any(multihost_utils.process_allgather(np.array(here))))
+
+
+@contextlib.contextmanager
+def first_holds(make: Callable[[], contextlib.AbstractContextManager[Any]]) -> Iterator[None]:
+    """A context that the first process enters; where that raises UserError, it does in all."""
+    with contextlib.ExitStack() as stack:
+        from_first(lambda: stack.enter_context(make()))
+        yield
 
 
 def _broadcast(answer: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from experiments import build
 from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
 from experiments.data import DataError, Dataset, Split, load
-from vi_jax.training import State, evaluation_params
+from vi_jax.shard import Layout
+from vi_jax.training import State, evaluation_params, require_batches
 
 
 class Keys(NamedTuple):
@@ -68,9 +69,46 @@ def evaluation_set(config: Any, dataset: Dataset, split: str) -> tuple[jax.Array
     return jax.jit(prepare)(jax.random.key(config.data.static_seed), levels), part.labels
 
 
-def start_state(config: Any, model: vi.Model) -> State:
+def make_layout(config: Any) -> Layout | None:
+    """Where the arrays of a run lie, from config.mesh; None on one device.
+
+    Raises:
+      UserError: the devices do not fit the mesh, or a batch does not lie evenly over them.
+    """
+    sizes, devices = (config.mesh.data, config.mesh.model), jax.devices()
+    if -1 not in sizes and jax.process_count() == 1 and (wanted := sizes[0] * sizes[1]) < len(devices):
+        print(f"note: config.mesh takes {wanted} of {len(devices)} devices.", file=sys.stderr)
+        devices = devices[:wanted]
+    try:
+        mesh = vi.shard.make_mesh(*sizes, devices=devices)
+        require_batches(config.train.batch_size, layout := vi.shard.make_layout(mesh))
+    except ValueError as error:
+        raise UserError(f"config.mesh and config.train.batch_size: {error}") from None
+    return layout if mesh.size > 1 else None
+
+
+def describe(layout: Layout) -> str:
+    """The mesh, in a line."""
+    sizes = " x ".join(f"{axis} {size}" for axis, size in layout.mesh.shape.items())
+    count = jax.process_count()
+    return f"on {layout.num_shards} devices, {sizes}" + (f", in {count} processes" if count > 1 else "")
+
+
+def on_devices(images: Any, layout: Layout | None) -> jax.Array:
+    """Training examples, whole on every device."""
+    levels = np.asarray(images[:])
+    return jnp.asarray(levels) if layout is None else layout.replicate(levels)
+
+
+def whole_params(state: State, layout: Layout | None) -> vi.types.Params:
+    """The parameters that evaluation uses, on one device."""
+    return evaluation_params(state) if layout is None else layout.fetch(evaluation_params(state))
+
+
+def start_state(config: Any, model: vi.Model, layout: Layout | None = None) -> State:
     """The state before the first step."""
-    return vi.init_state(keys(config).train, model.init, build.optimizer(config), ema=bool(config.optim.ema))
+    ema = bool(config.optim.ema)
+    return vi.init_state(keys(config).train, model.init, build.optimizer(config), ema=ema, layout=layout)
 
 
 def trained_params(config: Any, model: vi.Model, workdir: Path, which: str = "latest") -> tuple[vi.types.Params, int]:

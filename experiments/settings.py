@@ -72,6 +72,7 @@ def validate(config: Any) -> None:
         check_name(get(config, "data.name"))
     except DataError as error:
         raise UserError(f"config.data.name: {error}") from None
+    _validate_mesh(config)
     _validate_model(config)
     _validate_training(config)
 
@@ -136,6 +137,16 @@ def _validate_model(config: Any) -> None:
             )
     if config.family != "mean_field" and config.objective.free_bits:
         raise UserError("config.objective.free_bits are counted per latent dimension; they want config.family=mean_field.")
+
+
+def _validate_mesh(config: Any) -> None:
+    sizes = [get(config, f"mesh.{axis}") for axis in ("data", "model")]
+    whole = all(isinstance(size, int) and not isinstance(size, bool) and (size > 0 or size == -1) for size in sizes)
+    if not whole or sizes == [-1, -1]:
+        raise UserError(
+            f"config.mesh is data={sizes[0]!r}, model={sizes[1]!r}; each is a number of devices, and one of them may be -1, all "
+            "that are left."
+        )
 
 
 def _validate_training(config: Any) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from experiments.cli import Requeue
+from experiments.processes import any_of_them
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -47,7 +48,7 @@ class Stop:
 
     def asked(self) -> bool:
         """Whether a signal has come, here or in another process of this run."""
-        return agree(bool(self._name))
+        return any_of_them(bool(self._name))
 
     def sentence(self, what: str) -> str:
         """Says what came and what to do."""
@@ -59,15 +60,3 @@ class Stop:
             signal.signal(each, signal.SIG_DFL)  # the second one ends the process
         if self._at_once:
             raise Requeue(self.sentence("nothing is lost"))
-
-
-def agree(flag: bool) -> bool:
-    """True in every process of a run where it is so in any: what they do together they have to decide together."""
-    import jax
-
-    if jax.process_count() == 1:
-        return flag
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))

@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli, settings
+from experiments import cli, processes, settings
 
 GRAD_NORM_EVERY = 10  # steps; see `vi.make_step`
 
@@ -30,6 +30,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given.")
     flags.DEFINE_bool("overwrite", False, "Delete the run that is in the folder and start anew.")
+    processes.define_flags()
     cli.define_common_flags()
 
 
@@ -40,13 +41,14 @@ def main() -> int:
     config = flags.FLAGS.config
     settings.validate(config)
     cli.set_up_jax()
+    processes.join(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
     from experiments import lock, rundir
     from experiments.stopping import Stop
 
     workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else rundir.default_folder(config)
     rundir.refuse_foreign(workdir)
-    with lock.locked(workdir), (stop := Stop()).listening():
-        resumed = rundir.open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
+    with processes.first_holds(lambda: lock.locked(workdir)), (stop := Stop()).listening():
+        resumed = processes.from_first(lambda: rundir.open_folder(workdir, config, overwrite=flags.FLAGS.overwrite))
         train(config, workdir, resumed=resumed, stop=stop)
     return 0
 
@@ -54,24 +56,27 @@ def main() -> int:
 def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dict[str, Any]:
     """Runs what is left of a run and returns its summary; `stop` (`stopping.Stop`) ends it early, after a save."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
     import vi_jax as vi
     from experiments import build, measure, rundir, session
     from experiments.checkpoints import Checkpoints
-    from experiments.metrics import MetricsLog, Progress, evaluation_row
-    from experiments.stopping import Stop, agree
+    from experiments.metrics import MetricsLog, Progress, Silence, evaluation_row
+    from experiments.processes import any_of_them
+    from experiments.stopping import Stop
     from experiments.streaming import make_streaming_run
-    from vi_jax.training import check_finite, evaluation_params
+    from vi_jax.training import check_finite
 
+    layout = session.make_layout(config)
     dataset = session.load_data(config)
-    rundir.check_data(workdir, dataset)
+    processes.from_first(lambda: rundir.check_data(workdir, dataset))
     model = session.make_model(config, dataset)
     x, labels = session.evaluation_set(config, dataset, config.eval.split)
     images, spec = dataset.train.images, config.train
     num_batches = -(-len(images) // spec.batch_size)
-    print(f"{config.name}: {len(images):,} training examples {images.shape[1:]} from {dataset.source}", file=sys.stderr)
+    processes.say(f"{config.name}: {len(images):,} training examples {images.shape[1:]} from {dataset.source}")
+    if layout is not None:
+        processes.say(session.describe(layout))
 
     step = vi.make_step(
         build.loss(config, model),
@@ -83,22 +88,23 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
     fits = images.nbytes <= config.data.device_limit_mb * 2**20
     on_device = {"compiled": vi.make_run, "stepwise": vi.make_stepwise_run}[spec.loop]
     streamed: Any = {"compiled": make_streaming_run, "stepwise": partial(make_streaming_run, most_steps=1)}[spec.loop]
-    run: Any = (on_device if fits else streamed)(step, batch_size=spec.batch_size)
-    data = jnp.asarray(np.asarray(images[:])) if fits else images
+    run: Any = (on_device if fits else streamed)(step, batch_size=spec.batch_size, layout=layout)
+    data = session.on_devices(images, layout) if fits else images
     rate, measure_now = build.learning_rate(config), measure.make_measure(model, config)
 
     stop, saves = stop or Stop(), Checkpoints(workdir / "checkpoints", keep=spec.keep_checkpoints, keep_best=spec.keep_best)
 
     with saves as checkpoints, stop.deferred():
-        state = session.start_state(config, model)
+        state = session.start_state(config, model, layout)
         state = (resumed and checkpoints.restore_latest(state)) or state
         start = int(state.step)
         if resumed and start == spec.num_steps:
-            print(f"the run in {workdir} is complete; its figures and summary are made again", file=sys.stderr)
+            processes.say(f"the run in {workdir} is complete; its figures and summary are made again")
         elif resumed:
-            print(f"resuming the run in {workdir} at step {start:,} of {spec.num_steps:,}", file=sys.stderr)
-        log = MetricsLog(workdir, from_step=start)
-        progress = Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches)
+            processes.say(f"resuming the run in {workdir} at step {start:,} of {spec.num_steps:,}")
+        writes = processes.is_first()
+        log = MetricsLog(workdir, from_step=start) if writes else Silence()
+        progress = Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches) if writes else Silence()
         measures, test_elbo, saved_at = None, None, time.monotonic()
         try:
             while (done := int(state.step)) < spec.num_steps:
@@ -116,7 +122,9 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                     del row["train/grad_norm"]
                 ends = now == spec.num_steps
                 if evaluates := (now % spec.eval_every == 0 or ends):
-                    measures = measure_now(session.key_at(session.keys(config).evaluate, now), evaluation_params(state), x)
+                    measures = measure_now(
+                        session.key_at(session.keys(config).evaluate, now), session.whole_params(state, layout), x
+                    )
                     test_elbo = measures.summary["elbo"]["mean"]
                     row |= evaluation_row(config.eval.split, measures)
                     if alarm := measure.collapse_alarm(measures, config, now):
@@ -126,7 +134,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                 name = build.metric_name(config)
                 progress.show(now, (name.upper(), row[f"train/{name}"]), test_elbo, evaluated=bool(evaluates))
                 elbo = test_elbo if evaluates else None
-                late = spec.checkpoint_minutes and agree(time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes)
+                late = spec.checkpoint_minutes and any_of_them(time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes)
                 stops = stop.asked()
                 if ends or stops or late or now % spec.checkpoint_every == 0 or checkpoints.is_best(elbo):
                     checkpoints.save(state, elbo=elbo)
@@ -143,8 +151,12 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
             progress.close()
             log.close()
     if measures is None:
-        measures = measure_now(session.key_at(session.keys(config).evaluate, spec.num_steps), evaluation_params(state), x)
-    params = jax.block_until_ready(evaluation_params(state))
+        measures = measure_now(
+            session.key_at(session.keys(config).evaluate, spec.num_steps), session.whole_params(state, layout), x
+        )
+    params = jax.block_until_ready(session.whole_params(state, layout))
+    if not processes.is_first():
+        return measures.summary
     from experiments import finish  # and with it matplotlib, which the first steps do not wait for
 
     return finish.finish(config, workdir, model, params, dataset.num_levels, x, labels, measures)
