@@ -9,9 +9,7 @@ Any field of the config can be set: --config.optim.learning_rate=1e-3. The run f
 metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, figures/ and summary.json.
 """
 
-import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli, processes, settings
-
-GRAD_NORM_EVERY = 10  # steps; see `vi.make_step`
 
 
 def define_flags() -> None:
@@ -56,43 +52,35 @@ def main() -> int:
 def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dict[str, Any]:
     """Runs what is left of a run and returns its summary; `stop` (`stopping.Stop`) ends it early, after a save."""
     import jax
-    import numpy as np
 
-    import vi_jax as vi
-    from experiments import build, measure, rundir, session
+    from experiments import build, measure, nonfinite, rundir, session
     from experiments.checkpoints import Checkpoints
-    from experiments.metrics import MetricsLog, Progress, Silence, evaluation_row
+    from experiments.metrics import MetricsLog, Progress, Silence, evaluation_row, training_row
     from experiments.processes import any_of_them
     from experiments.stopping import Stop
-    from experiments.streaming import make_streaming_run
-    from vi_jax.training import check_finite
 
     layout = session.make_layout(config)
     dataset = session.load_data(config)
     processes.from_first(lambda: rundir.check_data(workdir, dataset))
     model = session.make_model(config, dataset)
     x, labels = session.evaluation_set(config, dataset, config.eval.split)
-    images, spec = dataset.train.images, config.train
+    images, spec, keys = dataset.train.images, config.train, session.keys(config)
     num_batches = -(-len(images) // spec.batch_size)
     processes.say(f"{config.name}: {len(images):,} training examples {images.shape[1:]} from {dataset.source}")
     if layout is not None:
         processes.say(session.describe(layout))
 
-    step = vi.make_step(
-        build.loss(config, model),
-        build.optimizer(config),
-        ema_decay=config.optim.ema,
-        prepare=build.prepare(config, dataset.num_levels),
-        grad_norm_every=min(GRAD_NORM_EVERY, spec.log_every),
-    )
-    fits = images.nbytes <= config.data.device_limit_mb * 2**20
-    on_device = {"compiled": vi.make_run, "stepwise": vi.make_stepwise_run}[spec.loop]
-    streamed: Any = {"compiled": make_streaming_run, "stepwise": partial(make_streaming_run, most_steps=1)}[spec.loop]
-    run: Any = (on_device if fits else streamed)(step, batch_size=spec.batch_size, layout=layout)
-    data = session.on_devices(images, layout) if fits else images
+    run, data = session.make_run(config, model, dataset, layout)
     rate, measure_now = build.learning_rate(config), measure.make_measure(model, config)
 
     stop, saves = stop or Stop(), Checkpoints(workdir / "checkpoints", keep=spec.keep_checkpoints, keep_best=spec.keep_best)
+
+    def state_at(number: int) -> Any:
+        """The state before a step, from the newest checkpoint on."""
+        saves.wait()
+        fresh = session.start_state(config, model, layout)
+        before = saves.restore_latest(fresh) or fresh
+        return run(before, data, max(number - int(before.step), 0))[0]
 
     with saves as checkpoints, stop.deferred():
         state = session.start_state(config, model, layout)
@@ -111,20 +99,22 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                 began = time.perf_counter()
                 state, info = run(state, data, min(spec.log_every - done % spec.log_every, spec.num_steps - done))
                 now = int(state.step)
-                check_finite(info)
+                if (bad := nonfinite.first_bad_step(state, int(info.bad_step))) >= 0:
+                    progress.say(f"not finite at step {bad:,}: going back to keep what led to it")
+                    raise nonfinite.stopped(
+                        workdir, bad, state_at, saves.steps, config=config, model=model, images=images, num_levels=dataset.num_levels
+                    )
                 if done == start:
                     progress.say(f"the first {now - done:,} steps done {time.perf_counter() - cli.STARTED:.1f} s after the start")
                 else:
                     progress.trained(now - done, time.perf_counter() - began)
-                row = {"step": now, "epoch": now / num_batches, "train/learning_rate": float(rate(now - 1))}
-                row |= {f"train/{name}": float(value) for name, value in info.metrics.items()}
-                if np.isnan(row["train/grad_norm"]):  # a short last block may have measured none
-                    del row["train/grad_norm"]
+                skipped = int(state.skipped)  # which the schedule of the learning rate has not seen
+                row = training_row(now, now / num_batches, float(rate(now - 1 - skipped)), info.metrics)
+                if row.get("train/skipped"):
+                    progress.say(f"{skipped:,} steps up to step {now:,} were not finite and are left out, of {spec.max_skipped:,} at most")
                 ends = now == spec.num_steps
                 if evaluates := (now % spec.eval_every == 0 or ends):
-                    measures = measure_now(
-                        session.key_at(session.keys(config).evaluate, now), session.whole_params(state, layout), x
-                    )
+                    measures = measure_now(session.key_at(keys.evaluate, now), session.whole_params(state, layout), x)
                     test_elbo = measures.summary["elbo"]["mean"]
                     row |= evaluation_row(config.eval.split, measures)
                     if alarm := measure.collapse_alarm(measures, config, now):
@@ -132,7 +122,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                         progress.say(alarm)
                 log.write(row, {"steps_per_second": progress.steps_per_second, "seconds": time.perf_counter() - cli.STARTED})
                 name = build.metric_name(config)
-                progress.show(now, (name.upper(), row[f"train/{name}"]), test_elbo, evaluated=bool(evaluates))
+                progress.show(now, (name.upper(), row.get(f"train/{name}", float("nan"))), test_elbo, evaluated=bool(evaluates))
                 elbo = test_elbo if evaluates else None
                 late = spec.checkpoint_minutes and any_of_them(time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes)
                 stops = stop.asked()
@@ -143,17 +133,11 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                 if stops and not ends:
                     checkpoints.wait()
                     raise cli.Requeue(stop.sentence(f"step {now:,} of {spec.num_steps:,} is saved"))
-        except FloatingPointError as error:
-            saved = checkpoints.steps
-            keeps = f"the checkpoint of step {saved[-1]:,} is kept" if saved else "no checkpoint had been written"
-            raise cli.UserError(f"{error} In {workdir}, {keeps}.") from None
         finally:
             progress.close()
             log.close()
     if measures is None:
-        measures = measure_now(
-            session.key_at(session.keys(config).evaluate, spec.num_steps), session.whole_params(state, layout), x
-        )
+        measures = measure_now(session.key_at(keys.evaluate, spec.num_steps), session.whole_params(state, layout), x)
     params = jax.block_until_ready(session.whole_params(state, layout))
     if not processes.is_first():
         return measures.summary
