@@ -20,6 +20,7 @@ from experiments import cli, posterior_models
 
 RESULT, MOMENTS, HISTORY, DRAWS = "result.json", "moments.json", "history.json", "draws.npz"
 COMBINE = ("best", "stack")  # as in vi.fit
+NOT_BY_NAME = ("default", "local_advi")  # files of vi_jax/methods that no config names
 FIELDS = {
     "name": str,
     "seed": int,
@@ -79,7 +80,7 @@ def validate(config: Any) -> None:
 def _method_names() -> list[str]:
     """The members of vi_jax/methods, without importing them."""
     folder = Path(__file__).parents[1] / "vi_jax" / "methods"
-    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_") and path.stem != "default")
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_") and path.stem not in NOT_BY_NAME)
 
 
 def approximate(config: Any, workdir: Path) -> None:
@@ -90,7 +91,7 @@ def approximate(config: Any, workdir: Path) -> None:
     import vi_jax as vi
     from experiments import rundir
     from experiments.figures import posterior as figures
-    from vi_jax.targets import TargetError
+    from vi_jax.targets import LocalTarget, TargetError
 
     if config.float64:
         jax.config.update("jax_enable_x64", True)
@@ -102,6 +103,10 @@ def approximate(config: Any, workdir: Path) -> None:
 
     try:
         target = vi.targets.from_numpyro(model)
+        if isinstance(target, LocalTarget):
+            raise cli.UserError(
+                "the model's subsampled plate holds latent sites; this command has no figures for those: use vi.fit."
+            )
         print(f"{config.name}: {target.size:,} unconstrained latents", file=sys.stderr)
         rundir.write_json(workdir / rundir.DATA, {"name": config.model})  # from here on the folder is this config's
         key = jax.random.key(config.seed)

@@ -38,7 +38,12 @@ def weigh(key: Array, log_density: LogDensity, q: Any, *, num_draws: int) -> Wei
       num_draws: S, at least 25; the log density is evaluated at each, without gradients.
     """
     u = q.sample(key, (num_draws,))
-    log_p = jax.lax.map(log_density, u, batch_size=min(CHUNK, num_draws))
+    return weigh_values(u, jax.lax.map(log_density, u, batch_size=min(CHUNK, num_draws)), q)
+
+
+def weigh_values(u: Array, log_p: Array, q: Any) -> Weighed:
+    """`weigh` of draws u [S, D] of q where log p(x, u) is known, [S] nats, or exp of it without bias."""
+    num_draws = len(u)
     log_w = log_p - jax.vmap(q.log_prob)(u)
     bad = jnp.isnan(log_w)
     log_w = jnp.where(bad, -jnp.inf, log_w)

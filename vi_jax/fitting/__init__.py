@@ -10,6 +10,10 @@ from vi_jax.fitting._fit import fit
 from vi_jax.fitting._stack import Stack, stack_weights
 from vi_jax.fitting._starts import NUM_CANDIDATES
 from vi_jax.fitting.details import Details
+from vi_jax.fitting.local import LocalDiagnostics, LocalResult, fit_local
 from vi_jax.fitting.result import Diagnostics, Result
 
-__all__ = ["NUM_CANDIDATES", "Details", "Diagnostics", "Result", "Stack", "fit", "stack_weights"]
+__all__ = [
+    "NUM_CANDIDATES", "Details", "Diagnostics", "LocalDiagnostics", "LocalResult", "Result", "Stack", "fit", "fit_local",
+    "stack_weights",
+]  # fmt: skip

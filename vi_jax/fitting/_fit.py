@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,12 @@ from jax.sharding import Mesh
 
 from vi_jax.fitting import _end, _loop, _starts
 from vi_jax.fitting._compile import compiled, compiler_options, traced_once
+from vi_jax.fitting.local import LocalResult, fit_local
 from vi_jax.fitting.result import Result
 from vi_jax.methods.default import choose
+from vi_jax.methods.local_advi import LocalMethod
 from vi_jax.shard import Layout, make_layout
+from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method
 
@@ -23,6 +26,20 @@ COMBINE = ("best", "stack")
 NOTHING = 1e-3  # weight of a start that need not have converged
 
 
+@overload
+def fit(
+    key: Array,
+    target: LocalTarget,
+    method: LocalMethod | None = None,
+    *,
+    start: Array | None = None,
+    num_draws: int = 4000,
+    report: Report | None = None,
+    report_every: int = 100,
+) -> LocalResult: ...
+
+
+@overload
 def fit(
     key: Array,
     target: Target,
@@ -35,7 +52,22 @@ def fit(
     mesh: Mesh | None = None,
     report: Report | None = None,
     report_every: int = 100,
-) -> Result:
+) -> Result: ...
+
+
+def fit(
+    key: Array,
+    target: Target | LocalTarget,
+    method: Method | LocalMethod | None = None,
+    *,
+    num_starts: int = 1,
+    combine: str = "best",
+    start: Array | None = None,
+    num_draws: int = 4000,
+    mesh: Mesh | None = None,
+    report: Report | None = None,
+    report_every: int = 100,
+) -> Result | LocalResult:
     """Approximates a posterior: runs a method in one compiled loop, and weighs its draws.
 
     Args:
@@ -54,13 +86,19 @@ def fit(
       report: called with the step and the method's value every `report_every` steps, e.g. to print them.
 
     Returns:
-      A Result.
+      A Result; a LocalResult where rows have latents of their own (`fit_local` has what is particular to them).
 
     Raises:
       TargetError: the log density is not finite at any start, not differentiable, flat, or unbounded above; names the site.
       FloatingPointError: every step, or the answer, was not finite; names the step.
       ValueError: arguments that do not go together.
     """
+    if isinstance(target, LocalTarget):
+        if num_starts != 1 or combine != "best" or mesh is not None:
+            raise ValueError("num_starts, combine and mesh are not for a target whose rows have latents of their own.")
+        return fit_local(key, target, method, start=start, num_draws=num_draws, report=report, report_every=report_every)
+    if isinstance(method, LocalMethod):
+        raise ValueError(f"{method.name} is for a target whose rows have latents of their own; see vi.targets.from_local_rows.")
     began = time.perf_counter()
     method, why = _method(target, method)
     target = traced_once(target)

@@ -5,9 +5,12 @@ One member, one file; the factory is called by the file's name. `vi.fit` runs an
     state = method.init(key, log_density, start)
     state, info = method.step(key, log_density, state)     # until info.done
     q = method.guide(state)
+
+`local_advi` is for targets whose rows have latents of their own; `table`, `coupled_table` and `encoder` are its guides of those.
 """
 
 from vi_jax.methods._linear_response import linear_response_of_draws
+from vi_jax.methods._local_guides import coupled_table, encoder, table
 from vi_jax.methods.advi import advi
 from vi_jax.methods.bam import bam
 from vi_jax.methods.bam_low_rank import bam_low_rank
@@ -16,11 +19,13 @@ from vi_jax.methods.dadvi import dadvi, frequentist_stderr, linear_response, lin
 from vi_jax.methods.flow import flow
 from vi_jax.methods.gsm import gsm
 from vi_jax.methods.laplace import laplace
+from vi_jax.methods.local_advi import local_advi
 from vi_jax.methods.natural_gradient import natural_gradient
 from vi_jax.methods.pathfinder import pathfinder
 from vi_jax.methods.svgd import svgd
 
 __all__ = [
-    "advi", "bam", "bam_low_rank", "boosting", "dadvi", "flow", "frequentist_stderr", "gsm", "laplace", "linear_response",
-    "linear_response_of_draws", "linear_response_sd", "natural_gradient", "pathfinder", "svgd",
+    "advi", "bam", "bam_low_rank", "boosting", "coupled_table", "dadvi", "encoder", "flow", "frequentist_stderr", "gsm", "laplace",
+    "linear_response", "linear_response_of_draws", "linear_response_sd", "local_advi", "natural_gradient", "pathfinder", "svgd",
+    "table",
 ]  # fmt: skip

@@ -1,0 +1,75 @@
+"""Can the guides of rows be trusted: importance weights row by row, and of what the rows share with the rows integrated out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vi_jax.diagnostics.posterior import Weighed, weigh_values
+from vi_jax.diagnostics.psis import psis
+from vi_jax.types import Array
+
+RowWeights = Callable[[Array, Array, Array], Array]  # (key, u [D], index [B]) -> log p(x_n, z_n | u) - log q(z_n | u), [B] nats
+
+
+def k_hats(key: Array, log_weights: RowWeights, u: Array, index: Array, *, num_draws: int) -> Array:
+    """k-hat of each row's guide given theta, [M, B]: by the importance weights of z_n alone, which are as good however many rows
+    there are; those of all rows together are hopeless for many.
+
+    Args:
+      key: one typed PRNG key.
+      log_weights: of one draw of the rows of a batch.
+      u: a draw of theta for each batch, [M, D].
+      index: rows, [M, B].
+      num_draws: S of each row, at least 25.
+    """
+
+    def one(batch: tuple[Array, Array, Array]) -> Array:
+        key, u, index = batch
+        log_w = jax.lax.map(lambda key: log_weights(key, u, index), jax.random.split(key, num_draws))  # [S, B]
+        return jax.vmap(lambda w: psis(jnp.where(jnp.isnan(w), -jnp.inf, w)).k_hat, 1)(log_w)
+
+    return jax.lax.map(one, (jax.random.split(key, len(index)), u, index))
+
+
+def weigh_shared(
+    key: Array,
+    log_global: Callable[[Array], Array],
+    log_weights: RowWeights,
+    q: Any,
+    batches: tuple[Array, Array],
+    *,
+    num_draws: int,
+    num_row_draws: int,
+) -> Weighed:
+    """Draws of theta with their weights, the rows integrated out by importance sampling:
+
+        w_s = p(theta_s) / q(theta_s) prod_n (1/M) sum_m p(x_n, z_nm | theta_s) / q(z_nm | theta_s).
+
+    Each factor is unbiased for p(x_n | theta_s), and so is the product: weights as right as exact ones, and noisier (Tran et al.
+    2013). They and their mean, the evidence, correct what the guide gets wrong of theta's marginal.
+
+    Args:
+      q: the guide of theta.
+      batches: numbers [M, B] of all rows, and which count.
+      num_draws: S, of theta.
+      num_row_draws: M, of each row for each of them.
+    """
+
+    def log_p(args: tuple[Array, Array]) -> Array:
+        key, u = args
+
+        def rows(batch: tuple[Array, Array, Array]) -> Array:
+            key, index, counts = batch
+            log_w = jax.vmap(lambda key: log_weights(key, u, index))(jax.random.split(key, num_row_draws))
+            terms = jax.nn.logsumexp(log_w, axis=0) - jnp.log(num_row_draws)
+            return jnp.where(counts, terms, 0.0).sum()
+
+        keys = jax.random.split(key, len(batches[0]))
+        return log_global(u) + jax.lax.map(rows, (keys, *batches)).sum()
+
+    key_u, key_rows = jax.random.split(key)
+    u = q.sample(key_u, (num_draws,))
+    values = jax.lax.map(log_p, (jax.random.split(key_rows, num_draws), u))
+    return weigh_values(u, values, q)

@@ -1,0 +1,92 @@
+"""Guides of the rows' own latents: a table, a table coupled to what all rows share, or an encoder.
+
+Members are `LocalGuides(init, guide, table)`; `vi.methods.local_advi` takes one.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from vi_jax.families import mean_field
+from vi_jax.kl.gaussians import is_diagonal
+from vi_jax.types import Array, Family, Params
+
+Families = Callable[[int], Family]
+
+
+class LocalGuides(NamedTuple):
+    """q(v_n | u), v_n [d] the latents of a row and u [D] those that all rows share, unconstrained."""
+
+    init: Callable[[Array, int, int], Params]  # (key, D, d) -> parameters: of one row of a table, or of the encoder
+    guide: Callable[[int, Params, Any, Any, Array], Any]  # (d, parameters, row, q(u), u) -> q over v_n, Gaussian or not
+    table: bool  # whether the parameters are a row's own
+
+
+def table(family: Families = mean_field) -> LocalGuides:
+    """prod_n q(v_n; lambda_n): parameters for each row, nothing shared.
+
+    Args:
+      family: d -> Family of one row's latents.
+    """
+
+    def guide(size: int, params: Params, row: Any, q: Any, u: Array) -> Any:
+        del row, q, u
+        return family(size).guide(params)
+
+    return LocalGuides(lambda key, num_shared, size: family(size).init(key), guide, table=True)
+
+
+def coupled_table(family: Families = mean_field) -> LocalGuides:
+    """prod_n q(v_n | u): parameters for each row, its location linear in what all rows share (the sparsity of Tan & Nott 2018):
+    loc_n + C_n e(u), e(u) the standardised u under q(u).
+
+    With a full-rank q(u) this is exact for a Gaussian hierarchy, where a plain table makes q(u) too narrow: it cannot say that
+    the rows move with what they share. It costs d D numbers a row.
+
+    Args:
+      family: d -> Family with a "loc" [d] among its parameters.
+    """
+
+    def init(key: Array, num_shared: int, size: int) -> Params:
+        params = family(size).init(key)
+        if not isinstance(params, dict) or getattr(params.get("loc"), "shape", None) != (size,):
+            raise ValueError('coupled_table wants a family with a "loc" [d] among its parameters; take table() for this one.')
+        return {**params, "slope": jnp.zeros((size, num_shared), params["loc"].dtype)}
+
+    def guide(size: int, params: Params, row: Any, q: Any, u: Array) -> Any:
+        del row
+        own = {name: value for name, value in params.items() if name != "slope"}
+        return family(size).guide({**own, "loc": params["loc"] + params["slope"] @ _standardised(q, u)})
+
+    return LocalGuides(init, guide, table=True)
+
+
+def encoder(
+    init: Callable[[Array], Params], apply: Callable[[Params, Any, Array], Params], family: Families = mean_field
+) -> LocalGuides:
+    """prod_n q(v_n; f(x_n, u)): one network for all rows, trained with what they share.
+
+    Args:
+      init: key -> parameters of the network.
+      apply: (parameters, row, u [D]) -> the family's parameters for that one row, e.g. {"loc": [d], "log_scale": [d]}; the row is
+        one of the data's (of a NumPyro model: its number). It may leave u out.
+      family: d -> Family.
+    """
+
+    def guide(size: int, params: Params, row: Any, q: Any, u: Array) -> Any:
+        del q
+        return family(size).guide(apply(params, row, u))
+
+    return LocalGuides(lambda key, num_shared, size: init(key), guide, table=False)
+
+
+def _standardised(q: Any, u: Array) -> Array:
+    """e [D] of u = m + L e."""
+    if is_diagonal(q):
+        return (u - q.base_dist.loc) / q.base_dist.scale
+    if isinstance(q, dist.MultivariateNormal):
+        return jax.scipy.linalg.solve_triangular(q.scale_tril, u - q.loc, lower=True)
+    raise ValueError(f"coupled_table wants a mean-field or full-rank Gaussian over what rows share; got {type(q).__name__}.")
