@@ -18,6 +18,7 @@ FLOORS = (
     {"methods", "conjugate", "losses", "evidence"},
     {"diagnostics", "shard"},
     {"fitting", "training"},
+    {"replicas"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Modules that only some rooms may import; a room is a file or a folder right under vi_jax/.

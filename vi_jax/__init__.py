@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         losses,
         methods,
         models,
+        replicas,
         shard,
         targets,
         training,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 _MODULES = (
     "bounds", "conjugate", "diagnostics", "distributions", "draws", "estimators", "evidence", "families", "kl", "losses", "methods",
-    "models", "shard", "targets", "training", "types",
+    "models", "replicas", "shard", "targets", "training", "types",
 )  # fmt: skip
 _NAMES = {
     "analytic_elbo": "evidence",
@@ -70,7 +71,7 @@ __all__ = [
     "Family", "Guide", "Method", "Model", "Result", "State", "__version__", "analytic_elbo", "bounds", "check", "conjugate",
     "diagnostics", "distributions", "draws", "elbo", "estimators", "families", "fit", "freeze", "init_state", "iwae", "kl",
     "kl_divergence", "kl_monte_carlo", "kl_standard_normal", "losses", "make_run", "make_step", "make_stepwise_run", "methods",
-    "models", "shard", "targets", "train", "training", "types",
+    "models", "replicas", "shard", "targets", "train", "training", "types",
 ]  # fmt: skip
 
 

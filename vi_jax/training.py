@@ -242,7 +242,7 @@ def make_run(
         return end, mean_metrics(totals, end.step - state.step), whole(order)
 
     compiled = program(block, donate_argnums=(0, 2))
-    order_at = _remembered_order(batch_size, program(lambda *args: whole(shuffle(*args)), static_argnums=2))
+    order_at = remembered_order(batch_size, program(lambda *args: whole(shuffle(*args)), static_argnums=2))
 
     def run(state: State, data: Array, num_steps: int | Array) -> tuple[State, BlockInfo]:
         order, keep = order_at(state, data.shape[0])
@@ -253,7 +253,7 @@ def make_run(
     return run
 
 
-def _remembered_order(
+def remembered_order(
     batch_size: int, shuffled: Callable[..., Array]
 ) -> Callable[[State, int], tuple[Array, Callable[[State, Array], None]]]:
     """The order of the epoch a state is in: the one that the block before ended with, or a fresh shuffle of 60,000 in 30 ms."""

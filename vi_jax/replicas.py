@@ -1,0 +1,123 @@
+"""Runs side by side: R states that differ in their keys and numbers, one step for all, under one vmap.
+
+states = vi.replicas.stack([vi.init_state(key, model.init, optimizer) for key in jax.random.split(key, 8)])
+run = vi.replicas.make_run(step, batch_size=128)
+states, info = run(states, x, 100, np.ones(8, bool))      # metrics [8]
+state = vi.replicas.pick(states, 3)                       # that of a run by itself
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vi_jax.shard import Layout
+from vi_jax.training import (
+    BlockInfo,
+    Metrics,
+    State,
+    Totals,
+    add_metrics,
+    batch_rows,
+    mean_metrics,
+    no_metrics,
+    remembered_order,
+    shuffle,
+)
+from vi_jax.types import Array
+
+AXES = State(step=None, key=0, params=0, opt_state=0, ema=0, skipped=0)  # type: ignore[arg-type]  # of vmap: the step is one for all
+
+Run = Callable[[State, Array, int, np.ndarray], tuple[State, BlockInfo]]
+
+
+def stack(states: Sequence[State]) -> State:
+    """R states at the same step as one, every leaf but the step [R, ...].
+
+    Raises:
+      ValueError: there are none, or they are at different steps.
+    """
+    steps = {int(state.step) for state in states}
+    if len(steps) != 1:
+        raise ValueError(f"replicas go side by side from one step; got {len(states)} at the steps {sorted(steps)}.")
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)._replace(step=states[0].step)
+
+
+def pick(states: State, which: int) -> State:
+    """One of R states."""
+    return jax.tree.map(lambda leaf: leaf[which], states._replace(step=states.step[None]))._replace(step=states.step)
+
+
+def make_run(step: Callable[[State, Array], tuple[State, Metrics]], *, batch_size: int, layout: Layout | None = None) -> Run:
+    """A compiled `run(states, data, num_steps, alive [R]) -> (states, BlockInfo)`, as `vi_jax.make_run` for R runs at once.
+
+    Each has the batches and draws that it would have alone, so that it ends where it would alone, but for the rounding of its sums.
+    The metrics and `bad_step` are [R]. A run whose loss or gradient is not finite stands still from there on, at the state before
+    that step, and the others go on; so do those that are not `alive`. `states` is donated.
+
+    Args:
+      step: of `vi_jax.make_step`.
+      batch_size: B of each run.
+      layout: the runs over its devices, R a multiple of their number; `data` is whole on each (`layout.replicate`).
+
+    Raises:
+      ValueError: batch_size is not positive, or (when it runs) R is no multiple of the number of devices.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is at least 1; got {batch_size}.")
+    program: Any = jax.jit if layout is None else layout.jit
+
+    def spread(states: State) -> State:
+        return states if layout is None else layout.spread(states._replace(step=()))._replace(step=states.step)
+
+    def block(states: State, data: Array, orders: Array, num_steps: Array, alive: Array) -> tuple[State, BlockInfo, Array]:
+        num_batches = -(-data.shape[0] // batch_size)
+        rows_of = data.reshape(data.shape[0], -1)
+
+        def one(carry: tuple[State, Array, Totals]) -> tuple[State, Array, Totals]:
+            states, orders, totals = carry
+            position = states.step % num_batches
+            orders = jax.lax.cond(
+                position == 0, lambda: shuffles(states.key, states.step // num_batches, data.shape[0]), lambda: orders
+            )
+            rows = jax.vmap(lambda order: batch_rows(order, position, batch_size))(orders)  # [R, B]
+            batches = rows_of[rows].reshape(*rows.shape, *data.shape[1:])
+            new, metrics = jax.vmap(step, (AXES, 0), (AXES, 0))(states, batches)
+            totals = jax.vmap(add_metrics, (0, 0, None))(totals, metrics, states.step)
+            return spread(_where(alive & (totals.bad_step < 0), new, states)), orders, totals
+
+        last = states.step + num_steps
+        totals = no_metrics(step, pick(states, 0), jax.ShapeDtypeStruct((batch_size, *data.shape[1:]), data.dtype))
+        totals = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(alive), *leaf.shape)), totals)
+        end, orders, totals = jax.lax.while_loop(lambda carry: carry[0].step < last, one, (spread(states), orders, totals))
+        return end, jax.vmap(mean_metrics, (0, None))(totals, num_steps), orders
+
+    compiled = program(block, donate_argnums=(0, 2))
+    order_at = remembered_order(batch_size, program(shuffles, static_argnums=2))
+
+    def run(states: State, data: Array, num_steps: int, alive: np.ndarray) -> tuple[State, BlockInfo]:
+        if layout is not None and len(alive) % layout.num_shards:
+            raise ValueError(f"{len(alive)} replicas do not lie evenly over {layout.num_shards} devices; take a multiple of that.")
+        orders, keep = order_at(states, data.shape[0])
+        states, info, orders = compiled(states, data, orders, np.int32(num_steps), np.asarray(alive, bool))
+        keep(states, orders)
+        return states, info
+
+    return run
+
+
+def shuffles(keys: Array, epoch: Array, num_examples: int) -> Array:
+    """The orders of an epoch, [R, N], for keys [R]."""
+    return jax.vmap(lambda key: shuffle(key, epoch, num_examples))(keys)
+
+
+def _where(chosen: Array, new: State, old: State) -> State:
+    """The new of R states where `chosen` [R], else the old one; all at the new step."""
+
+    def one(chosen: Array, after: Any, before: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), after, before)
+
+    moved = jax.vmap(one)(chosen, new._replace(step=(), key=()), old._replace(step=(), key=()))
+    return moved._replace(step=new.step, key=new.key)
