@@ -110,8 +110,7 @@ def test_a_gaussian_hierarchy_is_found_with_batches_of_any_size(source, batch_si
     if source == "rows":
         target = hierarchy(batch_size)
     else:
-        with jax.debug_key_reuse(False):  # NumPyro's: the rows of a plate are drawn in a loop with a constant key
-            target = vi.targets.from_numpyro(model, X, batch_size)
+        target = vi.targets.from_numpyro(model, X, batch_size)
     result = vi.fit(jax.random.key(0), target, num_draws=1000)
     d, q = result.diagnostics, result.guide
     assert result.converged

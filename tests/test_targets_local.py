@@ -59,8 +59,7 @@ def plain_model(x, batch_size):
 
 
 def from_model(f, batch_size):
-    with jax.debug_key_reuse(False):  # NumPyro's: the rows of a plate are drawn in a loop with a constant key
-        return vi.targets.from_numpyro(f, X, batch_size)
+    return vi.targets.from_numpyro(f, X, batch_size)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -134,13 +133,12 @@ def test_what_has_no_such_target_says_so():
         with numpyro.plate("b", 6, subsample_size=2, dim=-1):
             numpyro.sample("w", dist.Normal())
 
-    with jax.debug_key_reuse(False):
-        with pytest.raises(TargetError, match="no latent in common"):
-            vi.targets.from_numpyro(only_local)
-        with pytest.raises(TargetError, match="'z' depends on another latent or on the row"):
-            vi.targets.from_numpyro(by_row)
-        with pytest.raises(TargetError, match="want one subsampled plate"):
-            vi.targets.from_numpyro(two_plates)
+    with pytest.raises(TargetError, match="no latent in common"):
+        vi.targets.from_numpyro(only_local)
+    with pytest.raises(TargetError, match="'z' depends on another latent or on the row"):
+        vi.targets.from_numpyro(by_row)
+    with pytest.raises(TargetError, match="want one subsampled plate"):
+        vi.targets.from_numpyro(two_plates)
     with pytest.raises(TargetError, match="one number a row"):
         vi.targets.from_local_rows(lambda t: -t @ t, lambda t, z, rows: -jnp.sum(z), X, 2, 1, batch_size=2)
 

@@ -46,7 +46,7 @@ class Rule(NamedTuple):
     accuracy: float  # xi, in units of sqrt SKL
     mcse: float  # Monte Carlo standard error that a rung's average may have, in standard deviations for a location
     r_hat: float  # threshold of stationarity
-    least: int = MIN_WINDOW  # iterates of a rung
+    least: int = MIN_WINDOW  # iterates before a rung may end
 
 
 def begin(flat: Array) -> Ladder:
@@ -66,7 +66,7 @@ def climb(
       distance: a distance between the answers of this rung and the last that counts if it is the larger, sqrt nats.
     """
     seen = ladder._replace(iterates=_stationary.add(ladder.iterates, flat))
-    due = _stationary.at_block(seen.iterates) & (seen.iterates.num >= rule.least)
+    due = _stationary.at_block(seen.iterates) & (seen.iterates.num >= MIN_WINDOW)
 
     def look(ladder: Ladder) -> tuple[Ladder, Array]:
         return _look(ladder, skl, rule, size, distance)
@@ -79,7 +79,8 @@ def _look(
 ) -> tuple[Ladder, Array]:
     window = _stationary.best_window(ladder.iterates)
     # the halves' averages are 2 standard errors of the whole's apart: D locations and D log scales give 4 (1 + 2) D mcse^2
-    ends = (window.r_hat < rule.r_hat) & (skl(window.halves[0], window.halves[1]) < 12 * size * rule.mcse**2)
+    still = (window.r_hat < rule.r_hat) & (ladder.iterates.num >= rule.least)
+    ends = still & (skl(window.halves[0], window.halves[1]) < 12 * size * rule.mcse**2)
     gap = jnp.maximum(jnp.sqrt(jnp.maximum(skl(ladder.answer, window.average), 0.0)), distance)
     left = gap * RATIO / (1 - RATIO)
     cost = ladder.iterates.num

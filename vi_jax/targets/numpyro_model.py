@@ -12,6 +12,7 @@ from numpyro import handlers
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import constrain_fn, potential_energy
 
+from vi_jax.targets._subsets import subset
 from vi_jax.targets.local_numpyro import is_subsampled, local_from_trace, plate_with_latents
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
 from vi_jax.types import Array, LogDensity
@@ -57,7 +58,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     plate = plate_with_latents(first)
     if plate is not None:
         return local_from_trace(model, args, kwargs, first, plate, found)
-    subsampled = any(is_subsampled(site) for site in first.values())
+    plates = {name: site["args"] for name, site in first.items() if is_subsampled(site)}
     moving = any(dynamic for _, dynamic in found)
     sites = tuple(Site(site.name, dist.constraints.real, site.free_shape) if moving else site for site, _ in found)
     coordinates = Coordinates(sites)
@@ -76,13 +77,15 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
         return density
 
-    def sampled(key: Array) -> LogDensity:
-        trace = _first_trace(model, args, kwargs, key)
-        return density_on({name: site["value"] for name, site in trace.items() if is_subsampled(site)})
+    def rows_of(key: Array) -> dict[str, Array]:
+        return {name: subset(jax.random.fold_in(key, i), *sizes) for i, (name, sizes) in enumerate(plates.items())}
+
+    def whole(u: Array) -> Array:
+        return density_on(rows_of(jax.random.key(0)))(u)  # always the same rows, so that the density is a function
 
     def constrain(u: Array) -> dict[str, Array]:
         z, _ = coordinates.constrain(u)
-        seeded = handlers.seed(model, jax.random.key(0))
+        seeded = handlers.seed(handlers.substitute(model, data=rows_of(jax.random.key(0))), jax.random.key(0))
         if moving:
             return constrain_fn(seeded, args, kwargs, z, return_deterministic=True)
         trace = handlers.trace(handlers.substitute(seeded, data=z)).get_trace(*args, **kwargs)
@@ -94,10 +97,12 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return coordinates.unconstrain(z)
 
     def explain(u: Array) -> str:
-        return _not_finite(_trace(handlers.substitute(model, data=constrain(u)), args, kwargs, jax.random.key(0)))
+        return _not_finite(
+            _trace(handlers.substitute(model, data=constrain(u) | rows_of(jax.random.key(0))), args, kwargs, jax.random.key(0))
+        )
 
-    # without rows the model draws its own: always those of one key, so that the density is a function
-    return Target(density_on({}), constrain, unconstrain, coordinates.names, sampled if subsampled else None, explain)
+    sampled = (lambda key: density_on(rows_of(key))) if plates else None
+    return Target(whole, constrain, unconstrain, coordinates.names, sampled, explain)
 
 
 def _trace(model: Callable[..., Any], args: Any, kwargs: Any, key: Array) -> Trace:
@@ -105,8 +110,12 @@ def _trace(model: Callable[..., Any], args: Any, kwargs: Any, key: Array) -> Tra
 
 
 def _first_trace(model: Callable[..., Any], args: Any, kwargs: Any, key: Array) -> Trace:
-    """A trace at latents near 0, unconstrained: an improper prior has nothing to draw."""
-    seeded = handlers.substitute(handlers.seed(model, key), substitute_fn=init_to_uniform)
+    """A trace at latents near 0, unconstrained: an improper prior has nothing to draw; and at the first rows of each plate."""
+
+    def first(site: dict[str, Any]) -> Any:
+        return jnp.arange(site["args"][1]) if is_subsampled(site) else init_to_uniform(site)
+
+    seeded = handlers.substitute(handlers.seed(model, key), substitute_fn=first)
     return handlers.trace(seeded).get_trace(*args, **kwargs)
 
 
