@@ -82,6 +82,8 @@ def _digits() -> ConfigDict:
                 checkpoint_minutes=0.0,  # save also when this long has passed since the last save; 0 is off
                 keep_checkpoints=3,  # the last few
                 keep_best=False,  # and the one with the best ELBO on eval.split; choose by the validation split, not by the test
+                on_nonfinite="stop",  # at a loss or gradient that is not finite: stop | skip, which leaves the step out
+                max_skipped=100,  # skip: steps of a run at most; it measures the gradient's norm at every step
                 loop="compiled",  # compiled: blocks of steps in one program | stepwise: one program call a step
             ),
             eval=dict(

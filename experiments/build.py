@@ -1,5 +1,6 @@
 """The only place where a name in a config becomes a function."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,11 +12,13 @@ import optax
 import vi_jax as vi
 from experiments.settings import CHOICES, parse_sigma
 from vi_jax.models import likelihoods, networks
+from vi_jax.training import State
 
 ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu, "softplus": nn.softplus}
 PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
 FAMILIES = {name: getattr(vi.families, name) for name in CHOICES["family"]}
 BOUNDS = {"elbo": vi.bounds.elbo, "iwae": vi.bounds.iwae}
+GRAD_NORM_EVERY = 10  # steps; see `vi.make_step`
 ESTIMATORS = {"reparam": vi.estimators.reparam}
 
 
@@ -76,6 +79,27 @@ def loss(config: Any, the_model: vi.Model) -> vi.losses.Loss:
         )
     return vi.losses.negative_bound(
         the_model, BOUNDS[config.bound], ESTIMATORS[config.estimator], num_samples=config.num_samples, name=metric_name(config)
+    )
+
+
+def step(
+    config: Any,
+    the_model: vi.Model,
+    num_levels: int,
+    *,
+    rule: optax.GradientTransformation | None = None,
+    grad_norm_every: int | None = None,
+) -> Callable[[State, jax.Array], tuple[State, vi.training.Metrics]]:
+    """The pure step of a config, from levels [B, *x_shape]; the optimiser `rule` and `grad_norm_every` are the config's if not given."""
+    spec = config.train
+    max_skipped = spec.max_skipped if spec.on_nonfinite == "skip" else 0
+    return vi.make_step(
+        loss(config, the_model),
+        rule or optimizer(config),
+        ema_decay=config.optim.ema,
+        prepare=prepare(config, num_levels),
+        grad_norm_every=grad_norm_every or (1 if max_skipped else min(GRAD_NORM_EVERY, spec.log_every)),
+        max_skipped=max_skipped,
     )
 
 

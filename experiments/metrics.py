@@ -1,6 +1,7 @@
 """What a run writes while it goes: rows of metrics (JSON lines and TensorBoard), rows of timing, and the live line."""
 
 import json
+import math
 import os
 import sys
 from functools import cached_property
@@ -68,6 +69,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return rows
+
+
+def training_row(step: int, epoch: float, rate: float, metrics: Any) -> dict[str, Any]:
+    """The columns of a block of steps: means over those that measured, none where none did."""
+    numbers = {f"train/{name}": float(value) for name, value in metrics.items()}
+    return {"step": step, "epoch": epoch, "train/learning_rate": rate} | {
+        name: value for name, value in numbers.items() if not math.isnan(value)
+    }
 
 
 def evaluation_row(split: str, measures: Any) -> dict[str, Any]:

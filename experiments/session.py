@@ -1,6 +1,7 @@
 """What the three commands share once a config is known: the data as the model wants them, the model, and a run that is trained."""
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from experiments import build
 from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
 from experiments.data import DataError, Dataset, Split, load
+from experiments.streaming import make_streaming_run
 from vi_jax.shard import Layout
 from vi_jax.training import State, evaluation_params, require_batches
 
@@ -92,6 +94,16 @@ def describe(layout: Layout) -> str:
     sizes = " x ".join(f"{axis} {size}" for axis, size in layout.mesh.shape.items())
     count = jax.process_count()
     return f"on {layout.num_shards} devices, {sizes}" + (f", in {count} processes" if count > 1 else "")
+
+
+def make_run(config: Any, model: vi.Model, dataset: Dataset, layout: Layout | None) -> tuple[Any, Any]:
+    """The `run` of a config, and what it goes over: the training examples on the devices where they fit, else on the host."""
+    step, images = build.step(config, model, dataset.num_levels), dataset.train.images
+    fits = images.nbytes <= config.data.device_limit_mb * 2**20
+    on_device = {"compiled": vi.make_run, "stepwise": vi.make_stepwise_run}[config.train.loop]
+    streamed: Any = {"compiled": make_streaming_run, "stepwise": partial(make_streaming_run, most_steps=1)}[config.train.loop]
+    run: Any = (on_device if fits else streamed)(step, batch_size=config.train.batch_size, layout=layout)
+    return run, on_devices(images, layout) if fits else images
 
 
 def on_devices(images: Any, layout: Layout | None) -> jax.Array:

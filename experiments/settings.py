@@ -22,13 +22,15 @@ CHOICES = {
     "objective.warmup": ("none", "linear", "cyclical"),
     "optim.name": ("adam", "adamw", "adagrad", "rmsprop", "sgd"),
     "optim.schedule": ("constant", "cosine", "linear"),
+    "train.on_nonfinite": ("stop", "skip"),
     "train.loop": ("compiled", "stepwise"),
     "eval.split": ("test", "validation"),
 }
 SIGMAS = ("learned", "per_dimension", "optimal")
 _POSITIVE = (
     "num_samples", "model.num_latents", "train.batch_size", "train.num_steps", "train.log_every", "train.eval_every",
-    "train.checkpoint_every", "train.keep_checkpoints", "eval.batch_size", "eval.num_samples", "eval.num_importance_samples",
+    "train.checkpoint_every", "train.keep_checkpoints", "train.max_skipped", "eval.batch_size", "eval.num_samples",
+    "eval.num_importance_samples",
     "optim.learning_rate", "model.sigma_init",
 )  # fmt: skip
 _NOT_NEGATIVE = (

@@ -101,9 +101,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                 now = int(state.step)
                 if (bad := nonfinite.first_bad_step(state, int(info.bad_step))) >= 0:
                     progress.say(f"not finite at step {bad:,}: going back to keep what led to it")
-                    raise nonfinite.stopped(
-                        workdir, bad, state_at, saves.steps, config=config, model=model, images=images, num_levels=dataset.num_levels
-                    )
+                    raise nonfinite.stopped(workdir, bad, state_at, saves.steps, config=config, model=model, dataset=dataset)
                 if done == start:
                     progress.say(f"the first {now - done:,} steps done {time.perf_counter() - cli.STARTED:.1f} s after the start")
                 else:
@@ -111,7 +109,9 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                 skipped = int(state.skipped)  # which the schedule of the learning rate has not seen
                 row = training_row(now, now / num_batches, float(rate(now - 1 - skipped)), info.metrics)
                 if row.get("train/skipped"):
-                    progress.say(f"{skipped:,} steps up to step {now:,} were not finite and are left out, of {spec.max_skipped:,} at most")
+                    progress.say(
+                        f"up to step {now:,}, {skipped:,} steps were not finite and are left out; {spec.max_skipped:,} may be"
+                    )
                 ends = now == spec.num_steps
                 if evaluates := (now % spec.eval_every == 0 or ends):
                     measures = measure_now(session.key_at(keys.evaluate, now), session.whole_params(state, layout), x)
