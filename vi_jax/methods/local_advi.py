@@ -11,7 +11,9 @@ from jax.flatten_util import ravel_pytree
 
 from vi_jax import estimators
 from vi_jax.bounds import elbo
+from vi_jax.draws import antithetic
 from vi_jax.families import full_rank
+from vi_jax.kl.gaussians import is_gaussian_vector
 from vi_jax.methods import _ladder, _rowwise
 from vi_jax.methods._local_guides import LocalGuides, coupled_table
 from vi_jax.methods.advi import _at, family_of_size, moved
@@ -82,11 +84,17 @@ class BatchGuide:
         return _stacked(self.guides, self.size, self.params, self.rows, self.shared, u)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
-        """u [*sample_shape, D] and v [*sample_shape, B, d]; of at most one axis of draws."""
+        """u [*sample_shape, D] and v [*sample_shape, B, d]; of at most one axis of draws.
+
+        An even number of u from a Gaussian are mirrored in pairs: what a batch says of theta's mean then cancels in the gradient of
+        theta's scale, which it would send on a random walk where N / B is large.
+        """
         key_u, key_v = jax.random.split(key)
         if not sample_shape:
             return self._one(self.shared.sample(key_u), key_v)
-        return jax.vmap(self._one)(self.shared.sample(key_u, sample_shape), jax.random.split(key_v, sample_shape))
+        mirrored = is_gaussian_vector(self.shared) and sample_shape[0] % 2 == 0
+        u = (antithetic(self.shared) if mirrored else self.shared).sample(key_u, sample_shape)
+        return jax.vmap(self._one)(u, jax.random.split(key_v, sample_shape))
 
     def _one(self, u: Array, key: Array) -> tuple[Array, Array]:
         keys = jax.random.split(key, self.batch_size)
