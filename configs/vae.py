@@ -28,6 +28,8 @@ def _digits() -> ConfigDict:
         dict(
             name="vae-digits",
             seed=0,
+            replicas=1,  # runs side by side in one program, of the seeds seed, seed + 1, ...; each leaves a run folder of its own
+            sweep=dict(learning_rates=()),  # with replicas of every seed at each of these, such as (1e-3,3e-3)
             bound="analytic_elbo",  # analytic_elbo (SGVB-B) | elbo (SGVB-A) | iwae
             estimator="reparam",
             num_samples=1,  # draws of z per example: L of the paper, K of IWAE

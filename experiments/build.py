@@ -90,7 +90,7 @@ def step(
     rule: optax.GradientTransformation | None = None,
     grad_norm_every: int | None = None,
 ) -> Callable[[State, jax.Array], tuple[State, vi.training.Metrics]]:
-    """The pure step of a config, from levels [B, *x_shape]; the optimiser `rule` and `grad_norm_every` are the config's if not given."""
+    """The pure step of a config, from levels [B, *x_shape]; `rule` is its optimiser and the rest the config's, if not given."""
     spec = config.train
     max_skipped = spec.max_skipped if spec.on_nonfinite == "skip" else 0
     return vi.make_step(

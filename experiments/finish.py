@@ -15,17 +15,7 @@ def finish(
     config: Any, workdir: Path, model: Any, params: Any, num_levels: int, x: Any, labels: Any, measures: Any
 ) -> dict[str, Any]:
     """Evaluates, draws and prints what a run ends with."""
-    k, keys = config.eval.num_importance_samples, session.keys(config)
-    log_evidence = measure.make_log_evidence(model, num_samples=k, chunk=measure.chunk_for(k), batch_size=config.eval.batch_size)
-    values = np.concatenate(list(log_evidence(session.key_at(keys.evaluate, 0), params, x)))
-    summary = {
-        "split": config.eval.split,
-        **measures.summary,
-        "log_evidence": measure.mean_stderr(values),
-        "num_importance_samples": k,
-        **measure.extras(params, config, int(np.prod(x.shape[1:])), float(values.mean())),
-        "seconds": time.perf_counter() - cli.STARTED,
-    }
+    summary, keys = summarise(config, workdir, model, params, x, measures), session.keys(config)
     paths = pictures.draw_all(
         workdir / "figures", key=keys.pictures, model=model, params=params, config=config, num_levels=num_levels, x=x,
         labels=labels, measures=measures,
@@ -37,4 +27,21 @@ def finish(
     rundir.write_json(workdir / "summary.json", summary)
     print(measure.table(config.name, summary, config))
     print(f"  {summary['seconds']:.0f} s in all, {len(paths) + 1} figures; run folder {os.path.relpath(workdir)}")
+    return summary
+
+
+def summarise(config: Any, workdir: Path, model: Any, params: Any, x: Any, measures: Any) -> dict[str, Any]:
+    """The measures of a run with log p(x) by importance sampling, written to summary.json."""
+    k, keys = config.eval.num_importance_samples, session.keys(config)
+    log_evidence = measure.make_log_evidence(model, num_samples=k, chunk=measure.chunk_for(k), batch_size=config.eval.batch_size)
+    values = np.concatenate(list(log_evidence(session.key_at(keys.evaluate, 0), params, x)))
+    summary = {
+        "split": config.eval.split,
+        **measures.summary,
+        "log_evidence": measure.mean_stderr(values),
+        "num_importance_samples": k,
+        **measure.extras(params, config, int(np.prod(x.shape[1:])), float(values.mean())),
+        "seconds": time.perf_counter() - cli.STARTED,
+    }
+    rundir.write_json(workdir / "summary.json", summary)
     return summary

@@ -22,6 +22,8 @@ class MetricsLog:
         self._paths = [folder / METRICS, folder / TIMING]
         for path in self._paths:
             _keep_rows(path, from_step)
+        if from_step and [row["step"] for row in read_rows(self._paths[0])[-1:]] != [from_step]:
+            print(f"warning: {self._paths[0]} was damaged: its rows end before step {from_step:,}.", file=sys.stderr)
         self._files = [path.open("a") for path in self._paths]
         self._folder, self._from_step = folder, from_step
 
@@ -61,13 +63,16 @@ class Silence:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file, [] where there is none; a last line cut short by a crash is left out."""
+    """The rows of a JSON-lines file up to the first that is damaged, as the last one is after a crash; [] where there is none."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+            if not isinstance(row["step"], int):
+                break
+        except (ValueError, TypeError, KeyError, RecursionError):
             break
+        rows.append(row)
     return rows
 
 

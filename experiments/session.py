@@ -71,8 +71,8 @@ def evaluation_set(config: Any, dataset: Dataset, split: str) -> tuple[jax.Array
     return jax.jit(prepare)(jax.random.key(config.data.static_seed), levels), part.labels
 
 
-def make_layout(config: Any) -> Layout | None:
-    """Where the arrays of a run lie, from config.mesh; None on one device.
+def make_layout(config: Any, *, cuts_batches: bool = True) -> Layout | None:
+    """Where the arrays of a run lie, from config.mesh; None on one device. `cuts_batches`: over its devices.
 
     Raises:
       UserError: the devices do not fit the mesh, or a batch does not lie evenly over them.
@@ -83,7 +83,8 @@ def make_layout(config: Any) -> Layout | None:
         devices = devices[:wanted]
     try:
         mesh = vi.shard.make_mesh(*sizes, devices=devices)
-        require_batches(config.train.batch_size, layout := vi.shard.make_layout(mesh))
+        layout = vi.shard.make_layout(mesh)
+        require_batches(config.train.batch_size, layout if cuts_batches else None)
     except ValueError as error:
         raise UserError(f"config.mesh and config.train.batch_size: {error}") from None
     return layout if mesh.size > 1 else None
@@ -125,6 +126,8 @@ def start_state(config: Any, model: vi.Model, layout: Layout | None = None) -> S
 
 def trained_params(config: Any, model: vi.Model, workdir: Path, which: str = "latest") -> tuple[vi.types.Params, int]:
     """The parameters that evaluation uses, of a checkpoint (`latest`: the newest good one; `best`; a step), and its step."""
+    if config.replicas > 1 or config.sweep.learning_rates:
+        raise UserError(f"{workdir} holds replicas, each a run of its own: name one, such as --workdir={workdir / 'replica_0'}.")
     folder = workdir / "checkpoints"
     state = None
     if folder.is_dir():

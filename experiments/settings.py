@@ -28,7 +28,7 @@ CHOICES = {
 }
 SIGMAS = ("learned", "per_dimension", "optimal")
 _POSITIVE = (
-    "num_samples", "model.num_latents", "train.batch_size", "train.num_steps", "train.log_every", "train.eval_every",
+    "replicas", "num_samples", "model.num_latents", "train.batch_size", "train.num_steps", "train.log_every", "train.eval_every",
     "train.checkpoint_every", "train.keep_checkpoints", "train.max_skipped", "eval.batch_size", "eval.num_samples",
     "eval.num_importance_samples",
     "optim.learning_rate", "model.sigma_init",
@@ -74,6 +74,7 @@ def validate(config: Any) -> None:
         check_name(get(config, "data.name"))
     except DataError as error:
         raise UserError(f"config.data.name: {error}") from None
+    _validate_sweep(config)
     _validate_mesh(config)
     _validate_model(config)
     _validate_training(config)
@@ -139,6 +140,15 @@ def _validate_model(config: Any) -> None:
             )
     if config.family != "mean_field" and config.objective.free_bits:
         raise UserError("config.objective.free_bits are counted per latent dimension; they want config.family=mean_field.")
+
+
+def _validate_sweep(config: Any) -> None:
+    rates = get(config, "sweep.learning_rates")
+    numbers = isinstance(rates, tuple | list) and all(isinstance(rate, int | float) and 0 < rate < float("inf") for rate in rates)
+    if not numbers or len(set(rates)) < len(rates):
+        raise _wrong("sweep.learning_rates", config, "it has to be different numbers above 0, such as (1e-3,3e-3), or ()")
+    if (config.replicas > 1 or rates) and config.train.loop != "compiled":
+        raise UserError("config.replicas and config.sweep train in one program; they want config.train.loop=compiled.")
 
 
 def _validate_mesh(config: Any) -> None:

@@ -45,7 +45,12 @@ def main() -> int:
     rundir.refuse_foreign(workdir)
     with processes.first_holds(lambda: lock.locked(workdir)), (stop := Stop()).listening():
         resumed = processes.from_first(lambda: rundir.open_folder(workdir, config, overwrite=flags.FLAGS.overwrite))
-        train(config, workdir, resumed=resumed, stop=stop)
+        if config.replicas > 1 or config.sweep.learning_rates:
+            from experiments import replicas
+
+            replicas.train(config, workdir, stop=stop)
+        else:
+            train(config, workdir, resumed=resumed, stop=stop)
     return 0
 
 

@@ -7,6 +7,7 @@ No pyplot, no global state, and no matplotlib before the first figure.
 
 from experiments.figures.curves import learning_curves
 from experiments.figures.latents import kl_per_dimension, latent_plane, pca_2d
+from experiments.figures.replicas import replica_curves
 from experiments.figures.sheets import image_grid, interpolation, manifold, manifold_grid, reconstructions
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "manifold_grid",
     "pca_2d",
     "reconstructions",
+    "replica_curves",
 ]
