@@ -1,87 +1,103 @@
-"""vi_jax as its users get it, the same model written by hand, and the matrix products alone."""
+"""The same model written by hand in JAX, as one would without a library, and its matrix products alone."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-import vi_jax as vi
-from benchmarks.problem import LEARNING_RATE, Contender, HostOrder, Problem, binarise
-from vi_jax import losses, models, training  # here, for the start-up times leave imports out
+from benchmarks.problem import LEARNING_RATE, Contender, HostOrder, Problem, Running, Weights, binarise
 
 Array = jax.Array
 Params = dict[str, Array]
 
-
-def start_vi_jax(problem: Problem) -> Callable[[int], float]:
-    """The compiled loop of `vi.make_run`, in the blocks and with the checks of `vi.train`."""
-    data = jnp.asarray(problem.pixels)
-    model = models.vae((problem.num_pixels,), num_latents=problem.num_latents, hidden=(problem.num_hidden,))
-    optimizer = optax.adam(LEARNING_RATE)
-    step = vi.make_step(losses.negative_elbo(model), optimizer, prepare=binarise, grad_norm_every=10)
-    run = vi.make_run(step, batch_size=problem.batch_size)
-    state = vi.init_state(jax.random.key(0), model.init, optimizer)
-
-    def steps(num_steps: int) -> float:
-        nonlocal state
-        total = 0.0
-        for _ in range(num_steps // problem.block):
-            state, info = run(state, data, problem.block)
-            training.check_finite(info)
-            total += {name: float(value) for name, value in info.metrics.items()}["elbo"]
-        return total * problem.block / num_steps
-
-    return steps
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-def hand_init(problem: Problem, key: Array) -> Params:
-    """Four dense layers in a dict, started as those of `vi.models.vae`."""
-    num_pixels, hidden, latents = problem.num_pixels, problem.num_hidden, problem.num_latents
-    shapes = [(num_pixels, hidden), (hidden, 2 * latents), (latents, hidden), (hidden, num_pixels)]
-    params = {}
-    for i, shape in enumerate(shapes):
-        scale = (0.1 if i == 1 else 1.0) / shape[0] ** 0.5
-        params[f"w{i}"] = scale * jax.random.normal(jax.random.fold_in(key, i), shape)
-        params[f"b{i}"] = jnp.zeros(shape[1])
-    return params
+def encode(problem: Problem, params: Params, x: Array, activation: Any) -> Array:
+    """Location and log scale of a batch x [B, *x_shape], [B, 2 D]; without a bias where there is none in `params`."""
+    h = x
+    for i in range(len(problem.hidden)):
+        if problem.conv:
+            h = jax.lax.conv_general_dilated(h, params[f"e{i}w"], (2, 2), "SAME", dimension_numbers=_DIMENSIONS)
+        else:
+            h = h @ params[f"e{i}w"]
+        h = activation(h + params.get(f"e{i}b", 0.0))
+    last = f"e{len(problem.hidden)}"
+    return h.reshape(len(x), -1) @ params[f"{last}w"] + params.get(f"{last}b", 0.0)
 
 
-def hand_loss(params: Params, key: Array, x: Array) -> Array:
-    """-ELBO per example of a batch x [B, num_pixels], the KL in closed form."""
-    h = jnp.tanh(x @ params["w0"] + params["b0"])
-    loc, log_scale = jnp.split(h @ params["w1"] + params["b1"], 2, axis=1)
-    z = loc + jnp.exp(log_scale) * jax.random.normal(key, loc.shape)
-    logits = jnp.tanh(z @ params["w2"] + params["b2"]) @ params["w3"] + params["b3"]
-    log_lik = jnp.sum(x * logits - jax.nn.softplus(logits))
-    kl = 0.5 * jnp.sum(loc**2 + jnp.exp(2 * log_scale) - 2 * log_scale - 1)
-    return (kl - log_lik) / len(x)
+def decode(problem: Problem, params: Params, z: Array, activation: Any) -> Array:
+    """Logits of a batch z [M, D], [M, *x_shape]."""
+    last = len(problem.hidden)
+    h = z @ params["d0w"] + params.get("d0b", 0.0)
+    if problem.conv:
+        height, width, _ = problem.x_shape
+        h = h.reshape(len(z), height >> last, width >> last, -1)
+    for i in range(1, last + 1):
+        h = activation(h)
+        if problem.conv:
+            h = jax.lax.conv_transpose(h, params[f"d{i}w"], (2, 2), "SAME", dimension_numbers=_DIMENSIONS)
+        else:
+            h = h @ params[f"d{i}w"]
+        h = h + params.get(f"d{i}b", 0.0)
+    return h
 
 
-def hand_step(carry: Any, key: Array, data: Array, rows: Array) -> Any:
+def _activation(problem: Problem) -> Any:
+    return jax.nn.gelu if problem.conv else jnp.tanh
+
+
+def hand_loss(problem: Problem, params: Params, key: Array, x: Array) -> Array:
+    """-ELBO per example of a batch x [B, *x_shape] with the KL in closed form, or for K > 1 -IWAE."""
+    loc, log_scale = jnp.split(encode(problem, params, x, _activation(problem)), 2, axis=1)
+    k, shape = problem.num_samples, loc.shape
+    eps = jax.random.normal(key, shape if k == 1 else (k, *shape))
+    z = loc + jnp.exp(log_scale) * eps  # [B, D] or [K, B, D]
+    logits = decode(problem, params, z.reshape(-1, shape[1]), _activation(problem)).reshape(*z.shape[:-1], -1)
+    x = x.reshape(len(x), -1)
+    log_lik = jnp.sum(x * logits - jax.nn.softplus(logits), -1)
+    if k == 1:
+        kl = 0.5 * jnp.sum(loc**2 + jnp.exp(2 * log_scale) - 2 * log_scale - 1)
+        return (kl - log_lik.sum()) / len(x)
+    log_ratio = 0.5 * jnp.sum(eps**2 - z**2 + 2 * log_scale, -1)  # log p(z) - log q(z)
+    return -jnp.mean(jax.nn.logsumexp(log_lik + log_ratio, axis=0) - math.log(k))
+
+
+def hand_step(problem: Problem, carry: Any, key: Array, data: Array, rows: Array) -> Any:
     """Gathers, binarises, differentiates, and lets Adam step; carry: params, Adam's state, step, sum of losses."""
     params, opt_state, step, total = carry
     key_x, key_z = jax.random.split(jax.random.fold_in(key, step))
-    loss, gradient = jax.value_and_grad(hand_loss)(params, key_z, binarise(key_x, data[rows]))
+    loss, gradient = jax.value_and_grad(partial(hand_loss, problem))(params, key_z, binarise(key_x, data[rows]))
     updates, opt_state = optax.adam(LEARNING_RATE).update(gradient, opt_state)
     return optax.apply_updates(params, updates), opt_state, step + 1, total + loss
 
 
-def hand_start(problem: Problem) -> tuple[Any, Array, Array]:
+def hand_start(problem: Problem, weights: Weights) -> tuple[Any, Array, Array]:
     """The first carry, the run's key, and the data on the device."""
-    key, key_init = jax.random.split(jax.random.key(0))
-    params = jax.jit(partial(hand_init, problem))(key_init)
+    params = jax.tree.map(jnp.asarray, weights)
     carry = (params, optax.adam(LEARNING_RATE).init(params), jnp.int32(0), jnp.float32(0))
-    return carry, key, jnp.asarray(problem.pixels)
+    return carry, jax.random.key(1), jnp.asarray(problem.pixels)
 
 
-def start_hand_loop(problem: Problem) -> Callable[[int], float]:
+class _Draws:
+    """loss(x) of a fresh key each time."""
+
+    def __init__(self, loss: Any) -> None:
+        self._loss, self._key = jax.jit(loss), jax.random.key(2)
+
+    def __call__(self, params: Any, x: Any) -> float:
+        self._key, key = jax.random.split(self._key)
+        return float(self._loss(params, key, jnp.asarray(x)))
+
+
+def start_hand_loop(problem: Problem, weights: Weights) -> Running:
     """The smallest loop that trains this model: nothing is measured but the loss, an epoch's order is drawn once."""
-    carry, key, data = hand_start(problem)
-    num_batches = problem.batches_per_epoch
+    carry, key, data = hand_start(problem, weights)
+    num_batches, draws = problem.batches_per_epoch, _Draws(partial(hand_loss, problem))
 
     @jax.jit
     def shuffle(epoch: Array) -> Array:
@@ -91,7 +107,7 @@ def start_hand_loop(problem: Problem) -> Callable[[int], float]:
     @partial(jax.jit, donate_argnums=0)
     def run(carry: Any, data: Array, order: Array, first: Array, num_steps: Array) -> Any:
         def one(i: Array, carry: Any) -> Any:
-            return hand_step(carry, key, data, order[i])
+            return hand_step(problem, carry, key, data, order[i])
 
         return jax.lax.fori_loop(first, first + num_steps, one, carry)
 
@@ -110,14 +126,14 @@ def start_hand_loop(problem: Problem) -> Callable[[int], float]:
             done += now
         return (before - float(carry[-1])) / num_steps
 
-    return steps
+    return Running(steps, lambda x: draws(carry[0], x))
 
 
-def start_hand_jit(problem: Problem) -> Callable[[int], float]:
+def start_hand_jit(problem: Problem, weights: Weights) -> Running:
     """The same step, jitted, under a Python loop; rows shuffled by numpy, pixels gathered on the device."""
-    carry, key, data = hand_start(problem)
-    step = jax.jit(hand_step, donate_argnums=0)
-    order = HostOrder(problem)
+    carry, key, data = hand_start(problem, weights)
+    step = jax.jit(partial(hand_step, problem), donate_argnums=0)
+    order, draws = HostOrder(problem), _Draws(partial(hand_loss, problem))
 
     def steps(num_steps: int) -> float:
         nonlocal carry
@@ -126,46 +142,61 @@ def start_hand_jit(problem: Problem) -> Callable[[int], float]:
             carry = step(carry, key, data, order.next())
         return (before - float(carry[-1])) / num_steps
 
-    return steps
+    return Running(steps, lambda x: draws(carry[0], x))
 
 
-def start_products(problem: Problem) -> Callable[[int], float]:
-    """The 4 matrix products of a step forwards and the 7 backwards, and nothing else.
+def products(problem: Problem, kernels: Params, x: Array) -> Params:
+    """A step's matrix products or convolutions, forwards and backwards, and nothing else.
 
-    Each hangs on the step's own inputs, and the weights' four gradients are carried out of the loop, so that none can
-    be removed or hoisted. Trains nothing: returns nan.
+    The gradient of |decode(encode(x))|^2 / 2 in the kernels, without biases, activations or sums; for K > 1 the decoder has K
+    copies.
     """
-    w = [v for name, v in hand_init(problem, jax.random.key(0)).items() if name.startswith("w")]
-    pool = jnp.asarray(problem.pixels[: 16 * problem.batch_size].reshape(16, problem.batch_size, -1) / 255, jnp.float32)
+    shape = (problem.num_samples, len(x), problem.num_latents)
 
-    @partial(jax.jit, donate_argnums=0)
-    def run(gradients: list[Array], w: list[Array], pool: Array, num_steps: Array) -> list[Array]:
-        def one(i: Array, _: list[Array]) -> list[Array]:
-            x = pool[i % 16]
-            h = x @ w[0]
-            z = (h @ w[1])[:, : problem.num_latents]
-            g = z @ w[2]
-            d_logits = g @ w[3]  # stands for the logits' gradient: any matrix of its shape
-            d_g = d_logits @ w[3].T
-            d_z = d_g @ w[2].T
-            d_q = jnp.concatenate([d_z, d_z], 1)
-            return [x.T @ (d_q @ w[1].T), h.T @ d_q, z.T @ d_g, g.T @ d_logits]
+    def through(kernels: Params) -> Array:
+        z = encode(problem, kernels, x, lambda h: h)[:, : problem.num_latents]
+        return decode(problem, kernels, jnp.broadcast_to(z, shape).reshape(-1, shape[2]), lambda h: h)
 
-        return jax.lax.fori_loop(0, num_steps, one, gradients)
+    out, back = jax.vjp(through, kernels)
+    return back(out)[0]  # the outputs stand for their own gradient: any array of that shape
 
-    gradients = jax.tree.map(jnp.zeros_like, w)
+
+def start_products(problem: Problem, weights: Weights) -> Running:
+    """`products` in a loop; gradients are carried out of it, so that none can be removed, and each step has another x."""
+    kernels = {name: jnp.asarray(value) for name, value in weights.items() if name.endswith("w")}
+    pool = np.resize(problem.pixels, (16, problem.batch_size, *problem.x_shape)) / np.float32(255)
+
+    def one(i: Array, _: Params, kernels: Params, pool: Array) -> Params:
+        return products(problem, kernels, pool[i % 16])
+
+    if problem.conv and jax.default_backend() == "cpu":  # XLA runs a convolution in a CPU loop on one thread
+        single = jax.jit(one)
+
+        def run(gradients: Params, num_steps: int) -> Params:
+            for i in range(num_steps):
+                gradients = single(i, gradients, kernels, pool)
+            return gradients
+    else:
+
+        @partial(jax.jit, donate_argnums=0)
+        def looped(gradients: Params, kernels: Params, pool: Array, num_steps: Array) -> Params:
+            return jax.lax.fori_loop(0, num_steps, lambda i, g: one(i, g, kernels, pool), gradients)
+
+        def run(gradients: Params, num_steps: int) -> Params:
+            return looped(gradients, kernels, pool, num_steps)
+
+    gradients, pool = jax.tree.map(jnp.zeros_like, kernels), jnp.asarray(pool)
 
     def steps(num_steps: int) -> float:
         nonlocal gradients
         for _ in range(num_steps // problem.block):
-            gradients = run(gradients, w, pool, problem.block)
+            gradients = run(gradients, problem.block)
         jax.block_until_ready(gradients)
         return math.nan
 
-    return steps
+    return Running(steps, None)
 
 
-VI_JAX = Contender("vi_jax", "`vi.make_run`, blocks of steps in one program", start_vi_jax)
 HAND_LOOP = Contender("hand-written loop", "the step written out in JAX, `fori_loop` in one program", start_hand_loop)
 HAND_JIT = Contender("hand-written jit loop", "that step jitted, called from Python", start_hand_jit)
-PRODUCTS = Contender("matrix products alone", "a step's 11 matrix products and nothing else", start_products)
+PRODUCTS = Contender("matrix products alone", "those of a step, or its convolutions, and nothing else", start_products)

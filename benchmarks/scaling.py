@@ -4,7 +4,7 @@
 
 Nothing runs: each row compiles the step for so many host devices, from the shapes of its arrays alone, and counts in the program
 that XLA's partitioner makes for one device. The batch grows with the devices (128 examples on each), so that perfect scaling is a
-constant column. The VAE is 784-500-20 with dynamic binarisation and Adam, as in benchmarks.train_step.
+constant column. The VAE is 784-500-20 with dynamic binarisation and Adam, as in benchmarks.throughput.
 """
 
 import argparse

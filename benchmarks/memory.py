@@ -1,0 +1,190 @@
+"""Memory that does not grow with the work: log p(x) by many importance samples, and training on data larger than a limit.
+
+    python -m benchmarks.memory                      # about 2 minutes on 2 cores
+    python -m benchmarks.memory --write              # and put the tables into benchmarks/README.md
+    python -m benchmarks.memory --gigabytes=16       # a data set of that size; it is written to --folder first
+
+Two tables. Temporary memory of the compiled program that evaluates log p(x), as XLA states it, in chunks and all at once. And
+steps per second of one training step with the data on the device, and streamed from a memory-mapped file, taking turns, with the
+memory that a process which only streams holds.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import vi_jax as vi
+from benchmarks import report
+from benchmarks.contenders_vi import make_loss, make_model
+from benchmarks.problem import Problem, make_problem
+from experiments import measure
+from experiments.build import binarise
+from experiments.streaming import make_streaming_run
+from vi_jax.diagnostics import amortised
+
+EXAMPLES = 64  # evaluated at a time
+
+
+def temporary_megabytes(problem: Problem, num_samples: int, chunk: int) -> float:
+    """Of the program that evaluates log p(x) of 64 examples with K draws, a chunk at a time."""
+    model = make_model(problem)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    x = jax.ShapeDtypeStruct((EXAMPLES, *problem.x_shape), jnp.float32)
+
+    def evaluate(key: jax.Array, params: Any, x: jax.Array) -> jax.Array:
+        return amortised.log_evidence(key, model, params, x, num_samples=num_samples, chunk=chunk, batch_size=EXAMPLES)
+
+    compiled = jax.jit(evaluate).lower(jax.random.key(0), params, x).compile()
+    return compiled.memory_analysis().temp_size_in_bytes / 2**20
+
+
+def evidence_rows(problem: Problem) -> list[list[str]]:
+    """K, in chunks as experiments.evaluate takes them, and all at once."""
+    rows = []
+    for k in (50, 500, 5_000, 50_000):
+        chunked, whole = temporary_megabytes(problem, k, measure.chunk_for(k)), temporary_megabytes(problem, k, k)
+        report.say(f"K = {k:,}: {chunked:.1f} MB in chunks, {whole:.1f} MB at once")
+        rows.append([f"{k:,}", f"{measure.chunk_for(k)}", f"{chunked:,.0f}", f"{whole:,.0f}"])
+    return rows
+
+
+def write_pixels(folder: Path, gigabytes: float, num_pixels: int) -> Path:
+    """A file .npy [N, num_pixels] uint8 of that size, written a piece at a time."""
+    path, num = folder / "pixels.npy", int(gigabytes * 2**30) // num_pixels
+    pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (num, num_pixels))
+    rng = np.random.default_rng(0)
+    for start in range(0, num, 2**16):
+        part = pixels[start : start + 2**16]
+        part[:] = np.frombuffer(rng.bytes(part.size), np.uint8).reshape(part.shape)
+    pixels.flush()
+    return path
+
+
+def start(problem: Problem, data: Any, *, streamed: bool) -> Any:
+    """steps(n) of the training loop over `data`, on the device or streamed."""
+    optimizer, model = optax.adam(1e-3), make_model(problem)
+    prepare = lambda key, levels: binarise(key, levels, 256)  # noqa: E731
+    step = vi.make_step(make_loss(problem, model), optimizer, prepare=prepare, grad_norm_every=10)
+    run: Any = (make_streaming_run if streamed else vi.make_run)(step, batch_size=problem.batch_size)
+    state = vi.init_state(jax.random.key(0), model.init, optimizer)
+    data = data if streamed else jnp.asarray(data)
+
+    def steps(num_steps: int) -> None:
+        nonlocal state
+        state, info = run(state, data, num_steps)
+        vi.training.check_finite(info)
+
+    return steps
+
+
+def own_megabytes() -> float:
+    """That this process holds; pages of a mapped file belong to the system and are left out where it says so, as Linux does."""
+    status = Path("/proc/self/status")
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
+    if "RssAnon" in lines:
+        return int(lines["RssAnon"].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def stream_alone(path: str) -> None:
+    """In a process of its own: streams 500 steps, and prints the memory that it holds before and after."""
+    problem = make_problem("mlp", "")
+    data = np.load(path, mmap_mode="r")
+    steps = start(problem, data, streamed=True)
+    steps(problem.block)
+    before = own_megabytes()
+    steps(5 * problem.block)
+    device = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**20
+    print(json.dumps({"before": before, "after": own_megabytes(), "device": device, "data": data.nbytes / 2**20}))
+
+
+def stream_rates(problem: Problem, data: np.ndarray, num_rounds: int) -> dict[str, list[float]]:
+    """Steps per second of both loops over the part of the data that fits a gigabyte, streamed also over all of it."""
+    small = data[: min(len(data), 2**30 // data.shape[1])]
+    loops = {
+        "on the device": start(problem, small, streamed=False),
+        "streamed": start(problem, small, streamed=True),
+        "streamed, all of the file": start(problem, data, streamed=True),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for steps in loops.values():
+        steps(problem.block)
+    for i in range(num_rounds):
+        for name, steps in loops.items():
+            began = time.perf_counter()
+            steps(5 * problem.block)
+            rates[name].append(5 * problem.block / (time.perf_counter() - began))
+        report.say(f"round {i + 1}/{num_rounds}: " + ", ".join(f"{name} {r[-1]:.0f}" for name, r in rates.items()))
+    return rates
+
+
+def main() -> None:
+    """Runs the benchmark from the command line."""
+    flags = parse_flags()
+    if flags.alone:
+        stream_alone(flags.alone)
+        return
+    problem = make_problem("mlp", "")
+    evidence = evidence_rows(problem)
+    with tempfile.TemporaryDirectory(dir=flags.folder or None) as folder:
+        path = write_pixels(Path(folder), flags.gigabytes, problem.x_shape[0])
+        command = [sys.executable, "-m", "benchmarks.memory", f"--alone={path}"]
+        done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+        held = json.loads(done.stdout.splitlines()[-1])
+        report.say(f"alone: {held}")
+        rates = stream_rates(problem, np.load(path, mmap_mode="r"), flags.rounds)
+    text = describe(problem, evidence, held, rates, flags)
+    print(text)
+    if flags.json:
+        report.write_json(flags.json, {"device": report.device_name(), "evidence": evidence, "held": held, "rates": rates})
+    if flags.write:
+        report.write_block("memory", text)
+
+
+def describe(
+    problem: Problem, evidence: list[list[str]], held: dict[str, float], rates: dict[str, list[float]], flags: argparse.Namespace
+) -> str:
+    """Both tables, and what they were measured on and with."""
+    first = report.markdown_table(["K", "draws at a time", "temporary memory, MB", "all K at once, MB"], evidence)
+    rows = []
+    for name, own in rates.items():
+        ratios = [a / b for a, b in zip(own, rates["on the device"], strict=True)]
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
+        rows.append([name, f"{statistics.median(own):.0f}", spread])
+    second = report.markdown_table(["data", "steps/s", "of the rate on the device"], rows)
+    used = ", ".join(f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "vi_jax").items())
+    device = f", of its device at most {held['device']:,.0f} MB" if held["device"] else ""
+    note = (
+        f"{problem.title}; log p(x) of {EXAMPLES} examples at a time, as XLA states it for its program. The file has "
+        f"{held['data']:,.0f} MB; a process that streams it holds {held['before']:,.0f} MB of its own after the first block and "
+        f"{held['after']:,.0f} MB after five more{device}. Medians over {flags.rounds} rounds. {report.device_name()}; {used}."
+    )
+    return f"{first}\n\n{second}\n\n{note}"
+
+
+def parse_flags() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Memory of evaluation and of streaming.")
+    parser.add_argument("--gigabytes", type=float, default=4.0, help="of the file that is streamed")
+    parser.add_argument("--folder", default="", help="where the file is written; that of temporary files if not given")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each loop")
+    parser.add_argument("--alone", help="stream this file and print the memory held; the benchmark calls it")
+    parser.add_argument("--json", help="file for every round's numbers")
+    parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Memory that does not grow with the work: importance samples in chunks, and the slopes that benchmarks.growth fits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import measure
+from vi_jax.models import vae
+
+growth = pytest.importorskip("benchmarks.growth")
+
+
+def temporary_bytes(monkeypatch, num_samples, chunk):
+    """Of the program that `experiments.evaluate` runs, for 16 examples at a time."""
+    programs, real = [], jax.jit
+    monkeypatch.setattr(measure.jax, "jit", lambda f: programs.append(real(f)) or programs[-1])
+    model = vae((28, 28), num_latents=5, hidden=(50,))
+    measure.make_log_evidence(model, num_samples=num_samples, chunk=chunk, batch_size=16)
+    monkeypatch.undo()
+    shapes = jax.eval_shape(model.init, jax.random.key(0)), jax.ShapeDtypeStruct((16, 28, 28), jnp.float32)
+    with jax.debug_key_reuse(False):  # it takes the keys of a scan inside a vmap for used ones
+        compiled = programs[0].lower(jax.random.split(jax.random.key(1), 16), *shapes).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_log_evidence_of_5000_draws_fits_where_that_of_100_does(monkeypatch):
+    of = {k: temporary_bytes(monkeypatch, k, measure.chunk_for(k)) for k in (100, 5_000)}
+    at_once = temporary_bytes(monkeypatch, 5_000, 5_000)
+    assert of[5_000] < 1.05 * of[100]
+    assert at_once > 20 * of[5_000]
+
+
+def test_the_exponent_is_that_of_the_upper_half():
+    sizes = [1, 2, 4, 8, 16, 32]
+    seconds = [1.0, 1.0, 1.0, 3 * 8.0**1.5, 3 * 16.0**1.5, 3 * 32.0**1.5]
+    slope, stderr = growth.exponent(sizes, seconds)
+    np.testing.assert_allclose(slope, 1.5, rtol=1e-12)
+    np.testing.assert_allclose(stderr, 0.0, atol=1e-7)

@@ -1,0 +1,84 @@
+"""The contenders of `benchmarks.throughput` are the same model: one loss at the same weights, and all of them learn."""
+
+import jax
+import numpy as np
+import pytest
+
+throughput = pytest.importorskip("benchmarks.throughput")
+
+from benchmarks import contenders_jax, contenders_vi, wide  # noqa: E402
+from benchmarks.contenders import CONTENDERS  # noqa: E402
+from benchmarks.problem import NotAvailable, Problem, make_weights  # noqa: E402
+
+RNG = np.random.default_rng(0)
+SMALL = {
+    "elbo": Problem("elbo", (12,), (7,), 2, 1, 16, 3, RNG.integers(0, 256, (40, 12), np.uint8), "noise"),
+    "iwae": Problem("iwae", (12,), (7, 6), 2, 5, 16, 3, RNG.integers(0, 256, (40, 12), np.uint8), "noise"),
+    "conv": Problem("conv", (8, 8, 3), (4, 5), 2, 1, 16, 3, RNG.integers(0, 256, (40, 8, 8, 3), np.uint8), "noise"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_key_check():
+    with jax.debug_key_reuse(False):  # numpyro's SVI and donated states make the checker lose sight of keys
+        yield
+
+
+def start(contender, problem, weights):
+    x = np.float32(problem.pixels[: problem.batch_size] > 127)
+    try:
+        return throughput.get_ready(contender, problem, weights, x, 0.01)
+    except NotAvailable as reason:
+        return pytest.skip(str(reason))
+
+
+def noisy(problem):
+    """Weights at which the bound, the kernels' orientation and their biases all show: nothing is small or symmetric."""
+    return {
+        name: value + 0.3 * RNG.standard_normal(value.shape).astype(np.float32) for name, value in make_weights(problem).items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_all_contenders_have_one_loss(name):
+    problem, weights = SMALL[name], noisy(SMALL[name])
+    all_ready = [start(contender, problem, weights) for contender in CONTENDERS if "compiled" not in contender.name]
+    loss, stderr = throughput.require_agreement(all_ready)
+    assert stderr < 0.02 * loss
+    off = [np.mean(ready.losses) for ready in all_ready if ready.losses]
+    assert len(off) == 7
+    np.testing.assert_allclose(off, loss, rtol=0.03)
+    for ready in all_ready:
+        if ready.losses:
+            assert ready.running.steps(300) > -loss + 0.5, f"{ready.contender.name} does not learn"
+
+
+def test_ours_and_that_by_hand_have_one_loss_and_another_is_seen():
+    problem, weights = SMALL["iwae"], noisy(SMALL["iwae"])
+    pair = [start(contender, problem, weights) for contender in (contenders_vi.VI_JAX, contenders_jax.HAND_JIT)]
+    throughput.require_agreement(pair)
+    worse = pair[0]._replace(losses=[loss + 1.0 for loss in pair[0].losses])
+    with pytest.raises(RuntimeError, match="another loss"):
+        throughput.require_agreement([pair[0], pair[1], worse])
+
+
+def test_the_limit_counts_every_product():
+    """6 products forwards, and backwards all of them twice but for the one that meets the data."""
+    problem = SMALL["iwae"]
+    kernels = {name: value for name, value in make_weights(problem).items() if name.endswith("w")}
+    jaxpr = jax.make_jaxpr(lambda w: contenders_jax.products(problem, w, np.ones((4, 12), np.float32)))(kernels)
+    assert str(jaxpr).count("dot_general[") == 6 + 2 * 6 - 1
+    running = contenders_jax.start_products(problem, make_weights(problem))
+    assert np.isnan(running.steps(problem.block))
+    assert running.loss is None
+
+
+def test_the_wide_model_counts_its_operations_and_runs_small():
+    problem = wide.wide_problem(hidden=8, batch_size=16)._replace(block=2)
+    widths = [784 * 8, 8 * 8, 8 * 40, 20 * 8, 8 * 8, 8 * 784]
+    assert wide.product_flops(problem) == 2 * 16 * (3 * sum(widths) - widths[0])
+    result, text = wide.measure_and_describe(1, side=64, problem=problem)
+    assert set(result) == {"bfloat16", "float32"}
+    assert all(found["part"] > 0 for found in result.values())
+    assert "of one of 64 x 64" in text
