@@ -110,7 +110,7 @@ def make_run(config: Any, model: vi.Model, dataset: Dataset, layout: Layout | No
 def on_devices(images: Any, layout: Layout | None) -> jax.Array:
     """Training examples, whole on every device."""
     levels = np.asarray(images[:])
-    return jnp.asarray(levels) if layout is None else layout.replicate(levels)
+    return jnp.asarray(levels) if layout is None else layout.replicate(jnp.asarray(levels))
 
 
 def whole_params(state: State, layout: Layout | None) -> vi.types.Params:

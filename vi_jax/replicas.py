@@ -70,7 +70,7 @@ def make_run(step: Callable[[State, Array], tuple[State, Metrics]], *, batch_siz
     program: Any = jax.jit if layout is None else layout.jit
 
     def spread(states: State) -> State:
-        return states if layout is None else layout.spread(states._replace(step=()))._replace(step=states.step)
+        return states if layout is None else State(step=states.step, **layout.spread(_of_each(states)))
 
     def block(states: State, data: Array, orders: Array, num_steps: Array, alive: Array) -> tuple[State, BlockInfo, Array]:
         num_batches = -(-data.shape[0] // batch_size)
@@ -119,5 +119,9 @@ def _where(chosen: Array, new: State, old: State) -> State:
     def one(chosen: Array, after: Any, before: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), after, before)
 
-    moved = jax.vmap(one)(chosen, new._replace(step=(), key=()), old._replace(step=(), key=()))
-    return moved._replace(step=new.step, key=new.key)
+    return State(step=new.step, **jax.vmap(one)(chosen, _of_each(new), _of_each(old)))
+
+
+def _of_each(states: State) -> dict[str, Any]:
+    """What every run has of its own."""
+    return {name: leaf for name, leaf in states._asdict().items() if name != "step"}

@@ -123,7 +123,7 @@ def make_layout(mesh: Mesh, rules: Mapping[str, str] = RULES) -> Layout:
 
     def load(read: Callable[[slice], np.ndarray], shape: tuple[int, ...], *, axis: int = 0) -> Array:
         sharding = NamedSharding(auto, P(*[None] * axis, mesh.axis_names))
-        return jax.make_array_from_callback(shape, sharding, lambda index: read(index[axis]))
+        return jax.make_array_from_callback(shape, sharding, lambda index: read(index[axis] if index else slice(None)))
 
     whole = jax.jit(lambda leaves: constrain(leaves, P()))
 
