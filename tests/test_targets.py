@@ -169,3 +169,23 @@ def test_the_program_does_not_grow_with_scalar_sites():
         return len(jax.make_jaxpr(jax.grad(target.log_density))(jnp.zeros(num)).eqns)
 
     assert equations(60) - equations(30) < 30 * 10  # splitting, the sum, their transposes; NumPyro's own has 40 a site
+
+
+def test_an_anchor_takes_the_noise_away_and_leaves_the_mean():
+    log_prior, log_lik, data = logistic(12)
+    target = vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=1)
+    anchor, u = jnp.array([0.25, -0.1]), jnp.array([0.3, -0.2])
+    quiet = target.anchored(anchor)
+    keys = jax.random.split(jax.random.key(0), 4000)
+
+    def sampled(target, key):
+        return jax.value_and_grad(target.sampled(key))(u)
+
+    noisy_value, noisy_slope = jax.vmap(lambda key: sampled(target, key))(jax.vmap(jax.random.clone)(keys))
+    value, slope = jax.vmap(lambda key: sampled(quiet, key))(keys)
+    exact_value, exact_slope = jax.value_and_grad(target.log_density)(u)
+    assert abs(value.mean() - exact_value) < 5 * value.std() / 4000**0.5
+    assert np.all(np.abs(slope.mean(0) - exact_slope) < 5 * slope.std(0) / 4000**0.5)
+    assert value.std() < 0.05 * noisy_value.std()
+    assert np.all(slope.std(0) < 0.2 * noisy_slope.std(0))
+    assert vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=2).anchored is None

@@ -33,7 +33,7 @@ def begin(target: Target, method: Method, key: Array, u: Array) -> Loop:
         if target.sampled is None or not method.stochastic:
             return density_at(key)
         keys = jax.random.split(key, PILOT)
-        return lambda u: jnp.mean(jax.lax.map(lambda key: density_at(key)(u), keys))
+        return lambda u: jnp.mean(jax.lax.map(lambda key: density_at(jax.random.clone(key))(u), keys))  # always the same rows
 
     def one(key: Array, u: Array) -> Any:
         key_rows, key_method = jax.random.split(key)

@@ -28,6 +28,7 @@ class Target(NamedTuple):
     names: tuple[str, ...]  # of the coordinates of u: site, or site[i,j]
     sampled: Callable[[Array], LogDensity] | None = None  # key -> an unbiased log density on a minibatch; None without one
     explain: Callable[[Array], str] | None = None  # u -> which site is not finite there; empty if none
+    anchored: Callable[[Array], "Target"] | None = None  # u0 -> the same with quieter minibatches; None where rows are not known
 
     @property
     def size(self) -> int:
