@@ -39,6 +39,7 @@ def main() -> int:
         config.data.data_dir = args.data_dir or config.data.data_dir
         config.eval.split = args.split or config.eval.split
         config.eval.batch_size = args.batch_size or config.eval.batch_size
+        config.mesh.data, config.mesh.model = -1, 1  # the devices of this machine, not those of the run
     settings.validate(config)
     cli.set_up_jax()
     evaluate(config, workdir, num_samples=args.num_samples, most=args.chunk, seed=args.seed, checkpoint=args.checkpoint)
@@ -53,6 +54,7 @@ def evaluate(config, workdir: Path, *, num_samples: int, most: int, seed: int, c
 
     from experiments import measure, rundir, session
 
+    layout = session.make_layout(config, cuts_batches=False)
     dataset = session.load_data(config)
     model = session.make_model(config, dataset)
     params, step = session.trained_params(config, model, workdir, checkpoint)
@@ -61,7 +63,9 @@ def evaluate(config, workdir: Path, *, num_samples: int, most: int, seed: int, c
     measures = measure.make_measure(model, config)(key_measures, params, x)
 
     chunk = measure.chunk_for(num_samples, most)
-    log_evidence = measure.make_log_evidence(model, num_samples=num_samples, chunk=chunk, batch_size=config.eval.batch_size)
+    log_evidence = measure.make_log_evidence(
+        model, num_samples=num_samples, chunk=chunk, batch_size=config.eval.batch_size, layout=layout
+    )
     values = []
     with tqdm(total=len(x), unit=" examples", desc=f"log p(x), K = {num_samples:,}", disable=not sys.stderr.isatty()) as bar:
         for batch in log_evidence(key_evidence, params, x):

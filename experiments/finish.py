@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments import cli, figures, measure, pictures, rundir, session
@@ -33,7 +34,10 @@ def finish(
 def summarise(config: Any, workdir: Path, model: Any, params: Any, x: Any, measures: Any) -> dict[str, Any]:
     """The measures of a run with log p(x) by importance sampling, written to summary.json."""
     k, keys = config.eval.num_importance_samples, session.keys(config)
-    log_evidence = measure.make_log_evidence(model, num_samples=k, chunk=measure.chunk_for(k), batch_size=config.eval.batch_size)
+    layout = session.make_layout(config, cuts_batches=False) if jax.process_count() == 1 else None
+    log_evidence = measure.make_log_evidence(
+        model, num_samples=k, chunk=measure.chunk_for(k), batch_size=config.eval.batch_size, layout=layout
+    )
     values = np.concatenate(list(log_evidence(session.key_at(keys.evaluate, 0), params, x)))
     summary = {
         "split": config.eval.split,

@@ -11,6 +11,7 @@ import vi_jax as vi
 from experiments import by_draws
 from experiments.settings import CLOSED_FORM_KL
 from vi_jax.diagnostics import amortised
+from vi_jax.shard import Layout
 
 MAX_AGGREGATE = 2_000  # examples for the aggregate posterior, whose cost grows with their square
 
@@ -66,27 +67,35 @@ def make_measure(model: vi.Model, config: Any) -> Callable[[jax.Array, vi.types.
     return measure
 
 
-def make_log_evidence(model: vi.Model, *, num_samples: int, chunk: int, batch_size: int) -> Callable[..., Iterator[np.ndarray]]:
+def make_log_evidence(
+    model: vi.Model, *, num_samples: int, chunk: int, batch_size: int, layout: Layout | None = None
+) -> Callable[..., Iterator[np.ndarray]]:
     """A function (key, params, x [N, ...]) that yields log p(x) by K importance samples, nats, a batch of examples at a time.
 
-    The last batch is filled up with its first example and cut again: one compile, every example once.
+    The last batch is filled up with its first example and cut again: one compile, every example once. On a `layout` (of one
+    process) the examples of a batch lie over its devices, and a batch is rounded up to a multiple of them.
     """
+    devices = 1 if layout is None else layout.num_shards
+    spread = layout.spread if layout is not None else lambda tree: tree
 
-    @jax.jit
     def compute(keys: jax.Array, params: vi.types.Params, x: jax.Array) -> jax.Array:
         def one(key: jax.Array, x: jax.Array) -> jax.Array:
             return amortised.log_evidence(key, model, params, x[None], num_samples=num_samples, chunk=chunk)[0]
 
-        return jax.vmap(one)(keys, x)
+        return jax.vmap(one)(*spread((keys, x)))
+
+    compiled = jax.jit(compute) if layout is None else layout.jit(compute)
 
     def batches(key: jax.Array, params: vi.types.Params, x: jax.Array) -> Iterator[np.ndarray]:
-        size = min(batch_size, x.shape[0])
+        if layout is not None:
+            key, params, x = layout.replicate((key, params, x))
+        size = -(-min(batch_size, x.shape[0]) // devices) * devices
         keys = jax.random.split(key, x.shape[0])
         for start in range(0, x.shape[0], size):
             rows = np.arange(start, start + size)
             counted = rows < x.shape[0]
             rows = np.where(counted, rows, start)
-            yield np.asarray(compute(keys[rows], params, x[rows]))[counted]
+            yield np.asarray(compiled(keys[rows], params, x[rows]))[counted]
 
     return batches
 

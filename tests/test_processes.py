@@ -75,6 +75,21 @@ def with_devices(number):
     return {**environment(), "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={number}"}
 
 
+def test_log_evidence_over_devices_is_that_of_one(commands, trained, tmp_path):
+    """A batch of 32 on three devices: the last one is filled up twice, and every example counts once."""
+    found = []
+    for number in (1, 3):
+        folder = tmp_path / str(number)
+        shutil.copytree(trained[0], folder)
+        done = subprocess.run(
+            commands.argv("evaluate", f"--workdir={folder}", "--num_samples=6", "--batch_size=32"),
+            cwd=ROOT, env=with_devices(number), capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads((folder / "evaluation-test.json").read_text())["log_evidence"])
+    np.testing.assert_allclose(list(found[1].values()), list(found[0].values()), rtol=1e-5)
+
+
 def test_two_processes_train_one_run_which_four_devices_end(commands, trained, tmp_path):
     """The losses of an unbroken run on one device: begun on one, stopped at 100, gone on with on four and on two processes of two."""
     whole, _ = trained
