@@ -50,7 +50,7 @@ def run(main: Callable[[], int | None], module_doc: str) -> NoReturn:
         _parse(sys.argv)
         code = main() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         code = 2
     except OSError as error:
         if error.errno not in _OF_THE_MACHINE:

@@ -44,6 +44,7 @@ _REALS = (
     "objective.free_bits", "objective.warmup_ramp", "data.device_limit_mb", "eval.active_threshold",
     "train.checkpoint_minutes",
 )  # fmt: skip
+_TEXTS = ("name", "data.name", "data.data_dir", "data.train", "data.validation", "data.test")
 _SWITCHES = ("train.keep_best",)
 
 
@@ -64,6 +65,9 @@ def validate(config: Any) -> None:
     for field in _NOT_NEGATIVE:
         if not get(config, field) >= 0:
             raise _wrong(field, config, "it has to be at least 0")
+    for field in _TEXTS:
+        if not isinstance(get(config, field), str):
+            raise _wrong(field, config, "it has to be text")
     for field in _SWITCHES:
         if not isinstance(get(config, field), bool):
             raise _wrong(field, config, "it has to be True or False")
@@ -152,13 +156,13 @@ def _validate_sweep(config: Any) -> None:
 
 
 def _validate_mesh(config: Any) -> None:
-    sizes = [get(config, f"mesh.{axis}") for axis in ("data", "model")]
-    whole = all(isinstance(size, int) and not isinstance(size, bool) and (size > 0 or size == -1) for size in sizes)
-    if not whole or sizes == [-1, -1]:
-        raise UserError(
-            f"config.mesh is data={sizes[0]!r}, model={sizes[1]!r}; each is a number of devices, and one of them may be -1, all "
-            "that are left."
-        )
+    axes = ("mesh.data", "mesh.model")
+    for field in axes:
+        size = get(config, field)
+        if not isinstance(size, int) or isinstance(size, bool) or not (size > 0 or size == -1):
+            raise _wrong(field, config, "it has to be a number of devices, or -1, all that are left")
+    if all(get(config, field) == -1 for field in axes):
+        raise UserError("config.mesh.data and config.mesh.model are both -1; one of them may be, all devices that are left.")
 
 
 def _validate_training(config: Any) -> None:

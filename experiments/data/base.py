@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.cli import UserError
 from experiments.data.lazy import LazyImages
 
 Images = np.ndarray | LazyImages
 
 
-class DataError(Exception):
+class DataError(UserError):
     """Data that cannot be had as asked, in one sentence: what came, what was wanted, what to do."""
 
 
