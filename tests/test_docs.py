@@ -1,9 +1,11 @@
 """The code in the README and in docs/ runs as it stands, and the commands they name exist."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from configs import vae
 
@@ -18,6 +20,15 @@ def test_python_blocks_run_in_order(page):
     namespace: dict = {"__name__": page.stem}
     for block in blocks:
         exec(compile(block, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_shell_and_yaml_blocks_parse(page):
+    for block in re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(), re.DOTALL):
+        done = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
+        assert done.returncode == 0, f"{done.stderr} in\n{block}"
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
+        assert all("kind" in document for document in yaml.safe_load_all(block))
 
 
 def test_readme_opens_with_the_two_commands():

@@ -91,7 +91,7 @@ def test_log_evidence_over_devices_is_that_of_one(commands, trained, tmp_path):
 
 
 def test_two_processes_train_one_run_which_four_devices_end(commands, trained, tmp_path):
-    """The losses of an unbroken run on one device: begun on one, stopped at 100, gone on with on four and on two processes of two."""
+    """Begun on one device, stopped at 100, gone on with on four and in two processes of two: the losses of the unbroken run."""
     whole, _ = trained
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
