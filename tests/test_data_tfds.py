@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import shutil
 import sys
 import tempfile
 import time
@@ -77,6 +79,20 @@ def tiny(tmp_path_factory):
     images = RNG.integers(2, 256, (9, 5, 4), dtype=np.uint8)
     root = tmp_path_factory.mktemp("tfds")
     return root, images, prepare_tiny(root, images)
+
+
+@pytest.mark.parametrize("key", ["pythonClassName", "python\\u0043lassName", "type"])
+def test_features_of_another_package_are_not_imported(tiny, tmp_path, monkeypatch, key):
+    """TFDS would import the module that the folder names, and run what it finds on the path."""
+    root, _, folder = tiny
+    there = Path(shutil.copytree(root, tmp_path / "root")) / folder.relative_to(root)
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (there / "features.json").read_text()
+    changed = re.sub(r'"pythonClassName": "tensorflow_datasets[^"]*Image"', lambda _: f'"{key}": "trap.Image"', text)
+    assert changed != text
+    (there / "features.json").write_text(changed)
+    fails("names the class 'trap.Image', which is not of TFDS", "tfds:tiny", tmp_path / "root")
 
 
 def rows(images):

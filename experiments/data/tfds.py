@@ -20,6 +20,7 @@ from experiments.data.levels import as_labels, as_levels, check_mean
 
 NETWORK_URL = "https://storage.googleapis.com/tfds-data/"
 CHUNK = 1024  # records decoded at a time
+_CLASS_KEYS = ("pythonClassName", "python_class_name", "type")  # of features.json, now and in older versions
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -55,6 +56,7 @@ def _prepared(root: Path, name: str) -> Path | None:
         return None
     newest = max(versions, key=lambda path: tuple(int(part) for part in path.name.split(".")))
     _check_format(newest)
+    _check_classes(newest)
     return newest
 
 
@@ -76,6 +78,24 @@ def _check_format(folder: Path) -> None:
             f"{folder} is prepared as {found}, where array_record was wanted; prepare it again, in another data_dir, "
             "with tfds.builder(NAME, data_dir=DIR, file_format='array_record').download_and_prepare()."
         )
+
+
+def _check_classes(folder: Path) -> None:
+    """TFDS imports the module of each class that a folder's features name: refuses those of other packages."""
+    path, named = folder / "features.json", []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        named.extend(value for key, value in pairs if key in _CLASS_KEYS and isinstance(value, str) and "." in value)
+
+    try:
+        json.loads(path.read_text(), object_pairs_hook=note)
+    except FileNotFoundError:
+        return  # TFDS says so
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read ({error}); prepare the set again.") from error
+    for name in named:
+        if not name.startswith("tensorflow_datasets."):
+            raise DataError(f"{path} names the class {name!r}, which is not of TFDS and is not imported; prepare the set again.")
 
 
 def _prepare(library: Any, root: Path, name: str) -> Path:
