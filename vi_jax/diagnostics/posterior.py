@@ -70,7 +70,9 @@ def trusted(k_hat: float, effective: float, num_draws: int) -> bool:
     return share > NEARLY_EQUAL or (k_hat < k_threshold(num_draws) and share >= FEW)
 
 
-def verdict(k_hat: float, effective: float, num_draws: int, *, converged: bool) -> tuple[str, str]:
+def verdict(
+    k_hat: float, effective: float, num_draws: int, *, converged: bool, richer: str = "take a richer family (vi.methods.flow)"
+) -> tuple[str, str]:
     """A plain word on a fit ('reliable', 'corrected only', 'not reliable', 'not converged'), and the next step to take.
 
     k-hat has to be under min(1 - 1/log10 S, 0.7) for moments by smoothed weights, and under 0.5 for the draws of the guide
@@ -86,13 +88,13 @@ def verdict(k_hat: float, effective: float, num_draws: int, *, converged: bool) 
         return (
             "not reliable",
             f"k-hat {k_hat:.2f} is not under {limit:.2f}: moments, also corrected ones, may be far off. Reparameterise (non-centre "
-            "a hierarchy), take a richer family (vi.methods.flow), or run MCMC.",
+            f"a hierarchy), {richer}, or run MCMC.",
         )
     if share < FEW:
         return (
             "not reliable",
             f"{effective:,.0f} effective draws of {num_draws:,} are few: the guide may miss mass that no draw has seen. "
-            "Take a richer family (vi.methods.flow), or run MCMC.",
+            f"{richer[0].upper()}{richer[1:]}, or run MCMC.",
         )
     if k_hat > 0.5 or share < 0.5:
         return "corrected only", "use `moments()` and `resample()`, whose draws are weighted; those of `sample()` are a little off."

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from vi_jax.targets.target import Target
-from vi_jax.types import Array, LogDensity
 
 SMALL = 10_000  # numbers in the largest array of a log density that XLA need not optimise
 
@@ -25,8 +24,13 @@ def compiler_options(target: Target) -> dict[str, Any]:
     """A density whose arrays are small runs for less time than XLA takes to optimise it on a CPU: let it not."""
     if jax.default_backend() != "cpu":
         return {}
+    return {"xla_backend_optimization_level": 0} if largest_array(target) <= SMALL else {}
+
+
+def largest_array(target: Target) -> int:
+    """Numbers in the largest array that the log density goes through."""
     u = jax.ShapeDtypeStruct((target.size,), jnp.result_type(float))
-    return {"xla_backend_optimization_level": 0} if _largest(jax.make_jaxpr(target.log_density)(u).jaxpr) <= SMALL else {}
+    return _largest(jax.make_jaxpr(target.log_density)(u).jaxpr)
 
 
 def _largest(jaxpr: Any) -> int:
@@ -40,14 +44,6 @@ def _largest(jaxpr: Any) -> int:
 
 
 def traced_once(target: Target) -> Target:
-    """The target with densities that JAX traces once: Python runs through a model of 200 sites in as many milliseconds, and a fit
+    """The target with a density that JAX traces once: Python runs through a model of 200 sites in as many milliseconds, and a fit
     wants its program some ten times (value and gradient, at the start, in the loop, at the end)."""
-    sampled = target.sampled
-    if sampled is None:
-        return target._replace(log_density=jax.jit(target.log_density))
-    draw = jax.jit(lambda key, u: sampled(key)(u))
-
-    def once(key: Array) -> LogDensity:
-        return lambda u: draw(key, u)
-
-    return target._replace(log_density=jax.jit(target.log_density), sampled=once)
+    return target._replace(log_density=jax.jit(target.log_density))

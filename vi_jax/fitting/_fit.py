@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, overload
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from vi_jax.fitting import _end, _loop, _starts
+from vi_jax.fitting import _end, _fallback, _loop, _starts
 from vi_jax.fitting._compile import compiled, compiler_options, traced_once
 from vi_jax.fitting.local import LocalResult, fit_local
 from vi_jax.fitting.result import Result
@@ -50,6 +51,7 @@ def fit(
     start: Array | None = None,
     num_draws: int = 4000,
     mesh: Mesh | None = None,
+    fallback: int | None = None,
     report: Report | None = None,
     report_every: int = 100,
 ) -> Result: ...
@@ -65,6 +67,7 @@ def fit(
     start: Array | None = None,
     num_draws: int = 4000,
     mesh: Mesh | None = None,
+    fallback: int | None = None,
     report: Report | None = None,
     report_every: int = 100,
 ) -> Result | LocalResult:
@@ -83,6 +86,9 @@ def fit(
       num_draws: S, draws that are weighed at the end, values of the log density without gradients.
       mesh: devices that the starts lie over (`vi_jax.shard.make_mesh`), of one process or of many, which all call this alike; the
         numbers are those of one device.
+      fallback: gradients for a second method, a flow on top of the Gaussian of the first, where that was picked here and its answer
+        is not reliable; the better of the two is the answer, and the Result's `fallback` says so. 100,000 if not given, if no array
+        that the log density goes through has more than 10,000 numbers and all data are used at each step; 0 for none.
       report: called with the step and the method's value every `report_every` steps, e.g. to print them.
 
     Returns:
@@ -94,17 +100,34 @@ def fit(
       ValueError: arguments that do not go together.
     """
     if isinstance(target, LocalTarget):
-        if num_starts != 1 or combine != "best" or mesh is not None:
-            raise ValueError("num_starts, combine and mesh are not for a target whose rows have latents of their own.")
+        if num_starts != 1 or combine != "best" or mesh is not None or fallback:
+            raise ValueError("num_starts, combine, mesh and fallback are not for a target whose rows have latents of their own.")
         return fit_local(key, target, method, start=start, num_draws=num_draws, report=report, report_every=report_every)
     if isinstance(method, LocalMethod):
         raise ValueError(f"{method.name} is for a target whose rows have latents of their own; see vi.targets.from_local_rows.")
-    began = time.perf_counter()
-    method, why = _method(target, method)
-    target = traced_once(target)
-    _starts.require(target, num_starts, start)
     if combine not in COMBINE:
         raise ValueError(f"combine is one of {', '.join(COMBINE)}; got {combine!r}.")
+    target = traced_once(target)
+    _starts.require(target, num_starts, start)
+    gradients = _fallback.budget(fallback, target, method, spread=mesh is not None)
+    key_again = jax.random.fold_in(key, 1)
+    method, why = _method(target, method)
+    once = partial(_once, target=target, num_draws=num_draws, report=report, report_every=report_every)
+    first = once(key, method=method, num_starts=num_starts, combine=combine, start=start, mesh=mesh)
+    again = partial(once, key_again, num_starts=1, combine="best", mesh=None)
+    return _fallback.second(
+        replace(first, why=why),
+        gradients,
+        lambda method, start: again(method=method, start=start),
+    )
+
+
+def _once(
+    key: Array, *, target: Target, method: Method, num_starts: int, combine: str, start: Array | None, num_draws: int,
+    mesh: Mesh | None, report: Report | None, report_every: int,
+) -> Result:  # fmt: skip
+    """One method from its starts to its Result."""
+    began = time.perf_counter()
     layout = _layout(mesh, num_starts)
     key_start, key_init, key_run, key_weigh = jax.random.split(key, 4)
 
@@ -134,7 +157,7 @@ def fit(
     return Result(
         target=target,
         method=method.name,
-        why=why,
+        why="",
         guide=q,
         state=jax.tree.map(lambda leaf: leaf[best], loop.states),
         history=history,

@@ -57,13 +57,14 @@ class Result:
     seconds: float  # all in all
     weighed: Weighed = field(repr=False)
     names: tuple[str, ...] = field(repr=False, default=())
+    fallback: str = ""  # what a second method was tried for, and whether it is the answer; empty where none was
 
     @cached_property
     def diagnostics(self) -> Diagnostics:
         """Of the guide against the log density, by importance sampling."""
         w = self.weighed
         num_draws, k_hat, effective = len(w.u), float(w.k_hat), float(w.effective)
-        word, advice = verdict(k_hat, effective, num_draws, converged=self.converged)
+        word, advice = verdict(k_hat, effective, num_draws, converged=self.converged, richer=self._richer)
         left_out = _left_out(self)
         if left_out:
             word, advice = "not reliable", left_out
@@ -87,6 +88,10 @@ class Result:
             num_draws=num_draws,
             num_bad=num_bad,
         )
+
+    @property
+    def _richer(self) -> str:
+        return "give the flow more gradients" if self.method.startswith("flow") else "take a richer family (vi.methods.flow)"
 
     @cached_property
     def details(self) -> Details:
@@ -161,7 +166,13 @@ class Result:
         Args:
           details: whether with "details" (`Details`), which cost gradients the first time.
         """
-        own = {"method": self.method, "why": self.why, "converged": self.converged, "num_steps": self.num_steps}
+        own = {
+            "method": self.method,
+            "why": self.why,
+            "fallback": self.fallback,
+            "converged": self.converged,
+            "num_steps": self.num_steps,
+        }
         work = {"evaluations": self.evaluations, "skipped": self.skipped, "seconds": self.seconds}
         more = {"details": self.details.as_dict()} if details else {}
         return {**own, **work, "compile_seconds": self.compile_seconds, **self._starts(), **self.diagnostics._asdict(), **more}
@@ -174,6 +185,7 @@ class Result:
         good = "good" if d.k_hat < d.k_threshold else "bad"
         rows = [
             ("method", self.method + (f" ({self.why})" if self.why else "")),
+            *([("second method", self.fallback)] if self.fallback else []),
             ("latents", f"{self.target.size:,} unconstrained numbers"),
             ("ELBO", f"{d.elbo:,.3f} ± {d.elbo_stderr:.3f} nats"),
             ("log evidence", f"{d.log_evidence:,.3f} ± {d.log_evidence_stderr:.3f} nats by importance sampling"),

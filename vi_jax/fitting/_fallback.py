@@ -1,0 +1,85 @@
+"""A second method where the answer of the first cannot be trusted: a flow on top of its Gaussian, within a budget."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from vi_jax.fitting._compile import SMALL, largest_array
+from vi_jax.fitting.result import Result
+from vi_jax.methods.flow import flow
+from vi_jax.targets.target import Target, TargetError
+from vi_jax.types import Method, MethodInfo
+
+BUDGET = 100_000  # gradients, where the log density is small
+FLOW_DRAWS = 64  # gradients a step
+FEWEST_STEPS = 100
+SURE = 3.0  # standard errors that the flow's ELBO has to be higher by
+
+
+def budget(asked: int | None, target: Target, method: Method | None, *, spread: bool) -> int:
+    """Gradients that the second method may take, 0 for none.
+
+    Raises:
+      ValueError: it was asked for, and cannot be.
+    """
+    if asked and (method is not None or spread or target.sampled is not None):
+        raise ValueError(
+            "fallback goes with the method that vi.fit picks for all data on one device; for more than that, run "
+            "vi.methods.flow(start=method) where the answer is not reliable."
+        )
+    if asked is not None and (asked < 0 or 0 < asked < FEWEST_STEPS * FLOW_DRAWS):
+        raise ValueError(f"fallback is 0, or at least {FEWEST_STEPS * FLOW_DRAWS:,} gradients; got {asked}.")
+    if method is not None or spread or target.sampled is not None or target.size < 2:
+        return 0
+    if asked is not None:
+        return asked
+    return BUDGET if largest_array(target) <= SMALL else 0
+
+
+def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) -> Result:
+    """The first result, or where it is not reliable the better of it and a flow's, which says so and counts both.
+
+    Args:
+      gradients: that the flow may take; at 0 nothing is tried.
+      run: (method, start [D]) -> Result.
+    """
+    q, d = first.guide, first.diagnostics
+    if not gradients or d.verdict != "not reliable" or d.num_bad or not isinstance(q, dist.MultivariateNormal):
+        return first
+    was = f"k-hat was {d.k_hat:.2f}, with {d.effective:,.0f} effective draws"
+    method = flow(start=_held(q), num_draws=FLOW_DRAWS, num_steps=gradients // FLOW_DRAWS)
+    try:
+        other = run(method, q.loc)
+    except (FloatingPointError, TargetError) as error:
+        return replace(first, fallback=f"{was}; a flow on top failed: {error}")
+    o = other.diagnostics
+    better = (o.trusted and not d.trusted) or o.elbo > d.elbo + SURE * (o.elbo_stderr + d.elbo_stderr)
+    tried = f"{was}; a flow on top, {other.evaluations:,} gradients,"
+    if better:
+        kept = replace(other, method=f"flow on {first.method}", why=first.why, fallback=f"{tried} is better")
+    else:
+        kept = replace(first, fallback=f"{tried} is no better: k-hat {o.k_hat:.2f}, ELBO {o.elbo:,.2f} nats")
+    return replace(
+        kept,
+        evaluations=first.evaluations + other.evaluations,
+        seconds=first.seconds + other.seconds,
+        compile_seconds=first.compile_seconds + other.compile_seconds,
+    )
+
+
+def _held(q: Any) -> Method:
+    """A Gaussian that is found already, as the start of a flow: no gradient."""
+
+    def step(key: Any, log_density: Any, state: Any) -> tuple[Any, MethodInfo]:
+        return state, MethodInfo(jnp.zeros((), state[0].dtype), jnp.int32(0), jnp.bool_(True))
+
+    return Method(
+        "held",
+        lambda key, log_density, start: (q.loc, q.scale_tril),
+        step,
+        lambda state: dist.MultivariateNormal(state[0], scale_tril=state[1]),
+        1,
+    )
