@@ -3,6 +3,8 @@
     python -m benchmarks.posteriordb --root=DIR                  # DIR: a clone of stan-dev/posteriordb; about 15 minutes on 2 cores
     python -m benchmarks.posteriordb --root=DIR --write          # and put the tables into benchmarks/README.md
     python -m benchmarks.posteriordb --root=DIR --only=nes --methods=default,pathfinder --peers=
+    python -m benchmarks.posteriordb --root=DIR --part=2/6 --json=part2.json    # a sixth of the posteriors, every sixth
+    python -m benchmarks.posteriordb --rows=part1.json,part2.json --write       # the tables of what was saved
 
 One default configuration of each method for all posteriors, float64 for all. NumPyro's SVI runs until its worst mean error is
 that of `vi.fit`'s default on the same posterior, or until it has taken as many seconds, compile included in both.
@@ -25,6 +27,7 @@ from benchmarks import report
 NUM_DRAWS = 4000
 SVI_BLOCK = 500  # steps between two looks at NumPyro's moments
 SVI_STEP = 0.01  # of its Adam
+RESPONSE = "+linear_response"  # after a method's name
 
 
 class Row(NamedTuple):
@@ -58,11 +61,12 @@ def errors(posterior: Any, sites: Any, log_weights: Any = None) -> tuple[float, 
 
 
 def ours(posterior: Any, name: str, method: Any) -> Row:
-    """One of vi_jax's methods; None is the default."""
+    """One of vi_jax's methods; None is the default; with linear response on top where the name ends in RESPONSE."""
     import vi_jax as vi
 
     target = vi.targets.from_numpyro(posterior.model)
     result = vi.fit(jax.random.key(0), target, method, num_draws=NUM_DRAWS)
+    result = result.linear_response(jax.random.key(1)) if name.endswith(RESPONSE) else result
     d = result.diagnostics
     sites = jax.jit(jax.vmap(target.constrain))(result.weighed.u)
     guide = errors(posterior, sites)
@@ -136,6 +140,32 @@ def blackjax(posterior: Any, kind: str) -> Row:
     return Row(posterior.name, f"BlackJAX {kind}", *found, *found, np.nan, evaluations, seconds, np.nan, "", np.nan)
 
 
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Flags that choose posteriors, and where rows and tables go."""
+    parser.add_argument("--root", default="../shared/data/posteriordb", help="a clone of stan-dev/posteriordb")
+    parser.add_argument("--only", default="", help="posteriors whose name holds one of these texts, comma-separated")
+    parser.add_argument("--part", default="1/1", help="I/N: the I-th of N slices of them, every N-th posterior")
+    parser.add_argument("--json", default="", help="file for every row")
+    parser.add_argument("--rows", default="", help="such files, comma-separated: nothing runs, tables are made of their rows")
+    parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
+
+
+def selected(flags: argparse.Namespace) -> list[str]:
+    """Names of the posteriors that were asked for.
+
+    Raises:
+      ValueError: `part` is not I/N with 1 <= I <= N.
+    """
+    from experiments import posteriordb
+
+    which, _, of = flags.part.partition("/")
+    if not (which.isdigit() and of.isdigit() and 1 <= int(which) <= int(of)):
+        raise ValueError(f"--part wants I/N with 1 <= I <= N, as in 2/6; got {flags.part!r}.")
+    asked = [part for part in flags.only.split(",") if part]
+    names = [name for name in posteriordb.names() if not asked or any(part in name for part in asked)]
+    return names[int(which) - 1 :: int(of)]
+
+
 def run_all(flags: argparse.Namespace) -> list[Row]:
     """Every method on every posterior; one that fails is reported and left out."""
     import vi_jax as vi
@@ -144,12 +174,12 @@ def run_all(flags: argparse.Namespace) -> list[Row]:
     methods: dict[str, Callable[[], Any]] = {"default": lambda: None}
     methods |= {name: getattr(vi.methods, name) for name in vi.methods.__all__}
     rows: list[Row] = []
-    for name in posteriordb.names():
-        if flags.only and not any(part in name for part in flags.only.split(",")):
-            continue
+    for name in selected(flags):
         posterior = posteriordb.load(name, Path(flags.root))
         jobs: list[tuple[str, Callable[[], Row]]] = [
-            (m, lambda m=m, posterior=posterior: ours(posterior, m, methods[m]())) for m in flags.methods.split(",") if m
+            (m, lambda m=m, posterior=posterior: ours(posterior, m, methods[m.removesuffix(RESPONSE)]()))
+            for m in flags.methods.split(",")
+            if m
         ]
         for peer in [p for p in flags.peers.split(",") if p]:
             jobs.append((peer, lambda peer=peer, posterior=posterior: _peer(posterior, peer, rows)))
@@ -238,19 +268,23 @@ def each(rows: list[Row]) -> str:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", default="../shared/data/posteriordb", help="a clone of stan-dev/posteriordb")
-    parser.add_argument("--only", default="", help="posteriors whose name holds one of these texts, comma-separated")
-    parser.add_argument("--methods", default="default,pathfinder,laplace", help="of vi_jax, comma-separated")
+    add_selection(parser)
+    parser.add_argument(
+        "--methods", default="default,pathfinder,laplace", help="of vi_jax, comma-separated; also dadvi+linear_response"
+    )
     parser.add_argument(
         "--peers", default="AutoMultivariateNormal,AutoNormal,blackjax-pathfinder", help="AutoNormal, AutoMultivariateNormal, "
         "blackjax-pathfinder, blackjax-meanfield; comma-separated"
     )  # fmt: skip
-    parser.add_argument("--json", default="", help="file for every row")
-    parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
     flags = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     warnings.filterwarnings("ignore")
-    rows = run_all(flags)
+    if flags.rows:
+        rows = [Row(**row) for path in flags.rows.split(",") for row in json.loads(Path(path).read_text())]
+        order = {name: number for number, name in enumerate(dict.fromkeys(row.method for row in rows))}
+        rows.sort(key=lambda row: (row.posterior.lower(), order[row.method]))
+    else:
+        rows = run_all(flags)
     versions = ", ".join(f"{k} {v}" for k, v in report.versions("jax", "numpyro", "blackjax", "vi_jax").items())
     note = f"Float64. {report.device_name()}; {versions}."
     raced = [row for row in rows if row.method == "NumPyro AutoMultivariateNormal"]

@@ -1,0 +1,229 @@
+"""DADVI with linear response against reference draws, and its evaluations beside those of Adam at the same ELBO.
+
+    python -m benchmarks.mean_field --root=DIR --write                        # DIR: a clone of stan-dev/posteriordb
+    python -m benchmarks.mean_field --root=DIR --part=1/4 --json=part1.json   # a quarter of the posteriors
+    python -m benchmarks.mean_field --rows=part1.json,part2.json --write      # the tables of what was saved
+
+Mean-field guides in float64. Errors are over unconstrained latents, of the median and of the worst of a posterior, in reference
+standard deviations, relative for standard deviations. *Adam* is what most libraries do: from N(0, 0.1^2 I), 10 draws a step, a
+constant rate, the average of the last 20 iterates; run at 0.1 and at 0.01 until the ELBO is within 0.1 nats of DADVI's, by the same
+1,000 draws, and the quicker is told. `advi` is vi_jax's own, from DADVI's start, run until it says that it has converged.
+"""
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from benchmarks import report
+from benchmarks.posteriordb import add_selection, selected
+
+BLOCK = 20  # steps between two looks
+RATES = (0.1, 0.01)
+MOST = 300_000  # gradients
+ELBO_DRAWS = 1000
+RESPONSE_DRAWS = 50
+
+
+class Row(NamedTuple):
+    """One posterior."""
+
+    posterior: str
+    latents: int
+    converged: bool
+    mean_error: float  # median over latents
+    worst_mean_error: float
+    guide_sd_error: float  # median over latents
+    own_sd_error: float  # of linear response by DADVI's own 30 draws, median
+    sd_error: float  # of `linear_response_of_draws`, median
+    worst_sd_error: float
+    evaluations: int  # gradients of DADVI
+    response_evaluations: int  # and of linear response
+    adam_evaluations: int
+    reached: bool  # Adam got there; else that is where it was stopped
+    advi_evaluations: int  # until `advi` ended by its own rule
+    advi_reached: bool
+    advi_gap: float  # nats, its ELBO less DADVI's
+    seconds: float  # of DADVI, compile included
+
+
+def measure(posterior: Any, draws: np.ndarray, limit: float) -> Row:
+    """DADVI, linear response, Adam until the same ELBO or for `limit` seconds."""
+    import vi_jax as vi
+
+    target = vi.targets.from_numpyro(posterior.model)
+    reference = np.asarray(jax.jit(jax.vmap(target.unconstrain))(posterior.unflatten(draws)))
+    mean, sd = reference.mean(0), reference.std(0, ddof=1)
+    result = vi.fit(jax.random.key(0), target, vi.methods.dadvi())
+    response = jax.jit(partial(vi.methods.linear_response_of_draws, target.log_density))
+    covariance = response(result.weighed.u[:RESPONSE_DRAWS])
+    own = jax.jit(partial(vi.methods.linear_response_sd, target.log_density))(result.state)
+    off = np.abs(np.asarray(result.guide.mean) - mean) / sd
+    guide, own, new = (np.abs(np.asarray(x) / sd - 1) for x in (result.guide.variance**0.5, own, np.sqrt(np.diag(covariance))))
+    adams = [until(target, plain_adam(rate), result.guide, limit) for rate in RATES]
+    spent, reached, _ = min(adams, key=lambda one: (not one[1], one[0]))
+    return Row(
+        posterior.name, target.size, result.converged, float(np.median(off)), float(off.max()), float(np.median(guide)),
+        float(np.median(own)), float(np.median(new)), float(new.max()), result.evaluations, 2 * RESPONSE_DRAWS * 2 * target.size,
+        spent, reached, *until(target, vi.methods.advi(), result.guide, limit, goal_gap=None), result.seconds,
+    )  # fmt: skip
+
+
+def plain_adam(rate: float) -> Any:
+    """A Method: mean-field ADVI as most libraries have it."""
+    import optax
+
+    import vi_jax as vi
+
+    rule = optax.adam(rate)
+
+    def guide_of(params: Any) -> Any:
+        return dist.Normal(params[0], jnp.exp(params[1])).to_event(1)
+
+    def init(key: Any, log_density: Any, start: Any) -> Any:
+        params = (jnp.zeros_like(start), jnp.full_like(start, jnp.log(0.1)))
+        return params, rule.init(params), params, jnp.int32(0)
+
+    def step(key: Any, log_density: Any, state: Any) -> Any:
+        params, held, average, number = state
+
+        def loss(params: Any) -> Any:
+            return -vi.elbo(key, log_density, guide_of(params), num_samples=10)
+
+        updates, held = rule.update(jax.grad(loss)(params), held)
+        params = optax.apply_updates(params, updates)
+        share = 1 / (number % BLOCK + 1)
+        average = jax.tree.map(lambda a, p: a + share * (p - a), average, params)
+        return (params, held, average, number + 1), vi.types.MethodInfo(jnp.zeros(()), 10 * (number + 1), jnp.bool_(False))
+
+    return vi.Method("adam", init, step, lambda state: guide_of(state[2]), MOST // 10)
+
+
+def until(target: Any, method: Any, goal: Any, limit: float, *, goal_gap: float | None = -0.1) -> tuple[int, bool, float]:
+    """Gradients until a method's ELBO less that of the guide `goal` is `goal_gap`, or if that is None until it is done; whether it
+    got there within `limit` seconds; and that gap, nats."""
+
+    def elbo(q: Any) -> Any:
+        u = q.sample(jax.random.key(1), (ELBO_DRAWS,))
+        return jnp.mean(jax.lax.map(target.log_density, u, batch_size=50) - jax.vmap(q.log_prob)(u))
+
+    @jax.jit
+    def block(state: Any, first: Any) -> tuple[Any, Any, Any, Any]:
+        def step(number: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+            return method.step(jax.random.fold_in(jax.random.key(2), number), target.log_density, carry[0])
+
+        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(step, first, (state, None))[1])
+        state, info = jax.lax.fori_loop(first, first + BLOCK, step, (state, nothing))
+        return state, info.evaluations, info.done, elbo(method.guide(state))
+
+    best, began = float(jax.jit(elbo)(goal)), 0.0
+    state = jax.jit(lambda: method.init(jax.random.key(3), target.log_density, jnp.zeros(target.size)))()
+    for first in range(0, method.num_steps, BLOCK):
+        state, spent, done, value = block(state, first)
+        gap = float(value) - best
+        began = time.perf_counter() if first == 0 else began  # what compiling took is not counted
+        there = bool(done) if goal_gap is None else gap >= goal_gap
+        if there or bool(done) or time.perf_counter() - began > limit:
+            return int(spent), there, gap
+    return int(spent), False, gap
+
+
+def table(rows: list[Row]) -> str:
+    """A line for each posterior, after one for the median of all."""
+    head = (
+        "posterior", "latents", "mean error, SD", "worst", "mean field's SD error", "linear response's SD error", "worst",
+        "by DADVI's own draws", "DADVI's gradients", "linear response's", "Adam's at the same ELBO", "times", "`advi`'s to its end",
+        "times", "its ELBO less DADVI's",
+    )  # fmt: skip
+    done = [row for row in rows if row.converged]
+
+    def median(value: Any) -> float:
+        return statistics.median(value(row) for row in done)
+
+    summary = (
+        f"**median of the {len(done)} of {len(rows)} that converged**", "", *(f"{median(attrgetter(name)):.3f}" for name in ERRORS),
+        *(f"{median(attrgetter(name)):,.0f}" for name in SPENT), *_times(median(attrgetter("adam_evaluations")), median(_adam), ""),
+        *_times(median(attrgetter("advi_evaluations")), median(_advi), ""), f"{median(attrgetter('advi_gap')):+.2f}",
+    )  # fmt: skip
+    return report.markdown_table(head, [summary, *(_line(row) for row in rows)])
+
+
+ERRORS = ("mean_error", "worst_mean_error", "guide_sd_error", "sd_error", "worst_sd_error", "own_sd_error")
+SPENT = ("evaluations", "response_evaluations")
+
+
+def _adam(row: Row) -> float:
+    return row.adam_evaluations / row.evaluations
+
+
+def _advi(row: Row) -> float:
+    return row.advi_evaluations / row.evaluations
+
+
+def _times(spent: float, ratio: float, more: str) -> tuple[str, str]:
+    return f"{more}{spent:,.0f}", f"{more}{ratio:.1f}"
+
+
+def _line(row: Row) -> tuple[str, ...]:
+    return (
+        row.posterior + ("" if row.converged else ", not converged"), str(row.latents),
+        *(f"{getattr(row, name):.3f}" for name in ERRORS), *(f"{getattr(row, name):,}" for name in SPENT),
+        *_times(row.adam_evaluations, _adam(row), "" if row.reached else "> "),
+        *_times(row.advi_evaluations, _advi(row), "" if row.advi_reached else "> "), f"{row.advi_gap:+.2f}",
+    )  # fmt: skip
+
+
+def run_all(flags: argparse.Namespace) -> list[Row]:
+    """Every posterior that was asked for; one that fails is reported and left out."""
+    from experiments import posteriordb
+
+    rows: list[Row] = []
+    for name in selected(flags):
+        posterior = posteriordb.load(name, Path(flags.root))
+        try:
+            rows.append(measure(posterior, posteriordb.reference_draws(name, Path(flags.root)), flags.limit))
+            r = rows[-1]
+            report.say(
+                f"{name:45s} SD {r.guide_sd_error:6.3f} -> {r.sd_error:6.3f} (worst {r.worst_sd_error:.3f}, own "
+                f"{r.own_sd_error:.3f}) gradients {r.evaluations:6d}, Adam {r.adam_evaluations:6d}{'' if r.reached else ' not'}, "
+                f"advi {r.advi_evaluations:6d}{'' if r.advi_reached else ' not'} ({r.advi_gap:+.2f})  {r.seconds:4.1f} s"
+            )
+        except Exception as error:  # shown, and missing from the table
+            report.say(f"{name:45s} FAILED: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
+        jax.clear_caches()
+    return rows
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_selection(parser)
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds that Adam may take for one posterior")
+    flags = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    warnings.filterwarnings("ignore")
+    if flags.rows:
+        rows = [Row(**row) for path in flags.rows.split(",") for row in json.loads(Path(path).read_text())]
+    else:
+        rows = run_all(flags)
+    versions = ", ".join(f"{k} {v}" for k, v in report.versions("jax", "numpyro", "vi_jax").items())
+    text = f"{table(rows)}\n\nFloat64. {report.device_name()}; {versions}."
+    print(text)
+    if flags.json:
+        Path(flags.json).write_text(json.dumps([row._asdict() for row in rows], indent=1))
+    if flags.write:
+        report.write_block("mean_field", text)
+
+
+if __name__ == "__main__":
+    main()
