@@ -4,9 +4,11 @@ import json
 import math
 import os
 import sys
-from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from experiments.board import Board
+from experiments.cli import UserError
 
 METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
 _BAR_COLUMNS = 22
@@ -25,30 +27,41 @@ class MetricsLog:
         if from_step and [row["step"] for row in read_rows(self._paths[0])[-1:]] != [from_step]:
             print(f"warning: {self._paths[0]} was damaged: its rows end before step {from_step:,}.", file=sys.stderr)
         self._files = [path.open("a") for path in self._paths]
-        self._folder, self._from_step = folder, from_step
-
-    @cached_property
-    def _board(self) -> Any:
-        from tensorboardX import SummaryWriter  # takes longer to import than the first steps do to run
-
-        purge_step = self._from_step + 1 if self._from_step else None
-        return SummaryWriter(str(self._folder / "tensorboard"), purge_step=purge_step, flush_secs=10)
+        self._board = Board(folder / "tensorboard", from_step=from_step)
+        self._folder, self._has_failed = folder, False
 
     def write(self, row: dict[str, Any], timing: dict[str, float] | None = None) -> None:
-        """Appends a row (it has `step`) and flushes it."""
-        for file, part in zip(self._files, (row, {"step": row["step"], **timing} if timing else None), strict=True):
-            if part is not None:
-                file.write(json.dumps(part) + "\n")
-                file.flush()
-        for name, value in {**row, **(timing or {})}.items():
-            if name not in ("step", "alarm") and isinstance(value, int | float):
-                self._board.add_scalar(name, value, row["step"])
+        """Appends a row (it has `step`) and flushes it.
+
+        Raises:
+          UserError: the disk refuses it.
+        """
+        numbers = {**row, **(timing or {})}
+        scalars = {
+            name: value for name, value in numbers.items() if name not in ("step", "alarm") and isinstance(value, int | float)
+        }
+        try:
+            for file, part in zip(self._files, (row, {"step": row["step"], **timing} if timing else None), strict=True):
+                if part is not None:
+                    file.write(json.dumps(part) + "\n")
+                    file.flush()
+            self._board.write(row["step"], scalars)
+        except OSError as error:
+            self._has_failed = True
+            raise UserError(
+                f"the metrics of step {row['step']:,} cannot be written to {self._folder} ({error.strerror}). Make room, or the "
+                "folder writable, and run the same command again: it goes on from the last checkpoint."
+            ) from None
 
     def close(self) -> None:
-        """Closes the files."""
-        for file in self._files:
-            file.close()
-        self._board.close()
+        """Closes the files; a disk that refuses what is left is named on stderr, if it has not been."""
+        for each in (*self._files, self._board):
+            try:
+                each.close()
+            except OSError as error:
+                if not self._has_failed:
+                    print(f"warning: {self._folder} could not take the last of its metrics ({error.strerror}).", file=sys.stderr)
+                self._has_failed = True
 
 
 class Silence:
