@@ -189,3 +189,15 @@ def test_an_anchor_takes_the_noise_away_and_leaves_the_mean():
     assert value.std() < 0.05 * noisy_value.std()
     assert np.all(slope.std(0) < 0.2 * noisy_slope.std(0))
     assert vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=2).anchored is None
+
+
+def test_a_fit_by_minibatches_of_one_row_ends_at_the_answer_of_all():
+    log_prior, log_lik, data = logistic(200)
+    target = vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=1)
+    exact = vi.fit(jax.random.key(0), target, vi.methods.bam())
+    result = vi.fit(jax.random.key(1), target)
+    assert result.converged
+    assert "minibatches about a mode of all rows" in str(result)
+    sd = np.sqrt(np.diag(exact.guide.covariance_matrix))
+    np.testing.assert_allclose((result.guide.mean - exact.guide.mean) / sd, 0, atol=0.1)
+    np.testing.assert_allclose(np.sqrt(np.diag(result.guide.covariance_matrix)) / sd, 1, atol=0.1)

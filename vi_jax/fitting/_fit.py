@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from vi_jax.fitting import _end, _fallback, _loop, _starts
+from vi_jax.fitting import _anchor, _end, _fallback, _loop, _starts
 from vi_jax.fitting._compile import compiled, compiler_options, traced_once
 from vi_jax.fitting.local import LocalResult, fit_local
 from vi_jax.fitting.result import Result
@@ -116,7 +116,7 @@ def fit(
     first = once(key, method=method, num_starts=num_starts, combine=combine, start=start, mesh=mesh)
     again = partial(once, key_again, num_starts=1, combine="best", mesh=None)
     return _fallback.second(
-        replace(first, why=why),
+        replace(first, why="; ".join(filter(None, (why, first.why)))),
         gradients,
         lambda method, start: again(method=method, start=start),
     )
@@ -134,6 +134,7 @@ def _once(
     clock = time.perf_counter()
     options = compiler_options(target)
     u = _starts.choose(key_start, target, num_starts, start, options)  # a bad density is told before the rest takes its time
+    target, u, anchoring = _anchor.anchored(target, method, u, options)
     block = jnp.int32(method.num_steps if report is None else min(report_every, method.num_steps))
     if layout is not None:
         key_init, key_run, key_weigh, u, block = layout.replicate((key_init, key_run, key_weigh, u, block))
@@ -157,13 +158,13 @@ def _once(
     return Result(
         target=target,
         method=method.name,
-        why="",
+        why=f"minibatches about a mode of all rows, found by {anchoring} gradients over them" if anchoring else "",
         guide=q,
         state=jax.tree.map(lambda leaf: leaf[best], loop.states),
         history=history,
         converged=bool(np.all(np.asarray(loop.done)[np.asarray(starts.weight) > NOTHING])),
         num_steps=len(history["value"]),
-        evaluations=_loop.evaluations(loop) + _starts.evaluations(num_starts, start),
+        evaluations=_loop.evaluations(loop) + _starts.evaluations(num_starts, start) + anchoring,
         skipped=int(np.sum(np.isnan(history["value"]))),  # -inf is a place that an ascent has not been able to measure
         starts=tuple(np.asarray(starts.elbo).tolist()),
         start_distances=tuple(np.asarray(starts.distance).tolist()),
