@@ -5,8 +5,8 @@
     python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model     a model of your own
     python -m experiments.posterior --config=configs/posterior/posteriordb.py:arK-arK --config.data_dir=CLONE
 
-The run folder holds config.json, environment.json, result.json (the verdict and every number, the details too), moments.json, history.json,
-draws.npz (weighted draws of every site, with their log-weights) and figures/.
+The run folder holds config.json, environment.json, result.json (the verdict and every number, the details too), moments.json,
+history.json, draws.npz (weighted draws of every site, with their log-weights) and figures/.
 """
 
 import sys
@@ -110,8 +110,10 @@ def approximate(config: Any, workdir: Path) -> None:
         print(f"{config.name}: {target.size:,} unconstrained latents", file=sys.stderr)
         rundir.write_json(workdir / rundir.DATA, {"name": config.model})  # from here on the folder is this config's
         key = jax.random.key(config.seed)
-        starts = {"num_starts": config.num_starts, "combine": config.combine}
-        result = vi.fit(key, target, method, **starts, num_draws=config.num_draws, report=report)
+        result = vi.fit(
+            key, target, method, num_starts=config.num_starts, combine=config.combine, num_draws=config.num_draws,
+            mesh=_mesh(config.num_starts), report=report,
+        )  # fmt: skip
     except (TargetError, FloatingPointError) as error:
         raise cli.UserError(str(error)) from None
 
@@ -132,6 +134,24 @@ def approximate(config: Any, workdir: Path) -> None:
     weights = np.exp(log_weights) if trusted else np.full(len(log_weights), 1 / len(log_weights))
     drawn = figures.draw_all(workdir / "figures", result, sites, weights, title=config.name)
     print(f"  {len(drawn)} figures; run folder {workdir}")
+
+
+def _mesh(num_starts: int) -> Any:
+    """All devices where the starts lie evenly over them; None for one."""
+    import jax
+
+    import vi_jax as vi
+
+    devices = jax.device_count()
+    if devices == 1 or num_starts == 1:
+        return None
+    if num_starts % devices:
+        print(
+            f"note: {num_starts} starts on one of {devices} devices; a multiple of {devices} would take them all.", file=sys.stderr
+        )
+        return None
+    print(f"{num_starts} starts over {devices} devices", file=sys.stderr)
+    return vi.shard.make_mesh()
 
 
 def _table(moments: dict[str, Any], most: int = 30) -> str:
