@@ -55,7 +55,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Closes the files; a disk that refuses what is left is named on stderr, if it has not been."""
-        for each in (*self._files, self._board):
+        parts: list[Any] = [*self._files, self._board]
+        for each in parts:
             try:
                 each.close()
             except OSError as error:

@@ -82,7 +82,8 @@ def _check_format(folder: Path) -> None:
 
 def _check_classes(folder: Path) -> None:
     """TFDS imports the module of each class that a folder's features name: refuses those of other packages."""
-    path, named = folder / "features.json", []
+    path = folder / "features.json"
+    named: list[str] = []
 
     def note(pairs: list[tuple[str, Any]]) -> None:
         named.extend(value for key, value in pairs if key in _CLASS_KEYS and isinstance(value, str) and "." in value)
