@@ -48,7 +48,7 @@ class InverseHessian(NamedTuple):
 
 
 def inverse_hessian(a: Array, s: Array, y: Array) -> InverseHessian:
-    """diag(a) + B' G B with B = [Y diag(a); S], of -log p (Byrd et al. 1994; Zhang et al. 2022, eq. 4).
+    """diag(a) + B' G B with B = [Y diag(a); S], of -log p (Byrd et al. 1994; Zhang et al. 2022).
 
     G = [[0, -R^-1], [-R^-T, R^-T (E + Y diag(a) Y') R^-1]], R the upper triangle of S Y', E its diagonal.
     """
@@ -106,7 +106,7 @@ def advance(log_density: LogDensity, climb: Climb) -> tuple[Climb, InverseHessia
 
 
 def _new_diagonal(a: Array, s: Array, y: Array) -> Array:
-    """The diagonal after a pair (Gilbert & Lemarechal 1989, eq. 4.9; Zhang et al. 2022, alg. 3)."""
+    """The diagonal after a pair (Gilbert & Lemarechal 1989; Zhang et al. 2022, alg. 3)."""
     yay, ys, sas = y @ (a * y), jnp.maximum(y @ s, 1e-30), s @ (s / a)
     new = 1.0 / (yay / (ys * a) + y**2 / ys - yay * (s / a) ** 2 / (ys * sas + 1e-30))
     return jnp.where(jnp.isfinite(new) & (new > 0), new, a)

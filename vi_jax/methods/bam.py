@@ -32,7 +32,7 @@ def bam(
     num_paths: int = 4,
     max_ascent_steps: int = 200,
 ) -> Method:
-    """Full-rank N(mu, Sigma) by proximal steps on the score-based divergence (Cai et al. 2024, alg. 1).
+    """Full-rank N(mu, Sigma) by proximal steps on the score-based divergence (Cai et al. 2024).
 
     A step draws B points z from q, and with their mean z_, covariance C, scores g = grad log p(z), the mean g_ and covariance G of
     those solves, for weight w,
@@ -118,7 +118,7 @@ _SMALL = 0.05  # nats, symmetrised KL of a late move
 
 
 def _matched(eps: Array, scores: Array, weight: Array) -> tuple[Array, Array]:
-    """mu' and Sigma' in the coordinates where q = N(0, I) drew eps [B, D] and saw scores [B, D] (Cai et al. 2024, eq. 9 to 13)."""
+    """mu' and Sigma' in the coordinates where q = N(0, I) drew eps [B, D] and saw scores [B, D] (Cai et al. 2024, match)."""
     size, share = eps.shape[0], weight / (1 + weight)
     z_mean, g_mean = eps.mean(0), scores.mean(0)
     e, g = eps - z_mean, scores - g_mean
@@ -129,7 +129,7 @@ def _matched(eps: Array, scores: Array, weight: Array) -> tuple[Array, Array]:
 
 
 def _solve(u: Array, v: Array) -> Array:
-    """The positive definite S of S U S + S = V: 2 L (I + (I + 4 L' U L)^(1/2))^-1 L' with V = L L' (Cai et al. 2024, eq. 13)."""
+    """The positive definite S of S U S + S = V: 2 L (I + (I + 4 L' U L)^(1/2))^-1 L' with V = L L' (Cai et al. 2024)."""
     root = jnp.linalg.cholesky(v)
     values, vectors = jnp.linalg.eigh(root.T @ u @ root)
     inner = 2.0 / (1.0 + jnp.sqrt(1.0 + 4.0 * jnp.maximum(values, 0.0)))

@@ -36,7 +36,7 @@ def bam_low_rank(
     memory: int = 8,
     num_steps: int = 1000,
 ) -> Method:
-    """N(mu, W W' + diag(v)) by batch and match with a patch (Modi, Cai & Saul 2024, alg. 1): O(D (R + B)^2) a step, no D x D.
+    """N(mu, W W' + diag(v)) by batch and match with a patch (Modi, Cai & Saul 2024): O(D (R + B)^2) a step, no D x D.
 
     The step of `bam` from a covariance of low rank plus diagonal, with B draws, is again low rank plus diagonal, of higher rank:
         Sigma' = V - V Q (I/2 + (Q'V Q + I/4)^(1/2))^-2 Q'V,  V = diag(v) + F F',  U = Q Q';
@@ -137,7 +137,7 @@ class Covariance(NamedTuple):
 
 
 def matched(z: Array, scores: Array, mean: Array, factor: Array, variances: Array, weight: Array) -> tuple[Array, Covariance]:
-    """mu' and Sigma' of the unconstrained match, draws and scores [B, D] (Modi et al. 2024, sec. 3.1)."""
+    """mu' and Sigma' of the unconstrained match, draws and scores [B, D] (Modi et al. 2024)."""
     size, share = len(z), weight / (1 + weight)
     z_mean, g_mean = z.mean(0), scores.mean(0)
     x, g = (z - z_mean).T / size**0.5, (scores - g_mean).T / size**0.5  # [D, B]
@@ -152,7 +152,7 @@ def matched(z: Array, scores: Array, mean: Array, factor: Array, variances: Arra
 
 def patched(sigma: Covariance, factor: Array, num_em: int) -> tuple[Array, Array]:
     """W [D, R] and v [D] nearest to Sigma' in KL(N(0, Sigma'), N(0, W W' + diag(v))), by EM steps of factor analysis from the
-    factor before (Rubin & Thayer 1982; Modi et al. 2024, sec. 3.2)."""
+    factor before (Rubin & Thayer 1982; Modi et al. 2024)."""
     diag = sigma.diag()
     floor = 1e-4 * jnp.maximum(diag, 0.0)
 

@@ -193,7 +193,7 @@ def _units(log_scale: Array) -> Array:
 
 
 def _steihaug(product: Any, slope: Array, radius: Array, max_inner: int, enter: Array) -> tuple[Array, Array, Array]:
-    """The x of slope' x + x' H x / 2 that conjugate gradients reach within a ball (Steihaug 1983; Nocedal & Wright 2006, alg. 7.2).
+    """The x of slope' x + x' H x / 2 that conjugate gradients reach within a ball (Steihaug 1983; Nocedal & Wright 2006, ch. 7).
 
     Returns:
       x; what the quadratic form falls by there; and the products with H that it took, int32.

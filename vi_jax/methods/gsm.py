@@ -29,7 +29,7 @@ class State(NamedTuple):
 def gsm(
     *, batch_size: int = 8, num_early_steps: int = 200, num_late_steps: int = 200, memory: int = 6, num_steps: int = 1000
 ) -> Method:
-    """Full-rank N(mu, Sigma) by matching scores (Modi et al. 2023, alg. 1 and thm. 3.1).
+    """Full-rank N(mu, Sigma) by matching scores (Modi et al. 2023).
 
     At a draw z with score g = grad log p(z) the Gaussian nearest in KL to the current one whose score at z is g has, with
     e = Sigma g - mu + z, a = (mu - z)'g and rho (1 + rho) = g'Sigma g + a^2,
@@ -128,7 +128,7 @@ _SMALL = 1e-6  # symmetrised KL of moves that have died out, nats
 
 
 def move(z: Array, g: Array, mean: Array, covariance: Array) -> tuple[Array, Array]:
-    """mu' - mu [D] and Sigma' - Sigma [D, D] of one draw z and its score g (Modi et al. 2023, thm. 3.1)."""
+    """mu' - mu [D] and Sigma' - Sigma [D, D] of one draw z and its score g (Modi et al. 2023)."""
     away = mean - z
     sigma_g, a = covariance @ g, away @ g
     rho = 0.5 * jnp.sqrt(1 + 4 * (g @ sigma_g + a**2)) - 0.5

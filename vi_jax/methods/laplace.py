@@ -21,7 +21,7 @@ class State(NamedTuple):
 
 
 def laplace(*, memory: int = 10, tolerance: float = 1e-8, num_steps: int = 1000) -> Method:
-    """N(u*, (-H)^-1), H the Hessian of the log density at its mode u* (Tierney & Kadane 1986; Bishop 2006, eq. 4.134).
+    """N(u*, (-H)^-1), H the Hessian of the log density at its mode u* (Tierney & Kadane 1986; Bishop 2006, sec. 4.4).
 
     L-BFGS climbs; Newton's steps u' = u + (-H)^-1 grad with the whole Hessian end the way, where a climb's own estimate of the
     curvature would be off. Where -H is not positive definite there is no such Gaussian, and none is made up: value and covariance
