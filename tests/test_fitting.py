@@ -59,6 +59,7 @@ def test_details_say_how_far_the_guide_is_from_its_optimum(result):
     assert details.names == result.target.names
     assert details.location_gradient.shape == details.log_scale_z.shape == details.response_ratio.shape == (10,)
     assert 0.9 < details.r_hat < 1.2
+    assert details.mcse_units == "nats"
     assert details.evaluations == 1000 + 2 * 50 * 20
     assert np.all(np.abs(details.location_gradient) < 0.3)
     ratio = dict(zip(details.names, details.response_ratio, strict=True))
@@ -133,3 +134,11 @@ def test_bad_densities_are_errors():
         fit(lambda u: -jnp.sum(u**2), num_starts=0)
     with pytest.raises(ValueError, match="start wants shape"):
         fit(lambda u: -jnp.sum(u**2), start=jnp.zeros(3))
+
+
+def test_averaged_parameters_are_what_is_at_rest():
+    details = fit(lambda u: -0.5 * jnp.sum(u**2 * jnp.array([1.0, 9.0])), method=vi.methods.advi()).details
+    assert details.iterates == "the parameters that are averaged"
+    assert 0.9 < details.r_hat < 1.1  # the method's own thresholds
+    assert 0 < details.mcse < 0.05
+    assert "SD, of the parameters" in str(details)

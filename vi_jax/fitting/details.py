@@ -14,6 +14,7 @@ from vi_jax.diagnostics.optimum import Slopes, rest, slopes
 from vi_jax.diagnostics.posterior import weigh
 from vi_jax.fitting._stack import Stack
 from vi_jax.methods import linear_response_of_draws
+from vi_jax.methods._ladder import Ladder
 from vi_jax.types import Array
 
 SLOPE_DRAWS = 1000  # gradients
@@ -34,7 +35,8 @@ class Details(NamedTuple):
     signal_to_noise: float  # of one draw's gradient
     iterates: str  # what the next two are of; empty where nothing was noisy
     r_hat: float
-    mcse: float  # nats of the method's value
+    mcse: float  # Monte Carlo standard error of their average
+    mcse_units: str
     response_ratio: np.ndarray  # [D], standard deviations by linear response over the guide's; nan where there are none
     response_why: str  # why there are none
     evaluations: int  # gradients of the log density that all this took
@@ -54,7 +56,8 @@ class Details(NamedTuple):
             ("signal to noise", f"{self.signal_to_noise:.3f} of a draw's gradient; 0 at the optimum"),
         ]
         if self.iterates:
-            rows.append(("at rest", f"R-hat {self.r_hat:.2f}, Monte Carlo error {self.mcse:.2g} nats, of {self.iterates}"))
+            error = f"Monte Carlo error {self.mcse:.2g} {self.mcse_units}"
+            rows.append(("at rest", f"R-hat {self.r_hat:.2f}, {error}, of {self.iterates}"))
         rough = "; rough, as the guide is off its optimum" if self._off > OFF else ""
         scales = f"SDs {_range(self.response_ratio, self.names)} times the guide's{rough}"
         rows.append(("linear response", self.response_why or scales))
@@ -66,18 +69,30 @@ def examine(result: Any) -> Details:
     """The details of a result, from draws that it holds: gradients at 1,000 of them, and 2 x 50 for each of 2 D parameters."""
     u = result.weighed.u[:SLOPE_DRAWS]
     slope = jax.tree.map(np.asarray, jax.jit(partial(slopes, result.target.log_density))(result.guide, u))
-    still = rest(result.history["value"])
     ratio, why, spent = _response_ratio(result)
     return Details(
         names=tuple(result.target.names),
         **_named(slope),
-        iterates="" if np.isnan(still.r_hat) else f"the last {still.num:,} values of the method",
-        r_hat=still.r_hat,
-        mcse=still.mcse,
+        **_at_rest(result),
         response_ratio=ratio,
         response_why=why,
         evaluations=len(u) + spent,
     )
+
+
+def _at_rest(result: Any) -> dict[str, Any]:
+    """Of the parameters where the method averages late ones, else of its values."""
+    ladders = [part for part in jax.tree.leaves(result.state, is_leaf=_is_ladder) if _is_ladder(part)]
+    if ladders and ladders[0].r_hat > 0:
+        r_hat, mcse = float(ladders[0].r_hat), float(ladders[0].mcse)
+        return {"iterates": "the parameters that are averaged", "r_hat": r_hat, "mcse": mcse, "mcse_units": "SD"}
+    still = rest(result.history["value"])
+    of = "" if np.isnan(still.r_hat) else f"the last {still.num:,} values of the method"
+    return {"iterates": of, "r_hat": still.r_hat, "mcse": still.mcse, "mcse_units": "nats"}
+
+
+def _is_ladder(part: Any) -> bool:
+    return isinstance(part, Ladder)
 
 
 def respond(result: Any, key: Array) -> Any:

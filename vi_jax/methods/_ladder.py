@@ -38,6 +38,8 @@ class Ladder(NamedTuple):
     rungs: Array  # int32, ended
     cost: Array  # int32, iterates of the last one
     done: Array  # bool
+    r_hat: Array  # split R-hat of the iterates behind the answer, the largest of the parameters; 0 before the first look
+    mcse: Array  # Monte Carlo standard error of the answer, root mean square, in standard deviations of the guide for a location
 
 
 class Rule(NamedTuple):
@@ -51,8 +53,8 @@ class Rule(NamedTuple):
 
 def begin(flat: Array) -> Ladder:
     """On the first rung, with nothing seen, about what is watched: numbers [P]."""
-    no = jnp.int32(0)
-    return Ladder(jnp.ones((), flat.dtype), _stationary.empty(flat), flat, no, no, jnp.bool_(False))
+    no, unseen = jnp.int32(0), jnp.zeros((), flat.dtype)
+    return Ladder(jnp.ones((), flat.dtype), _stationary.empty(flat), flat, no, no, jnp.bool_(False), unseen, unseen)
 
 
 def climb(
@@ -80,19 +82,23 @@ def _look(
     window = _stationary.best_window(ladder.iterates)
     # the halves' averages are 2 standard errors of the whole's apart: D locations and D log scales give 4 (1 + 2) D mcse^2
     still = (window.r_hat < rule.r_hat) & (ladder.iterates.num >= rule.least)
-    ends = still & (skl(window.halves[0], window.halves[1]) < 12 * size * rule.mcse**2)
+    mcse = jnp.sqrt(jnp.maximum(skl(window.halves[0], window.halves[1]), 0.0) / (12 * size))
+    ends = still & (mcse < rule.mcse)
     gap = jnp.maximum(jnp.sqrt(jnp.maximum(skl(ladder.answer, window.average), 0.0)), distance)
     left = gap * RATIO / (1 - RATIO)
     cost = ladder.iterates.num
     worth = (RATIO * left + rule.accuracy) / (left + 1e-30) * (cost / RATIO) / (cost + BASE_COST)
     fresh = _stationary.empty(window.average)
+    newest = ends | (ladder.rungs == 0)
     new = Ladder(
         rate=jnp.where(ends, RATIO * ladder.rate, ladder.rate),
         iterates=jax.tree.map(lambda a, b: jnp.where(ends, a, b), fresh, ladder.iterates),
-        answer=jnp.where(ends | (ladder.rungs == 0), window.average, ladder.answer),
+        answer=jnp.where(newest, window.average, ladder.answer),
         rungs=ladder.rungs + ends,
         cost=jnp.where(ends, cost, ladder.cost),
         done=ends & (ladder.rungs > 0) & (worth > 1),
+        r_hat=jnp.where(newest, window.r_hat, ladder.r_hat).astype(ladder.r_hat.dtype),
+        mcse=jnp.where(newest, mcse, ladder.mcse).astype(ladder.mcse.dtype),
     )
     return new, ends
 
