@@ -10,7 +10,6 @@ sees a rounded logit.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vi_jax.models._product import product
 from vi_jax.types import Array, Params
 
 Activation = Callable[[Array], Array]
@@ -130,23 +130,37 @@ def _keep_bias(*values: Array, dtype: Any) -> tuple[Array, ...]:
     return x.astype(dtype), kernel.astype(dtype), bias
 
 
+def _dense(size: int, *, dtype: Any, out: Any, **options: Any) -> nn.Module:
+    """A dense layer by `_product`, its factors in `dtype`, its sums in `out`, its bias as it is."""
+
+    def dot_general(x: Array, kernel: Array, dimensions: Any, precision: Any) -> Array:
+        del dimensions, precision
+        return product(x, kernel, factors=dtype, out=out)
+
+    if dtype is not None:
+        options["promote_dtype"] = lambda *values, dtype: values  # `product` rounds the factors, and only them
+    return nn.Dense(size, dot_general=dot_general, **options)
+
+
 def _hidden(layer: Callable[..., nn.Module], *args: Any, dtype: Any, **options: Any) -> Callable[[Array], Array]:
     """A layer within the network, whose outputs are in `dtype`, if one is given."""
-    if dtype is None:
-        return layer(*args, **options)  # type: ignore[return-value]
-    module: Any = layer(*args, dtype=dtype, promote_dtype=_keep_bias, **options)
-    return lambda x: module(x).astype(dtype)
+    module: Any
+    if layer is nn.Dense:
+        module = _dense(*args, dtype=dtype, out=dtype, **options)
+    elif dtype is None:
+        module = layer(*args, **options)
+    else:
+        module = layer(*args, dtype=dtype, promote_dtype=_keep_bias, **options)
+    return module if dtype is None else lambda x: module(x).astype(dtype)
 
 
 def _last(layer: Callable[..., nn.Module], *args: Any, dtype: Any, **options: Any) -> Callable[[Array], Array]:
     """The layer whose outputs leave the network: with a `dtype`, float32 sums of its products."""
-    if dtype is None:
-        return layer(*args, **options)  # type: ignore[return-value]
     if layer is nn.Dense:
-        options["dot_general"] = partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
-    else:
-        options["preferred_element_type"] = jnp.float32
-    return layer(*args, dtype=dtype, promote_dtype=_keep_bias, **options)  # type: ignore[return-value]
+        return _dense(*args, dtype=dtype, out=dtype and jnp.float32, **options)  # type: ignore[return-value]
+    if dtype is not None:
+        options |= dict(dtype=dtype, promote_dtype=_keep_bias, preferred_element_type=jnp.float32)
+    return layer(*args, **options)  # type: ignore[return-value]
 
 
 _small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
