@@ -78,6 +78,10 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
     run, data = session.make_run(config, model, dataset, layout)
     rate, measure_now = build.learning_rate(config), measure.make_measure(model, config)
 
+    if spec.keep_best and config.eval.split == "test":
+        processes.say(
+            "note: the best checkpoint is chosen by the test split: its test ELBO is a maximum over noise (docs/runs.md)."
+        )
     stop, saves = stop or Stop(), Checkpoints(workdir / "checkpoints", keep=spec.keep_checkpoints, keep_best=spec.keep_best)
 
     def state_at(number: int) -> Any:

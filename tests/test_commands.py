@@ -323,6 +323,7 @@ def mistakes():
             "no checkpoint in {broken}/checkpoints can be read (steps 100, 110",
         ),
         "wrong split": (["--workdir={run}", "--split=tset"], "did you mean 'test'?"),
+        "no such checkpoint": (["--workdir={run}", "--checkpoint=7"], "--checkpoint=7 is none of latest, best and the steps"),
         "no draws": (["--workdir={run}", "--num_samples=0"], "--num_samples=0"),
         "wrong flag": (["--workdir={run}", "--num_sample=1"], "Did you mean: num_samples"),
     }

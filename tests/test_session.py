@@ -172,6 +172,48 @@ def test_an_anticipated_error_ends_a_command_with_code_2(monkeypatch, capsys):
         assert capsys.readouterr().err == err
 
 
+# --- when a run saves -----------------------------------------------------------------------------------------------
+
+BLOCKS = dict(train__num_steps=8, train__log_every=2, train__eval_every=2, train__checkpoint_every=8, train__keep_checkpoints=1)
+
+
+@pytest.fixture
+def elbos(monkeypatch, no_evaluation):
+    """A run whose evaluations find these ELBOs, one after the other."""
+    found = iter([-5.0, -3.0, -4.0, -6.0])
+
+    def make(model, config):
+        def measure_now(key, params, x):
+            pair = {"mean": next(found), "stderr": 1.0}
+            summary = dict.fromkeys(("elbo", "log_lik", "kl", "mutual_information", "marginal_kl"), pair) | {"active_units": 3}
+            return measure.Measures(summary, np.zeros(3), np.ones(3, bool), np.zeros((2, 3)))
+
+        return measure_now
+
+    monkeypatch.setattr(measure, "make_measure", make)
+
+
+def saved_steps(folder):
+    return sorted(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*"))
+
+
+def test_the_best_checkpoint_is_saved_and_kept(tmp_path, elbos, capsys):
+    config = small(**BLOCKS, train__keep_best=True)
+    run_folder(tmp_path / "run", config)
+    assert saved_steps(tmp_path / "run") == [4, 8]
+    assert "note: the best checkpoint is chosen by the test split" in capsys.readouterr().err
+    model = session.make_model(config, session.load_data(config))
+    assert session.trained_params(config, model, tmp_path / "run", "best")[1] == 4
+    assert "note: this is the checkpoint of step 4 of 8." in capsys.readouterr().err
+    assert session.trained_params(config, model, tmp_path / "run")[1] == 8
+
+
+@pytest.mark.parametrize(("minutes", "steps"), [(0.0, [8]), (1e-9, [2, 4, 6, 8]), (60.0, [8])])
+def test_a_run_saves_by_the_minute(tmp_path, elbos, minutes, steps):
+    run_folder(tmp_path / "run", small(**BLOCKS | dict(train__keep_checkpoints=9), train__checkpoint_minutes=minutes))
+    assert saved_steps(tmp_path / "run") == steps
+
+
 # --- streaming ------------------------------------------------------------------------------------------------------
 
 
