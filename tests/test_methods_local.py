@@ -105,7 +105,10 @@ def test_the_mean_over_all_batches_is_the_gradient_of_all_rows(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a.mean(0), b, rtol=1e-4, atol=1e-4), terms, whole)
 
 
-@pytest.mark.parametrize(("source", "batch_size"), [("rows", 7), pytest.param("rows", NUM, marks=pytest.mark.slow), ("numpyro", 5)])
+@pytest.mark.parametrize(
+    ("source", "batch_size"),
+    [pytest.param("rows", 7, marks=pytest.mark.slow), pytest.param("rows", NUM, marks=pytest.mark.slow), ("numpyro", 5)],
+)
 def test_a_gaussian_hierarchy_is_found_with_batches_of_any_size(source, batch_size):
     if source == "rows":
         target = hierarchy(batch_size)
@@ -150,6 +153,7 @@ def test_a_plain_table_is_too_narrow_and_the_weights_mend_it():
     assert mean_field_sd < 0.85 * sd
 
 
+@pytest.mark.slow
 def test_probabilistic_pca_with_an_encoder():
     """x = W z + noise, W known: z given x is Gaussian, linear in x; theta is the mean of x."""
     num, w = 60, jnp.array([[1.0, 0.5], [-0.3, 1.2], [0.8, -0.6]])

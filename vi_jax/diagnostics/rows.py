@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vi_jax.diagnostics.posterior import Weighed, weigh_values
-from vi_jax.diagnostics.psis import psis
+from vi_jax.diagnostics.posterior import NEARLY_EQUAL, Weighed, weigh_values
+from vi_jax.diagnostics.psis import effective_draws, psis
 from vi_jax.types import Array
 
 RowWeights = Callable[[Array, Array, Array], Array]  # (key, u [D], index [B]) -> log p(x_n, z_n | u) - log q(z_n | u), [B] nats
@@ -15,7 +15,7 @@ RowWeights = Callable[[Array, Array, Array], Array]  # (key, u [D], index [B]) -
 
 def k_hats(key: Array, log_weights: RowWeights, u: Array, index: Array, *, num_draws: int) -> Array:
     """k-hat of each row's guide given theta, [M, B]: by the importance weights of z_n alone, which are as good however many rows
-    there are; those of all rows together are hopeless for many.
+    there are; those of all rows together are hopeless for many. -inf where the weights are equal but for rounding.
 
     Args:
       key: one typed PRNG key.
@@ -28,9 +28,16 @@ def k_hats(key: Array, log_weights: RowWeights, u: Array, index: Array, *, num_d
     def one(batch: tuple[Array, Array, Array]) -> Array:
         key, u, index = batch
         log_w = jax.lax.map(lambda key: log_weights(key, u, index), jax.random.split(key, num_draws))  # [S, B]
-        return jax.vmap(lambda w: psis(jnp.where(jnp.isnan(w), -jnp.inf, w)).k_hat, 1)(log_w)
+        return jax.vmap(_k_hat, 1)(log_w)
 
     return jax.lax.map(one, (jax.random.split(key, len(index)), u, index))
+
+
+def _k_hat(log_w: Array) -> Array:
+    """Of one row's log-weights [S]; -inf where they are equal but for rounding, which has no tail to fit."""
+    smoothed = psis(jnp.where(jnp.isnan(log_w), -jnp.inf, log_w))
+    equal = effective_draws(smoothed.log_weights) > NEARLY_EQUAL * log_w.size
+    return jnp.where(equal & jnp.isnan(smoothed.k_hat), -jnp.inf, smoothed.k_hat)
 
 
 def weigh_shared(

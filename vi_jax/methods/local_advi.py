@@ -113,6 +113,7 @@ def local_advi(
     optimizer: optax.GradientTransformation | None = None,
     encoder_optimizer: optax.GradientTransformation | None = None,
     num_draws: int = 4,
+    num_local_steps: int = 4,
     estimator: Callable[..., Array] = estimators.reparam,
     accuracy: float = 0.1,
     mcse: float = 0.05,
@@ -136,6 +137,8 @@ def local_advi(
         given.
       encoder_optimizer: of an encoder's parameters; Adam at 0.01 if not given.
       num_draws: K of each gradient.
+      num_local_steps: of the rows of a batch in a table, at each step: rows are seen seldom, and what they share follows them
+        (Hoffman et al. 2013 take them to their optimum before each step of what they share).
       estimator: valid for the ELBO.
       accuracy, mcse, r_hat: as for `advi`.
       num_steps: gradient steps, at most.
@@ -146,7 +149,10 @@ def local_advi(
     family_of = family_of_size(family)
     own = coupled_table() if guides is None else guides
     rule = optax.adam(0.1) if optimizer is None else optimizer
-    rules = (rule, optax.adam(0.01) if encoder_optimizer is None else encoder_optimizer)
+    network_rule = optax.adam(0.01) if encoder_optimizer is None else encoder_optimizer
+
+    def rules_of(target: LocalTarget) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+        return optax.chain(rule, _slower_scales(target.scale)), network_rule
 
     def init(key: Array, target: LocalTarget, start: Array) -> State:
         key_shared, key_local = jax.random.split(key)
@@ -155,25 +161,35 @@ def local_advi(
         rows = _rowwise.begin(rule, local, target.num_rows) if own.table else None
         params = (shared, () if own.table else local)
         watched = _watched(params, jax.tree.map(lambda leaf: leaf[None], local) if own.table else None)
+        rules = rules_of(target)
         optimizers = (rules[0].init(params[0]), rules[1].init(params[1]))
         return State(params, optimizers, rows, _ladder.begin(watched), jnp.zeros((), watched.dtype), jnp.int32(0))
 
     def step(key: Array, target: LocalTarget, state: State) -> tuple[State, MethodInfo]:
-        key_rows, key_draws, key_skl = jax.random.split(key, 3)
+        key_rows, key_draws, key_local, key_skl = jax.random.split(key, 4)
         index = target.sample_index(key_rows)
         rows = target.rows(index)
         entry = None if state.rows is None else _rowwise.take(state.rows, index, state.ladder.rungs)
         family_guide = family_of(target.size).guide
 
-        def loss(params: tuple[Params, Params], entries: Params) -> Array:
+        def loss(params: tuple[Params, Params], entries: Params, key: Array = key_draws) -> Array:
             local = entries if own.table else params[1]
             q = BatchGuide(family_guide(params[0]), local, rows, own, target.local_size, target.batch_size, target.scale)
-            return -estimator(key_draws, elbo, lambda z: target.batch_log_joint(z[0], z[1], index), q, num_samples=num_draws)
+            return -estimator(key, elbo, lambda z: target.batch_log_joint(z[0], z[1], index), q, num_samples=num_draws)
 
+        rate, cost = state.ladder.rate, num_draws * (max(num_local_steps, 1) if own.table else 1)
+
+        def settled(number: Array, entry: _rowwise.Rows) -> _rowwise.Rows:
+            slope = jax.grad(loss, 1)(state.params, entry.params, jax.random.fold_in(key_local, number))
+            own_slope = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g / target.scale, 0.0), slope)
+            return _rowwise.move(rule, entry, own_slope, rate)
+
+        if entry is not None and num_local_steps > 1:
+            entry = jax.lax.fori_loop(1, num_local_steps, settled, entry)
         value, slopes = jax.value_and_grad(loss, (0, 1))(state.params, () if entry is None else entry.params)
         flat, _ = ravel_pytree(slopes)
         value = jnp.where(jnp.all(jnp.isfinite(flat)), value, jnp.nan)  # all stand still where one number is not finite
-        rate = state.ladder.rate
+        rules = rules_of(target)
         pairs = [moved(rules[i], state.params[i], state.optimizer[i], value, slopes[0][i], rate) for i in range(2)]
         shared, optimizers = (pairs[0][0], pairs[1][0]), (pairs[0][1], pairs[1][1])
         new_rows, gap = state.rows, state.gap
@@ -197,7 +213,7 @@ def local_advi(
         ladder, ended = _ladder.climb(state.ladder, watched, skl, ending, size=target.size, distance=jnp.sqrt(gap))
         answer = unravel(ladder.answer[:num_shared])
         shared = jax.tree.map(lambda a, p: jnp.where(ended, a, p), answer, shared)
-        new = State(shared, optimizers, new_rows, ladder, gap, state.evaluations + num_draws)
+        new = State(shared, optimizers, new_rows, ladder, gap, state.evaluations + cost)
         return new, MethodInfo(-value.astype(ladder.rate.dtype), new.evaluations, ladder.done)
 
     def guide(target: LocalTarget, state: State) -> LocalGuide:
@@ -208,6 +224,20 @@ def local_advi(
         return LocalGuide(family_of(target.size).guide(shared), params, visited, own, target.local_size)
 
     return LocalMethod("local_advi", init, step, guide, num_steps)
+
+
+def _slower_scales(scale: float) -> optax.GradientTransformation:
+    """Updates of all but the location times sqrt(B / N), 0.03 at least: a step knows little of a scale beside the noise of its
+    batch, about sqrt(N / B) standard deviations, and as large a step would be a random walk by which it collapses."""
+    share = max(0.03, scale**-0.5)
+
+    def quiet(updates: Params, params: Params) -> Params:
+        del params
+        if not isinstance(updates, dict):
+            return updates
+        return {name: value if name == "loc" else jax.tree.map(lambda u: share * u, value) for name, value in updates.items()}
+
+    return optax.stateless(quiet)
 
 
 def _watched(params: tuple[Params, Params], entries: Params | None) -> Array:
