@@ -107,14 +107,14 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
             while (done := int(state.step)) < spec.num_steps:
                 began = time.perf_counter()
                 state, info = run(state, data, min(spec.log_every - done % spec.log_every, spec.num_steps - done))
-                now = int(state.step)
+                now, ended = int(state.step), time.perf_counter()
                 if (bad := nonfinite.first_bad_step(state, int(info.bad_step))) >= 0:
                     progress.say(f"not finite at step {bad:,}: going back to keep what led to it")
                     raise nonfinite.stopped(workdir, bad, state_at, saves.steps, config=config, model=model, dataset=dataset)
                 if done == start:
-                    progress.say(f"the first {now - done:,} steps done {time.perf_counter() - cli.STARTED:.1f} s after the start")
+                    progress.say(f"the first {now - done:,} steps done {ended - cli.STARTED:.1f} s after the start")
                 else:
-                    progress.trained(now - done, time.perf_counter() - began)
+                    progress.trained(now - done, ended - began)
                 skipped = int(state.skipped)  # which the schedule of the learning rate has not seen
                 row = training_row(now, now / num_batches, float(rate(now - 1 - skipped)), info.metrics)
                 if row.get("train/skipped"):
