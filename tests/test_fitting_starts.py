@@ -55,6 +55,10 @@ def test_stacked_starts_weigh_modes_by_their_mass_however_many_found_them_and_on
     np.testing.assert_allclose(moments["sd"], sd, rtol=0.05)
     for draws in (result.resample(jax.random.key(1), 4000), result.sample(jax.random.key(2), 4000)):
         assert abs(np.mean(draws[:, 0] > 0) - SHARE) < 5 * np.sqrt(2 * SHARE * (1 - SHARE) / 4000)
+    np.testing.assert_allclose(result.details.location_gradient, 0, atol=1e-3)  # through the mixture's density
+    assert "none for a guide that is not one Gaussian" in str(result.details)
+    with pytest.raises(ValueError, match="a mixture of several starts"):
+        result.linear_response(jax.random.key(3))
     u = jnp.array([[4.0, 3.0], [-4.0, -5.0]])
     np.testing.assert_allclose(jax.vmap(result.guide.log_prob)(u), jax.vmap(two_modes)(u) - EVIDENCE, atol=2e-3)
     np.testing.assert_allclose(result.guide.log_prob(u), jax.vmap(result.guide.log_prob)(u), rtol=1e-6)

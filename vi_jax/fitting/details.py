@@ -13,8 +13,10 @@ import numpyro.distributions as dist
 from vi_jax.diagnostics.optimum import Slopes, rest, slopes
 from vi_jax.diagnostics.posterior import weigh
 from vi_jax.fitting._stack import Stack
+from vi_jax.kl.gaussians import is_gaussian_vector
 from vi_jax.methods import linear_response_of_draws
 from vi_jax.methods._ladder import Ladder
+from vi_jax.methods.pathfinder import FactoredNormal
 from vi_jax.types import Array
 
 SLOPE_DRAWS = 1000  # gradients
@@ -137,8 +139,8 @@ def _covariance(result: Any) -> tuple[np.ndarray, np.ndarray, int]:
 def _response_ratio(result: Any) -> tuple[np.ndarray, str, int]:
     """Standard deviations by linear response over the guide's, [D]; or why not; and the gradients that it took."""
     nothing = np.full(result.target.size, np.nan)
-    if isinstance(result.guide, Stack):
-        return nothing, "none for a mixture of starts", 0
+    if not (is_gaussian_vector(result.guide) or isinstance(result.guide, FactoredNormal)):
+        return nothing, "none for a guide that is not one Gaussian", 0
     if result.target.size > RESPONSE_UP_TO:
         return nothing, f"not taken unasked over {RESPONSE_UP_TO} latents: `linear_response(key)`", 0
     _, covariance, spent = _covariance(result)

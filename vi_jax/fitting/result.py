@@ -105,7 +105,7 @@ class Result:
         """The same mean with the covariance by linear response, weighed anew: a Result whose guide is a full-rank Gaussian.
 
         It mends the scales of mean-field guides, which are too small where latents are correlated (Giordano, Broderick & Jordan
-        2018); its gradients are added to `evaluations`.
+        2018); its gradients are added to `evaluations`. A flow's draws are better than those of this Gaussian.
 
         Args:
           key: of the draws.

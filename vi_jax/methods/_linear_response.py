@@ -68,8 +68,8 @@ def linear_response_of_draws(log_density: LogDensity, u: Array, which: Array | N
     The guide is moved along with its draws, u -> m + e^b (u - m) + a with a shift a and a factor e^b for each latent, and the ELBO
     of what it becomes is -mean log p(...) - sum b up to a constant; how its optimum in (a, b) moves when the log density is tilted
     is the covariance (Giordano, Broderick & Jordan 2018), the block of a of the inverse Hessian. For the mean-field Gaussian these
-    are its own parameters; for any other guide they are a part of what it can do. Exact where the posterior is Gaussian, whatever
-    the guide's own covariance.
+    are its own parameters; for any other guide they are a part of what it can do, and for one that is not Gaussian (a flow, a
+    mixture) a small one. Exact where the posterior is Gaussian, whatever the guide's own covariance.
 
     Args:
       log_density: u [D] -> nats.
