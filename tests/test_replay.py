@@ -143,6 +143,20 @@ def test_steps_may_be_left_out(planted, tmp_path, capsys):
     assert bool(nonfinite.is_finite(state.params))
 
 
+@pytest.mark.slow
+def test_a_run_that_stopped_may_go_on_with_skip(planted, tmp_path, capsys):
+    config, folder = small(**FEW), tmp_path / "run"
+    with pytest.raises(UserError, match="not finite"):
+        run(folder, config)
+    skip = small(**FEW, train__on_nonfinite="skip")
+    assert rundir.open_folder(folder, skip, overwrite=False) is True
+    assert "note: train.on_nonfinite was 'stop' and is 'skip', from here on." in capsys.readouterr().err
+    train.train(skip, folder, resumed=True)
+    rows = metrics.read_rows(folder / metrics.METRICS)
+    assert [row["step"] for row in rows] == [15, 30]
+    assert sum(row.get("train/skipped", 0) for row in rows) == len(bad_steps(config, planted))
+
+
 def test_beyond_its_limit_a_run_stops(planted, tmp_path):
     config, folder = small(**FEW, train__on_nonfinite="skip", train__max_skipped=1), tmp_path / "run"
     second = bad_steps(config, planted)[1]
