@@ -1,12 +1,13 @@
 """How the cost of `vi.fit` grows, and published k-hats: sites, starts, rows.
 
-    python -m benchmarks.posterior_scale                 # about 5 minutes on 2 cores
+    python -m benchmarks.posterior_scale                 # about 10 minutes on 2 cores
     python -m benchmarks.posterior_scale --write         # and put the table into benchmarks/README.md
     python -m benchmarks.posterior_scale --only=sites,starts
 
 sites: `vi.fit` on models of 10, 50 and 200 scalar sites, and NumPyro's AutoNormal's first step on them. starts: 100 starts of eight
-schools against one. rows: Pathfinder on a logistic regression of a million rows, and its peak memory; minibatches of it. yao: the
-k-hats of Yao et al. 2018, mean-field.
+schools against one. rows_whole: Pathfinder on a logistic regression of a million rows, and its peak memory. rows_minibatch:
+minibatches of it, against NUTS on all rows. scaled: ADVI on regressions of posteriordb in units far apart (with --root). locals:
+the cost of a step with a latent for each of up to a million rows. yao: the k-hats of Yao et al. 2018, mean-field.
 """
 
 import argparse
@@ -121,24 +122,126 @@ def rows_whole() -> list[Line]:
 
 
 def rows_minibatch() -> list[Line]:
-    """Minibatches of a million rows against the mode and curvature of all of them (Laplace is exact there to 0.01 SD)."""
+    """Minibatches of a million rows against NUTS on all of them."""
     log_prior, log_lik, data, num = million_rows()
-    whole = vi.targets.from_log_density(lambda w: log_prior(w) + log_lik(w, data).sum(), 10)
-    exact = vi.fit(jax.random.key(0), whole, vi.methods.laplace(), num_draws=25)
-    mean, sd = np.asarray(exact.guide.mean), np.sqrt(np.diag(np.asarray(exact.guide.covariance_matrix)))
     target = vi.targets.from_rows(log_prior, log_lik, data, 10, batch_size=1000)
     result = vi.fit(jax.random.key(1), target, num_draws=25)
-    u = np.asarray(result.guide.mean)
-    off = np.max(np.abs(u - mean) / sd)
-    gradient = jax.jit(jax.grad(whole.log_density))
-    jax.block_until_ready(gradient(jnp.asarray(mean)))
+    running = result.seconds - result.compile_seconds
+    u, seconds, leapfrogs = nuts(target.log_density, result.guide.mean)
+    off = np.abs(np.asarray(result.guide.mean) - u.mean(0)) / u.std(0)
+    spread = np.abs(np.sqrt(np.diag(np.asarray(result.guide.covariance_matrix))) / u.std(0) - 1)
+    words = f"and {spread.max():.1%} the worst standard deviation; {result.method}, {result.num_steps:,} steps, "
+    words += f"{'converged' if result.converged else 'not converged'}; {result.why.split('; ')[-1]}"
+    full = seconds * 2 * NUTS_DRAWS / (NUTS_WARMUP + NUTS_DRAWS)
+    return [
+        (f"minibatches of 1,000 of {num:,} rows: worst mean error against NUTS", f"{off.max():.2f} SD", words),
+        (
+            f"the same: seconds over those of NUTS, {NUTS_DRAWS:,} + {NUTS_DRAWS:,} draws",
+            f"{result.seconds / full:.1%}, {running / full:.1%} without compiling",
+            f"{result.seconds:.1f} s, of which compiling {result.compile_seconds:.1f} s, against {full:.0f} s: "
+            f"measured {seconds:.0f} s "
+            f"for {NUTS_WARMUP:,} + {NUTS_DRAWS:,} from the fit's mean, {leapfrogs:.1f} leapfrogs a draw",
+        ),
+    ]
+
+
+NUTS_WARMUP, NUTS_DRAWS = 200, 1000
+
+
+def nuts(log_density: Callable[[Any], Any], start: Any) -> tuple[np.ndarray, float, float]:
+    """Draws [S, D] by NumPyro's NUTS, the seconds that they took, and leapfrogs a draw."""
+    from numpyro.infer import MCMC, NUTS
+
+    sampler = MCMC(NUTS(potential_fn=lambda u: -log_density(u)), num_warmup=NUTS_WARMUP, num_samples=NUTS_DRAWS, progress_bar=False)
     began = time.perf_counter()
-    for _ in range(10):
-        jax.block_until_ready(gradient(jnp.asarray(mean)))
-    once = (time.perf_counter() - began) / 10
-    words = f"{result.seconds:.0f} s, {result.method}, {'converged' if result.converged else 'not converged'}; "
-    words += f"a gradient of all rows takes {1000 * once:.0f} ms: NUTS of 2,000 steps of 7 leapfrogs {once * 14_000:,.0f} s"
-    return [(f"minibatches of 1,000 of {num:,} rows: worst mean error", f"{off:.2f} SD", words)]
+    sampler.run(jax.random.key(2), init_params=start, extra_fields=("num_steps",))
+    u = np.asarray(sampler.get_samples())
+    return u, time.perf_counter() - began, float(np.mean(sampler.get_extra_fields()["num_steps"]))
+
+
+SCALED = (
+    "kidiq-kidscore_interaction", "earnings-logearn_interaction", "earnings-earn_height", "nes1972-nes", "sblri-blr",
+    "mesquite-mesquite",
+)  # fmt: skip
+
+
+def scaled() -> list[Line]:
+    """ADVI, full rank, on regressions whose coordinates differ in scale by up to thousands, against reference moments."""
+    from experiments import posteriordb
+
+    lines = []
+    with jax.enable_x64(True):
+        for name in SCALED:
+            posterior = posteriordb.load(name, ROOT)
+            target = vi.targets.from_numpyro(posterior.model)
+            result = vi.fit(jax.random.key(0), target, vi.methods.advi(vi.families.full_rank))
+            draws = posterior.flatten(result.sample(jax.random.key(1), 4000))
+            off = np.max(np.abs(draws.mean(0) - posterior.mean) / posterior.sd)
+            spread = np.max(np.abs(draws.std(0) / posterior.sd - 1))
+            words = f"{spread:.1%} the worst standard deviation; {_steps(result)}"
+            lines.append((f"ADVI, full rank, {name}: worst mean error", f"{off:.2f} SD", words))
+            jax.clear_caches()
+        lines.append(_scaled_minibatches())
+    return lines
+
+
+def _scaled_minibatches() -> Line:
+    """The first of them from 20 rows at a time."""
+    from experiments import posteriordb
+
+    posterior = posteriordb.load(SCALED[0], ROOT)
+    hs, iq, score = (np.asarray(posterior.data[name], float) for name in ("mom_hs", "mom_iq", "kid_score"))
+    design = np.stack([np.ones_like(hs), hs, iq, hs * iq], 1)
+
+    def log_prior(z: Any) -> Any:
+        return dist.HalfCauchy(2.5).log_prob(z["sigma"])
+
+    def log_lik(z: Any, rows: Any) -> Any:
+        x, y = rows
+        return dist.Normal(x @ z["beta"], z["sigma"]).log_prob(y)
+
+    example, supports = {"beta": jnp.zeros(4), "sigma": jnp.ones(())}, {"beta": None, "sigma": dist.constraints.positive}
+    target = vi.targets.from_rows(log_prior, log_lik, (design, score), example, supports, batch_size=20)
+    result = vi.fit(jax.random.key(0), target, vi.methods.advi(vi.families.full_rank))
+    z = result.sample(jax.random.key(1), 4000)
+    draws = np.concatenate([np.asarray(z["beta"]), np.asarray(z["sigma"])[:, None]], 1)
+    off = np.max(np.abs(draws.mean(0) - posterior.mean) / posterior.sd)
+    words = f"{np.max(np.abs(draws.std(0) / posterior.sd - 1)):.1%} the worst standard deviation; {_steps(result)}"
+    return (f"the first by minibatches of 20 of {len(score)} rows: worst mean error", f"{off:.2f} SD", words)
+
+
+def locals_() -> list[Line]:
+    """Milliseconds of a step where each of N rows has a latent of its own, in a table, 1,000 rows at a time."""
+    lines = []
+    for num in (10_000, 100_000, 1_000_000):
+        x = 2.0 + jnp.hypot(1.0, 0.7) * jax.random.normal(jax.random.key(0), (num,))
+
+        def log_prior(theta: Any) -> Any:
+            return dist.Normal(0.0, 5.0).log_prob(theta).sum()
+
+        def log_joint(theta: Any, z: Any, rows: Any) -> Any:
+            return dist.Normal(theta[0], jnp.exp(theta[1])).log_prob(z[:, 0]) + dist.Normal(z[:, 0], 0.7).log_prob(rows)
+
+        target = vi.targets.from_local_rows(log_prior, log_joint, x, 2, 1, batch_size=1000)
+        step = _step_seconds(target)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        lines.append(
+            (f"a latent for each of {num:,} rows: a step on 1,000 of them", f"{1e3 * step:.2f} ms", f"{peak:.1f} GiB peak")
+        )
+    return lines
+
+
+def _step_seconds(target: Any) -> float:
+    clock: list[float] = []
+
+    def report(step: int, value: float) -> None:
+        clock.append(time.perf_counter())
+
+    vi.fit(jax.random.key(1), target, vi.methods.local_advi(num_steps=2000), report=report, report_every=500)
+    return float(np.median(np.diff(clock)) / 500)
+
+
+ROOT = ""  # of posteriordb, for `scaled`
 
 
 def yao() -> list[Line]:
@@ -172,7 +275,8 @@ def _steps(result: Any) -> str:
 
 
 PARTS: dict[str, Callable[[], list[Line]]] = {
-    "sites": sites, "starts": starts, "rows_whole": rows_whole, "rows_minibatch": rows_minibatch, "yao": yao,
+    "sites": sites, "starts": starts, "rows_whole": rows_whole, "rows_minibatch": rows_minibatch, "locals": locals_, "yao": yao,
+    "scaled": scaled,
 }  # fmt: skip
 
 
@@ -180,17 +284,26 @@ def main() -> None:
     """Each part in a process of its own: peak memory and compiled programs are not shared."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(PARTS), help="comma-separated parts: " + ", ".join(PARTS))
+    parser.add_argument("--root", default="", help="a clone of posteriordb, for the part `scaled`, which is left out without")
     parser.add_argument("--part", default="", help=argparse.SUPPRESS)
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     flags = parser.parse_args()
     if flags.part:
+        global ROOT
+        ROOT = flags.root
         for line in PARTS[flags.part]():
             print("\t".join(line))
         return
     lines: list[list[str]] = []
     for part in flags.only.split(","):
+        if part == "scaled" and not flags.root:
+            report.say("scaled: left out; it wants --root=CLONE_OF_POSTERIORDB")
+            continue
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.posterior_scale", f"--part={part}"], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "benchmarks.posterior_scale", f"--part={part}", f"--root={flags.root}"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             report.say(f"{part}: failed: {done.stderr.strip().splitlines()[-1]}")
