@@ -67,7 +67,9 @@ def open_folder(folder: Path, config: Any, *, overwrite: bool) -> bool:
     try:
         if (folder / CONFIG).exists() and overwrite:
             _empty(folder)
-        elif (folder / DATA).exists():  # else it never got as far as its data, and there is nothing to lose
+        elif (folder / DATA).exists() or _has_checkpoints(
+            folder
+        ):  # else it never got as far as its data, and there is nothing to lose
             resumed = True
             _refuse_other(folder, read_config(folder), config)
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +82,11 @@ def open_folder(folder: Path, config: Any, *, overwrite: bool) -> bool:
 
 def check_data(folder: Path, dataset: Any) -> None:
     """Records what a run is trained on, or raises UserError where a run that was begun finds other data."""
+    if not (folder / DATA).exists() and _has_checkpoints(folder):
+        raise UserError(
+            f"{folder} has checkpoints and no {DATA}, which says what they were trained on; restore it, or train again with "
+            "--overwrite."
+        )
     path, found = folder / DATA, {"name": dataset.name, "source": dataset.source, "fingerprint": dataset.fingerprint}
     if path.exists():
         try:
@@ -135,6 +142,10 @@ def environment() -> dict[str, Any]:
         "commit": _commit(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
+
+
+def _has_checkpoints(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("[0-9]*"))
 
 
 def _of_the_numbers(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -413,6 +413,17 @@ def test_a_run_that_never_had_its_data_gives_way(tmp_path):
     assert not (folder / rundir.DATA).exists()
 
 
+def test_a_run_that_has_lost_its_record_of_the_data_is_not_begun_anew(tmp_path):
+    folder = tmp_path / "run"
+    rundir.open_folder(folder, small(), overwrite=False)
+    (folder / "checkpoints" / "10").mkdir(parents=True)
+    with pytest.raises(UserError, match="seed was 0 and is 1"):
+        rundir.open_folder(folder, small(seed=1), overwrite=False)
+    assert rundir.open_folder(folder, small(), overwrite=False) is True
+    with pytest.raises(UserError, match=r"run has checkpoints and no data\.json"):
+        rundir.check_data(folder, types.SimpleNamespace(name="digits", source="here", fingerprint="aa"))
+
+
 def test_a_run_goes_on_with_other_ways_to_save(tmp_path, capsys):
     folder = tmp_path / "run"
     rundir.open_folder(folder, small(), overwrite=False)
