@@ -56,7 +56,8 @@ def bracket(
       q: a guide over u.
       num_draws: S, at least 25; values of the log density, without gradients.
       num_groups: of S / num_groups draws, K; standard errors are over groups.
-      num_chains: C each way; standard errors of the last two are over chains, by the delta method. 0 leaves them out.
+      num_chains: C each way, 0 for none. Standard errors are over chains, by the delta method; where 1/w is heavy-tailed (a guide
+        wider than the posterior, few temperatures) the upper end is farther above than its own says.
       num_temperatures: T of either way, 6 C T gradients.
 
     Returns:
