@@ -4,6 +4,7 @@ Real processes and SIGKILL, on the CPU.
 """
 
 import json
+import os
 import random
 import re
 import signal
@@ -100,32 +101,53 @@ def test_killed_and_then_stopped_ends_as_the_unbroken_run(commands, trained, tmp
     assert_like_unbroken(folder, trained)
 
 
+def on_devices(number, monkeypatch):
+    """Makes the processes of a test see so many devices; the flags with which a batch lies evenly over them."""
+    if number > 1:
+        monkeypatch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={number}")
+    return [f"--config.train.batch_size={SMALL['train.batch_size'] // number * number}"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("signals", ["kill -9", "any"])
-def test_stopped_at_twenty_random_moments_ends_as_the_unbroken_run(commands, trained, tmp_path, signals):
+@pytest.mark.parametrize(("signals", "devices"), [("kill -9", 1), ("any", 1), ("kill -9", 8)])
+def test_stopped_at_twenty_random_moments_ends_as_the_unbroken_run(commands, tmp_path, monkeypatch, signals, devices):
     """At any moment: in an import, a compile, a save, a figure; by SIGKILL alone, or by SIGTERM and SIGINT too."""
-    draw, began = random.Random(1), time.monotonic()
-    commands.ok("train", *as_flags(), f"--workdir={tmp_path / 'clock'}")
+    flags, draw = on_devices(devices, monkeypatch), random.Random(1)
+    whole = tmp_path / "whole", commands.ok("train", *as_flags(), *flags, f"--workdir={tmp_path / 'whole'}")
+    began = time.monotonic()
+    commands.ok("train", *as_flags(), *flags, f"--workdir={tmp_path / 'clock'}")
     seconds = time.monotonic() - began
-    folder, rows, codes = tmp_path / "run", [], []
+    folder, rows, codes = tmp_path / "run 0", [], []
     for turn in range(20):
+        done = num_rows(folder)
+        if done == LAST:  # then the rest of the kills are of another run
+            commands.ok("train", *as_flags(), *flags, f"--workdir={folder}")
+            assert_like_unbroken(folder, whole)
+            folder, done = tmp_path / f"run {turn}", 0
         number = signal.SIGKILL if signals == "kill -9" else (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)[turn % 3]
-        moment = draw.uniform(0.0, 1.1) * seconds
-        stderr, code, _ = run_until(commands, folder, lambda now, moment=moment: now > moment, number=number)
+        moment, row = draw.uniform(0.0, 1.1) * seconds, draw.randrange(done + 1, min(done + 30, LAST) + 1)
+
+        def reached(now, moment=moment if turn % 2 else 1e9, row=row if turn % 2 == 0 else LAST, folder=folder):
+            return now > moment or num_rows(folder) >= row
+
+        stderr, code, _ = run_until(commands, folder, reached, *flags, number=number)
         if code not in (-signal.SIGINT, 1):  # before this code is reached Python answers Ctrl-C by itself
             assert "Traceback" not in stderr
         assert "error" not in stderr
         rows.append(num_rows(folder))
         codes.append(code)
-    assert len(set(rows)) > 2, f"the stops fell on the same place: {rows}"
+    assert len(set(rows)) > 5, f"the stops fell on the same places: {rows}"
     assert 75 in codes or signals == "kill -9"
-    commands.ok("train", *as_flags(), f"--workdir={folder}")
-    assert_like_unbroken(folder, trained)
+    commands.ok("train", *as_flags(), *flags, f"--workdir={folder}")
+    assert_like_unbroken(folder, whole)
 
 
 @pytest.mark.slow
-def test_killed_while_a_checkpoint_is_written(commands, trained, tmp_path):
+@pytest.mark.parametrize("devices", [1, 8])
+def test_killed_while_a_checkpoint_is_written(commands, tmp_path, monkeypatch, devices):
     """Twenty times, each at the moment at which the folder of an unfinished checkpoint is seen."""
+    flags = [*on_devices(devices, monkeypatch), "--config.train.checkpoint_every=2"]
+    whole = tmp_path / "whole", commands.ok("train", *as_flags(), *flags, f"--workdir={tmp_path / 'whole'}")
     folder, caught = tmp_path / "run", 0
     for _ in range(20):
         done = num_rows(folder)
@@ -133,14 +155,31 @@ def test_killed_while_a_checkpoint_is_written(commands, trained, tmp_path):
         def writing(_, done=done):
             return num_rows(folder) > done and any((folder / "checkpoints").glob("*tmp*"))
 
-        stderr, _, alive = run_until(commands, folder, writing)
+        stderr, _, alive = run_until(commands, folder, writing, *flags)
         if not alive:
             break
         assert "Traceback" not in stderr
         caught += any((folder / "checkpoints").glob("*tmp*"))
-    assert caught >= 3, "hardly any kill fell into a save"
-    commands.ok("train", *as_flags(), f"--workdir={folder}")
-    assert_like_unbroken(folder, trained)
+    assert caught >= 10, f"only {caught} kills fell into a save"
+    commands.ok("train", *as_flags(), *flags, f"--workdir={folder}")
+    assert_like_unbroken(folder, whole)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_on_another_number_of_devices(commands, tmp_path, monkeypatch):
+    """Begun on 8, ended on 1: the sums are added in another order, and nothing else is different."""
+    flags = ["--config.train.batch_size=96"]
+    commands.ok("train", *as_flags(), *flags, f"--workdir={tmp_path / 'whole'}")
+    with monkeypatch.context() as many:
+        on_devices(8, many)
+        _, _, alive = run_until(commands, tmp_path / "run", lambda _: num_rows(tmp_path / "run") >= 60, *flags)
+    assert alive
+    last = commands.ok("train", *as_flags(), *flags, f"--workdir={tmp_path / 'run'}")
+    assert "resuming the run" in last.stderr
+    mine, theirs = ([json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()] for name in ("run", "whole"))
+    assert [row["step"] for row in mine] == [row["step"] for row in theirs] == list(range(1, LAST + 1))
+    for a, b in zip(mine, theirs, strict=True):
+        assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-5)
 
 
 def test_a_second_signal_ends_a_process_at_once():
