@@ -74,6 +74,7 @@ def test_the_limit_counts_every_product():
     assert running.loss is None
 
 
+@pytest.mark.slow
 def test_the_wide_model_counts_its_operations_and_runs_small():
     problem = wide.wide_problem(hidden=8, batch_size=16)._replace(block=2)
     widths = [784 * 8, 8 * 8, 8 * 40, 20 * 8, 8 * 8, 8 * 784]
