@@ -96,7 +96,8 @@ def collectives(text: str) -> dict[str, list[int]]:
 def table(rows: list[dict]) -> str:
     """Markdown, with what the counts say."""
     head = [
-        "devices (data x model)", "GFLOP a step", "MB touched", "state, MB", "collectives", "MB reduced or gathered", "whole batches",
+        "devices (data x model)", "GFLOP a step", "MB touched", "state, MB", "collectives", "MB reduced or gathered",
+        "whole batches",
     ]  # fmt: skip
     lines = [
         [
@@ -112,8 +113,8 @@ def table(rows: list[dict]) -> str:
     ]
     versions = ", ".join(f"{name} {number}" for name, number in report.versions("jax", "jaxlib").items())
     note = (
-        f"Each column is of one device, {BATCH_EACH} examples on each; *whole batches* are arrays of floats in a device's program as "
-        f"long as the batch of all of them, that is replicated activations. Compiled for host devices, {versions}."
+        f"Each column is of one device, {BATCH_EACH} examples on each; *whole batches* are arrays of floats in a device's program "
+        f"as long as the batch of all of them, that is replicated activations. Compiled for host devices, {versions}."
     )
     return f"{report.markdown_table(head, lines)}\n\n{note}"
 
