@@ -127,7 +127,18 @@ def test_a_plate_with_a_subsample_is_a_minibatch():
     u = jnp.array([0.3])
     values = jax.vmap(lambda key: target.sampled(key)(u))(jax.random.split(jax.random.key(0), 4000))
     whole = dist.Normal(0.0, 1.0).log_prob(0.3) + dist.Normal(0.3, 1.0).log_prob(x).sum()
+    np.testing.assert_allclose(target.log_density(u), whole, rtol=1e-5)
     assert abs(values.mean() - whole) < 5 * values.std() / 4000**0.5
+
+
+def test_a_plate_that_cannot_hold_all_rows_is_refused():
+    def model(batch):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        with numpyro.plate("rows", 30, subsample_size=5):
+            numpyro.sample("x", dist.Normal(mu, 1.0), obs=batch)
+
+    with pytest.raises(TargetError, match="all rows of its plate 'rows'"):
+        vi.targets.from_numpyro(model, jnp.ones(5))
 
 
 def discrete():

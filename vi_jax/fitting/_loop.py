@@ -32,8 +32,12 @@ def begin(target: Target, method: Method, key: Array, u: Array) -> Loop:
     def pilot(key: Array) -> Any:
         if target.sampled is None or not method.stochastic:
             return density_at(key)
-        keys = jax.random.split(key, PILOT)
-        return lambda u: jnp.mean(jax.lax.map(lambda key: density_at(jax.random.clone(key))(u), keys))  # always the same rows
+        keys, impl = jax.random.key_data(jax.random.split(key, PILOT)), jax.random.key_impl(key)
+
+        def same_rows(u: Array) -> Array:  # from the same keys at every call, on purpose
+            return jnp.mean(jax.lax.map(lambda data: density_at(jax.random.wrap_key_data(data, impl=impl))(u), keys))
+
+        return same_rows
 
     def one(key: Array, u: Array) -> Any:
         key_rows, key_method = jax.random.split(key)

@@ -98,8 +98,10 @@ def advi(
         params, optimizer_state = moved(rule, state.params, state.optimizer, value, slope, state.ladder.rate)
         flat, unravel = ravel_pytree(params)
 
-        def skl(a: Array, b: Array) -> Array:
-            return _ladder.symmetrised_kl(jax.random.clone(key_skl), guide_of(unravel(a)), guide_of(unravel(b)))
+        data_skl, impl = jax.random.key_data(key_skl), jax.random.key_impl(key_skl)
+
+        def skl(a: Array, b: Array) -> Array:  # with the same noise at every call, on purpose
+            return _ladder.symmetrised_kl(jax.random.wrap_key_data(data_skl, impl=impl), guide_of(unravel(a)), guide_of(unravel(b)))
 
         ladder, ended = _ladder.climb(state.ladder, flat, skl, ending, size=size)
         params = jax.tree.map(lambda a, p: jnp.where(ended, a, p), unravel(ladder.answer), params)

@@ -1,6 +1,7 @@
 """Targets from NumPyro models."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -81,7 +82,9 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return {name: subset(jax.random.fold_in(key, i), *sizes) for i, (name, sizes) in enumerate(plates.items())}
 
     def whole(u: Array) -> Array:
-        return density_on(rows_of(jax.random.key(0)))(u)  # always the same rows, so that the density is a function
+        with warnings.catch_warnings():  # NumPyro's, of a plate that is given all its rows
+            warnings.filterwarnings("ignore", message="subsample_size does not match")
+            return density_on({name: jnp.arange(size) for name, (size, _) in plates.items()})(u)
 
     def constrain(u: Array) -> dict[str, Array]:
         z, _ = coordinates.constrain(u)
@@ -101,8 +104,21 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             _trace(handlers.substitute(model, data=constrain(u) | rows_of(jax.random.key(0))), args, kwargs, jax.random.key(0))
         )
 
+    if plates:
+        _require_any_rows(whole, len(coordinates.names), list(plates))
     sampled = (lambda key: density_on(rows_of(key))) if plates else None
     return Target(whole, constrain, unconstrain, coordinates.names, sampled, explain)
+
+
+def _require_any_rows(whole: LogDensity, size: int, plates: list[str]) -> None:
+    """Raises where a model takes no more rows than those of a batch: the whole could not be evaluated, nor a fit judged."""
+    try:
+        jax.eval_shape(whole, jax.ShapeDtypeStruct((size,), jnp.result_type(float)))
+    except (TypeError, ValueError) as error:
+        raise TargetError(
+            f"the model does not run with all rows of its plate {plates[0]!r}: give it all data, and take a batch's by the plate's "
+            f"index or numpyro.subsample. ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _trace(model: Callable[..., Any], args: Any, kwargs: Any, key: Array) -> Trace:
