@@ -81,6 +81,7 @@ def test_bad_numbers_are_refused(wrong):
         ais.forward(jax.random.key(0), log_joint, PRIOR, **{"num_chains": 2, "num_temperatures": 2, **wrong})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", [vi.estimators.reparam, vi.estimators.dreg])
 def test_chunks_of_draws_leave_value_and_gradient_as_they_are(estimator):
     def value(loc, chunk):

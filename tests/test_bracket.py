@@ -67,6 +67,7 @@ def test_annealing_tightens_both_ends_where_the_posterior_is_correlated():
     assert sides["elbo"][0] < EVIDENCE_OF_THREE - 0.4 < sides["ais"][0]
 
 
+@pytest.mark.slow
 def test_the_reverse_stays_above_with_few_temperatures(monkeypatch):
     """From the prior, where chains that began at its own draws instead of the posterior's would end 46 standard errors below."""
     monkeypatch.setattr(importlib.import_module("vi_jax.diagnostics.bracket"), "FULL_UP_TO", 0)

@@ -159,6 +159,7 @@ def test_the_live_line_fits_its_terminal(columns):
     assert "\ra note\r\n" in text
 
 
+@pytest.mark.slow
 def test_a_terminal_has_one_live_line(commands, copy):
     """The last 20 steps again, on a pseudo-terminal: the line is drawn over itself, and nothing else is."""
     for path in checkpoint_folders(copy)[1:]:

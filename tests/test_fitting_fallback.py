@@ -74,7 +74,7 @@ def test_fit_hands_on_its_budget(hard, monkeypatch):
         return first
 
     monkeypatch.setattr(_fallback, "second", second)
-    monkeypatch.setattr("vi_jax.fitting._fit._once", lambda key, **kwargs: hard)
+    monkeypatch.setattr("vi_jax.fitting._fit._once", lambda key, **kwargs: dataclasses.replace(hard, why=""))
     for fallback in (None, 0, 50_000):
         vi.fit(jax.random.key(0), TARGET, fallback=fallback)
     vi.fit(jax.random.key(0), TARGET, vi.methods.bam())

@@ -47,7 +47,9 @@ def test_a_gaussian_posterior_is_found(name):
     assert result.converged
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("flow", "boosting"))) for name in METHODS]
+)
 def test_init_and_step_live_in_a_loop_of_ones_own(name):
     method = METHODS[name]
 

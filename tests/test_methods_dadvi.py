@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from methods_helpers import best_gaussian, logistic, quadrature, run
 
 import vi_jax as vi
@@ -33,6 +34,7 @@ def test_linear_response_is_exact_where_mean_field_is_too_narrow(x64):
     np.testing.assert_allclose(vi.methods.frequentist_stderr(gaussian, state), 0, atol=0.6)
 
 
+@pytest.mark.slow
 def test_with_many_draws_it_is_the_best_mean_field_gaussian():
     mean, covariance = best_gaussian(full_rank=False)
     state, info, _ = run(jax.random.key(0), vi.methods.dadvi(num_draws=1000), logistic, np.zeros(2))
@@ -84,6 +86,7 @@ def test_linear_response_of_draws_is_exact_on_a_gaussian_whatever_the_guide(x64)
     assert np.isnan(saddle).all()
 
 
+@pytest.mark.slow
 def test_linear_response_of_draws_is_that_of_its_own_objective(x64):
     state, info, _ = run(jax.random.key(0), vi.methods.dadvi(num_draws=1000), logistic, np.zeros(2))
     assert info.done

@@ -73,7 +73,7 @@ def test_at_the_posterior_every_draw_of_all_rows_gives_the_evidence():
     np.testing.assert_allclose(values, EVIDENCE, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["table", "coupled_table", "encoder"])
+@pytest.mark.parametrize("name", ["table", "coupled_table", pytest.param("encoder", marks=pytest.mark.slow)])
 def test_the_mean_over_all_batches_is_the_gradient_of_all_rows(name):
     """The draws of a batch are made those that its rows have in the whole, so that the identity is exact."""
     num, size = 4, 2

@@ -75,6 +75,7 @@ def with_devices(number):
     return {**environment(), "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={number}"}
 
 
+@pytest.mark.slow
 def test_log_evidence_over_devices_is_that_of_one(commands, trained, tmp_path):
     """A batch of 32 on three devices: the last one is filled up twice, and every example counts once."""
     found = []

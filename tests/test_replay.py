@@ -157,6 +157,7 @@ def test_a_run_that_stopped_may_go_on_with_skip(planted, tmp_path, capsys):
     assert sum(row.get("train/skipped", 0) for row in rows) == len(bad_steps(config, planted))
 
 
+@pytest.mark.slow
 def test_beyond_its_limit_a_run_stops(planted, tmp_path):
     config, folder = small(**FEW, train__on_nonfinite="skip", train__max_skipped=1), tmp_path / "run"
     second = bad_steps(config, planted)[1]

@@ -20,8 +20,12 @@ def _folded_keys_are_not_drawn_from():
         yield
 
 
+INITIAL = [vi.init_state(jax.random.key(seed), MODEL.init, OPTIMIZER, ema=True) for seed in range(R)]
+
+
 def starts():
-    return [vi.init_state(jax.random.key(seed), MODEL.init, OPTIMIZER, ema=True) for seed in range(R)]
+    """Copies, which may be donated."""
+    return [jax.tree.map(jnp.copy, state) for state in INITIAL]
 
 
 def assert_same(a, b):

@@ -47,6 +47,7 @@ def test_one_that_diverges_is_told_and_the_table_has_the_rest(sweep):
     assert (folder / "figures" / "replicas.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_between_two_saves_ends_as_it_would(sweep, commands, tmp_path):
     whole, flags, _ = sweep
     folder = tmp_path / "run"

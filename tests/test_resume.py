@@ -214,6 +214,7 @@ def test_a_signal_outside_of_the_loop_is_answered_where_it_comes():
     assert reached == [True]
 
 
+@pytest.mark.slow
 def test_a_finished_run_makes_its_figures_again(commands, trained, tmp_path):
     """The same command on a finished run: no step is taken, nothing of the record changes."""
     import shutil

@@ -61,7 +61,7 @@ def test_eight_devices_have_the_losses_of_one(one, eight, layout):
     assert one["vae"][-1] < one["vae"][0] - 1.0  # it trains
 
 
-@pytest.mark.parametrize("layout", ["data", "fsdp", "stepwise", "streaming"])
+@pytest.mark.parametrize("layout", ["data", "fsdp", "streaming"])
 def test_two_processes_have_the_losses_of_one(one, two_processes, layout):
     for process in two_processes:
         assert process["devices"] == 8
@@ -90,7 +90,7 @@ def test_data_parallel_steps_reduce_gradients_and_nothing_else(eight):
     assert set(eight["fsdp collectives"]) <= {"all-reduce", "all-gather", "reduce-scatter"}
 
 
-@pytest.mark.parametrize("devices", ["1", "2", "4", "8"])
+@pytest.mark.parametrize("devices", ["2", "8"])
 def test_the_bound_is_right_on_any_split_of_its_draws(eight, devices):
     wrapped, mapped = eight["draws"][devices]
     for whole, split in (wrapped, mapped):

@@ -62,7 +62,7 @@ def from_model(f, batch_size):
     return vi.targets.from_numpyro(f, X, batch_size)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_the_mean_over_all_batches_is_the_whole_and_so_is_its_gradient(batch_size):
     target = by_rows(batch_size)
     u = jax.random.normal(jax.random.key(1), (target.size,))
