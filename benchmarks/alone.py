@@ -5,10 +5,10 @@ python -m benchmarks.alone vi_jax mlp            # one line of JSON
 
 import importlib
 import json
-import resource
 import sys
 import time
-from pathlib import Path
+
+from benchmarks import report
 
 MODULES = {  # where each contender is, by the first word of its name; they import no more than they need
     "vi_jax": "vi", "hand-written": "jax", "matrix": "jax", "NumPyro": "numpyro", "Flax": "flax", "PyTorch": "torch",
@@ -49,17 +49,8 @@ def main() -> None:
     began = time.perf_counter()
     running.steps(problem.block)
     block = time.perf_counter() - began
-    megabytes = _device_memory(word) or _own_memory()
+    megabytes = _device_memory(word) or report.process_megabytes("VmHWM")
     print(json.dumps({"imports": imports, "compiling": max(first - block, 0.0), "memory": megabytes}))
-
-
-def _own_memory() -> float:
-    """MB, the most that this process held; `ru_maxrss` would count that of the process which started it, where Linux can tell."""
-    status = Path("/proc/self/status")
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
-    if "VmHWM" in lines:
-        return int(lines["VmHWM"].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _device_memory(word: str) -> float:

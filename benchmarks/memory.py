@@ -11,7 +11,6 @@ memory that a process which only streams holds.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -89,25 +88,17 @@ def start(problem: Problem, data: Any, *, streamed: bool) -> Any:
     return steps
 
 
-def own_megabytes() -> float:
-    """That this process holds; pages of a mapped file belong to the system and are left out where it says so, as Linux does."""
-    status = Path("/proc/self/status")
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
-    if "RssAnon" in lines:
-        return int(lines["RssAnon"].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def stream_alone(path: str) -> None:
     """In a process of its own: streams 500 steps, and prints the memory that it holds before and after."""
     problem = make_problem("mlp", "")
     data = np.load(path, mmap_mode="r")
     steps = start(problem, data, streamed=True)
     steps(problem.block)
-    before = own_megabytes()
+    before = report.process_megabytes("RssAnon")
     steps(5 * problem.block)
     device = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**20
-    print(json.dumps({"before": before, "after": own_megabytes(), "device": device, "data": data.nbytes / 2**20}))
+    after = report.process_megabytes("RssAnon")
+    print(json.dumps({"before": before, "after": after, "device": device, "data": data.nbytes / 2**20}))
 
 
 def stream_rates(problem: Problem, data: np.ndarray, num_rounds: int) -> dict[str, list[float]]:

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,17 @@ def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     names = re.findall(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else []
     return names[0].strip() if names else platform.processor() or platform.machine()
+
+
+def process_megabytes(field: str) -> float:
+    """MB of this process: VmHWM, the most it held, or RssAnon, what it holds without mapped files, where the system says so, as
+    Linux does; else the most by `ru_maxrss`, which is in bytes on macOS."""
+    status = Path("/proc/self/status")
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
+    if field in lines:
+        return int(lines[field].split()[0]) / 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**20 if sys.platform == "darwin" else most / 1024
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -111,7 +111,8 @@ def evaluation_row(split: str, measures: Any) -> dict[str, Any]:
 class Progress:
     """One live line on a terminal; elsewhere (a file, a job's log) a line at each evaluation."""
 
-    def __init__(self, *, start: int, total: int, steps_per_epoch: int) -> None:
+    def __init__(self, *, start: int, total: int, steps_per_epoch: int, split: str = "test") -> None:
+        self._split = split  # that is evaluated
         self._total, self._steps_per_epoch = total, steps_per_epoch
         self._steps, self._seconds = 0, 0.0
         self._live, self._bar = sys.stderr.isatty(), None
@@ -130,7 +131,7 @@ class Progress:
         return self._steps / self._seconds if self._seconds else 0.0
 
     def show(self, step: int, train: tuple[str, float], test: float | None, *, evaluated: bool) -> None:
-        """Updates the line: step, epochs, rate, time left, the bound on the training and on the test split, nats."""
+        """Updates the line: step, epochs, rate, time left, the bound on the training and on the evaluated split, nats."""
         rate = self.steps_per_second
         left = _clock((self._total - step) / rate) if rate else "?"
         name, value = train
@@ -138,7 +139,7 @@ class Progress:
         text = (
             f"step {step:,}/{self._total:,}  epoch {step / self._steps_per_epoch:,.1f}  "
             f"{f'{rate:,.0f}' if rate else '-'} steps/s  {left} left  "
-            f"train {name} {value:,.2f}  test ELBO {measured} nats"
+            f"train {name} {value:,.2f}  {self._split} ELBO {measured} nats"
         )
         if self._bar is not None:
             if os.get_terminal_size(sys.stderr.fileno()).columns < len(text) + _BAR_COLUMNS:  # cut by tqdm, the ELBOs first
@@ -146,7 +147,7 @@ class Progress:
                 few = "-" if test is None else format(test, ",.1f")
                 text = (
                     f"step {step:,}/{self._total:,} epoch {step / self._steps_per_epoch:,.0f} {rate:,.0f}/s {left} left "
-                    f"{name} {value:,.1f} test {few} nats"
+                    f"{name} {value:,.1f} {self._split} {few} nats"
                 )
             self._bar.set_description_str(text, refresh=False)
             self._bar.update(step - self._bar.n)

@@ -69,7 +69,8 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
         states, alive = _restored(replicas, config, model)
         start, saved_at, best = int(states.step), time.monotonic(), None
         logs = [stack.enter_context(contextlib.closing(MetricsLog(each.folder, from_step=start))) for each in replicas]
-        progress = stack.enter_context(contextlib.closing(Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches)))
+        progress = Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches, split=config.eval.split)
+        stack.callback(progress.close)
         while (done := int(states.step)) < spec.num_steps and alive.any():
             began = time.perf_counter()
             states, info = run(states, data, min(spec.log_every - done % spec.log_every, spec.num_steps - done), alive)

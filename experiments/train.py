@@ -101,8 +101,12 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
             processes.say(f"resuming the run in {workdir} at step {start:,} of {spec.num_steps:,}")
         writes = processes.is_first()
         log = MetricsLog(workdir, from_step=start) if writes else Silence()
-        progress = Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches) if writes else Silence()
-        measures, test_elbo, saved_at = None, None, time.monotonic()
+        progress = (
+            Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches, split=config.eval.split)
+            if writes
+            else Silence()
+        )
+        measures, elbo_now, saved_at = None, None, time.monotonic()
         try:
             while (done := int(state.step)) < spec.num_steps:
                 began = time.perf_counter()
@@ -124,15 +128,15 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                 ends = now == spec.num_steps
                 if evaluates := (now % spec.eval_every == 0 or ends):
                     measures = measure_now(session.key_at(keys.evaluate, now), session.whole_params(state, layout), x)
-                    test_elbo = measures.summary["elbo"]["mean"]
+                    elbo_now = measures.summary["elbo"]["mean"]
                     row |= evaluation_row(config.eval.split, measures)
                     if alarm := measure.collapse_alarm(measures, config, now):
                         row["alarm"] = alarm
                         progress.say(alarm)
                 log.write(row, {"steps_per_second": progress.steps_per_second, "seconds": time.perf_counter() - cli.STARTED})
                 name = build.metric_name(config)
-                progress.show(now, (name.upper(), row.get(f"train/{name}", float("nan"))), test_elbo, evaluated=bool(evaluates))
-                elbo = test_elbo if evaluates else None
+                progress.show(now, (name.upper(), row.get(f"train/{name}", float("nan"))), elbo_now, evaluated=bool(evaluates))
+                elbo = elbo_now if evaluates else None
                 late = spec.checkpoint_minutes and any_of_them(time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes)
                 stops = stop.asked()
                 if ends or stops or late or now % spec.checkpoint_every == 0 or checkpoints.is_best(elbo):

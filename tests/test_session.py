@@ -531,13 +531,14 @@ def test_mean_stderr_is_numpys():
 # --- the live line --------------------------------------------------------------------------------------------------
 
 
-def test_elsewhere_than_on_a_terminal_a_line_at_each_evaluation(capsys):
-    progress = metrics.Progress(start=0, total=2000, steps_per_epoch=10)
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_elsewhere_than_on_a_terminal_a_line_at_each_evaluation(capsys, split):
+    progress = metrics.Progress(start=0, total=2000, steps_per_epoch=10, split=split)
     progress.trained(100, 2.0)
     progress.show(100, ("ELBO", -20.0), None, evaluated=False)
     progress.show(1000, ("ELBO", -20.125), -19.5, evaluated=True)
     progress.close()
-    line = "step 1,000/2,000  epoch 100.0  50 steps/s  0:20 left  train ELBO -20.12  test ELBO -19.50 nats\n"
+    line = f"step 1,000/2,000  epoch 100.0  50 steps/s  0:20 left  train ELBO -20.12  {split} ELBO -19.50 nats\n"
     assert capsys.readouterr().err == line
 
 
