@@ -187,7 +187,7 @@ def test_an_anchor_takes_the_noise_away_and_leaves_the_mean():
     log_prior, log_lik, data = logistic(12)
     target = vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=1)
     anchor, u = jnp.array([0.25, -0.1]), jnp.array([0.3, -0.2])
-    quiet = target.anchored(anchor)
+    quiet = target.anchored(anchor, *jax.value_and_grad(target.log_density)(anchor))
     keys = jax.random.split(jax.random.key(0), 4000)
 
     def sampled(target, key):

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from vi_jax.fitting._compile import compiled, traced_once
+from vi_jax.fitting._compile import Program, compiled, traced_once
 from vi_jax.methods import _lbfgs
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method
@@ -23,13 +23,13 @@ def anchored(target: Target, method: Method, u: Array, options: dict[str, Any]) 
     if anchor_at is None or not method.stochastic or len(u) != 1:
         return target, u, 0
 
-    def climb(u: Array) -> tuple[Array, Array]:
+    def climb(u: Array) -> tuple[Array, Array, Array, Array]:
         def going(climb: _lbfgs.Climb) -> Array:
             return (climb.evaluations < MOST) & (climb.gain > NEAR) & ~climb.stuck
 
         end = jax.lax.while_loop(going, lambda climb: _lbfgs.advance(target.log_density, climb)[0], _lbfgs.start(u, memory=MEMORY))
-        return end.u, end.evaluations
+        return end.u, end.value, end.slope, end.evaluations
 
-    (program,) = compiled(options, (climb, (u[0],)))
-    place, evaluations = program(u[0])
-    return traced_once(anchor_at(place)), place[None], int(evaluations) + 1
+    (program,) = compiled(Program(options, climb, (u[0],)))
+    place, value, slope, evaluations = program(u[0])
+    return traced_once(anchor_at(place, value, slope)), place[None], int(evaluations)

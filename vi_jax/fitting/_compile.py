@@ -1,41 +1,118 @@
 """Programs for XLA, made side by side."""
 
+import functools
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from vi_jax.targets.target import Target
+from vi_jax.types import Array, LogDensity, Method
 
-SMALL = 10_000  # numbers in the largest array of a log density that XLA need not optimise
+SMALL = 10_000  # numbers in the largest array of a log density that is looked at thousands of times for the asking
+# Loops straight to LLVM, not by way of MLIR: half the time to compile, and no slower here. Other releases may not know it.
+_PLAIN_LOOPS = ("xla_cpu_use_fusion_emitters", False)
+_AS_IT_STANDS = ("xla_backend_optimization_level", 0)  # not optimised: a fifth of the time to compile, a third of the speed
+_WORTH = 1e9  # numbers that a program goes through, from which on it pays to have it optimised: a second for a second
+_LOOKS = {"start": 30, "ascent": 100, "init": 1_000, "steps": 100_000, "batches": 300_000}  # of a density, by a program
+_READ_IN_PART = ("gather", "dynamic_slice")  # their first operand is not gone through
 
 
-def compiled(options: dict[str, Any], *programs: tuple[Callable[..., Any], tuple[Any, ...]]) -> list[Callable[..., Any]]:
-    """Compiles functions for their arguments side by side: XLA takes its time without holding Python."""
-    lowered = [jax.jit(f).lower(*args) for f, args in programs]
-    with ThreadPoolExecutor(len(lowered)) as threads:
-        return list(threads.map(lambda program: program.compile(compiler_options=options), lowered))
+class Options(NamedTuple):
+    """XLA's options for the programs of a fit."""
+
+    start: dict[str, Any]  # the choice of a start
+    ascent: dict[str, Any]  # over all rows
+    init: dict[str, Any]  # a method's
+    steps: dict[str, Any]
+    weighing: dict[str, Any]
 
 
-def compiler_options(target: Target) -> dict[str, Any]:
-    """A density whose arrays are small runs for less time than XLA takes to optimise it on a CPU: let it not."""
+class Program(NamedTuple):
+    """A function to be compiled for its arguments (arrays, or shapes of them)."""
+
+    options: dict[str, Any]
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    donate: tuple[int, ...] = ()  # arguments whose memory it may take
+
+
+def compiled(*programs: Program, place: Callable[[Any], Any] = lambda arrays: arrays) -> list[Callable[..., Any]]:
+    """Compiles programs side by side: XLA takes its time without holding Python.
+
+    Arrays that a function closes over, the data of a log density, are arguments of its program: as constants in it they would be
+    compiled too, at half a second for each 50 MB, and held once more by each program.
+
+    Args:
+      place: lays those arrays where the arguments lie.
+    """
+
+    def lower(program: Program) -> tuple[Any, list[Any]]:
+        jaxpr, shape = jax.make_jaxpr(program.function, return_shape=True)(*program.args)
+        held, structure = place(jaxpr.consts), jax.tree.structure(shape)
+
+        def run(held: list[Any], *args: Any) -> Any:
+            return jax.tree.unflatten(structure, jax.core.eval_jaxpr(jaxpr.jaxpr, held, *jax.tree.leaves(args)))
+
+        donated = tuple(number + 1 for number in program.donate)
+        return jax.jit(run, donate_argnums=donated).lower(held, *program.args), held
+
+    lowered, held = zip(*map(lower, programs), strict=True)
+    with ThreadPoolExecutor(len(programs)) as threads:
+        options = [program.options for program in programs]
+        ready = list(threads.map(lambda program, options: program.compile(compiler_options=options), lowered, options))
+    return [functools.partial(run, own) for run, own in zip(ready, held, strict=True)]
+
+
+def compiler_options(target: Target, method: Method, *, num_starts: int, num_draws: int) -> Options:
+    """A program that goes through few numbers runs for less time than XLA takes to optimise it on a CPU: let it not."""
     if jax.default_backend() != "cpu":
-        return {}
-    return {"xla_backend_optimization_level": 0} if largest_array(target) <= SMALL else {}
+        return Options(*[{}] * len(Options._fields))
+    plain = quick_loops()
+    quick = {**plain, **dict([_AS_IT_STANDS])}
+
+    def options(looks: int, numbers: int) -> dict[str, Any]:
+        return quick if looks * numbers <= _WORTH else plain
+
+    whole = largest_array(target.log_density, target.size)
+    part, sampled, steps = whole, target.sampled, _LOOKS["steps"]
+    if sampled is not None and method.stochastic:
+        part, steps = largest_array(lambda u: sampled(jax.random.key(0))(u), target.size), _LOOKS["batches"]
+    return Options(
+        start=options(_LOOKS["start"] * num_starts, whole),
+        ascent=options(_LOOKS["ascent"], whole),
+        init=options(_LOOKS["init"], part) if part < whole else options(steps, part),
+        steps=options(steps, part),
+        weighing=options(num_draws * (1 if num_starts == 1 else 2), whole),
+    )
 
 
-def largest_array(target: Target) -> int:
-    """Numbers in the largest array that the log density goes through."""
-    u = jax.ShapeDtypeStruct((target.size,), jnp.result_type(float))
-    return _largest(jax.make_jaxpr(target.log_density)(u).jaxpr)
+def quick_loops() -> dict[str, Any]:
+    """The option by which XLA compiles loops quickly, where it has it."""
+    return dict([_PLAIN_LOOPS]) if jax.default_backend() == "cpu" and _is_known(*_PLAIN_LOOPS) else {}
+
+
+@functools.cache
+def _is_known(name: str, value: Any) -> bool:
+    """Whether this XLA has the option; it refuses what it does not know."""
+    try:
+        jax.jit(lambda x: x).lower(jnp.float32(0)).compile(compiler_options={name: value})
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+def largest_array(log_density: LogDensity, size: int) -> int:
+    """Numbers in the largest array that a log density of u [D] goes through."""
+    return _largest(jax.make_jaxpr(log_density)(jax.ShapeDtypeStruct((size,), jnp.result_type(float))).jaxpr)
 
 
 def _largest(jaxpr: Any) -> int:
     """Numbers in the largest array of a program, the programs that it calls included."""
-    sizes = [math.prod(getattr(var.aval, "shape", ())) for eqn in jaxpr.eqns for var in [*eqn.invars, *eqn.outvars]]
+    sizes = [math.prod(getattr(var.aval, "shape", ())) for eqn in jaxpr.eqns for var in [*_read(eqn), *eqn.outvars]]
     params = [
         value for eqn in jaxpr.eqns for param in eqn.params.values() for value in (param if isinstance(param, tuple) else [param])
     ]
@@ -43,7 +120,21 @@ def _largest(jaxpr: Any) -> int:
     return max([0, *sizes, *(_largest(inner) for inner in called if hasattr(inner, "eqns"))])
 
 
+def _read(eqn: Any) -> list[Any]:
+    return eqn.invars[1:] if eqn.primitive.name in _READ_IN_PART else eqn.invars
+
+
 def traced_once(target: Target) -> Target:
     """The target with a density that JAX traces once: Python runs through a model of 200 sites in as many milliseconds, and a fit
     wants its program some ten times (value and gradient, at the start, in the loop, at the end)."""
-    return target._replace(log_density=jax.jit(target.log_density))
+
+    @functools.cache
+    def trace(dtype: Any) -> tuple[Callable[..., Array], list[Any]]:
+        jaxpr = jax.make_jaxpr(target.log_density)(jax.ShapeDtypeStruct((target.size,), dtype))
+        return jax.jit(lambda held, u: jax.core.eval_jaxpr(jaxpr.jaxpr, held, u)[0]), jaxpr.consts
+
+    def log_density(u: Array) -> Array:
+        density, held = trace(jnp.result_type(u))
+        return density(held, u)  # `compiled` makes arguments of what is handed in
+
+    return target._replace(log_density=log_density)

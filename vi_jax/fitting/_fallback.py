@@ -36,7 +36,7 @@ def budget(asked: int | None, target: Target, method: Method | None, *, spread: 
         return 0
     if asked is not None:
         return asked
-    return BUDGET if largest_array(target) <= SMALL else 0
+    return BUDGET if largest_array(target.log_density, target.size) <= SMALL else 0
 
 
 def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) -> Result:

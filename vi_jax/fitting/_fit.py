@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, overload
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vi_jax.fitting import _anchor, _end, _fallback, _loop, _starts
-from vi_jax.fitting._compile import compiled, compiler_options, traced_once
+from vi_jax.fitting._compile import Program, compiled, compiler_options, traced_once
 from vi_jax.fitting.local import LocalResult, fit_local
 from vi_jax.fitting.result import Result
 from vi_jax.methods.default import choose
@@ -132,23 +132,26 @@ def _once(
     key_start, key_init, key_run, key_weigh = jax.random.split(key, 4)
 
     clock = time.perf_counter()
-    options = compiler_options(target)
-    u = _starts.choose(key_start, target, num_starts, start, options)  # a bad density is told before the rest takes its time
-    target, u, anchoring = _anchor.anchored(target, method, u, options)
+    options = compiler_options(target, method, num_starts=num_starts, num_draws=num_draws)
+    u = _starts.choose(key_start, target, num_starts, start, options.start)  # a bad density is told before the rest
+    target, u, anchoring = _anchor.anchored(target, method, u, options.ascent)
     block = jnp.int32(method.num_steps if report is None else min(report_every, method.num_steps))
     if layout is not None:
         key_init, key_run, key_weigh, u, block = layout.replicate((key_init, key_run, key_weigh, u, block))
-    run = partial(_run, target, method, layout)
-    judge = partial(_end.judge, target, method, combine, num_draws)
-    shape = jax.eval_shape(run, key_init, key_run, u, block)
-    states = shape.states if layout is None else layout.replicated(shape.states)
-    first, judged = compiled(options, (run, (key_init, key_run, u, block)), (judge, (key_weigh, states)))
+    begin = partial(_begin, target, method, layout)
+    shape = jax.eval_shape(begin, key_init, u)
+    shape = shape if layout is None else layout.replicated(shape)
+    first, advance, judged = compiled(
+        Program(options.init, begin, (key_init, u)),
+        Program(options.steps, partial(_advance, target, method, layout), (key_run, shape, block)),
+        Program(options.weighing, partial(_end.judge, target, method, combine, num_draws), (key_weigh, shape.states)),
+        place=(lambda arrays: arrays) if layout is None else layout.replicate,
+    )
     compile_seconds = time.perf_counter() - clock
 
-    loop = first(key_init, key_run, u, block)
+    loop = advance(key_run, first(key_init, u), block)
     if report is not None:
-        loop, seconds = _reported(partial(_advance, target, method, layout), key_run, loop, block, report, options)
-        compile_seconds += seconds
+        loop = _reported(advance, key_run, loop, block, report)
     q, weighed, starts = jax.block_until_ready(judged(key_weigh, loop.states))
     if layout is not None:
         loop, q, weighed, starts = layout.fetch((loop, q, weighed, starts))
@@ -192,11 +195,10 @@ def _layout(mesh: Mesh | None, num_starts: int) -> Layout | None:
     return None if mesh is None else make_layout(mesh)
 
 
-def _run(
-    target: Target, method: Method, layout: Layout | None, key_init: Array, key_run: Array, u: Array, last: Array
-) -> _loop.Loop:
-    u = u if layout is None else layout.spread(u)
-    return _advance(target, method, layout, key_run, _loop.begin(target, method, key_init, u), last)
+def _begin(target: Target, method: Method, layout: Layout | None, key: Array, u: Array) -> _loop.Loop:
+    if layout is None:
+        return _loop.begin(target, method, key, u)
+    return layout.gather(_loop.begin(target, method, key, layout.spread(u)))
 
 
 def _advance(target: Target, method: Method, layout: Layout | None, key: Array, loop: _loop.Loop, last: Array) -> _loop.Loop:
@@ -205,18 +207,12 @@ def _advance(target: Target, method: Method, layout: Layout | None, key: Array, 
     return layout.gather(_loop.advance(target, method, key, loop, last, spread=layout.spread))
 
 
-def _reported(
-    advance: Callable[..., _loop.Loop], key: Array, loop: _loop.Loop, block: Array, report: Report, options: dict[str, Any]
-) -> tuple[_loop.Loop, float]:
-    """The loop run on to its end, with a word every `block` steps; and the seconds that compiling took."""
-    again, seconds, num_steps = None, 0.0, loop.values.shape[1]
+def _reported(advance: Callable[..., _loop.Loop], key: Array, loop: _loop.Loop, block: Array, report: Report) -> _loop.Loop:
+    """The loop run on to its end, with a word every `block` steps."""
+    num_steps = loop.values.shape[1]
     while True:
         last = int(loop.step)
         report(last, float(np.nanmax(np.asarray(loop.values[:, last - 1]), initial=-np.inf)))
         if last >= num_steps or bool(loop.done.all()):
-            return loop, seconds
-        if again is None:
-            clock = time.perf_counter()
-            (again,) = compiled(options, (advance, (key, loop, block)))
-            seconds = time.perf_counter() - clock
-        loop = again(key, loop, jnp.minimum(loop.step + block, num_steps))
+            return loop
+        loop = advance(key, loop, jnp.minimum(loop.step + block, num_steps))

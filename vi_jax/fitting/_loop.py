@@ -10,8 +10,6 @@ import numpy as np
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method, MethodInfo
 
-PILOT = 8  # minibatches of the density, one and the same at every call, that a method's start may climb
-
 
 class Loop(NamedTuple):
     """R runs side by side; one that is done stands still until all are."""
@@ -28,20 +26,12 @@ def begin(target: Target, method: Method, key: Array, u: Array) -> Loop:
     """The method's states at the starts u [R, D]."""
     num_starts = len(u)
     density_at = densities(target, method)
-
-    def pilot(key: Array) -> Any:
-        if target.sampled is None or not method.stochastic:
-            return density_at(key)
-        keys, impl = jax.random.key_data(jax.random.split(key, PILOT)), jax.random.key_impl(key)
-
-        def same_rows(u: Array) -> Array:  # from the same keys at every call, on purpose
-            return jnp.mean(jax.lax.map(lambda data: density_at(jax.random.wrap_key_data(data, impl=impl))(u), keys))
-
-        return same_rows
+    if target.pilot is not None and method.stochastic:
+        density_at = target.pilot
 
     def one(key: Array, u: Array) -> Any:
         key_rows, key_method = jax.random.split(key)
-        return method.init(key_method, pilot(key_rows), u)
+        return method.init(key_method, density_at(key_rows), u)
 
     states = over_starts(num_starts)(one, jax.random.split(key, num_starts), u)
     empty = jnp.full((num_starts, method.num_steps), jnp.nan, u.dtype)

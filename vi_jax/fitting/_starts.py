@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.fitting._compile import compiled
+from vi_jax.fitting._compile import Program, compiled
 from vi_jax.targets.target import Target, TargetError
 from vi_jax.types import Array
 
@@ -36,7 +36,7 @@ def choose(key: Array, target: Target, num_starts: int, start: Array | None, opt
     Raises:
       TargetError: it is not finite there, nor its gradient, or it is flat.
     """
-    (picked,) = compiled(options, (lambda key: pick(key, target, num_starts, start), (key,)))
+    (picked,) = compiled(Program(options, lambda key: pick(key, target, num_starts, start), (key,)))
     u, values, slopes, flat = picked(key)
     check(target, np.asarray(u), np.asarray(values), np.asarray(slopes), flat=bool(flat))
     return u

@@ -13,6 +13,7 @@ import numpy as np
 from vi_jax.diagnostics.posterior import Weighed, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
 from vi_jax.diagnostics.rows import k_hats, weigh_shared
+from vi_jax.fitting._compile import Program, compiled, quick_loops
 from vi_jax.methods.local_advi import LocalGuide, LocalMethod, local_advi
 from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import TargetError
@@ -197,9 +198,13 @@ def fit_local(
         return jax.lax.while_loop(lambda loop: (loop.step < last) & ~loop.done, step, loop)
 
     clock = time.perf_counter()
-    loop = jax.jit(begin)(key_init, u)
-    run = jax.jit(advance, donate_argnums=1).lower(key_run, loop, jnp.int32(0)).compile()
+    options = quick_loops()
+    start_of, run = compiled(
+        Program(options, begin, (key_init, u)),
+        Program(options, advance, (key_run, jax.eval_shape(begin, key_init, u), jnp.int32(0)), donate=(1,)),
+    )
     compile_seconds = time.perf_counter() - clock
+    loop = start_of(key_init, u)
     block = method.num_steps if report is None else report_every
     while not bool(loop.done) and int(loop.step) < method.num_steps:
         first = int(loop.step)

@@ -82,9 +82,11 @@ def _look(
     window = _stationary.best_window(ladder.iterates)
     # the halves' averages are 2 standard errors of the whole's apart: D locations and D log scales give 4 (1 + 2) D mcse^2
     still = (window.r_hat < rule.r_hat) & (ladder.iterates.num >= rule.least)
-    mcse = jnp.sqrt(jnp.maximum(skl(window.halves[0], window.halves[1]), 0.0) / (12 * size))
+    pairs = jnp.stack([window.halves, jnp.stack([ladder.answer, window.average])])
+    of_halves, of_answers = jnp.maximum(jax.lax.map(lambda pair: skl(pair[0], pair[1]), pairs), 0.0)  # compiled once for both
+    mcse = jnp.sqrt(of_halves / (12 * size))
     ends = still & (mcse < rule.mcse)
-    gap = jnp.maximum(jnp.sqrt(jnp.maximum(skl(ladder.answer, window.average), 0.0)), distance)
+    gap = jnp.maximum(jnp.sqrt(of_answers), distance)
     left = gap * RATIO / (1 - RATIO)
     cost = ladder.iterates.num
     worth = (RATIO * left + rule.accuracy) / (left + 1e-30) * (cost / RATIO) / (cost + BASE_COST)

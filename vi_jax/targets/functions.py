@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints as supports
 
-from vi_jax.targets._subsets import subset
+from vi_jax.targets._subsets import PILOT, subset
 from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
 from vi_jax.types import Array, LogDensity
@@ -56,8 +56,8 @@ def from_rows(
     Its `sampled(key)` is log p(z) + (N / B) sum_i log p(x_i | z) over B rows drawn without replacement: unbiased for the whole
     (Hoffman et al. 2013, sec. 2.2; Kucukelbir et al. 2017, sec. 2.7).
 
-    Where a batch is at most a tenth of the rows, its `anchored(u)` is the same target with quieter minibatches near u, at one
-    gradient over all rows; `vi.fit` anchors it near a mode.
+    Where a batch is at most a tenth of the rows, its `anchored(u, value, slope)` is the same target with quieter minibatches near
+    u, at which the log density of all rows has that value and that gradient; `vi.fit` anchors it near a mode.
 
     Args:
       log_prior: z -> log p(z), a scalar.
@@ -82,37 +82,34 @@ def from_rows(
 
         return density
 
-    def sampled(key: Array) -> LogDensity:
-        picked = subset(key, num_data, batch_size)
-        return density_on(jax.tree.map(lambda leaf: jnp.asarray(leaf)[picked], data), batch_size)
+    def sampled(key: Array, num_rows: int = batch_size) -> LogDensity:
+        picked = subset(key, num_data, num_rows)
+        return density_on(jax.tree.map(lambda leaf: jnp.asarray(leaf)[picked], data), num_rows)
 
     whole = density_on(data, num_data)
     layout.trace(whole)
-    target = Target(whole, lambda u: layout.constrain(u)[0], layout.unconstrain, layout.names, sampled)
-    return target if num_data < ANCHORED * batch_size else target._replace(anchored=partial(_anchored, target, sampled))
+    pilot = partial(sampled, num_rows=min(PILOT * batch_size, num_data))
+    target = Target(whole, lambda u: layout.constrain(u)[0], layout.unconstrain, layout.names, sampled, pilot=pilot)
+    return target if num_data < ANCHORED * batch_size else target._replace(anchored=partial(_anchored, target))
 
 
-def _anchored(target: Target, sampled: Callable[[Array], LogDensity], anchor: Array) -> Target:
+def _anchored(target: Target, anchor: Array, value: Array, slope: Array) -> Target:
     """Minibatches with a control variate, the minibatch's own tangent at `anchor` for that of all rows:
 
         f_batch(u) - [f_batch(a) + f_batch'(a) (u - a)] + [f(a) + f'(a) (u - a)],
 
     unbiased for any a, and its gradient's noise falls from O(N / sqrt B) to that times the distance of u from a (Johnson & Zhang
-    2013; in posteriors, Baker et al. 2019). The tangent at a takes one gradient over all rows, here.
+    2013; in posteriors, Baker et al. 2019).
     """
-    anchor = jnp.asarray(anchor)
-    value, slope = jax.jit(jax.value_and_grad(target.log_density))(anchor)
 
-    def quiet(key: Array) -> LogDensity:
+    def quiet(sampled: Callable[[Array], LogDensity], key: Array) -> LogDensity:
         density = sampled(key)
+        there, slope_there = jax.value_and_grad(density)(anchor)
+        return lambda u: density(u) + (value - there) + (slope - slope_there) @ (u - anchor)
 
-        def f(u: Array) -> Array:
-            there, slope_there = jax.value_and_grad(density)(anchor)
-            return density(u) + (value - there) + (slope - slope_there) @ (u - anchor)
-
-        return f
-
-    return target._replace(sampled=quiet)
+    assert target.sampled is not None
+    assert target.pilot is not None
+    return target._replace(sampled=partial(quiet, target.sampled), pilot=partial(quiet, target.pilot))
 
 
 def from_local_rows(

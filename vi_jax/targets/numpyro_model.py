@@ -13,7 +13,7 @@ from numpyro import handlers
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import constrain_fn, potential_energy
 
-from vi_jax.targets._subsets import subset
+from vi_jax.targets._subsets import PILOT, subset
 from vi_jax.targets.local_numpyro import is_subsampled, local_from_trace, plate_with_latents
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
 from vi_jax.types import Array, LogDensity
@@ -78,13 +78,24 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
         return density
 
-    def rows_of(key: Array) -> dict[str, Array]:
-        return {name: subset(jax.random.fold_in(key, i), *sizes) for i, (name, sizes) in enumerate(plates.items())}
+    def rows_of(key: Array, batches: int = 1) -> dict[str, Array]:
+        return {
+            name: subset(jax.random.fold_in(key, i), size, min(batches * batch_size, size))
+            for i, (name, (size, batch_size)) in enumerate(plates.items())
+        }
+
+    def density_on_more(rows: dict[str, Array]) -> LogDensity:
+        """That with more rows than the plates ask for, of which NumPyro would warn."""
+
+        def density(u: Array) -> Array:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="subsample_size does not match")
+                return density_on(rows)(u)
+
+        return density
 
     def whole(u: Array) -> Array:
-        with warnings.catch_warnings():  # NumPyro's, of a plate that is given all its rows
-            warnings.filterwarnings("ignore", message="subsample_size does not match")
-            return density_on({name: jnp.arange(size) for name, (size, _) in plates.items()})(u)
+        return density_on_more({name: jnp.arange(size) for name, (size, _) in plates.items()})(u)
 
     def constrain(u: Array) -> dict[str, Array]:
         z, _ = coordinates.constrain(u)
@@ -106,8 +117,12 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     if plates:
         _require_any_rows(whole, len(coordinates.names), list(plates))
-    sampled = (lambda key: density_on(rows_of(key))) if plates else None
-    return Target(whole, constrain, unconstrain, coordinates.names, sampled, explain)
+    target = Target(whole, constrain, unconstrain, coordinates.names, explain=explain)
+    if not plates:
+        return target
+    return target._replace(
+        sampled=lambda key: density_on(rows_of(key)), pilot=lambda key: density_on_more(rows_of(key, batches=PILOT))
+    )
 
 
 def _require_any_rows(whole: LogDensity, size: int, plates: list[str]) -> None:

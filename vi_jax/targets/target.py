@@ -28,7 +28,9 @@ class Target(NamedTuple):
     names: tuple[str, ...]  # of the coordinates of u: site, or site[i,j]
     sampled: Callable[[Array], LogDensity] | None = None  # key -> an unbiased log density on a minibatch; None without one
     explain: Callable[[Array], str] | None = None  # u -> which site is not finite there; empty if none
-    anchored: Callable[[Array], "Target"] | None = None  # u0 -> the same with quieter minibatches; None where rows are not known
+    # (u0, log p(u0), its gradient) -> the same with quieter minibatches; None where rows are not known
+    anchored: Callable[[Array, Array, Array], "Target"] | None = None
+    pilot: Callable[[Array], LogDensity] | None = None  # as `sampled`, on eight times the rows: for a method's start
 
     @property
     def size(self) -> int:
