@@ -1,6 +1,7 @@
 """vi.fit: what it returns, what it says, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +70,8 @@ def test_details_say_how_far_the_guide_is_from_its_optimum(result):
     report = json.loads(json.dumps(result.report(), allow_nan=False))
     assert report["details"]["r_hat"] == details.r_hat
     assert "details" not in result.report(details=False)
+    failed = replace(result, starts=(-np.inf, result.starts[0]), start_distances=(np.nan, 0.0), start_weights=(0.0, 1.0))
+    assert json.loads(json.dumps(failed.report(), allow_nan=False))["starts"] == [None, result.starts[0]]
 
 
 def test_linear_response_mends_the_scales_of_mean_field():

@@ -1,6 +1,7 @@
 """Local latents: exact gradients by enumeration, exact posteriors, and rows that wait untouched."""
 
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -238,3 +239,10 @@ def test_what_does_not_fit_is_said():
         vi.fit(jax.random.key(0), hierarchy(4), start=jnp.zeros(2))
     result = vi.fit(jax.random.key(0), hierarchy(4), vi.methods.local_advi(num_steps=20), num_draws=100)
     assert result.diagnostics.verdict == "not converged"
+    report = json.loads(json.dumps(result.report(), allow_nan=False))
+    assert report["verdict"] == "not converged"
+    assert report["num_steps"] == 20
+    arviz = pytest.importorskip("arviz")
+    data = result.to_arviz(jax.random.key(3), 50, rows=[2, 0])
+    assert data.posterior["z"].shape == (1, 50, 2, 1)
+    assert float(arviz.ess(data)["theta"].max()) > 10

@@ -44,8 +44,8 @@ class Details(NamedTuple):
     evaluations: int  # gradients of the log density that all this took
 
     def as_dict(self) -> dict[str, Any]:
-        """Machine-readable: lists, numbers and words; nan is None."""
-        return {name: _plain(value) for name, value in self._asdict().items()}
+        """Machine-readable: lists, numbers and words; a number that is not finite is None."""
+        return plain(self._asdict())
 
     @property
     def _off(self) -> float:
@@ -174,7 +174,12 @@ def _range(ratio: np.ndarray, names: tuple[str, ...]) -> str:
     return f"{ratio[low]:.2f} ({names[low]}) .. {ratio[high]:.2f} ({names[high]})"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | tuple):
-        return [_plain(one) for one in (value.tolist() if isinstance(value, np.ndarray) else value)]
-    return None if isinstance(value, float) and np.isnan(value) else value
+def plain(value: Any) -> Any:
+    """A tree of arrays, tuples, numbers and words as strict JSON has it: lists and dictionaries; what is not finite is None."""
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -14,6 +14,8 @@ from vi_jax.diagnostics.posterior import Weighed, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
 from vi_jax.diagnostics.rows import k_hats, weigh_shared
 from vi_jax.fitting._compile import Program, compiled, quick_loops
+from vi_jax.fitting.details import plain
+from vi_jax.fitting.result import as_inference
 from vi_jax.methods.local_advi import LocalGuide, LocalMethod, local_advi
 from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import TargetError
@@ -128,6 +130,23 @@ class LocalResult:
         sd = jax.tree.map(lambda x, m: jnp.sqrt(jnp.tensordot(weights, (x - m) ** 2, 1)), theta, mean)
         rows_of = {"row_mean": jax.tree.map(lambda x: x.mean(0), z), "row_sd": jax.tree.map(lambda x: x.std(0), z)}
         return jax.tree.map(np.asarray, {"mean": mean, "sd": sd, **rows_of}) | {"corrected": corrected}
+
+    def to_arviz(self, key: Array | None = None, num_draws: int = 1000, *, rows: Any = None) -> Any:
+        """An ArviZ InferenceData with draws of the guide as one chain, theta's sites and the rows' [1, num_draws, R, ...], and the
+        diagnostics as its attributes.
+
+        Args:
+          key: of the draws, `jax.random.key(0)` if not given.
+          rows: as for `sample`.
+        """
+        theta, z = self.sample(jax.random.key(0) if key is None else key, num_draws, rows=rows)
+        sites = [tree if isinstance(tree, dict) else {name: tree} for name, tree in (("theta", theta), ("z", z))]
+        return as_inference(sites[0] | sites[1], self.method, self.diagnostics)
+
+    def report(self) -> dict[str, Any]:
+        """What is known, machine-readable, as strict JSON takes it: numbers and words; a number that is not finite is None."""
+        names = ("method", "converged", "num_steps", "seconds", "compile_seconds")
+        return plain({name: getattr(self, name) for name in names} | self.diagnostics._asdict())
 
     def __str__(self) -> str:
         d, t = self.diagnostics, self.target

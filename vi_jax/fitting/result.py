@@ -11,7 +11,7 @@ import numpy as np
 
 from vi_jax.diagnostics.posterior import Weighed, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
-from vi_jax.fitting.details import Details, examine, respond
+from vi_jax.fitting.details import Details, examine, plain, respond
 from vi_jax.targets.target import Target
 from vi_jax.types import Array
 
@@ -142,43 +142,25 @@ class Result:
         """An ArviZ InferenceData with draws as one chain, and the diagnostics as its attributes.
 
         Args:
-          key: of the draws; the weighted draws are resampled where k-hat allows, else the guide is drawn from.
+          key: of the draws, `jax.random.key(0)` if not given; the weighted draws are resampled where k-hat allows, else the guide
+            is drawn from.
         """
-        try:
-            import arviz
-        except ImportError as error:
-            raise ImportError("to_arviz wants ArviZ: pip install arviz.") from error
         key = jax.random.key(0) if key is None else key
         draws = self.resample(key, num_draws) if self.diagnostics.trusted else self.sample(key, num_draws)
-        sites = draws if isinstance(draws, dict) else {"z": draws}
-        data = {name: np.asarray(value)[None] for name, value in sites.items()}
-        attributes = {name: value for name, value in self.diagnostics._asdict().items() if isinstance(value, str | float | int)}
-        try:
-            inference = arviz.from_dict(posterior=data)
-        except TypeError:  # ArviZ 1
-            inference = arviz.from_dict({"posterior": data})
-        inference.attrs.update({"method": self.method, **attributes})
-        return inference
+        return as_inference(draws if isinstance(draws, dict) else {"z": draws}, self.method, self.diagnostics)
 
     def report(self, *, details: bool = True) -> dict[str, Any]:
-        """All of it, machine-readable: numbers, words, lists of them.
+        """All of it, machine-readable, as strict JSON takes it: numbers, words, lists of them; a number that is not finite is None.
 
         Args:
           details: whether with "details" (`Details`), which cost gradients the first time.
         """
-        own = {
-            "method": self.method,
-            "why": self.why,
-            "fallback": self.fallback,
-            "converged": self.converged,
-            "num_steps": self.num_steps,
-        }
-        work = {"evaluations": self.evaluations, "skipped": self.skipped, "seconds": self.seconds}
+        names = (
+            "method", "why", "fallback", "converged", "num_steps", "evaluations", "skipped", "seconds", "compile_seconds", "starts",
+            "start_distances", "start_weights",
+        )  # fmt: skip
         more = {"details": self.details.as_dict()} if details else {}
-        return {**own, **work, "compile_seconds": self.compile_seconds, **self._starts(), **self.diagnostics._asdict(), **more}
-
-    def _starts(self) -> dict[str, list[float]]:
-        return {name: list(getattr(self, name)) for name in ("starts", "start_distances", "start_weights")}
+        return plain({name: getattr(self, name) for name in names} | self.diagnostics._asdict()) | more
 
     def __str__(self) -> str:
         d = self.diagnostics
@@ -203,6 +185,26 @@ class Result:
 
     def _constrained(self, u: Array) -> Any:
         return jax.jit(jax.vmap(self.target.constrain))(u)
+
+
+def as_inference(sites: dict[str, Any], method: str, diagnostics: Any) -> Any:
+    """An ArviZ InferenceData of draws [S, ...] as one chain.
+
+    Raises:
+      ImportError: there is no ArviZ.
+    """
+    try:
+        import arviz
+    except ImportError as error:
+        raise ImportError("to_arviz wants ArviZ: pip install arviz.") from error
+    data = {name: np.asarray(value)[None] for name, value in sites.items()}
+    attributes = {name: value for name, value in diagnostics._asdict().items() if isinstance(value, str | float | int)}
+    try:
+        inference = arviz.from_dict(posterior=data)
+    except TypeError:  # ArviZ 1
+        inference = arviz.from_dict({"posterior": data})
+    inference.attrs.update({"method": method, **attributes})
+    return inference
 
 
 def _moments(constrain: Callable[[Array], Any], u: Array, weights: Array) -> tuple[Any, Any]:
