@@ -27,6 +27,7 @@ from benchmarks import report
 NUM_DRAWS = 4000
 SVI_BLOCK = 500  # steps between two looks at NumPyro's moments
 SVI_STEP = 0.01  # of its Adam
+PYMC_STEPS = 10_000  # its default, one draw each
 RESPONSE = "+linear_response"  # after a method's name
 
 
@@ -140,6 +141,26 @@ def blackjax(posterior: Any, kind: str) -> Row:
     return Row(posterior.name, f"BlackJAX {kind}", *found, *found, np.nan, evaluations, seconds, np.nan, "", np.nan)
 
 
+def pymc(posterior: Any, kind: str) -> Row:
+    """PyMC's ADVI with its defaults, 10,000 steps of one draw from 0, on the same log density as an operation of PyTensor."""
+    import pymc as pm
+    from pytensor import wrap_jax
+
+    import vi_jax as vi
+
+    target = vi.targets.from_numpyro(posterior.model)
+    began = time.perf_counter()
+    with pm.Model():
+        latents = pm.Flat("u", shape=target.size, initval=np.zeros(target.size))
+        pm.Potential("log_density", wrap_jax(jax.jit(target.log_density))(latents))
+        approximation = pm.fit(PYMC_STEPS, method=kind, random_seed=0, progressbar=False)
+    draws = approximation.sample(NUM_DRAWS, random_seed=1, return_inferencedata=False)
+    seconds = time.perf_counter() - began
+    u = np.asarray(draws["u"]).reshape(-1, target.size)
+    found = errors(posterior, jax.jit(jax.vmap(target.constrain))(u))
+    return Row(posterior.name, f"PyMC {kind}", *found, *found, np.nan, PYMC_STEPS, seconds, np.nan, "", np.nan)
+
+
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Flags that choose posteriors, and where rows and tables go."""
     parser.add_argument("--root", default="../shared/data/posteriordb", help="a clone of stan-dev/posteriordb")
@@ -201,6 +222,8 @@ def run_all(flags: argparse.Namespace) -> list[Row]:
 def _peer(posterior: Any, peer: str, rows: list[Row]) -> Row:
     if peer.startswith("blackjax-"):
         return blackjax(posterior, peer.removeprefix("blackjax-"))
+    if peer.startswith("pymc-"):
+        return pymc(posterior, peer.removeprefix("pymc-"))
     default = next(row for row in reversed(rows) if row.posterior == posterior.name and row.method == "default")
     return numpyro_svi(posterior, peer, default.mean_error, default.seconds)
 
@@ -273,8 +296,9 @@ def main() -> None:
         "--methods", default="default,pathfinder,laplace", help="of vi_jax, comma-separated; also dadvi+linear_response"
     )
     parser.add_argument(
-        "--peers", default="AutoMultivariateNormal,AutoNormal,blackjax-pathfinder", help="AutoNormal, AutoMultivariateNormal, "
-        "blackjax-pathfinder, blackjax-meanfield; comma-separated"
+        "--peers", default="AutoMultivariateNormal,AutoNormal,blackjax-pathfinder,blackjax-meanfield,pymc-advi",
+        help="AutoNormal, AutoMultivariateNormal, blackjax-pathfinder, blackjax-meanfield, pymc-advi, pymc-fullrank_advi; "
+        "comma-separated; one that is not installed fails and is shown as failed",
     )  # fmt: skip
     flags = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
@@ -285,7 +309,7 @@ def main() -> None:
         rows.sort(key=lambda row: (row.posterior.lower(), order[row.method]))
     else:
         rows = run_all(flags)
-    versions = ", ".join(f"{k} {v}" for k, v in report.versions("jax", "numpyro", "blackjax", "vi_jax").items())
+    versions = ", ".join(f"{k} {v}" for k, v in report.versions("jax", "numpyro", "blackjax", "pymc", "vi_jax").items())
     note = f"Float64. {report.device_name()}; {versions}."
     raced = [row for row in rows if row.method == "NumPyro AutoMultivariateNormal"]
     if raced:
