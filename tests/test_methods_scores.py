@@ -40,8 +40,9 @@ def test_a_match_of_low_rank_solves_the_equation_of_the_dense_one(x64):
 
 def test_a_patch_finds_the_low_rank_that_is_there(x64):
     factor, variances = jnp.asarray(RNG.normal(size=(20, 2))), jnp.asarray(RNG.uniform(0.5, 2, size=20))
-    nothing = jnp.zeros((20, 1))
-    parts = Covariance(variances, factor, nothing, nothing)
+    scale = jnp.sqrt(variances)
+    basis, r = jnp.linalg.qr(factor / scale[:, None])
+    parts = Covariance(scale, basis, jnp.linalg.cholesky(jnp.eye(2) + r @ r.T))
     w, v = patched(parts, jnp.asarray(RNG.normal(size=(20, 2))), 3000)
     np.testing.assert_allclose(w @ w.T, factor @ factor.T, atol=1e-4)
     np.testing.assert_allclose(v, variances, atol=1e-4)
