@@ -17,6 +17,7 @@ from vi_jax.types import Array
 
 APART = 4.0  # standard deviations between the means of two starts that are not in one place
 MASS = 4.6  # nats below the best ELBO at which a place still has about a hundredth of the mass
+STUCK = 0.5  # of the steps skipped, above which the guide is where it was before them
 
 
 class Diagnostics(NamedTuple):
@@ -49,7 +50,7 @@ class Result:
     converged: bool  # it stopped by its own rule
     num_steps: int
     evaluations: int  # gradients of the log density, all starts together, those that chose where to start included
-    skipped: int  # steps that a log density which was not finite made useless
+    skipped: int  # steps that a log density, or arithmetic, which was not finite made useless
     starts: tuple[float, ...]  # ELBO of each start, nats
     start_distances: tuple[float, ...]  # the farthest that a mean lies from the best start's, in its standard deviations
     start_weights: tuple[float, ...]  # in the answer
@@ -68,6 +69,12 @@ class Result:
         left_out = _left_out(self)
         if left_out:
             word, advice = "not reliable", left_out
+        if self.skipped > STUCK * self.num_steps:
+            word, advice = (
+                "not reliable",
+                f"{self.skipped:,} of {self.num_steps:,} steps were not finite and were skipped: the guide is where it was before "
+                "them. Set jax_enable_x64, or take another method; vi.check names lines that are not finite.",
+            )
         num_bad = int(w.num_bad)
         if num_bad:
             word, advice = (

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from vi_jax.families.low_rank import LowRankNormal
 from vi_jax.kl import kl_divergence
 from vi_jax.methods import _lbfgs
+from vi_jax.methods.pathfinder import FactoredNormal
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
 
 
@@ -27,6 +28,7 @@ class State(NamedTuple):
 
 def bam_low_rank(
     *,
+    start: FactoredNormal | None = None,
     rank: int = 8,
     batch_size: int = 16,
     num_matches: int = 300,
@@ -45,6 +47,7 @@ def bam_low_rank(
     Parts from the paper in the schedule: where that lets the weight fall as B D / t, here it is learning / t, early at the most.
 
     Args:
+      start: of `pathfinder`, the Gaussian to start from; if not given, a climb of its own finds where, and a diagonal.
       rank: R.
       batch_size: B, gradient evaluations a step.
       num_matches: steps; it has converged if the last of them moves by little.
@@ -58,13 +61,18 @@ def bam_low_rank(
       that is not finite is skipped, with value nan.
     """
 
-    def init(key: Array, log_density: LogDensity, start: Array) -> State:
+    def init(key: Array, log_density: LogDensity, u: Array) -> State:
         del log_density
-        r = min(rank, start.size)
-        climb = _lbfgs.start(start, memory=memory)
-        factor = jax.random.normal(key, (start.size, r), start.dtype)
-        infinite, zero = jnp.full((), jnp.inf, start.dtype), jnp.int32(0)
-        return State(climb, jnp.bool_(True), start, factor, jnp.ones_like(start), jnp.zeros_like(start), zero, infinite, zero)
+        climb = _lbfgs.start(u, memory=memory)
+        factor = jax.random.normal(key, (u.size, min(rank, u.size)), u.dtype)
+        infinite, zero = jnp.full((), jnp.inf, u.dtype), jnp.int32(0)
+        state = State(climb, jnp.bool_(True), u, factor, jnp.ones_like(u), jnp.zeros_like(u), zero, infinite, zero)
+        if start is None:
+            return state
+        sigma = Covariance(start.scale, start.basis, start.factor)
+        small = 0.3 * jnp.sqrt(sigma.diag() / factor.shape[1])[:, None] * factor
+        factor, variances = patched(sigma, small, num_em)
+        return state._replace(climbing=jnp.bool_(False), mean=start.loc, factor=factor, variances=variances)
 
     def ascend(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         del key
@@ -147,9 +155,9 @@ class Covariance(NamedTuple):
 def matched(z: Array, scores: Array, mean: Array, factor: Array, variances: Array, weight: Array) -> tuple[Array, Covariance]:
     """mu' and Sigma' of the unconstrained match, draws and scores [B, D] (Modi et al. 2024).
 
-    Where the paper subtracts from V a part of nearly its size, which in float32 leaves nothing of Sigma' at hundreds of latents, the
-    equation is solved here within the span K of all columns, in units of the diagonal: S U S + S = V = L L' with U = Q Q' by
-    S = L (I + T (c - 1) T') (...)' L', c = (1/2 + (1/4 + s^2)^(1/2))^(-1/2), s and T the singular values and right vectors of Q'L.
+    The paper subtracts from V a part of nearly its size, which in float32 leaves nothing of Sigma' at hundreds of latents. Here the
+    equation is solved within the span K of all columns, in units of the diagonal: V = L L', U = Q Q', and Sigma' = H H' with
+    H = L (I + T (c - I) T'), c = (1/2 + (1/4 + s^2)^(1/2))^(-1/2), s and T the singular values and right vectors of Q'L.
     """
     size, share = len(z), weight / (1 + weight)
     scale = jnp.sqrt(variances)
@@ -159,7 +167,7 @@ def matched(z: Array, scores: Array, mean: Array, factor: Array, variances: Arra
     plus = jnp.concatenate([factor, jnp.sqrt(weight) * x, jnp.sqrt(share) * (mean - z_mean)[:, None]], 1) / scale[:, None]
     basis, inside = jnp.linalg.qr(jnp.concatenate([plus, q], 1))  # K [D, M]; the columns in it
     plus, q = inside[:, : plus.shape[1]], inside[:, plus.shape[1] :]
-    lower = jnp.linalg.cholesky(jnp.eye(len(plus), dtype=plus.dtype) + plus @ plus.T)  # L
+    lower = jnp.linalg.qr(jnp.concatenate([jnp.eye(len(plus), dtype=plus.dtype), plus.T]), mode="r").T  # L L' = I + plus plus'
     _, s, right = jnp.linalg.svd(q.T @ lower, full_matrices=False)
     shrunk = 1 / jnp.sqrt(0.5 + jnp.sqrt(s**2 + 0.25))
     sigma = Covariance(scale, basis, lower + (lower @ right.T) * (shrunk - 1) @ right)
