@@ -7,7 +7,7 @@ from vi_jax.methods.pathfinder import pathfinder
 from vi_jax.targets.target import Target
 from vi_jax.types import Method
 
-FULL_RANK_UP_TO = 500  # latents: there `bam` takes 40 s of CPU in float32, 32,000 gradients aside
+FULL_RANK_UP_TO = 400  # latents: at 500 `bam` takes 40 s of CPU in float32 and 70 s in float64, the density's own time aside
 STOCHASTIC_FULL_RANK_UP_TO = 50
 
 
