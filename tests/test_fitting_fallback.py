@@ -48,10 +48,11 @@ def test_a_flow_on_top_is_better_and_counts(hard):
     assert result.report(details=False)["fallback"] == result.fallback
 
 
-def test_pathfinder_is_followed_by_score_matching():
-    def chain(u):
-        return -0.5 * jnp.sum((u - 1) ** 2) - 0.25 * jnp.sum(jnp.diff(u) ** 2)
+def chain(u):
+    return -0.5 * jnp.sum((u - 1) ** 2) - 0.25 * jnp.sum(jnp.diff(u) ** 2)
 
+
+def test_pathfinder_is_followed_by_score_matching():
     target = vi.targets.from_log_density(chain, 100)
     first = dataclasses.replace(vi.fit(jax.random.key(0), target, vi.methods.pathfinder()), why="low rank")
     assert first.diagnostics.verdict == "not reliable"
@@ -113,6 +114,18 @@ def test_large_densities_and_other_methods_have_none():
         vi.fit(jax.random.key(0), TARGET, vi.methods.bam(), fallback=20_000)
     with pytest.raises(ValueError, match="fallback is 0, or at least 6,400 gradients; got 10"):
         vi.fit(jax.random.key(0), TARGET, fallback=10)
+
+
+@pytest.mark.slow
+def test_the_default_on_both_sides_of_its_limit():
+    """Exact below; above, 32 directions cannot hold a chain, but scales are within a few per cent and the verdict says it."""
+    below, above = (vi.fit(jax.random.key(0), vi.targets.from_log_density(chain, FULL_RANK_UP_TO + n)) for n in (0, 1))
+    assert (below.method, below.diagnostics.verdict, below.fallback) == ("bam", "reliable", "")
+    np.testing.assert_allclose(below.guide.mean, 1.0, atol=1e-4)
+    assert (above.method, above.diagnostics.verdict) == ("bam_low_rank from pathfinder", "not reliable")
+    sd = np.sqrt(np.diag(np.linalg.inv(-np.asarray(jax.hessian(chain)(jnp.ones(FULL_RANK_UP_TO + 1))))))
+    np.testing.assert_allclose(jnp.sqrt(above.guide.variance) / sd, 1.0, atol=0.06)
+    np.testing.assert_allclose(above.guide.mean, 1.0, atol=0.06)
 
 
 @pytest.mark.slow
