@@ -52,16 +52,16 @@ def chain(u):
     return -0.5 * jnp.sum((u - 1) ** 2) - 0.25 * jnp.sum(jnp.diff(u) ** 2)
 
 
-def test_pathfinder_is_followed_by_score_matching():
+def test_pathfinder_is_followed_by_mean_field():
     target = vi.targets.from_log_density(chain, 100)
     first = dataclasses.replace(vi.fit(jax.random.key(0), target, vi.methods.pathfinder()), why="low rank")
     assert first.diagnostics.verdict == "not reliable"
     run = functools.partial(vi.fit, jax.random.key(1), target)
-    result = _fallback.second(first, 3_200, lambda method, start: run(method, start=start))
-    assert (result.method, result.why) == ("bam_low_rank from pathfinder", "low rank")
-    assert result.evaluations == first.evaluations + 3_200 + 1
+    result = _fallback.second(first, 20_000, lambda method, start: run(method, start=start))
+    assert (result.method, result.why) == ("advi after pathfinder", "low rank")
+    assert first.evaluations < result.evaluations <= first.evaluations + 20_000 + 1
     assert result.diagnostics.elbo > first.diagnostics.elbo + 5
-    assert "; score matching of rank 32 from there, 3,201 gradients, is better" in result.fallback
+    assert "; mean field by stochastic gradients, " in result.fallback
     assert "second method        k-hat was" in str(result)
 
 
@@ -107,8 +107,8 @@ def test_large_densities_and_other_methods_have_none():
     assert _fallback.budget(20_000, large, None, spread=False) == 20_000
     assert _fallback.budget(None, vi.targets.from_log_density(funnel, 1), None, spread=False) == 0
     wide = vi.targets.from_log_density(lambda u: -jnp.sum(u**2), FULL_RANK_UP_TO + 1)
-    assert _fallback.budget(None, wide, None, spread=False) == 20_000
-    rows = vi.targets.from_log_density(lambda u: -jnp.sum((jnp.ones((2_000, wide.size)) @ u) ** 2), wide.size)
+    assert _fallback.budget(None, wide, None, spread=False) == 100_000
+    rows = vi.targets.from_log_density(lambda u: -jnp.sum((jnp.ones((3_000, wide.size)) @ u) ** 2), wide.size)
     assert _fallback.budget(None, rows, None, spread=False) == 0
     with pytest.raises(ValueError, match=r"run vi.methods.flow\(start=method\)"):
         vi.fit(jax.random.key(0), TARGET, vi.methods.bam(), fallback=20_000)
@@ -118,13 +118,13 @@ def test_large_densities_and_other_methods_have_none():
 
 @pytest.mark.slow
 def test_the_default_on_both_sides_of_its_limit():
-    """Exact below; above, 32 directions cannot hold a chain, but scales are within a few per cent and the verdict says it."""
+    """Exact below; above, mean field cannot hold a chain, its scales are some per cent small, and the verdict says it."""
     below, above = (vi.fit(jax.random.key(0), vi.targets.from_log_density(chain, FULL_RANK_UP_TO + n)) for n in (0, 1))
     assert (below.method, below.diagnostics.verdict, below.fallback) == ("bam", "reliable", "")
     np.testing.assert_allclose(below.guide.mean, 1.0, atol=1e-4)
-    assert (above.method, above.diagnostics.verdict) == ("bam_low_rank from pathfinder", "not reliable")
+    assert (above.method, above.diagnostics.verdict) == ("advi after pathfinder", "not reliable")
     sd = np.sqrt(np.diag(np.linalg.inv(-np.asarray(jax.hessian(chain)(jnp.ones(FULL_RANK_UP_TO + 1))))))
-    np.testing.assert_allclose(jnp.sqrt(above.guide.variance) / sd, 1.0, atol=0.06)
+    np.testing.assert_allclose(jnp.sqrt(above.guide.variance) / sd, 1.0, atol=0.12)
     np.testing.assert_allclose(above.guide.mean, 1.0, atol=0.06)
 
 

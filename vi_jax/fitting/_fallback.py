@@ -1,5 +1,5 @@
-"""A second method where the answer of the first cannot be trusted, within a budget: a flow on top of a dense Gaussian, score
-matching of low rank from pathfinder's."""
+"""A second method where the answer of the first cannot be trusted, within a budget: a flow on top of a dense Gaussian, mean field
+where pathfinder's was of low rank."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,9 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from vi_jax.families import mean_field
 from vi_jax.fitting._compile import SMALL, largest_array
 from vi_jax.fitting.result import Result
-from vi_jax.methods.bam_low_rank import bam_low_rank
+from vi_jax.methods.advi import advi
 from vi_jax.methods.default import FULL_RANK_UP_TO
 from vi_jax.methods.flow import flow
 from vi_jax.methods.pathfinder import FactoredNormal
@@ -19,10 +20,8 @@ from vi_jax.types import Method, MethodInfo
 
 BUDGET = 100_000  # gradients, where the log density is small
 FLOW_DRAWS = 64  # gradients a step
-LOW_RANK_BUDGET = 20_000  # gradients, half of which it wants as a rule; numbers in the largest array of a density for that
-LOW_RANK_SMALL = 1_000_000
-LOW_RANK = 32  # directions, and gradients a step
-MATCHES = 300  # steps
+WIDE_SMALL = 1_000_000  # numbers in the largest array, where there are many latents: mean field wants half of the gradients
+MEAN_FIELD_DRAWS = 10  # gradients a step
 FEWEST_STEPS = 100
 SURE = 3.0  # standard errors that the flow's ELBO has to be higher by
 
@@ -45,9 +44,7 @@ def budget(asked: int | None, target: Target, method: Method | None, *, spread: 
     if asked is not None:
         return asked
     numbers = largest_array(target.log_density, target.size)
-    if target.size > FULL_RANK_UP_TO:
-        return LOW_RANK_BUDGET if numbers <= LOW_RANK_SMALL else 0
-    return BUDGET if numbers <= SMALL else 0
+    return BUDGET if numbers <= (WIDE_SMALL if target.size > FULL_RANK_UP_TO else SMALL) else 0
 
 
 def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) -> Result:
@@ -86,9 +83,9 @@ def _richer(q: Any, gradients: int) -> tuple[Method, str, str]:
     if not isinstance(q, FactoredNormal):
         method = flow(start=_held(q), num_draws=FLOW_DRAWS, num_steps=gradients // FLOW_DRAWS)
         return method, "flow on", "a flow on top"
-    steps = gradients // LOW_RANK
-    method = bam_low_rank(start=q, rank=LOW_RANK, batch_size=LOW_RANK, num_matches=min(MATCHES, steps), num_steps=steps)
-    return method, "bam_low_rank from", f"score matching of rank {LOW_RANK} from there"
+    ascent = min(200, gradients // 20)
+    method = advi(mean_field, num_draws=MEAN_FIELD_DRAWS, max_ascent=ascent, num_steps=(gradients - ascent) // MEAN_FIELD_DRAWS - 1)
+    return method, "advi after", "mean field by stochastic gradients"
 
 
 def _held(q: Any) -> Method:

@@ -87,9 +87,9 @@ def fit(
       mesh: devices that the starts lie over (`vi_jax.shard.make_mesh`), of one process or of many, which all call this alike; the
         numbers are those of one device.
       fallback: gradients for a second method where the first was picked here and its answer is not reliable: a flow on top of its
-        Gaussian, or above 400 latents `bam_low_rank` from it. The better of the two is the answer, and the Result's `fallback` says
+        Gaussian, or above 400 latents mean-field `advi`. The better of the two is the answer, and the Result's `fallback` says
         so. If not given 100,000, if no array that the log density goes through has more than 10,000 numbers, above 400 latents
-        20,000 and 1,000,000, and where all data are used at each step; 0 for none.
+        1,000,000 numbers, and where all data are used at each step; 0 for none.
       report: called with the step and the method's value every `report_every` steps, e.g. to print them.
 
     Returns:
