@@ -47,7 +47,8 @@ def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) 
       run: (method, start [D]) -> Result.
     """
     q, d = first.guide, first.diagnostics
-    if not gradients or d.verdict != "not reliable" or d.num_bad or not isinstance(q, dist.MultivariateNormal):
+    poor = first.by_weights[0] == "not reliable"  # not for mass elsewhere, or digits: no flow about one place finds those
+    if not gradients or not poor or d.num_bad or first.blurred or not isinstance(q, dist.MultivariateNormal):
         return first
     was = f"k-hat was {d.k_hat:.2f}, with {d.effective:,.0f} effective draws"
     method = flow(start=_held(q), num_draws=FLOW_DRAWS, num_steps=gradients // FLOW_DRAWS)
@@ -59,7 +60,8 @@ def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) 
     better = (o.trusted and not d.trusted) or o.elbo > d.elbo + SURE * (o.elbo_stderr + d.elbo_stderr)
     tried = f"{was}; a flow on top, {other.evaluations:,} gradients,"
     if better:
-        kept = replace(other, method=f"flow on {first.method}", why=first.why, fallback=f"{tried} is better")
+        starts = {name: getattr(first, name) for name in ("starts", "start_distances", "start_weights", "elsewhere")}
+        kept = replace(other, method=f"flow on {first.method}", why=first.why, fallback=f"{tried} is better", **starts)
     else:
         kept = replace(first, fallback=f"{tried} is no better: k-hat {o.k_hat:.2f}, ELBO {o.elbo:,.2f} nats")
     return replace(

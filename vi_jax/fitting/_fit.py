@@ -111,7 +111,7 @@ def fit(
     _starts.require(target, num_starts, start)
     gradients = _fallback.budget(fallback, target, method, spread=mesh is not None)
     key_again = jax.random.fold_in(key, 1)
-    method, why = _method(target, method)
+    method, why = _method(target, method, num_starts)
     once = partial(_once, target=target, num_draws=num_draws, report=report, report_every=report_every)
     first = once(key, method=method, num_starts=num_starts, combine=combine, start=start, mesh=mesh)
     again = partial(once, key_again, num_starts=1, combine="best", mesh=None)
@@ -152,12 +152,12 @@ def _once(
     loop = advance(key_run, first(key_init, u), block)
     if report is not None:
         loop = _reported(advance, key_run, loop, block, report)
-    q, weighed, starts = jax.block_until_ready(judged(key_weigh, loop.states))
+    q, weighed, starts, beyond = jax.block_until_ready(judged(key_weigh, loop.states))
     if layout is not None:
-        loop, q, weighed, starts = layout.fetch((loop, q, weighed, starts))
+        loop, q, weighed, starts, beyond = layout.fetch((loop, q, weighed, starts, beyond))
     best = int(np.argmax(starts.elbo))
     history = _loop.history(loop, best)
-    _end.check(target, q, history, weighed)
+    _end.check(target, history, weighed, beyond)
     return Result(
         target=target,
         method=method.name,
@@ -172,6 +172,7 @@ def _once(
         starts=tuple(np.asarray(starts.elbo).tolist()),
         start_distances=tuple(np.asarray(starts.distance).tolist()),
         start_weights=tuple(np.asarray(starts.weight).tolist()),
+        elsewhere=None if starts.seen is None else (np.asarray(starts.seen[0]), np.asarray(starts.seen[1])),
         compile_seconds=compile_seconds,
         seconds=time.perf_counter() - began,
         weighed=weighed,
@@ -179,11 +180,11 @@ def _once(
     )
 
 
-def _method(target: Target, method: Method | None) -> tuple[Method, str]:
+def _method(target: Target, method: Method | None, num_starts: int) -> tuple[Method, str]:
     """The method, and why it: empty where the caller chose it and gets what was asked for."""
     why = ""
     if method is None:
-        method, why = choose(target)
+        method, why = choose(target, num_starts=num_starts)
     if target.sampled is not None and not method.stochastic:
         why = why or "all data at each step: this method does not take minibatches"
     return method, why

@@ -11,12 +11,12 @@ FULL_RANK_UP_TO = 200  # latents
 STOCHASTIC_FULL_RANK_UP_TO = 50
 
 
-def choose(target: Target) -> tuple[Method, str]:
-    """A method, and why it."""
+def choose(target: Target, *, num_starts: int = 1) -> tuple[Method, str]:
+    """A method, and why it. Of several starts each keeps to its own path, so that their agreement says something."""
     if target.sampled is not None:
         if target.size <= STOCHASTIC_FULL_RANK_UP_TO:
             return advi(full_rank), f"minibatches; full rank, for {target.size} latents"
         return advi(mean_field), f"minibatches; mean field, for {target.size:,} latents"
     if target.size <= FULL_RANK_UP_TO:
-        return bam(), f"full rank, for {target.size} latents"
+        return bam(num_paths=4 if num_starts == 1 else 1), f"full rank, for {target.size} latents"
     return pathfinder(), f"low rank, for {target.size:,} latents"

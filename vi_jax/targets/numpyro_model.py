@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.infer import init_to_uniform
@@ -111,9 +112,9 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return coordinates.unconstrain(z)
 
     def explain(u: Array) -> str:
-        return _not_finite(
-            _trace(handlers.substitute(model, data=constrain(u) | rows_of(jax.random.key(0))), args, kwargs, jax.random.key(0))
-        )
+        with numpyro.validation_enabled(False):  # what is not finite is to be named, not refused
+            seen = handlers.substitute(model, data=constrain(u) | rows_of(jax.random.key(0)))
+            return _not_finite(_trace(seen, args, kwargs, jax.random.key(0)))
 
     if plates:
         _require_any_rows(whole, len(coordinates.names), list(plates))
