@@ -6,11 +6,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 import optax
 import pytest
 from helpers import members
-from methods_helpers import run
 
 import vi_jax as vi
 from vi_jax.families._guide import log_standard_normal
@@ -28,7 +26,8 @@ SMALL = {  # what compiles quickly and still bends
     "sylvester": {"num_layers": 2},
 }
 # over vectors; `constrained` takes supports
-FAMILIES = {name: partial(module.family, **SMALL.get(name, {})) for name, module in members(vi.families).items() if name != "constrained"}
+MODULES = {name: module for name, module in members(vi.families).items() if name != "constrained"}
+FAMILIES = {name: partial(module.family, **SMALL.get(name, {})) for name, module in MODULES.items()}
 QUICK = ("low_rank", "iaf")
 NAMES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in sorted(FAMILIES)]
 
