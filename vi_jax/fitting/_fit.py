@@ -15,7 +15,7 @@ from vi_jax.fitting import _anchor, _end, _fallback, _loop, _starts
 from vi_jax.fitting._compile import Program, compiled, compiler_options, traced_once
 from vi_jax.fitting.local import LocalResult, fit_local
 from vi_jax.fitting.result import Result
-from vi_jax.methods.default import choose
+from vi_jax.methods.default import Choice, choose
 from vi_jax.methods.local_advi import LocalMethod
 from vi_jax.shard import Layout, make_layout
 from vi_jax.targets.local import LocalTarget
@@ -76,7 +76,8 @@ def fit(
     Args:
       key: one typed PRNG key: everything random follows from it.
       target: see `vi_jax.targets`.
-      method: see `vi_jax.methods`; chosen by the number of latents and by whether data are subsampled if not given.
+      method: see `vi_jax.methods`; chosen by the number of latents, by whether data are subsampled and, above 200
+        latents, by whether the log density is smooth if not given (`vi_jax.methods.default`).
       num_starts: R starts under one vmap.
       combine: "best" keeps the start of highest ELBO. "stack" takes all: the mixture of their guides, its weights those that are
         nearest to the posterior, so that modes weigh what their mass is (`vi_jax.fitting.stack_weights`); with `pathfinder` this is
@@ -111,12 +112,19 @@ def fit(
     _starts.require(target, num_starts, start)
     gradients = _fallback.budget(fallback, target, method, spread=mesh is not None)
     key_again = jax.random.fold_in(key, 1)
-    method, why = _method(target, method, num_starts)
+    clock = time.perf_counter()
+    choice = _choice(jax.random.fold_in(key, 2), target, method, start, num_starts)
+    choosing = time.perf_counter() - clock
     once = partial(_once, target=target, num_draws=num_draws, report=report, report_every=report_every)
-    first = once(key, method=method, num_starts=num_starts, combine=combine, start=start, mesh=mesh)
+    first = once(key, method=choice.method, num_starts=num_starts, combine=combine, start=start, mesh=mesh)
     again = partial(once, key_again, num_starts=1, combine="best", mesh=None)
     return _fallback.second(
-        replace(first, why="; ".join(filter(None, (why, first.why)))),
+        replace(
+            first,
+            why="; ".join(filter(None, (choice.why, first.why))),
+            evaluations=first.evaluations + choice.evaluations,
+            seconds=first.seconds + choosing,
+        ),
         gradients,
         lambda method, start: again(method=method, start=start),
     )
@@ -180,14 +188,12 @@ def _once(
     )
 
 
-def _method(target: Target, method: Method | None, num_starts: int) -> tuple[Method, str]:
+def _choice(key: Array, target: Target, method: Method | None, start: Array | None, num_starts: int) -> Choice:
     """The method, and why it: empty where the caller chose it and gets what was asked for."""
-    why = ""
-    if method is None:
-        method, why = choose(target, num_starts=num_starts)
-    if target.sampled is not None and not method.stochastic:
-        why = why or "all data at each step: this method does not take minibatches"
-    return method, why
+    choice = choose(key, target, start, num_starts=num_starts) if method is None else Choice(method, "")
+    if target.sampled is not None and not choice.method.stochastic:
+        return choice._replace(why=choice.why or "all data at each step: this method does not take minibatches")
+    return choice
 
 
 def _layout(mesh: Mesh | None, num_starts: int) -> Layout | None:
