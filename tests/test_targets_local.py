@@ -162,7 +162,7 @@ def rows_by(take, batch_size):
     ],
 )
 def test_data_of_one_batch_are_not_taken_for_all_rows(take, num, batch_size):
-    with pytest.raises(TargetError, match="does not run with all rows of its plate 'rows'.*'x'"):
+    with pytest.raises(TargetError, match=r"does not run with all rows of its plate 'rows'.*'x'"):
         vi.targets.from_numpyro(rows_by(take, batch_size), jnp.arange(num) * 1.0)
 
 

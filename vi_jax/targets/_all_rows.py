@@ -18,7 +18,7 @@ Trace = dict[str, dict[str, Any]]
 
 
 def first_trace(model: Callable[..., Any], args: Any, kwargs: Any, key: Array, *, num_rows: int | None = 0) -> Trace:
-    """A trace at latents near 0, unconstrained (an improper prior has nothing to draw), and at the first rows of each subsampled plate.
+    """A trace at latents near 0, unconstrained (an improper prior has nothing to draw), and at the first rows of subsampled plates.
 
     Args:
       num_rows: of each such plate; 0 for as many as it asks for, None for all.

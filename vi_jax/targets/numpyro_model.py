@@ -60,9 +60,9 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         raise TargetError("the NumPyro model has no latent site: every sample site is observed; there is nothing to approximate.")
     plate = plate_with_latents(first)
     if plate is not None:
-        target = local_from_trace(model, args, kwargs, first, plate, found)
+        local = local_from_trace(model, args, kwargs, first, plate, found)
         require_all_rows(model, args, kwargs, {plate: first[plate]["args"]})
-        return target
+        return local
     plates = {name: site["args"] for name, site in first.items() if is_subsampled(site)}
     if plates:
         require_all_rows(model, args, kwargs, plates)
