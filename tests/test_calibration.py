@@ -9,7 +9,6 @@ import pytest
 from scipy import stats
 
 import vi_jax as vi
-
 from vi_jax.diagnostics.calibration import brownian_supremum, calibrate, calibrate_fits, kolmogorov
 
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from vi_jax.types import Array
 
-
 _OF_TRACING = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -72,8 +71,8 @@ def calibrate(
         if isinstance(error, _OF_TRACING) or _COMPILED in str(error):
             raise TypeError(
                 "infer is traced here, once for all simulations, and it runs something that cannot be: vi.fit, a compiled program, "
-                "or Python or NumPy that asks for numbers of the data. Take vi.diagnostics.calibrate_fits(key, simulate, fit), which "
-                f"calls fit for one simulation after another. ({str(error).strip().splitlines()[0]})"
+                "or Python or NumPy that asks for numbers of the data. Take vi.diagnostics.calibrate_fits(key, simulate, fit), "
+                f"which calls fit for one simulation after another. ({str(error).strip().splitlines()[0]})"
             ) from error
         raise
     return _calibration(share)
@@ -166,8 +165,8 @@ def _shares(draws: Any, z: Any) -> Array:
             raise ValueError(f"z has {', '.join(missing)}, of which fit gave no draws; it gave {', '.join(draws) or 'none'}.")
         draws = {name: draws[name] for name in z}
     pairs = [(jnp.asarray(x), jnp.asarray(leaf)) for x, leaf in zip(*map(jax.tree.leaves, (draws, z)), strict=False)]
-    fits = jax.tree.structure(draws) == jax.tree.structure(z) and all(x.ndim and x.shape[1:] == leaf.shape for x, leaf in pairs)
-    if not fits:
+    structures: list[Any] = [jax.tree.structure(draws), jax.tree.structure(z)]
+    if structures[0] != structures[1] or not all(x.ndim and x.shape[1:] == leaf.shape for x, leaf in pairs):
         raise ValueError(
             f"draws want the shapes of z with the number of draws in front; got {jax.tree.map(jnp.shape, draws)} for z of "
             f"{jax.tree.map(jnp.shape, z)}."
