@@ -9,6 +9,7 @@ from experiments.metrics import clock
 
 LINES = 100  # of a method that takes all of its steps
 FEWEST_STEPS = 10  # between lines: each is a word from the device
+SECONDS = 0.1  # between lines, but for a method's first two, of which the second has a rate
 
 
 class FitProgress:
@@ -22,7 +23,7 @@ class FitProgress:
     def __init__(self, totals: list[int], now: Callable[[], float] = time.perf_counter) -> None:
         self._totals, self._now = totals, now
         self._first: tuple[int, float] | None = None  # what came before it was compiled
-        self._last = 0
+        self._last, self._lines, self._shown = 0, 0, 0.0
 
     @property
     def every(self) -> int:
@@ -31,11 +32,13 @@ class FitProgress:
 
     def __call__(self, step: int, value: float) -> None:
         if step <= self._last:
-            self._totals, self._first = self._totals[1:], None
+            self._totals, self._first, self._lines = self._totals[1:], None, 0
         self._last, now = step, self._now()
         rate = (step - self._first[0]) / max(now - self._first[1], 1e-9) if self._first else None
         self._first = self._first or (step, now)
-        print(_line(step, self._totals[0] if self._totals else None, rate, value), file=sys.stderr, flush=True)
+        if self._lines < 2 or now - self._shown >= SECONDS:
+            self._lines, self._shown = self._lines + 1, now
+            print(_line(step, self._totals[0] if self._totals else None, rate, value), file=sys.stderr, flush=True)
 
 
 def totals_of(method: Any, target: Any) -> list[int]:

@@ -76,7 +76,7 @@ def test_a_model_takes_the_arrays_of_an_npz_and_a_fit_is_seen_on_its_way(command
     np.testing.assert_allclose(moments["mean"]["mu"], 9 / 4, atol=0.05)  # mu ~ N(0, 1), three x ~ N(mu, 1)
     assert len(json.loads((tmp_path / "run" / "data.json").read_text())["sha256"]) == 64
     lines = [line for line in done.stderr.splitlines() if line.startswith("step ")]
-    assert len(lines) >= 3
+    assert len(lines) >= 2
     assert re.fullmatch(r"step 10/[\d,]+  - steps/s  -\d+\.\d+ nats  at most \? left", lines[0])
     assert re.fullmatch(r"step 20/[\d,]+  [\d,]+ steps/s  -\d+\.\d+ nats  at most \d+:\d\d left", lines[1])
 
@@ -117,11 +117,11 @@ def test_what_is_no_npz_is_one_sentence_and_defaults_may_stay_away(tmp_path):
 
 
 def test_progress_has_the_rate_without_compiling_and_begins_again_for_a_second_method(capsys):
-    seconds = iter([100.0, 101.0, 103.0, 200.0, 204.0, 300.0])
+    seconds = iter([100.0, 101.0, 101.05, 103.0, 200.0, 204.0, 300.0])
     progress = FitProgress([3_000, 50], lambda: next(seconds))
     assert progress.every == 30
     assert FitProgress([93]).every == 10
-    for step in (30, 60, 120, 30, 40, 30):
+    for step in (30, 60, 90, 120, 30, 40, 30):
         progress(step, -1.5)
     assert capsys.readouterr().err.splitlines() == [
         "step 30/3,000  - steps/s  -1.500 nats  at most ? left",
