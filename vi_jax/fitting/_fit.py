@@ -98,8 +98,10 @@ def fit(
     Raises:
       TargetError: the log density is not finite at any start, not differentiable, flat, or unbounded above; names the site.
       FloatingPointError: every step, or the answer, was not finite; names the step.
+      TypeError: a method by its name, or one that has not been called.
       ValueError: arguments that do not go together.
     """
+    _starts.require_method(method)
     if isinstance(target, LocalTarget):
         if num_starts != 1 or combine != "best" or mesh is not None or fallback:
             raise ValueError("num_starts, combine, mesh and fallback are not for a target whose rows have latents of their own.")
