@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vi_jax.fitting import _anchor, _end, _fallback, _loop, _starts
-from vi_jax.fitting._compile import Program, compiled, compiler_options, traced_once
+from vi_jax.fitting._compile import Options, Program, compiled, compiler_options, traced_once
 from vi_jax.fitting.local import LocalResult, fit_local
 from vi_jax.fitting.result import Result
 from vi_jax.methods.default import Choice, choose
@@ -143,8 +143,7 @@ def _once(
 
     clock = time.perf_counter()
     options = compiler_options(target, method, num_starts=num_starts, num_draws=num_draws)
-    u = _starts.choose(key_start, target, num_starts, start, options.start)  # a bad density is told before the rest
-    target, u, anchoring = _anchor.anchored(target, method, u, options.ascent)
+    target, u, anchoring = _started(key_start, target, method, num_starts, start, options)
     block = jnp.int32(method.num_steps if report is None else min(report_every, method.num_steps))
     if layout is not None:
         key_init, key_run, key_weigh, u, block = layout.replicate((key_init, key_run, key_weigh, u, block))
@@ -188,6 +187,22 @@ def _once(
         weighed=weighed,
         names=target.names,
     )
+
+
+def _started(
+    key: Array, target: Target, method: Method, num_starts: int, start: Array | None, options: Options
+) -> tuple[Target, Array, int]:
+    """The target as the method will see it, starts u [R, D], and the gradients of all rows behind minibatches about a mode.
+
+    A bad density is told here, before the rest takes its time.
+    """
+    choice = _starts.choice(key, target, num_starts, start, options.start)
+    if not _anchor.wanted(target, method, num_starts):
+        (pick,) = compiled(choice)
+        return target, _starts.checked(target, pick(key)), 0
+    dtype = jnp.result_type(float) if start is None else jnp.result_type(start)
+    pick, climb = compiled(choice, _anchor.climb(target, dtype, options.ascent))
+    return _anchor.anchored(target, _starts.checked(target, pick(key)), climb)
 
 
 def _choice(key: Array, target: Target, method: Method | None, start: Array | None, num_starts: int) -> Choice:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vi_jax import methods
-from vi_jax.fitting._compile import Program, compiled
+from vi_jax.fitting._compile import Program
 from vi_jax.targets._tracing import OF_TRACING, first_line, in_one_sentence
 from vi_jax.targets.target import Target, TargetError
 from vi_jax.types import Array
@@ -52,14 +52,18 @@ def _shape(f: Callable[[Array], Array], u: Any, how: str) -> Any:
             raise TargetError(f"the log density cannot be {how}: {first_line(error)}") from error
 
 
-def choose(key: Array, target: Target, num_starts: int, start: Array | None, options: dict[str, Any]) -> Array:
+def choice(key: Array, target: Target, num_starts: int, start: Array | None, options: dict[str, Any]) -> Program:
+    """The program of `pick`."""
+    return Program(options, lambda key: pick(key, target, num_starts, start), (key,))
+
+
+def checked(target: Target, picked: tuple[Array, Array, Array, Array]) -> Array:
     """Starts u [R, D] at which the log density is fit to be climbed.
 
     Raises:
       TargetError: it is not finite there, nor its gradient, or it is flat.
     """
-    (picked,) = compiled(Program(options, lambda key: pick(key, target, num_starts, start), (key,)))
-    u, values, slopes, flat = picked(key)
+    u, values, slopes, flat = picked
     check(target, np.asarray(u), np.asarray(values), np.asarray(slopes), flat=bool(flat))
     return u
 
