@@ -1,7 +1,7 @@
 """Rows at random of a file that is mapped into memory and larger than what memory holds of it.
 
-A row that is not there is a page fault: the reader waits for the disk, and the kernel, which expects the next rows to be wanted, reads
-megabytes around it. Told beforehand what will be read, it reads just that, many rows at once, and nobody waits.
+A row that is not there is a page fault: the reader waits for the disk, and the kernel, which expects the next rows to be wanted,
+reads megabytes around it. Told beforehand what will be read, it reads just that, many rows at once, and nobody waits.
 """
 
 import mmap

@@ -107,7 +107,8 @@ def _make_order_of() -> OrderOf:
         for name in names:
             if name not in known:
                 known[name] = shuffled(key, jnp.int32(name[1]), num_examples)
-        known[names[0]] = np.asarray(known[names[0]])
+            if name == names[0]:  # on the host before the next one is drawn: a draw takes a few times the memory of an order
+                known[name] = np.asarray(known[name])
         return known[names[0]]
 
     return order_of

@@ -100,9 +100,7 @@ def make_run(step: Callable[[State, Array], tuple[State, Metrics]], *, batch_siz
     starts = program(lambda totals, num: whole(_each(totals, num)), static_argnums=1)
     start = starting_totals(lambda states, batch: step(pick(states, 0), batch), batch_size, layout)
 
-    def run(
-        states: State, data: Array, num_steps: int, alive: np.ndarray, since: Totals | None = None
-    ) -> tuple[State, BlockInfo]:
+    def run(states: State, data: Array, num_steps: int, alive: np.ndarray, since: Totals | None = None) -> tuple[State, BlockInfo]:
         if layout is not None and len(alive) % layout.num_shards:
             raise ValueError(f"{len(alive)} replicas do not lie evenly over {layout.num_shards} devices; take a multiple of that.")
         orders, keep = order_at(states, data.shape[0])

@@ -209,8 +209,8 @@ def make_run(
     """A compiled `run(state, data, num_steps, since=None) -> (state, BlockInfo)`: gather, step and sums in one program.
 
     `data` [N, ...] stays on the device, in its own dtype. The number of steps is an argument of the program, not a constant of
-    it, so that blocks of any length share one compile; `state` is donated. A block may begin and end anywhere in an epoch. In parts,
-    each `since` the `BlockInfo.totals` of the one before, it has the state and the metrics of the whole, to the last bit.
+    it, so that blocks of any length share one compile; `state` is donated. A block may begin and end anywhere in an epoch. One in
+    parts, each `since` the `BlockInfo.totals` of the one before, has the state and the metrics of the whole, to the last bit.
 
     Args:
       step: of `make_step`.
