@@ -178,14 +178,16 @@ def test_sums_that_are_not_those_that_were_saved_are_damage(quick, tmp_path):
 
 
 def test_sigterm_is_answered_within_a_part_of_a_slow_block(quick, tmp_path, monkeypatch):
-    """A block of 400 steps of 50 ms, 20 s: asked after 1 s, it has saved and stopped before 5."""
-    real = build.step
+    """A block of 400 steps of 50 ms, 20 s: asked after 1 s, it takes few steps more. Counted, since a machine may be busy."""
+    real, taken, at_signal = build.step, [], []
 
     def slow(*args, **options):
         step = real(*args, **options)
 
         def waits(state, batch):
-            number = jax.pure_callback(lambda n: (time.sleep(0.05), n)[1], jax.ShapeDtypeStruct((), jnp.int32), state.step)
+            number = jax.pure_callback(
+                lambda n: (time.sleep(0.05), taken.append(n), n)[2], jax.ShapeDtypeStruct((), jnp.int32), state.step
+            )
             return step(state._replace(step=number), batch)
 
         return waits
@@ -194,14 +196,13 @@ def test_sigterm_is_answered_within_a_part_of_a_slow_block(quick, tmp_path, monk
     monkeypatch.setattr(parts, "SECONDS", 0.3)
     many = dict(train__num_steps=400, train__log_every=400, train__eval_every=400, train__checkpoint_every=400)
     (tmp_path / "run").mkdir()
-    stop, began, sent = Stop(), time.monotonic(), []
-    real_heard = stop._heard
-    monkeypatch.setattr(stop, "_heard", lambda *args: (sent.append(time.monotonic()), real_heard(*args)))
+    stop = Stop()
 
     def send_when_it_trains():
         while not (tmp_path / "run" / metrics.METRICS).exists():
             time.sleep(0.05)
         time.sleep(1.0)
+        at_signal.append(len(taken))
         os.kill(os.getpid(), signal.SIGTERM)
 
     sender = threading.Thread(target=send_when_it_trains)
@@ -210,5 +211,4 @@ def test_sigterm_is_answered_within_a_part_of_a_slow_block(quick, tmp_path, monk
         with pytest.raises(cli.Requeue, match=r"stopped by SIGTERM; step \d+ of 400 is saved"):
             train.train(small(**many), tmp_path / "run", resumed=False, stop=stop)
     sender.join()
-    assert time.monotonic() - began < 15
-    assert time.monotonic() - sent[0] < 5
+    assert len(taken) - at_signal[0] <= 20
