@@ -47,12 +47,16 @@ def totals_of(method: Any, target: Any) -> list[int]:
     Args:
       method: None where vi.fit picks it.
     """
+    import jax
+
     from vi_jax.fitting import _fallback
-    from vi_jax.methods.default import choose
+    from vi_jax.methods.default import FULL_RANK_UP_TO, choose
 
     if method is not None:
         return [method.num_steps]
-    return [choose(target)[0].num_steps, _fallback.BUDGET // _fallback.FLOW_DRAWS]
+    large = target.size > FULL_RANK_UP_TO
+    second = _fallback.LOW_RANK_BUDGET // _fallback.LOW_RANK if large else _fallback.BUDGET // _fallback.FLOW_DRAWS
+    return [choose(jax.random.key(0), target).method.num_steps, second]
 
 
 def _line(step: int, total: int | None, rate: float | None, value: float) -> str:

@@ -55,6 +55,14 @@ def test_it_says_what_it_did(result):
     assert result.converged
 
 
+def test_steps_that_were_skipped_are_said_and_most_of_them_are_no_answer(result):
+    few, most = (replace(result, skipped=int(share * result.num_steps)) for share in (0.4, 0.6))
+    assert few.diagnostics.verdict == result.diagnostics.verdict
+    assert f"{few.skipped} steps skipped" in str(few)
+    assert most.diagnostics.verdict == "not reliable"
+    assert f"{most.skipped} of {most.num_steps} steps were not finite" in most.diagnostics.advice
+
+
 def test_details_say_how_far_the_guide_is_from_its_optimum(result):
     details = result.details
     assert details.names == result.target.names

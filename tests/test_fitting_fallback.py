@@ -1,6 +1,7 @@
 """A posterior that no Gaussian fits: it is not called reliable, a flow is tried within its budget, and all of it is told."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 
 import vi_jax as vi
 from vi_jax.fitting import _fallback
+from vi_jax.methods.default import FULL_RANK_UP_TO
 
 BUDGET = 12_800
 
@@ -44,6 +46,22 @@ def test_a_flow_on_top_is_better_and_counts(hard):
     assert f"k-hat was {hard.diagnostics.k_hat:.2f}" in result.fallback
     assert "second method        k-hat was" in str(result)
     assert result.report(details=False)["fallback"] == result.fallback
+
+
+def test_pathfinder_is_followed_by_score_matching():
+    def chain(u):
+        return -0.5 * jnp.sum((u - 1) ** 2) - 0.25 * jnp.sum(jnp.diff(u) ** 2)
+
+    target = vi.targets.from_log_density(chain, 100)
+    first = dataclasses.replace(vi.fit(jax.random.key(0), target, vi.methods.pathfinder()), why="low rank")
+    assert first.diagnostics.verdict == "not reliable"
+    run = functools.partial(vi.fit, jax.random.key(1), target)
+    result = _fallback.second(first, 3_200, lambda method, start: run(method, start=start))
+    assert (result.method, result.why) == ("bam_low_rank from pathfinder", "low rank")
+    assert result.evaluations == first.evaluations + 3_200 + 1
+    assert result.diagnostics.elbo > first.diagnostics.elbo + 5
+    assert "; score matching of rank 32 from there, 3,201 gradients, is better" in result.fallback
+    assert "second method        k-hat was" in str(result)
 
 
 def test_one_that_is_no_better_or_fails_leaves_the_first_and_is_told(hard):
@@ -87,6 +105,10 @@ def test_large_densities_and_other_methods_have_none():
     assert _fallback.budget(None, large, None, spread=False) == 0
     assert _fallback.budget(20_000, large, None, spread=False) == 20_000
     assert _fallback.budget(None, vi.targets.from_log_density(funnel, 1), None, spread=False) == 0
+    wide = vi.targets.from_log_density(lambda u: -jnp.sum(u**2), FULL_RANK_UP_TO + 1)
+    assert _fallback.budget(None, wide, None, spread=False) == 20_000
+    rows = vi.targets.from_log_density(lambda u: -jnp.sum((jnp.ones((2_000, wide.size)) @ u) ** 2), wide.size)
+    assert _fallback.budget(None, rows, None, spread=False) == 0
     with pytest.raises(ValueError, match=r"run vi.methods.flow\(start=method\)"):
         vi.fit(jax.random.key(0), TARGET, vi.methods.bam(), fallback=20_000)
     with pytest.raises(ValueError, match="fallback is 0, or at least 6,400 gradients; got 10"):

@@ -90,21 +90,21 @@ def test_a_density_without_a_second_derivative_is_not_known():
 
     once.defvjp(lambda u: (normal(u), u), lambda u, g: (-g * u,))  # jvp of it is refused
     assert _smooth.measured(jax.random.key(0), once, jnp.zeros(3)) is None
-    choice = choose(jax.random.key(0), vi.targets.from_log_density(once, 201))
+    choice = choose(jax.random.key(0), vi.targets.from_log_density(once, 401))
     assert choice.method.name == "pathfinder"
-    assert choice.why == "low rank, for 201 latents; whether it is smooth is not known"
+    assert choice.why == "low rank, for 401 latents; whether it is smooth is not known"
 
 
 def large(log_density):
-    return vi.targets.from_log_density(lambda u: log_density(u[:SIZE]) + normal(u[SIZE:]), 201)
+    return vi.targets.from_log_density(lambda u: log_density(u[:SIZE]) + normal(u[SIZE:]), 401)
 
 
 def test_kinks_keep_off_a_method_that_rests_on_curvature():
     kinks, smooth, steps = (choose(jax.random.key(0), large(f)) for f in (KINKS["laplace"], normal, STEPS["steps"]))
     assert kinks.method.name == steps.method.name == "advi"
-    assert kinks.why == "mean field, for 201 latents; not smooth (its gradient jumps by 4)"
-    assert steps.why == "mean field, for 201 latents; not smooth (it jumps by 3 nats, which no gradient sees)"
-    assert (smooth.method.name, smooth.why) == ("pathfinder", "low rank, for 201 latents")
+    assert kinks.why == "mean field, for 401 latents; not smooth (its gradient jumps by 4)"
+    assert steps.why == "mean field, for 401 latents; not smooth (it jumps by 3 nats, which no gradient sees)"
+    assert (smooth.method.name, smooth.why) == ("pathfinder", "low rank, for 401 latents")
     assert kinks.evaluations == steps.evaluations == smooth.evaluations == _smooth.COST
     small = choose(jax.random.key(0), vi.targets.from_log_density(KINKS["laplace"], SIZE))
     assert (small.method.name, small.why, small.evaluations) == ("bam", "full rank, for 40 latents", 0)
@@ -113,7 +113,7 @@ def test_kinks_keep_off_a_method_that_rests_on_curvature():
 def test_kinks_are_looked_for_about_the_start():
     far = large(lambda u: -jnp.abs(u - 50.0).sum() + normal(u))
     assert choose(jax.random.key(0), far).method.name == "pathfinder"
-    assert choose(jax.random.key(0), far, jnp.full((2, 201), 50.0)).method.name == "advi"
+    assert choose(jax.random.key(0), far, jnp.full((2, 401), 50.0)).method.name == "advi"
 
 
 def test_fit_counts_what_the_choice_took():
@@ -154,9 +154,9 @@ def test_the_default_is_right_on_a_lasso_by_quadrature():
 @pytest.mark.slow
 def test_the_pick_beats_curvature_on_a_large_lasso():
     rng = np.random.default_rng(0)
-    design = rng.normal(size=(400, 300)).astype(np.float32)
+    design = rng.normal(size=(600, 450)).astype(np.float32)
     outcome = (design[:, :20].sum(1) + rng.normal(size=400)).astype(np.float32)
-    target = vi.targets.from_log_density(lambda u: -0.5 * jnp.sum((outcome - design @ u) ** 2) - 5.0 * jnp.abs(u).sum(), 300)
+    target = vi.targets.from_log_density(lambda u: -0.5 * jnp.sum((outcome - design @ u) ** 2) - 5.0 * jnp.abs(u).sum(), 450)
     picked = vi.fit(jax.random.key(0), target)
     assert "not smooth (its gradient jumps by" in picked.why
     curved = vi.fit(jax.random.key(0), target, vi.methods.pathfinder())

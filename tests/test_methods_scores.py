@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from methods_helpers import logistic, quadrature, run
 
@@ -10,6 +11,7 @@ import vi_jax as vi
 from vi_jax.families.low_rank import LowRankNormal
 from vi_jax.methods.bam_low_rank import Covariance, matched, patched
 from vi_jax.methods.gsm import move
+from vi_jax.methods.pathfinder import FactoredNormal
 
 RNG = np.random.default_rng(0)
 
@@ -38,10 +40,70 @@ def test_a_match_of_low_rank_solves_the_equation_of_the_dense_one(x64):
     np.testing.assert_allclose(parts.diag(), np.diag(sigma), atol=1e-9)
 
 
+def chain(u):
+    """N(1, .) whose precision has 2 on the diagonal (1.5 at its ends) and -1/2 beside it."""
+    return -0.5 * jnp.sum((u - 1) ** 2) - 0.25 * jnp.sum(jnp.diff(u) ** 2)
+
+
+def test_a_match_of_low_rank_keeps_its_digits_in_float32(x64):
+    """By differences it had eigenvalues of -11 where the true least is 0.28."""
+    factor = 0.06 * RNG.normal(size=(300, 8))
+    z = 1 + RNG.normal(size=(16, 8)) @ factor.T + 0.6 * RNG.normal(size=(16, 300))
+    arrays = (z, np.asarray(jax.vmap(jax.grad(chain))(jnp.asarray(z))), np.ones(300), factor, np.full(300, 0.36))
+
+    def sigma(dtype):
+        mean, parts = matched(*(jnp.asarray(array, dtype) for array in arrays), jnp.asarray(50.0, dtype))
+        return (
+            np.asarray(mean),
+            np.asarray(parts.times(jnp.eye(300, dtype=dtype))),
+            np.asarray(parts.form(jnp.eye(300, dtype=dtype))),
+        )
+
+    single, double = sigma(jnp.float32), sigma(jnp.float64)
+    for found, exact in zip(single, double, strict=True):
+        np.testing.assert_allclose(found, exact, atol=1e-3)
+    np.testing.assert_allclose(double[2], double[1], atol=1e-9)
+    assert np.linalg.eigvalsh(single[2].astype(float)).min() > 0.2
+
+
+def a_chain_of_three_hundred():
+    log_z = 300 / 2 * np.log(2 * np.pi) - 0.5 * np.linalg.slogdet(-np.asarray(jax.hessian(chain)(jnp.ones(300))))[1]
+    result = vi.fit(
+        jax.random.key(0), vi.targets.from_log_density(chain, 300), vi.methods.bam_low_rank(num_matches=40, num_steps=60)
+    )
+    assert result.skipped == 0
+    assert log_z - 15 < result.diagnostics.elbo < log_z  # its 8 directions cannot hold 300 that are alike
+
+
+def test_low_rank_at_three_hundred_latents():
+    a_chain_of_three_hundred()
+
+
+def test_low_rank_at_three_hundred_latents_in_float64(x64):
+    a_chain_of_three_hundred()
+
+
+def test_low_rank_starts_from_the_gaussian_of_pathfinder(x64):
+    basis, _ = jnp.linalg.qr(jnp.asarray(RNG.normal(size=(20, 2))))
+    scale, root = jnp.asarray(RNG.uniform(0.5, 2, size=20)), jnp.asarray([[3.0, 0.0], [1.0, 2.0]])
+    q = FactoredNormal(jnp.arange(20.0), scale, basis, root)
+    method = vi.methods.bam_low_rank(start=q, rank=2, num_em=3000)
+    started = method.guide(method.init(jax.random.key(0), None, jnp.zeros(20)))
+    np.testing.assert_array_equal(started.mean, q.mean)
+    # S (I + Q (L L' - I) Q') S with L L' > I is low rank plus diagonal exactly
+    np.testing.assert_allclose(jnp.diagonal(started.covariance_matrix), jnp.diagonal(q.covariance_matrix), rtol=1e-3)
+    np.testing.assert_allclose(vi.kl_divergence(dense(q), dense(started)), 0, atol=1e-3)
+
+
+def dense(q):
+    return dist.MultivariateNormal(q.mean, q.covariance_matrix)
+
+
 def test_a_patch_finds_the_low_rank_that_is_there(x64):
     factor, variances = jnp.asarray(RNG.normal(size=(20, 2))), jnp.asarray(RNG.uniform(0.5, 2, size=20))
-    nothing = jnp.zeros((20, 1))
-    parts = Covariance(variances, factor, nothing, nothing)
+    scale = jnp.sqrt(variances)
+    basis, r = jnp.linalg.qr(factor / scale[:, None])
+    parts = Covariance(scale, basis, jnp.linalg.cholesky(jnp.eye(2) + r @ r.T))
     w, v = patched(parts, jnp.asarray(RNG.normal(size=(20, 2))), 3000)
     np.testing.assert_allclose(w @ w.T, factor @ factor.T, atol=1e-4)
     np.testing.assert_allclose(v, variances, atol=1e-4)

@@ -1,4 +1,5 @@
-"""A second method where the answer of the first cannot be trusted: a flow on top of its Gaussian, within a budget."""
+"""A second method where the answer of the first cannot be trusted, within a budget: a flow on top of a dense Gaussian, score
+matching of low rank from pathfinder's."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,12 +10,19 @@ import numpyro.distributions as dist
 
 from vi_jax.fitting._compile import SMALL, largest_array
 from vi_jax.fitting.result import Result
+from vi_jax.methods.bam_low_rank import bam_low_rank
+from vi_jax.methods.default import FULL_RANK_UP_TO
 from vi_jax.methods.flow import flow
+from vi_jax.methods.pathfinder import FactoredNormal
 from vi_jax.targets.target import Target, TargetError
 from vi_jax.types import Method, MethodInfo
 
 BUDGET = 100_000  # gradients, where the log density is small
 FLOW_DRAWS = 64  # gradients a step
+LOW_RANK_BUDGET = 20_000  # gradients, half of which it wants as a rule; numbers in the largest array of a density for that
+LOW_RANK_SMALL = 1_000_000
+LOW_RANK = 32  # directions, and gradients a step
+MATCHES = 300  # steps
 FEWEST_STEPS = 100
 SURE = 3.0  # standard errors that the flow's ELBO has to be higher by
 
@@ -36,32 +44,35 @@ def budget(asked: int | None, target: Target, method: Method | None, *, spread: 
         return 0
     if asked is not None:
         return asked
-    return BUDGET if largest_array(target.log_density, target.size) <= SMALL else 0
+    numbers = largest_array(target.log_density, target.size)
+    if target.size > FULL_RANK_UP_TO:
+        return LOW_RANK_BUDGET if numbers <= LOW_RANK_SMALL else 0
+    return BUDGET if numbers <= SMALL else 0
 
 
 def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) -> Result:
-    """The first result, or where it is not reliable the better of it and a flow's, which says so and counts both.
+    """The first result, or where it is not reliable the better of it and a second method's, which says so and counts both.
 
     Args:
-      gradients: that the flow may take; at 0 nothing is tried.
+      gradients: that the second may take; at 0 nothing is tried.
       run: (method, start [D]) -> Result.
     """
     q, d = first.guide, first.diagnostics
     poor = first.by_weights[0] == "not reliable"  # not for mass elsewhere, or digits: no flow about one place finds those
-    if not gradients or not poor or d.num_bad or first.blurred or not isinstance(q, dist.MultivariateNormal):
+    if not gradients or not poor or d.num_bad or first.blurred or not isinstance(q, dist.MultivariateNormal | FactoredNormal):
         return first
     was = f"k-hat was {d.k_hat:.2f}, with {d.effective:,.0f} effective draws"
-    method = flow(start=_held(q), num_draws=FLOW_DRAWS, num_steps=gradients // FLOW_DRAWS)
+    method, name, what = _richer(q, gradients)
     try:
         other = run(method, q.loc)
     except (FloatingPointError, TargetError) as error:
-        return replace(first, fallback=f"{was}; a flow on top failed: {error}")
+        return replace(first, fallback=f"{was}; {what} failed: {error}")
     o = other.diagnostics
     better = (o.trusted and not d.trusted) or o.elbo > d.elbo + SURE * (o.elbo_stderr + d.elbo_stderr)
-    tried = f"{was}; a flow on top, {other.evaluations:,} gradients,"
+    tried = f"{was}; {what}, {other.evaluations:,} gradients,"
     if better:
-        starts = {name: getattr(first, name) for name in ("starts", "start_distances", "start_weights", "elsewhere")}
-        kept = replace(other, method=f"flow on {first.method}", why=first.why, fallback=f"{tried} is better", **starts)
+        starts = {field: getattr(first, field) for field in ("starts", "start_distances", "start_weights", "elsewhere")}
+        kept = replace(other, method=f"{name} {first.method}", why=first.why, fallback=f"{tried} is better", **starts)
     else:
         kept = replace(first, fallback=f"{tried} is no better: k-hat {o.k_hat:.2f}, ELBO {o.elbo:,.2f} nats")
     return replace(
@@ -70,6 +81,16 @@ def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) 
         seconds=first.seconds + other.seconds,
         compile_seconds=first.compile_seconds + other.compile_seconds,
     )
+
+
+def _richer(q: Any, gradients: int) -> tuple[Method, str, str]:
+    """What goes on from the Gaussian q; its name before that of the first, and in words."""
+    if not isinstance(q, FactoredNormal):
+        method = flow(start=_held(q), num_draws=FLOW_DRAWS, num_steps=gradients // FLOW_DRAWS)
+        return method, "flow on", "a flow on top"
+    steps = gradients // LOW_RANK
+    method = bam_low_rank(start=q, rank=LOW_RANK, batch_size=LOW_RANK, num_matches=min(MATCHES, steps), num_steps=steps)
+    return method, "bam_low_rank from", f"score matching of rank {LOW_RANK} from there"
 
 
 def _held(q: Any) -> Method:

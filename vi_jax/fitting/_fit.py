@@ -76,7 +76,7 @@ def fit(
     Args:
       key: one typed PRNG key: everything random follows from it.
       target: see `vi_jax.targets`.
-      method: see `vi_jax.methods`; chosen by the number of latents, by whether data are subsampled and, above 200
+      method: see `vi_jax.methods`; chosen by the number of latents, by whether data are subsampled and, above 400
         latents, by whether the log density is smooth if not given (`vi_jax.methods.default`).
       num_starts: R starts under one vmap.
       combine: "best" keeps the start of highest ELBO. "stack" takes all: the mixture of their guides, its weights those that are
@@ -87,9 +87,10 @@ def fit(
       num_draws: S, draws that are weighed at the end, values of the log density without gradients.
       mesh: devices that the starts lie over (`vi_jax.shard.make_mesh`), of one process or of many, which all call this alike; the
         numbers are those of one device.
-      fallback: gradients for a second method, a flow on top of the Gaussian of the first, where that was picked here and its answer
-        is not reliable; the better of the two is the answer, and the Result's `fallback` says so. 100,000 if not given, if no array
-        that the log density goes through has more than 10,000 numbers and all data are used at each step; 0 for none.
+      fallback: gradients for a second method where the first was picked here and its answer is not reliable: a flow on top of its
+        Gaussian, or above 400 latents `bam_low_rank` from it. The better of the two is the answer, and the Result's `fallback` says
+        so. If not given 100,000, if no array that the log density goes through has more than 10,000 numbers, above 400 latents
+        20,000 and 1,000,000, and where all data are used at each step; 0 for none.
       report: called with the step and the method's value every `report_every` steps, e.g. to print them.
 
     Returns:

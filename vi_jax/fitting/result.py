@@ -19,6 +19,7 @@ APART = 4.0  # standard deviations between the means of two starts that are not 
 LOOKED_AT = 20  # draws of no weight of which the site is asked
 BLUR = 0.03  # standard deviations between neighbouring numbers
 MASS = 4.6  # nats below the best ELBO at which a place still has about a hundredth of the mass
+STUCK = 0.5  # of the steps skipped, above which the guide is where it was before them
 
 
 class Diagnostics(NamedTuple):
@@ -51,7 +52,7 @@ class Result:
     converged: bool  # it stopped by its own rule
     num_steps: int
     evaluations: int  # gradients of the log density, all starts together, those that chose where to start included
-    skipped: int  # steps that a log density which was not finite made useless
+    skipped: int  # steps that a log density, or arithmetic, which was not finite made useless
     starts: tuple[float, ...]  # ELBO of each start, nats
     start_distances: tuple[float, ...]  # the farthest that a mean lies from the best start's, in its standard deviations
     start_weights: tuple[float, ...]  # in the answer
@@ -70,7 +71,7 @@ class Result:
         num_draws, k_hat, effective = len(w.u), float(w.k_hat), float(w.effective)
         word, advice = self.by_weights
         num_bad = int(w.num_bad)
-        wrong = _nan(self) or self.blurred or self.left_out
+        wrong = _nan(self) or _stuck(self) or self.blurred or self.left_out
         if wrong:
             word, advice = "not reliable", wrong
         return Diagnostics(
@@ -268,6 +269,16 @@ def _nan(result: Result) -> str:
     site = next((text for text in sites if "nan" in text), "")
     where = f" ({site})" if site else ""
     return f"the log density is nan at {int(w.num_bad):,} draws of the guide{where}: see vi.check, which names the line."
+
+
+def _stuck(result: Result) -> str:
+    """What to do where most steps were skipped; empty if they were not."""
+    if not result.skipped > STUCK * result.num_steps:
+        return ""
+    return (
+        f"{result.skipped:,} of {result.num_steps:,} steps were not finite and were skipped: the guide is where it was before "
+        "them. Set jax_enable_x64, or take another method; vi.check names lines that are not finite."
+    )
 
 
 def _blurred(result: Result) -> str:

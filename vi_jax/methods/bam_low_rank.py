@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from vi_jax.families.low_rank import LowRankNormal
 from vi_jax.kl import kl_divergence
 from vi_jax.methods import _lbfgs
+from vi_jax.methods.pathfinder import FactoredNormal
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
 
 
@@ -27,6 +28,7 @@ class State(NamedTuple):
 
 def bam_low_rank(
     *,
+    start: FactoredNormal | None = None,
     rank: int = 8,
     batch_size: int = 16,
     num_matches: int = 300,
@@ -45,6 +47,7 @@ def bam_low_rank(
     Parts from the paper in the schedule: where that lets the weight fall as B D / t, here it is learning / t, early at the most.
 
     Args:
+      start: of `pathfinder`, the Gaussian to start from; if not given, a climb of its own finds where, and a diagonal.
       rank: R.
       batch_size: B, gradient evaluations a step.
       num_matches: steps; it has converged if the last of them moves by little.
@@ -58,13 +61,18 @@ def bam_low_rank(
       that is not finite is skipped, with value nan.
     """
 
-    def init(key: Array, log_density: LogDensity, start: Array) -> State:
+    def init(key: Array, log_density: LogDensity, u: Array) -> State:
         del log_density
-        r = min(rank, start.size)
-        climb = _lbfgs.start(start, memory=memory)
-        factor = jax.random.normal(key, (start.size, r), start.dtype)
-        infinite, zero = jnp.full((), jnp.inf, start.dtype), jnp.int32(0)
-        return State(climb, jnp.bool_(True), start, factor, jnp.ones_like(start), jnp.zeros_like(start), zero, infinite, zero)
+        climb = _lbfgs.start(u, memory=memory)
+        factor = jax.random.normal(key, (u.size, min(rank, u.size)), u.dtype)
+        infinite, zero = jnp.full((), jnp.inf, u.dtype), jnp.int32(0)
+        state = State(climb, jnp.bool_(True), u, factor, jnp.ones_like(u), jnp.zeros_like(u), zero, infinite, zero)
+        if start is None:
+            return state
+        sigma = Covariance(start.scale, start.basis, start.factor)
+        small = 0.3 * jnp.sqrt(sigma.diag() / factor.shape[1])[:, None] * factor
+        factor, variances = patched(sigma, small, num_em)
+        return state._replace(climbing=jnp.bool_(False), mean=start.loc, factor=factor, variances=variances)
 
     def ascend(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         del key
@@ -119,42 +127,58 @@ _SMALL = 0.01  # nats a latent, symmetrised KL of the last move
 
 
 class Covariance(NamedTuple):
-    """diag(v) + F F' - Y T': symmetric, though Y is not T."""
+    """S (I - K K' + K H H' K') S, S diagonal, K [D, M] with orthonormal columns: a sum of squares, positive in any precision."""
 
-    diagonal: Array  # v [D]
-    plus: Array  # F [D, M]
-    left: Array  # Y [D, N]
-    right: Array  # T [D, N]
+    scale: Array  # diagonal of S [D]
+    basis: Array  # K [D, M]
+    root: Array  # H [M, M]
 
     def times(self, x: Array) -> Array:
-        """Times x [D, ...]."""
-        scaled = self.diagonal.reshape(-1, *[1] * (x.ndim - 1)) * x
-        return scaled + self.plus @ (self.plus.T @ x) - self.left @ (self.right.T @ x)
+        """Times x [D, N]."""
+        y = self.scale[:, None] * x
+        inside = self.basis.T @ y
+        return self.scale[:, None] * (y + self.basis @ (self.root @ (self.root.T @ inside) - inside))
+
+    def form(self, x: Array) -> Array:
+        """x' Sigma x [N, N], of x [D, N]."""
+        y = self.scale[:, None] * x
+        inside = self.basis.T @ y
+        out, within = y - self.basis @ inside, self.root.T @ inside
+        return out.T @ out + within.T @ within
 
     def diag(self) -> Array:
         """[D]."""
-        return self.diagonal + jnp.sum(self.plus**2, 1) - jnp.sum(self.left * self.right, 1)
+        out = jnp.maximum(1 - jnp.sum(self.basis**2, 1), 0.0)
+        return self.scale**2 * (out + jnp.sum((self.basis @ self.root) ** 2, 1))
 
 
 def matched(z: Array, scores: Array, mean: Array, factor: Array, variances: Array, weight: Array) -> tuple[Array, Covariance]:
-    """mu' and Sigma' of the unconstrained match, draws and scores [B, D] (Modi et al. 2024)."""
+    """mu' and Sigma' of the unconstrained match, draws and scores [B, D] (Modi et al. 2024).
+
+    The paper subtracts from V a part of nearly its size, which in float32 leaves nothing of Sigma' at hundreds of latents. Here the
+    equation is solved within the span K of all columns, in units of the diagonal: V = L L', U = Q Q', and Sigma' = H H' with
+    H = L (I + T (c - I) T'), c = (1/2 + (1/4 + s^2)^(1/2))^(-1/2), s and T the singular values and right vectors of Q'L.
+    """
     size, share = len(z), weight / (1 + weight)
+    scale = jnp.sqrt(variances)
     z_mean, g_mean = z.mean(0), scores.mean(0)
     x, g = (z - z_mean).T / size**0.5, (scores - g_mean).T / size**0.5  # [D, B]
-    q = jnp.concatenate([jnp.sqrt(weight) * g, jnp.sqrt(share) * g_mean[:, None]], 1)
-    plus = jnp.concatenate([factor, jnp.sqrt(weight) * x, jnp.sqrt(share) * (mean - z_mean)[:, None]], 1)
-    vq = variances[:, None] * q + plus @ (plus.T @ q)  # V Q [D, B + 1]
-    values, vectors = jnp.linalg.eigh(q.T @ vq)
-    inner = 1 / (0.5 + jnp.sqrt(jnp.maximum(values, 0.0) + 0.25)) ** 2
-    sigma = Covariance(variances, plus, vq @ ((vectors * inner) @ vectors.T), vq)
-    return mean / (1 + weight) + share * (sigma.times(g_mean) + z_mean), sigma
+    q = jnp.concatenate([jnp.sqrt(weight) * g, jnp.sqrt(share) * g_mean[:, None]], 1) * scale[:, None]
+    plus = jnp.concatenate([factor, jnp.sqrt(weight) * x, jnp.sqrt(share) * (mean - z_mean)[:, None]], 1) / scale[:, None]
+    basis, inside = jnp.linalg.qr(jnp.concatenate([plus, q], 1))  # K [D, M]; the columns in it
+    plus, q = inside[:, : plus.shape[1]], inside[:, plus.shape[1] :]
+    lower = jnp.linalg.qr(jnp.concatenate([jnp.eye(len(plus), dtype=plus.dtype), plus.T]), mode="r").T  # L L' = I + plus plus'
+    _, s, right = jnp.linalg.svd(q.T @ lower, full_matrices=False)
+    shrunk = 1 / jnp.sqrt(0.5 + jnp.sqrt(s**2 + 0.25))
+    sigma = Covariance(scale, basis, lower + (lower @ right.T) * (shrunk - 1) @ right)
+    return mean / (1 + weight) + share * (sigma.times(g_mean[:, None])[:, 0] + z_mean), sigma
 
 
 def patched(sigma: Covariance, factor: Array, num_em: int) -> tuple[Array, Array]:
     """W [D, R] and v [D] nearest to Sigma' in KL(N(0, Sigma'), N(0, W W' + diag(v))), by EM steps of factor analysis from the
     factor before (Rubin & Thayer 1982; Modi et al. 2024)."""
     diag = sigma.diag()
-    floor = 1e-4 * jnp.maximum(diag, 0.0)
+    floor = 1e-4 * diag
 
     def em(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         w, v = carry
@@ -162,7 +186,7 @@ def patched(sigma: Covariance, factor: Array, num_em: int) -> tuple[Array, Array
         inner = jnp.linalg.inv(jnp.eye(w.shape[1], dtype=w.dtype) + w.T @ scaled)  # covariance of the factors given x
         beta = scaled @ inner  # [D, R]: their mean given x is beta' x
         sb = sigma.times(beta)
-        w = jnp.linalg.solve(inner + beta.T @ sb, sb.T).T
+        w = jnp.linalg.solve(inner + sigma.form(beta), sb.T).T
         return (w, jnp.maximum(diag - jnp.sum(w * sb, 1), floor)), None
 
     return jax.lax.scan(em, (factor, jnp.maximum(diag - jnp.sum(factor**2, 1), 0.1 * diag)), length=num_em)[0]
