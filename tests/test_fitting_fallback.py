@@ -107,7 +107,7 @@ def test_large_densities_and_other_methods_have_none():
     assert _fallback.budget(None, vi.targets.from_log_density(funnel, 1), None, spread=False) == 0
     wide = vi.targets.from_log_density(lambda u: -jnp.sum(u**2), FULL_RANK_UP_TO + 1)
     assert _fallback.budget(None, wide, None, spread=False) == 20_000
-    rows = vi.targets.from_log_density(lambda u: -jnp.sum((jnp.ones((2_000, wide.size)) @ u) ** 2), wide.size)
+    rows = vi.targets.from_log_density(lambda u: -jnp.sum((jnp.ones((3_000, wide.size)) @ u) ** 2), wide.size)
     assert _fallback.budget(None, rows, None, spread=False) == 0
     with pytest.raises(ValueError, match=r"run vi.methods.flow\(start=method\)"):
         vi.fit(jax.random.key(0), TARGET, vi.methods.bam(), fallback=20_000)

@@ -155,7 +155,7 @@ def test_the_default_is_right_on_a_lasso_by_quadrature():
 def test_the_pick_beats_curvature_on_a_large_lasso():
     rng = np.random.default_rng(0)
     design = rng.normal(size=(600, 450)).astype(np.float32)
-    outcome = (design[:, :20].sum(1) + rng.normal(size=400)).astype(np.float32)
+    outcome = (design[:, :20].sum(1) + rng.normal(size=600)).astype(np.float32)
     target = vi.targets.from_log_density(lambda u: -0.5 * jnp.sum((outcome - design @ u) ** 2) - 5.0 * jnp.abs(u).sum(), 450)
     picked = vi.fit(jax.random.key(0), target)
     assert "not smooth (its gradient jumps by" in picked.why
