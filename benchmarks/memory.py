@@ -127,6 +127,11 @@ def limited_rates(path: Path, megabytes: int, num_rounds: int) -> dict[str, Any]
     except OSError as error:
         report.say(f"the limit of {megabytes:,} MB is left out: this machine makes no memory cgroup ({error}).")
         return None
+    except subprocess.CalledProcessError as error:
+        report.say(
+            f"the limit of {megabytes:,} MB is left out: the process within it ended with {error.returncode}, -9 for want of it."
+        )
+        return None
 
 
 def stream_rates(
@@ -160,7 +165,7 @@ def main() -> None:
         rates_alone(flags.limited, flags.limit_megabytes, flags.rounds)
         return
     problem = problem_of(flags.pixels)
-    evidence = evidence_rows(problem)
+    evidence = evidence_rows(problem_of(784))
     with tempfile.TemporaryDirectory(dir=flags.folder or None) as folder:
         path = write_pixels(Path(folder), flags.gigabytes, problem.x_shape[0])
         command = [sys.executable, "-m", "benchmarks.memory", f"--alone={path}"]
@@ -193,14 +198,14 @@ def describe(
     if limited:
         rows += rate_rows(limited["rates"], f" *, at most {flags.limit_megabytes:,} MB")
         note_of_limit = (
-            f" * A process that may hold {flags.limit_megabytes:,} MB, pages of the file among it, a "
-            f"{held['data'] / flags.limit_megabytes:.0f}th of the file; it held {limited['peak']:,.0f} MB at most."
+            f" * A process that may hold {flags.limit_megabytes:,} MB, pages of the file among it; the file is "
+            f"{held['data'] / flags.limit_megabytes:.1f} times that. It held {limited['peak']:,.0f} MB at most."
         )
     second = report.markdown_table(["data", "steps/s", "of the rate on the device"], rows)
     used = ", ".join(f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "vi_jax").items())
     device = f", of its device at most {held['device']:,.0f} MB" if held["device"] else ""
     note = (
-        f"{problem.title}; log p(x) of {EXAMPLES} examples at a time, as XLA states it for its program. The file has "
+        f"{problem.title}; log p(x), of the MLP for 784 pixels, for {EXAMPLES} examples at a time, as XLA states it. The file has "
         f"{held['data']:,.0f} MB; a process that streams it holds {held['before']:,.0f} MB of its own after the first block and "
         f"{held['after']:,.0f} MB after five more{device}. Medians over {flags.rounds} rounds. {report.device_name()}; {used}."
         f"{note_of_limit}"
