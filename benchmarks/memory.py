@@ -3,10 +3,12 @@
     python -m benchmarks.memory                      # about 2 minutes on 2 cores
     python -m benchmarks.memory --write              # and put the tables into benchmarks/README.md
     python -m benchmarks.memory --gigabytes=16       # a data set of that size; it is written to --folder first
+    python -m benchmarks.memory --gigabytes=10 --pixels=3072 --limit_megabytes=1024    # ten times what it may hold; Linux, root
 
 Two tables. Temporary memory of the compiled program that evaluates log p(x), as XLA states it, in chunks and all at once. And
 steps per second of one training step with the data on the device, and streamed from a memory-mapped file, taking turns, with the
-memory that a process which only streams holds.
+memory that a process which only streams holds. With a limit both are once more those of a process that may hold no more than that,
+the pages of the file that the system keeps for it among it: its rows come from the disk.
 """
 
 import argparse
@@ -25,7 +27,7 @@ import numpy as np
 import optax
 
 import vi_jax as vi
-from benchmarks import report
+from benchmarks import memory_group, report
 from benchmarks.contenders_vi import make_loss, make_model
 from benchmarks.problem import Problem, make_problem
 from experiments import measure
@@ -88,10 +90,15 @@ def start(problem: Problem, data: Any, *, streamed: bool) -> Any:
     return steps
 
 
+def problem_of(num_pixels: int) -> Problem:
+    """The MLP VAE for images of that many pixels."""
+    return make_problem("mlp", "")._replace(x_shape=(num_pixels,))
+
+
 def stream_alone(path: str) -> None:
     """In a process of its own: streams 500 steps, and prints the memory that it holds before and after."""
-    problem = make_problem("mlp", "")
     data = np.load(path, mmap_mode="r")
+    problem = problem_of(data.shape[1])
     steps = start(problem, data, streamed=True)
     steps(problem.block)
     before = report.process_megabytes("RssAnon")
@@ -101,14 +108,41 @@ def stream_alone(path: str) -> None:
     print(json.dumps({"before": before, "after": after, "device": device, "data": data.nbytes / 2**20}))
 
 
-def stream_rates(problem: Problem, data: np.ndarray, num_rounds: int) -> dict[str, list[float]]:
-    """Steps per second of both loops over the part of the data that fits a gigabyte, streamed also over all of it."""
-    small = data[: min(len(data), 2**30 // data.shape[1])]
-    loops = {
-        "on the device": start(problem, small, streamed=False),
-        "streamed": start(problem, small, streamed=True),
-        "streamed, all of the file": start(problem, data, streamed=True),
-    }
+def rates_alone(path: str, megabytes: int, num_rounds: int) -> None:
+    """In a process of its own that may hold so much: prints the rates of both loops, on the device with an eighth of that."""
+    data = np.load(path, mmap_mode="r")
+    print(json.dumps(stream_rates(problem_of(data.shape[1]), data, num_rounds, megabytes // 8, parts=False)))
+
+
+def limited_rates(path: Path, megabytes: int, num_rounds: int) -> dict[str, Any] | None:
+    """The rates of a process that may hold so much, and the most it held; None where the system lets us limit none."""
+    try:
+        with memory_group.limited(megabytes) as group:
+            command = [sys.executable, "-m", "benchmarks.memory", f"--limited={path}"]
+            command += [f"--limit_megabytes={megabytes}", f"--rounds={num_rounds}"]
+            done = subprocess.run(
+                command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True, check=True, preexec_fn=group.enter
+            )
+            return {"rates": json.loads(done.stdout.splitlines()[-1]), "peak": group.peak_megabytes()}
+    except OSError as error:
+        report.say(f"the limit of {megabytes:,} MB is left out: this machine makes no memory cgroup ({error}).")
+        return None
+    except subprocess.CalledProcessError as error:
+        report.say(
+            f"the limit of {megabytes:,} MB is left out: the process within it ended with {error.returncode}, -9 for want of it."
+        )
+        return None
+
+
+def stream_rates(
+    problem: Problem, data: np.ndarray, num_rounds: int, megabytes: int = 1024, *, parts: bool = True
+) -> dict[str, list[float]]:
+    """Steps per second of the loop on the device over so much of the data, and streamed over that part and over all of it."""
+    small = data[: min(len(data), megabytes * 2**20 // data.shape[1])]
+    loops = {"on the device": start(problem, small, streamed=False)}
+    if parts:
+        loops["streamed"] = start(problem, small, streamed=True)
+    loops["streamed, all of the file"] = start(problem, data, streamed=True)
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for steps in loops.values():
         steps(problem.block)
@@ -127,50 +161,77 @@ def main() -> None:
     if flags.alone:
         stream_alone(flags.alone)
         return
-    problem = make_problem("mlp", "")
-    evidence = evidence_rows(problem)
+    if flags.limited:
+        rates_alone(flags.limited, flags.limit_megabytes, flags.rounds)
+        return
+    problem = problem_of(flags.pixels)
+    evidence = evidence_rows(problem_of(784))
     with tempfile.TemporaryDirectory(dir=flags.folder or None) as folder:
         path = write_pixels(Path(folder), flags.gigabytes, problem.x_shape[0])
         command = [sys.executable, "-m", "benchmarks.memory", f"--alone={path}"]
         done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
         held = json.loads(done.stdout.splitlines()[-1])
         report.say(f"alone: {held}")
+        limited = limited_rates(path, flags.limit_megabytes, flags.rounds) if flags.limit_megabytes else None
         rates = stream_rates(problem, np.load(path, mmap_mode="r"), flags.rounds)
-    text = describe(problem, evidence, held, rates, flags)
+    text = describe(problem, evidence, held, rates, limited, flags)
     print(text)
     if flags.json:
-        report.write_json(flags.json, {"device": report.device_name(), "evidence": evidence, "held": held, "rates": rates})
+        report.write_json(
+            flags.json, {"device": report.device_name(), "evidence": evidence, "held": held, "rates": rates, "limited": limited}
+        )
     if flags.write:
         report.write_block("memory", text)
 
 
 def describe(
-    problem: Problem, evidence: list[list[str]], held: dict[str, float], rates: dict[str, list[float]], flags: argparse.Namespace
+    problem: Problem,
+    evidence: list[list[str]],
+    held: dict[str, float],
+    rates: dict[str, list[float]],
+    limited: dict[str, Any] | None,
+    flags: argparse.Namespace,
 ) -> str:
     """Both tables, and what they were measured on and with."""
     first = report.markdown_table(["K", "draws at a time", "temporary memory, MB", "all K at once, MB"], evidence)
-    rows = []
-    for name, own in rates.items():
-        ratios = [a / b for a, b in zip(own, rates["on the device"], strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
-        rows.append([name, f"{statistics.median(own):.0f}", spread])
+    rows, note_of_limit = rate_rows(rates), ""
+    if limited:
+        rows += rate_rows(limited["rates"], f" *, at most {flags.limit_megabytes:,} MB")
+        note_of_limit = (
+            f" * A process that may hold {flags.limit_megabytes:,} MB, pages of the file among it; the file is "
+            f"{held['data'] / flags.limit_megabytes:.1f} times that. It held {limited['peak']:,.0f} MB at most."
+        )
     second = report.markdown_table(["data", "steps/s", "of the rate on the device"], rows)
     used = ", ".join(f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "vi_jax").items())
     device = f", of its device at most {held['device']:,.0f} MB" if held["device"] else ""
     note = (
-        f"{problem.title}; log p(x) of {EXAMPLES} examples at a time, as XLA states it for its program. The file has "
+        f"{problem.title}; log p(x), of the MLP for 784 pixels, for {EXAMPLES} examples at a time, as XLA states it. The file has "
         f"{held['data']:,.0f} MB; a process that streams it holds {held['before']:,.0f} MB of its own after the first block and "
         f"{held['after']:,.0f} MB after five more{device}. Medians over {flags.rounds} rounds. {report.device_name()}; {used}."
+        f"{note_of_limit}"
     )
     return f"{first}\n\n{second}\n\n{note}"
+
+
+def rate_rows(rates: dict[str, list[float]], where: str = "") -> list[list[str]]:
+    """Medians, and those of the ratios to the loop on the device in the same round."""
+    rows = []
+    for name, own in rates.items():
+        ratios = [a / b for a, b in zip(own, rates["on the device"], strict=True)]
+        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
+        rows.append([name + where, f"{statistics.median(own):.0f}", spread])
+    return rows
 
 
 def parse_flags() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Memory of evaluation and of streaming.")
     parser.add_argument("--gigabytes", type=float, default=4.0, help="of the file that is streamed")
+    parser.add_argument("--pixels", type=int, default=784, help="of an image; 3072 are 32 x 32 in colour")
     parser.add_argument("--folder", default="", help="where the file is written; that of temporary files if not given")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each loop")
+    parser.add_argument("--limit_megabytes", type=int, default=0, help="also stream in a process that may hold no more than this")
+    parser.add_argument("--limited", help="time both loops over this file; the benchmark calls it within the limit")
     parser.add_argument("--alone", help="stream this file and print the memory held; the benchmark calls it")
     parser.add_argument("--json", help="file for every round's numbers")
     parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")

@@ -264,11 +264,48 @@ def yao() -> list[Line]:
         sigma = numpyro.sample("sigma", dist.Gamma(0.5, 0.5))
         numpyro.sample("y", dist.Normal(x @ w, sigma).to_event(1), obs=y)
 
-    result = vi.fit(jax.random.key(0), vi.targets.from_numpyro(regression), vi.methods.advi(), num_draws=4000)
-    lines.append(
-        ("mean-field k-hat, regression n = 10,000, K = 100 (published 0.61)", f"{result.diagnostics.k_hat:.2f}", _steps(result))
-    )
-    return lines
+    target = vi.targets.from_numpyro(regression)
+    result = vi.fit(jax.random.key(0), target, vi.methods.advi(), num_draws=4000)
+    short = vi.fit(jax.random.key(0), target, adagrad(0.1, num_steps=5000), num_draws=4000)
+    name = "mean-field k-hat, regression n = 10,000, K = 100"
+    return [
+        *lines,
+        (f"{name} (published 0.61)", f"{result.diagnostics.k_hat:.2f}", _steps(result)),
+        ("that of the optimum, exactly", f"{exact_k(x):.2f}", "1 less the least eigenvalue of the regressors' correlations"),
+        ("that of the last of 5,000 steps of one draw, rates as in Stan's ADVI", f"{short.diagnostics.k_hat:.2f}", "eta 0.1"),
+    ]
+
+
+def exact_k(x: Any) -> float:
+    """k of p / q for the mean-field q of highest ELBO on a Gaussian p of precision x'x, up to a factor.
+
+    q's precision is the diagonal Q of p's, P. E_q[(p/q)^m] is finite while m P - (m - 1) Q is positive definite, that is for
+    m < 1 / (1 - a), a the least eigenvalue of Q^-1/2 P Q^-1/2, and k is 1 over the least m at which it is not.
+    """
+    precision = np.asarray(x, np.float64).T @ np.asarray(x, np.float64)
+    scale = np.sqrt(np.diag(precision))
+    return float(1 - np.linalg.eigvalsh(precision / np.outer(scale, scale)).min())
+
+
+def adagrad(rate: float, *, num_steps: int) -> Any:
+    """Mean-field ADVI with steps as in Kucukelbir et al. (2017, eq. 10 and 11), one draw a step; the answer is the last iterate."""
+
+    def guide_of(params: Any) -> Any:
+        return dist.Normal(params[0], jnp.exp(params[1])).to_event(1)
+
+    def init(key: Any, log_density: Any, start: Any) -> Any:
+        params = (jnp.zeros_like(start), jnp.zeros_like(start))
+        return params, jax.tree.map(jnp.zeros_like, params), jnp.int32(0)
+
+    def step(key: Any, log_density: Any, state: Any) -> Any:
+        params, memory, number = state
+        slope = jax.grad(lambda params: vi.elbo(key, log_density, guide_of(params), num_samples=1))(params)
+        memory = jax.tree.map(lambda s, g: jnp.where(number == 0, g**2, 0.1 * g**2 + 0.9 * s), memory, slope)
+        shrinking = rate * (number + 1.0) ** (-0.5 + 1e-16)
+        params = jax.tree.map(lambda p, g, s: p + shrinking * g / (1 + jnp.sqrt(s)), params, slope, memory)
+        return (params, memory, number + 1), vi.types.MethodInfo(jnp.zeros(()), number + 1, number + 1 >= num_steps)
+
+    return vi.Method("adagrad", init, step, lambda state: guide_of(state[0]), num_steps)
 
 
 def _steps(result: Any) -> str:

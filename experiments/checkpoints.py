@@ -2,6 +2,7 @@
 
 A checkpoint holds the whole `vi_jax.State`; the positions in the data and in the record of metrics follow from its step. What is
 restored is compared with the checksum that was saved beside it, so that a damaged file is found and named instead of trained from.
+Of a run that was stopped inside a block of steps, the sums of the block are beside them too.
 The arrays may lie on any mesh: every process writes its own shards, and a state is restored to where the state given lies.
 """
 
@@ -15,10 +16,11 @@ import jax
 
 from experiments.checksum import checksum
 from experiments.cli import UserError
+from experiments.parts import as_numbers, block_leaves, from_numbers
 from experiments.storage import hush, read_once, reason
-from vi_jax.training import State
+from vi_jax.training import State, Totals
 
-CHECKSUM, ELBO = "checksum", "elbo"  # what is saved beside the arrays
+CHECKSUM, ELBO, BLOCK = "checksum", "elbo", "block"  # what is saved beside the arrays
 
 
 class Checkpoints:
@@ -37,6 +39,7 @@ class Checkpoints:
         hush()
         self.folder, self._keeps_best = folder.resolve(), keep_best
         self._kept, self._response, self._saving, self._has_failed = _Kept(keep), None, -1, False
+        self.block: Totals | None = None  # that the last state which was restored is in; None between two
         always = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
         try:
             self._manager = ocp.training.Checkpointer(
@@ -73,15 +76,21 @@ class Checkpoints:
             self._keeps_best and elbo is not None and math.isfinite(elbo) and (self._kept.best is None or elbo > self._kept.best[0])
         )
 
-    def save(self, state: State, *, elbo: float | None = None) -> None:
+    def save(self, state: State, *, elbo: float | None = None, block: Totals | None = None) -> None:
         """Starts a save and returns while it is written; the save before it is finished first. The state may be donated then.
+
+        Args:
+          state: of a run.
+          elbo: of an evaluation of it.
+          block: the sums of the block that the state is in, where that is not over.
 
         Raises:
           UserError: this save or the one before it failed, as on a full disk; what had been saved before is still there.
         """
         self.wait()
         leaves, self._saving = to_leaves(state), int(state.step)
-        beside = {CHECKSUM: checksum(leaves)} | ({} if elbo is None else {ELBO: elbo})
+        beside: dict[str, Any] = {CHECKSUM: checksum(leaves | _block_leaves(block))} | ({} if elbo is None else {ELBO: elbo})
+        beside |= {} if block is None else {BLOCK: as_numbers(block)}
         if elbo is not None and self.is_best(elbo):
             self._kept.best = elbo, self._saving
         try:
@@ -169,16 +178,18 @@ class Checkpoints:
                 raise ValueError("its arrays are not those of this model")
             leaves = self._manager.load(step, abstract)
             saved = dict(self._manager.metadata(step).custom_metadata or {})
+            block = from_numbers(saved[BLOCK]) if BLOCK in saved else None
         except Exception as error:  # Orbax and its storage raise many kinds; each means the same to the user
             raise UserError(f"the checkpoint {where} is damaged or of another model ({reason(error)}).") from None
         if CHECKSUM not in saved:
             raise UserError(
                 f"the checkpoint {where} is damaged: it has no checksum (one of an older version of this code has none)."
             )
-        if saved[CHECKSUM] != checksum(leaves):
+        if saved[CHECKSUM] != checksum(leaves | _block_leaves(block)):
             raise UserError(f"the checkpoint {where} is damaged: its numbers are not those that were saved.")
         if int(leaves["step"]) != step:
             raise UserError(f"the checkpoint {where} is of step {int(leaves['step'])}: it has been moved.")
+        self.block = block
         return from_leaves(leaves, like)
 
 
@@ -193,6 +204,11 @@ class _Kept:
         """One answer for each, as Orbax's PreservationPolicy has it."""
         steps = {*sorted(each.step for each in checkpoints)[-self._last :], *([self.best[1]] if self.best else [])}
         return [each.step in steps for each in checkpoints]
+
+
+def _block_leaves(block: Totals | None) -> dict[str, Any]:
+    """What the checksum covers of it."""
+    return {} if block is None else {f"{BLOCK}.{name}": leaf for name, leaf in block_leaves(block).items()}
 
 
 def to_leaves(state: State) -> dict[str, Any]:

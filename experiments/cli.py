@@ -133,7 +133,7 @@ def _sentence(text: str) -> str:
     """The telling part of a flag parser's message, in one line."""
     if "No such file or directory" in text and "config" in text:
         path = re.findall(r"No such file or directory: '([^']*)'", text)
-        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.py") if p.name != "__init__.py"))
+        known = ", ".join(sorted(str(p) for p in Path("configs").rglob("*.py") if p.name != "__init__.py"))
         return f"there is no config file {path[-1] if path else '?'}; there are {known or 'none here: run from the checkout'}."
     if "Error whilst parsing config file" in text:
         return re.sub(r"^[\w.]*(Error|Exception): ", "", text.strip().splitlines()[-1])

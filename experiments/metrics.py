@@ -133,7 +133,7 @@ class Progress:
     def show(self, step: int, train: tuple[str, float], test: float | None, *, evaluated: bool) -> None:
         """Updates the line: step, epochs, rate, time left, the bound on the training and on the evaluated split, nats."""
         rate = self.steps_per_second
-        left = _clock((self._total - step) / rate) if rate else "?"
+        left = clock((self._total - step) / rate) if rate else "?"
         name, value = train
         measured = "-" if test is None else format(test, ",.2f")
         text = (
@@ -168,7 +168,8 @@ class Progress:
             self._bar.close()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """`1:02:03` or `2:03`."""
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 

@@ -3,8 +3,10 @@
     python -m experiments.posterior --config=configs/posterior/eight_schools.py
     python -m experiments.posterior --config=configs/posterior/breast_cancer.py --config.method=pathfinder
     python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model     a model of your own
+    python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model --config.data=FILE.npz
     python -m experiments.posterior --config=configs/posterior/posteriordb.py:arK-arK --config.data_dir=CLONE
 
+--config.data names an .npz, whose arrays the model is called with by their names: np.savez(FILE, x=x, y=y) for my_model(x, y).
 The run folder holds config.json, environment.json, result.json (the verdict and every number, the details too), moments.json,
 history.json, draws.npz (weighted draws of every site, with their log-weights) and figures/.
 """
@@ -17,6 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli, posterior_models
+from experiments.fit_progress import FitProgress, totals_of
 
 RESULT, MOMENTS, HISTORY, DRAWS = "result.json", "moments.json", "history.json", "draws.npz"
 COMBINE = ("best", "stack")  # as in vi.fit
@@ -25,6 +28,7 @@ FIELDS = {
     "name": str,
     "seed": int,
     "model": str,
+    "data": str,
     "data_dir": str,
     "method": str,
     "num_starts": int,
@@ -72,6 +76,7 @@ def validate(config: Any) -> None:
     if config.combine not in COMBINE:
         raise cli.UserError(f"config.combine is {config.combine!r}; it can be {', '.join(COMBINE)}.")
     posterior_models.check_name(config.model)
+    posterior_models.check_data(config.model, config.data)
     names = ["default", *_method_names()]
     if config.method not in names:
         raise cli.UserError(f"config.method is {config.method!r}; it can be {', '.join(names)}{cli.suggest(config.method, names)}.")
@@ -95,11 +100,8 @@ def approximate(config: Any, workdir: Path) -> None:
 
     if config.float64:
         jax.config.update("jax_enable_x64", True)
-    model, reference = posterior_models.get_model(config.model, config.data_dir)
+    model, reference = posterior_models.get_model(config.model, config.data_dir, config.data)
     method = None if config.method == "default" else getattr(vi.methods, config.method)()
-
-    def report(step: int, value: float) -> None:
-        print(f"step {step:,}  {value:,.3f} nats", file=sys.stderr, flush=True)
 
     try:
         target = vi.targets.from_numpyro(model)
@@ -108,11 +110,14 @@ def approximate(config: Any, workdir: Path) -> None:
                 "the model's subsampled plate holds latent sites; this command has no figures for those: use vi.fit."
             )
         print(f"{config.name}: {target.size:,} unconstrained latents", file=sys.stderr)
-        rundir.write_json(workdir / rundir.DATA, {"name": config.model})  # from here on the folder is this config's
+        rundir.write_json(
+            workdir / rundir.DATA, posterior_models.fingerprint(config.model, config.data)
+        )  # from here on the folder is this config's
         key = jax.random.key(config.seed)
+        progress = FitProgress(totals_of(method, target))
         result = vi.fit(
             key, target, method, num_starts=config.num_starts, combine=config.combine, num_draws=config.num_draws,
-            mesh=_mesh(config.num_starts), report=report,
+            mesh=_mesh(config.num_starts), report=progress, report_every=progress.every,
         )  # fmt: skip
     except (TargetError, FloatingPointError) as error:
         raise cli.UserError(str(error)) from None

@@ -1,5 +1,7 @@
 """The NumPyro models that `experiments.posterior` knows by name; data embedded here or in scikit-learn."""
 
+import functools
+import hashlib
 import importlib.util
 import inspect
 from collections.abc import Callable
@@ -26,14 +28,34 @@ def check_name(name: str) -> None:
         )
 
 
-def get_model(name: str, data_dir: str) -> tuple[Callable[[], Any], Any]:
+def check_data(name: str, data: str) -> None:
+    """Raises UserError where data are given to a model that has its own, or are no file."""
+    if data and not name.startswith("file:"):
+        raise UserError(f"config.data is {data!r}, and the model {name!r} has its own data; it goes with file:PATH.py:FUNCTION.")
+    if data and not Path(data).is_file():
+        raise UserError(f"config.data is {data!r}, which is no file; give the path of an .npz.")
+
+
+def fingerprint(name: str, data: str) -> dict[str, str]:
+    """What says which model on which data a run is of."""
+    if not data:
+        return {"name": name}
+    with Path(data).open("rb") as file:
+        return {"name": name, "source": data, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def get_model(name: str, data_dir: str, data: str = "") -> tuple[Callable[[], Any], Any]:
     """A NumPyro model without arguments, and its posteriordb Posterior where it has one.
 
+    Args:
+      data: an .npz, whose arrays a model of a file is called with; "" for none.
+
     Raises:
-      UserError: no such function, file, posterior or data.
+      UserError: no such function, file, posterior or data, or data that are not the model's arguments.
     """
     if name.startswith("file:"):
-        return _from_file(name.removeprefix("file:")), None
+        model = _from_file(name.removeprefix("file:"))
+        return functools.partial(model, **_arguments(model, name.rpartition(":")[2], data)), None
     if name.startswith("posteriordb:"):
         from experiments import posteriordb
         from experiments.data.base import DataError
@@ -119,3 +141,40 @@ def _from_file(path_and_function: str) -> Callable[[], Any]:
         functions = [n for n, value in vars(module).items() if inspect.isfunction(value)]
         raise UserError(f"{path} has no function {name!r}; it has {', '.join(functions) or 'none'}{suggest(name, functions)}.")
     return model
+
+
+def _arguments(model: Callable[..., Any], function: str, data: str) -> dict[str, Any]:
+    """The arrays of an .npz by the names of a function's arguments; a single number is a Python one, fit to be a size."""
+    arrays = _read(Path(data)) if data else {}
+    parameters = inspect.signature(model).parameters.values()
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = [p.name for p in parameters if p.kind not in (*several, inspect.Parameter.POSITIONAL_ONLY)]
+    wanted = [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind not in several]
+    missing = [name for name in wanted if name not in arrays or name not in names]
+    takes = f"{function} takes {', '.join(names) or 'no arguments'}"
+    if missing and not data:
+        raise UserError(f"{takes}: give them by --config.data=FILE.npz, written by np.savez(FILE, {missing[0]}=...).")
+    if missing:
+        raise UserError(f"{takes}, by these names; {data} has no {', '.join(missing)}, it has {', '.join(arrays) or 'nothing'}.")
+    unexpected = [name for name in arrays if name not in names]
+    if unexpected and not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        raise UserError(f"{takes}; {data} also has {', '.join(unexpected)}{suggest(unexpected[0], names)}: leave it out.")
+    return arrays
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Every array of an .npz; nothing is unpickled."""
+    import jax.numpy as jnp
+
+    from experiments.data.base import DataError
+    from experiments.data.npz import open_npz, read_array
+
+    try:
+        with open_npz(path) as opened:
+            arrays = {name: read_array(opened, name, path) for name in opened.files}
+    except DataError as error:
+        raise UserError(f"config.data: {error}") from None
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise UserError(f"config.data: {path}: {name!r} is of {array.dtype}; a model's arguments are numbers.")
+    return {name: jnp.asarray(array) if array.ndim else array.item() for name, array in arrays.items()}

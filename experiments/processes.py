@@ -119,6 +119,18 @@ def any_of_them(here: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.array(here))))
 
 
+def most(here: float) -> float:
+    """The largest number of any process. All have to ask."""
+    import jax
+
+    if jax.process_count() == 1:
+        return here
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return float(np.max(multihost_utils.process_allgather(np.array(here))))
+
+
 @contextlib.contextmanager
 def first_holds(make: Callable[[], contextlib.AbstractContextManager[Any]]) -> Iterator[None]:
     """A context that the first process enters; where that raises UserError, it does in all."""

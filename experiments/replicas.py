@@ -18,7 +18,8 @@ import vi_jax as vi
 from experiments import build, cli, finish, measure, processes, rundir, session
 from experiments.checkpoints import Checkpoints
 from experiments.metrics import METRICS, MetricsLog, Progress, evaluation_row, read_rows, training_row
-from vi_jax.training import State
+from experiments.parts import Parts
+from vi_jax.training import State, Totals
 
 STOPPED, SUMMARY = "stopped.json", "replicas.json"
 
@@ -54,6 +55,7 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
     processes.say(f"{config.name}: {len(runs)} replicas side by side, {len(images):,} training examples {images.shape[1:]}")
     step = build.step(config, model, dataset.num_levels, rule=with_rate(build.optimizer(config)))
     run, data = vi.replicas.make_run(step, batch_size=spec.batch_size, layout=layout), session.on_devices(images, layout)
+    parts = Parts(run, stop.asked)
     measure_now, num_batches, name = (
         measure.make_measure(model, config),
         -(-len(images) // spec.batch_size),
@@ -66,21 +68,30 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
 
     with contextlib.ExitStack() as stack, stop.deferred():
         replicas = [_open(stack, workdir, number, one, dataset) for number, one in enumerate(runs)]
-        states, alive = _restored(replicas, config, model)
+        states, alive, block = _restored(replicas, config, model)
         start, saved_at, best = int(states.step), time.monotonic(), None
-        logs = [stack.enter_context(contextlib.closing(MetricsLog(each.folder, from_step=start))) for each in replicas]
+        renews = block is not None and all(len(each.checkpoints.steps) > 1 for each in replicas)  # as in experiments.train
+        logged = start - _num_steps(block)
+        logs = [stack.enter_context(contextlib.closing(MetricsLog(each.folder, from_step=logged))) for each in replicas]
         progress = Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches, split=config.eval.split)
         stack.callback(progress.close)
-        while (done := int(states.step)) < spec.num_steps and alive.any():
-            began = time.perf_counter()
-            states, info = run(states, data, min(spec.log_every - done % spec.log_every, spec.num_steps - done), alive)
+        while ((done := int(states.step)) < spec.num_steps or block is not None) and alive.any():
+            began, first = time.perf_counter(), done - _num_steps(block)
+            last = min(first + spec.log_every - first % spec.log_every, spec.num_steps)
+            (states, info), block = parts(states, data, last - done, alive, since=block), None
             metrics, now = jax.device_get(info.metrics), int(states.step)
             if done > start:
                 progress.trained(now - done, time.perf_counter() - began)
             alive = _stopped(replicas, alive, np.asarray(info.bad_step), progress)
-            evaluates, ends, stops = now % spec.eval_every == 0 or now == spec.num_steps, now == spec.num_steps, stop.asked()
+            evaluates, ends = now == last and (now % spec.eval_every == 0 or now == spec.num_steps), now == spec.num_steps
+            stops = stop.asked()
+            if stops and (now < last or evaluates):  # as in experiments.train
+                for which in np.flatnonzero(alive):
+                    own = jax.tree.map(lambda leaf, which=which: leaf[which], info.totals)
+                    replicas[which].checkpoints.save(_alone(vi.replicas.pick(states, int(which))), block=own)
+                raise cli.Requeue(stop.sentence(f"step {now:,} of {spec.num_steps:,} of every replica is saved"))
             late = spec.checkpoint_minutes and time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes
-            saves, elbos = ends or stops or late or now % spec.checkpoint_every == 0, []
+            saves, elbos = (now > start or renews) and (ends or stops or late or now % spec.checkpoint_every == 0), []
             for which in np.flatnonzero(alive):
                 replica, state = replicas[which], vi.replicas.pick(states, int(which))
                 own, elbo = {key: value[which] for key, value in metrics.items()}, None
@@ -141,14 +152,15 @@ def _open(stack: contextlib.ExitStack, workdir: Path, number: int, one: Any, dat
     return Replica(one, folder, stack.enter_context(saves))
 
 
-def _restored(replicas: list[Replica], config: Any, model: vi.Model) -> tuple[State, np.ndarray]:
-    """The states at the newest step that all have saved which have not stopped, and who they are."""
+def _restored(replicas: list[Replica], config: Any, model: vi.Model) -> tuple[State, np.ndarray, Totals | None]:
+    """The states at the newest step that all have saved which have not stopped, who they are, and the block they stopped in."""
     alive = np.array([not (each.folder / STOPPED).exists() for each in replicas])
     fresh = [session.start_state(each.config, model) for each in replicas]
     states = [each.checkpoints.restore_latest(state) or state for each, state in zip(replicas, fresh, strict=True)]
     first = min((int(state.step) for state, lives in zip(states, alive, strict=True) if lives), default=0)
     for which, each in enumerate(replicas):
         if alive[which] and int(states[which].step) > first:  # the sweep was killed between two saves
+            each.checkpoints.block = None
             states[which] = (each.checkpoints.restore(str(first), fresh[which]) if first else None) or fresh[which]
     if first:
         processes.say(f"resuming {int(alive.sum())} replicas at step {first:,} of {config.train.num_steps:,}")
@@ -157,7 +169,21 @@ def _restored(replicas: list[Replica], config: Any, model: vi.Model) -> tuple[St
     side = [
         state._replace(step=jnp.int32(first), opt_state=(state.opt_state, rate)) for state, rate in zip(states, rates, strict=True)
     ]
-    return vi.replicas.stack(side), alive
+    return vi.replicas.stack(side), alive, _block_of([each.checkpoints.block for each in replicas], alive)
+
+
+def _block_of(blocks: list[Totals | None], alive: np.ndarray) -> Totals | None:
+    """The sums of the replicas side by side; those of a run that has stopped count for nothing and are any other's."""
+    some = next((block for block, lives in zip(blocks, alive, strict=True) if lives and block is not None), None)
+    if some is None:
+        return None
+    own = [block if lives and block is not None else some for block, lives in zip(blocks, alive, strict=True)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
+
+
+def _num_steps(block: Totals | None) -> int:
+    """Of a block that a sweep was stopped in."""
+    return 0 if block is None else int(block.steps[0])
 
 
 def _alone(state: State) -> State:

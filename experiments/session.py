@@ -14,7 +14,7 @@ from experiments import build
 from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
 from experiments.data import DataError, Dataset, Split, load
-from experiments.streaming import make_streaming_run
+from experiments.streaming import MOST_STEPS, make_streaming_run
 from vi_jax.shard import Layout
 from vi_jax.training import State, evaluation_params, require_batches
 
@@ -102,7 +102,8 @@ def make_run(config: Any, model: vi.Model, dataset: Dataset, layout: Layout | No
     step, images = build.step(config, model, dataset.num_levels), dataset.train.images
     fits = images.nbytes <= config.data.device_limit_mb * 2**20
     on_device = {"compiled": vi.make_run, "stepwise": vi.make_stepwise_run}[config.train.loop]
-    streamed: Any = {"compiled": make_streaming_run, "stepwise": partial(make_streaming_run, most_steps=1)}[config.train.loop]
+    most_steps = min(MOST_STEPS, config.train.log_every) if config.train.loop == "compiled" else 1
+    streamed: Any = partial(make_streaming_run, most_steps=most_steps)
     run: Any = (on_device if fits else streamed)(step, batch_size=config.train.batch_size, layout=layout)
     return run, on_devices(images, layout) if fits else images
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a run ends its block of steps, saves, and exits with a code on which a scheduler runs it again.
+"""SIGTERM and Ctrl-C: a run ends its part of a block of steps, saves, and exits with a code on which a scheduler runs it again.
 
 A second signal ends the process at once, as it does where nothing listens.
 """

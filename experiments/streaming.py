@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.mapped import Announce, make_announce
 from vi_jax.shard import Layout
 from vi_jax.training import (
     BlockInfo,
@@ -16,17 +17,19 @@ from vi_jax.training import (
     Totals,
     add_metrics,
     mean_metrics,
-    no_metrics,
     on_layout,
     require_batches,
     shuffle,
+    starting_totals,
 )
 
 AHEAD = 2  # groups of batches gathered and sent before they are asked for
+ANNOUNCED = 2  # groups more that a disk is told of
 MOST_STEPS = 32  # in one program
 MOST_BYTES = 16 * 2**20  # of the batches of one program, where that is not a single step
 
 OrderOf = Callable[[jax.Array, int, int], np.ndarray]
+RowsOf = Callable[[int], np.ndarray]
 
 
 def make_streaming_run(
@@ -35,13 +38,17 @@ def make_streaming_run(
     batch_size: int,
     most_steps: int = MOST_STEPS,
     layout: Layout | None = None,
-) -> Callable[[State, Any, int], tuple[State, BlockInfo]]:
-    """`run(state, data, num_steps)` over data [N, ...] on the host: any object with `len` and indexing by a row of integers.
+) -> Callable[..., tuple[State, BlockInfo]]:
+    """`run(state, data, num_steps, since=None)` over data [N, ...] on the host: any object with `len`, indexed by rows of integers.
 
-    The order of examples is that of `vi_jax.make_run`; so are the draws. Batches go over in groups of up to `most_steps`, each
-    group one program call, while the next ones are gathered: the device holds at most AHEAD + 3 groups, however large the data.
-    Take `most_steps=1` where XLA is slow within a loop, as for `vi_jax.make_stepwise_run`. A block goes on to its end after a loss
-    that was not finite, and names its step. On a `layout` each device is sent its own rows, and each process reads those alone.
+    The order of examples is that of `vi_jax.make_run`; so are the draws, and what `since` is. Batches go over in groups of up to
+    `most_steps`, each group one program call, while the next ones are gathered: the device holds at most AHEAD + 3 groups, however
+    large the data. A group is as large for fewer steps: take no more than a block has, and `most_steps=1` where XLA is slow within
+    a loop, as for `vi_jax.make_stepwise_run`. A block goes on to its end after a loss that was not finite, and names its step. On a
+    `layout` each device is sent its own rows, and each process reads those alone.
+
+    Rows of a `np.memmap` are announced to the kernel before they are read (`experiments.mapped`), so that a file larger than the
+    memory streams as fast as its disk serves many rows at once.
 
     Raises:
       ValueError: batch_size or most_steps is not positive, or batch_size no multiple of the number of devices.
@@ -62,43 +69,85 @@ def make_streaming_run(
         return jax.lax.fori_loop(0, num_steps, one, (state, totals))
 
     compiled = (jax.jit if layout is None else layout.jit)(several, donate_argnums=0)
-    order_of = _make_order_of()
+    order_of, start, announced = _make_order_of(), starting_totals(step, batch_size, layout), _Announced()
 
-    def run(state: State, data: Any, num_steps: int) -> tuple[State, BlockInfo]:
+    def run(state: State, data: Any, num_steps: int, since: Totals | None = None) -> tuple[State, BlockInfo]:
         # the state's own key is donated with it; this one is of this process alone
         key = jax.random.wrap_key_data(jnp.array(np.asarray(jax.random.key_data(state.key))), impl=jax.random.key_impl(state.key))
         row = np.asarray(data[np.zeros(1, np.int32)])
-        batch = jax.ShapeDtypeStruct((batch_size, *row.shape[1:]), jax.dtypes.canonicalize_dtype(row.dtype))
-        totals, first = no_metrics(step, state, batch, layout), int(state.step)
-        size = max(1, min(most_steps, num_steps, MOST_BYTES // (batch_size * row.nbytes)))
+        first, totals = int(state.step), start(state, row) if since is None else since
+        # of the config alone, so that a step is the same program however a run is cut into blocks
+        size = max(1, min(most_steps, MOST_BYTES // (batch_size * row.nbytes)))
         groups = [(number, min(size, first + num_steps - number)) for number in range(first, first + num_steps, size)]
-        for batches, count in _batches(data, groups, size, batch_size, lambda epoch: order_of(key, epoch, len(data)), layout):
+        rows_of = _make_rows_of(lambda epoch: order_of(key, epoch, len(data)), len(data), batch_size)
+        tell = announced.of(data, rows_of, ahead=(AHEAD + ANNOUNCED) * size)
+        for batches, count in _batches(data, groups, size, batch_size, rows_of, tell, layout):
             before, (state, totals) = totals, compiled(state, batches, totals, np.int32(count))
             if layout is not None:  # many host devices on few cores deadlock when programs are queued
                 jax.block_until_ready(totals)
             jax.block_until_ready(before)  # calls do not wait: batches would pile up on a device slower than the host
-        return state, mean_metrics(totals, jnp.int32(num_steps))
+        return state, mean_metrics(totals)
 
     return run
 
 
 def _make_order_of() -> OrderOf:
-    """(key, epoch, N) -> the order of that epoch, [N]; the next one is drawn on the device while this one lasts."""
+    """(key, epoch, N) -> the order of that epoch, [N]; the next one is drawn on the device while this one lasts.
+
+    The one before is kept too: what is announced is ahead of what is read, and they pass into an epoch one after the other.
+    """
     shuffled = jax.jit(shuffle, static_argnums=2)
     known: dict[tuple[bytes, int, int], Any] = {}
 
     def order_of(key: jax.Array, epoch: int, num_examples: int) -> np.ndarray:
         run_key = np.asarray(jax.random.key_data(key)).tobytes()
         names = [(run_key, number, num_examples) for number in (epoch, epoch + 1)]
-        for name in set(known) - set(names):
+        for name in set(known) - {*names, (run_key, epoch - 1, num_examples)}:
             del known[name]
         for name in names:
             if name not in known:
                 known[name] = shuffled(key, jnp.int32(name[1]), num_examples)
-        known[names[0]] = np.asarray(known[names[0]])
+            if name == names[0]:  # on the host before the next one is drawn: a draw takes a few times the memory of an order
+                known[name] = np.asarray(known[name])
         return known[names[0]]
 
     return order_of
+
+
+class _Announced:
+    """What a disk has been told of: the steps that are read next, past the end of a block too, each of them once."""
+
+    def __init__(self) -> None:
+        self._data: Any = None
+        self._announce: Announce | None = None
+        self._until = 0  # the first step that has not been
+
+    def of(self, data: Any, rows_of: RowsOf, *, ahead: int) -> Callable[[int], None]:
+        """`tell(first)`: announces the `ahead` steps from `first` on."""
+        if data is not self._data:  # where processes share a batch, all of them would read all of it
+            self._data, self._until = data, 0
+            self._announce = make_announce(data) if jax.process_count() == 1 else None
+
+        def tell(first: int) -> None:
+            if self._announce is None:
+                return
+            begin = self._until if first < self._until <= first + ahead else first
+            for number in range(begin, first + ahead):
+                self._announce(rows_of(number))
+            self._until = first + ahead
+
+        return tell
+
+
+def _make_rows_of(order_of: Callable[[int], np.ndarray], num_examples: int, batch_size: int) -> RowsOf:
+    """The rows of the batch of a step, [B]."""
+    num_batches = -(-num_examples // batch_size)
+
+    def rows_of(number: int) -> np.ndarray:
+        epoch, position = divmod(number, num_batches)
+        return np.take(order_of(epoch), np.arange(position * batch_size, (position + 1) * batch_size), mode="wrap")
+
+    return rows_of
 
 
 def _batches(
@@ -106,17 +155,14 @@ def _batches(
     groups: list[tuple[int, int]],
     size: int,
     batch_size: int,
-    order_of: Callable[[int], np.ndarray],
+    rows_of: RowsOf,
+    tell: Callable[[int], None],
     layout: Layout | None,
 ) -> Iterator[tuple[jax.Array, int]]:
     """(batches [size, batch_size, ...] on the device, how many of them count) for each group (its first step, its steps)."""
-    num_batches = -(-len(data) // batch_size)
-
-    def rows_of(number: int) -> np.ndarray:
-        epoch, position = divmod(number, num_batches)
-        return np.take(order_of(epoch), np.arange(position * batch_size, (position + 1) * batch_size), mode="wrap")
 
     def gather(first: int, count: int) -> jax.Array:
+        tell(first)
         rows = np.stack([rows_of(number) for number in range(first, first + count)])  # [count, B]
 
         def read(part: slice) -> np.ndarray:

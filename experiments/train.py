@@ -61,6 +61,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
     from experiments import build, measure, nonfinite, rundir, session
     from experiments.checkpoints import Checkpoints
     from experiments.metrics import MetricsLog, Progress, Silence, evaluation_row, training_row
+    from experiments.parts import Parts
     from experiments.processes import any_of_them
     from experiments.stopping import Stop
 
@@ -83,6 +84,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
             "note: the best checkpoint is chosen by the test split: its test ELBO is a maximum over noise (docs/runs.md)."
         )
     stop, saves = stop or Stop(), Checkpoints(workdir / "checkpoints", keep=spec.keep_checkpoints, keep_best=spec.keep_best)
+    parts = Parts(run, stop.asked)
 
     def state_at(number: int) -> Any:
         """The state before a step, from the newest checkpoint on."""
@@ -94,13 +96,17 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
     with saves as checkpoints, stop.deferred():
         state = session.start_state(config, model, layout)
         state = (resumed and checkpoints.restore_latest(state)) or state
-        start = int(state.step)
-        if resumed and start == spec.num_steps:
+        start, block = int(state.step), checkpoints.block  # the block that the run was stopped in
+        # of its last step; a save over another removes that first, so that there has to be one more
+        renews = block is not None and len(checkpoints.steps) > 1
+        if block is not None and layout is not None:
+            block = layout.replicate(block)
+        if resumed and start == spec.num_steps and block is None:
             processes.say(f"the run in {workdir} is complete; its figures and summary are made again")
         elif resumed:
             processes.say(f"resuming the run in {workdir} at step {start:,} of {spec.num_steps:,}")
         writes = processes.is_first()
-        log = MetricsLog(workdir, from_step=start) if writes else Silence()
+        log = MetricsLog(workdir, from_step=start - (int(block.steps) if block else 0)) if writes else Silence()
         progress = (
             Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches, split=config.eval.split)
             if writes
@@ -108,9 +114,10 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
         )
         measures, elbo_now, saved_at = None, None, time.monotonic()
         try:
-            while (done := int(state.step)) < spec.num_steps:
-                began = time.perf_counter()
-                state, info = run(state, data, min(spec.log_every - done % spec.log_every, spec.num_steps - done))
+            while (done := int(state.step)) < spec.num_steps or block is not None:
+                began, first = time.perf_counter(), done - (int(block.steps) if block else 0)
+                last = min(first + spec.log_every - first % spec.log_every, spec.num_steps)
+                (state, info), block = parts(state, data, last - done, since=block), None
                 now, ended = int(state.step), time.perf_counter()
                 if (bad := nonfinite.first_bad_step(state, int(info.bad_step))) >= 0:
                     progress.say(f"not finite at step {bad:,}: going back to keep what led to it")
@@ -119,14 +126,18 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                     progress.say(f"the first {now - done:,} steps done {ended - cli.STARTED:.1f} s after the start")
                 else:
                     progress.trained(now - done, ended - began)
+                ends, evaluates = now == spec.num_steps, now == last and (now % spec.eval_every == 0 or now == spec.num_steps)
+                if (now < last or evaluates) and stop.asked():  # nor does an evaluation begin; the row comes when the run goes on
+                    checkpoints.save(state, block=info.totals)
+                    checkpoints.wait()
+                    raise cli.Requeue(stop.sentence(f"step {now:,} of {spec.num_steps:,} is saved"))
                 skipped = int(state.skipped)  # which the schedule of the learning rate has not seen
                 row = training_row(now, now / num_batches, float(rate(now - 1 - skipped)), info.metrics)
                 if row.get("train/skipped"):
                     progress.say(
                         f"up to step {now:,}, {skipped:,} steps were not finite and are left out; {spec.max_skipped:,} may be"
                     )
-                ends = now == spec.num_steps
-                if evaluates := (now % spec.eval_every == 0 or ends):
+                if evaluates:
                     measures = measure_now(session.key_at(keys.evaluate, now), session.whole_params(state, layout), x)
                     elbo_now = measures.summary["elbo"]["mean"]
                     row |= evaluation_row(config.eval.split, measures)
@@ -139,7 +150,8 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                 elbo = elbo_now if evaluates else None
                 late = spec.checkpoint_minutes and any_of_them(time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes)
                 stops = stop.asked()
-                if ends or stops or late or now % spec.checkpoint_every == 0 or checkpoints.is_best(elbo):
+                due = (now > start or renews) and (ends or stops or late or now % spec.checkpoint_every == 0)
+                if due or checkpoints.is_best(elbo):
                     checkpoints.save(state, elbo=elbo)
                     saved_at = time.monotonic()
                 checkpoints.check()

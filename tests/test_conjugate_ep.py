@@ -69,6 +69,29 @@ def test_at_the_end_marginals_match_the_tilted_ones(x64):
         np.testing.assert_allclose(p @ a**2 - (p @ a) ** 2, x[n] @ q.covariance_matrix @ x[n], rtol=1e-6)
 
 
+def test_sites_held_at_precision_0_are_counted_and_do_not_pass_for_an_answer():
+    rng = np.random.default_rng(0)
+    x = np.column_stack([np.ones(30), rng.standard_normal(30)])
+    y = x @ np.array([1.0, 2.0]) + rng.standard_normal(30)
+    y[:3] += 12  # far out, under a likelihood with heavy tails: these sites want a negative precision
+    fit = ep.fit(x, y, lambda a, y: jax.scipy.stats.t.logpdf(y - a, 2.0))
+    assert np.all(np.asarray(fit.state.precision)[:3] == 0)
+    assert 3 <= fit.state.sites_clipped == np.sum(np.asarray(fit.state.precision) == 0)
+    assert not fit.converged
+    for log_lik in (ep.logistic, ep.probit):  # concave, and one is steep: no site is near 0 by more than rounding
+        for scale in (1.0, 20.0):
+            x, y = labels()
+            fit = ep.fit(scale * x, y, log_lik)
+            assert (fit.state.sites_clipped, fit.state.cavities_clipped) == (0, 0)
+
+
+def test_a_cavity_that_rounding_left_without_precision_is_counted():
+    x, y = jnp.array([[3e3], [1.0]]), jnp.array([1.0, 0.0])
+    state = ep.init(x)._replace(precision=jnp.ones(2), natural={"shift": jnp.zeros(1), "precision": 1 + x.T @ x})
+    assert ep.step(ep.logistic, x, y, state).cavities_clipped == 1
+    assert ep.step(ep.logistic, x, y, ep.init(x)).cavities_clipped == 0
+
+
 @pytest.mark.slow
 def test_evidence_in_five_dimensions_against_importance_sampling():
     rng = np.random.default_rng(3)

@@ -147,6 +147,25 @@ def test_bad_densities_are_errors():
         fit(lambda u: -jnp.sum(u**2), start=jnp.zeros(3))
 
 
+@pytest.mark.parametrize("method", ["advi", vi.methods.advi], ids=["by name", "not called"])
+def test_a_method_that_was_not_made_is_told_how(method):
+    local = vi.targets.from_local_rows(lambda t: -t @ t, lambda t, z, rows: -(z[:, 0] ** 2), jnp.ones(4), 2, 1, batch_size=2)
+    for target in (vi.targets.from_log_density(lambda z: -z @ z, 2), local):
+        with pytest.raises(TypeError, match=r"vi.methods.advi\(\)"):
+            vi.fit(jax.random.key(0), target, method)
+
+
+def test_the_value_is_looked_at_before_the_gradient():
+    target = vi.targets.from_log_density(lambda z: -z @ z, 2)
+    for density, words in [
+        (lambda z: z @ jnp.ones(3), "cannot be evaluated: "),
+        (lambda z: z, r"one floating-point number, nats; got shape \(2,\)"),
+        (lambda z: jax.lax.while_loop(lambda x: x > 1, lambda x: x / 2, z @ z), "cannot be differentiated: Reverse-mode"),
+    ]:
+        with pytest.raises(TargetError, match=words):
+            vi.fit(jax.random.key(0), target._replace(log_density=density))
+
+
 def test_averaged_parameters_are_what_is_at_rest():
     details = fit(lambda u: -0.5 * jnp.sum(u**2 * jnp.array([1.0, 9.0])), method=vi.methods.advi()).details
     assert details.iterates == "the parameters that are averaged"

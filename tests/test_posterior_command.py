@@ -2,13 +2,16 @@
 
 import importlib.util
 import json
+import re
 
 import numpy as np
 import pytest
 from command_helpers import ROOT
 
-from experiments import posterior
+import vi_jax as vi
+from experiments import cli, posterior, posterior_models
 from experiments.cli import UserError
+from experiments.fit_progress import FitProgress, totals_of
 
 pytest_plugins = ("command_helpers",)
 
@@ -57,12 +60,98 @@ def test_a_model_of_ones_own_leaves_a_folder_worth_looking_at(commands, tmp_path
     assert "holds a run of another config" in again.stderr
 
 
+OWN = (
+    "import numpyro\nimport numpyro.distributions as dist\n\n\n"
+    "def model(x, rows, scale=1.0):\n    mu = numpyro.sample('mu', dist.Normal(0.0, 1.0))\n"
+    "    with numpyro.plate('rows', rows):\n        numpyro.sample('x', dist.Normal(mu, scale), obs=x)\n"
+)
+
+
+def test_a_model_takes_the_arrays_of_an_npz_and_a_fit_is_seen_on_its_way(commands, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    np.savez(tmp_path / "data.npz", x=np.array([1.0, 2.0, 6.0]), rows=3)
+    config = f"--config=configs/posterior/file.py:{tmp_path}/own.py:model"
+    done = commands.ok("posterior", config, f"--config.data={tmp_path}/data.npz", f"--workdir={tmp_path}/run")
+    moments = json.loads((tmp_path / "run" / "moments.json").read_text())
+    np.testing.assert_allclose(moments["mean"]["mu"], 9 / 4, atol=0.05)  # mu ~ N(0, 1), three x ~ N(mu, 1)
+    assert len(json.loads((tmp_path / "run" / "data.json").read_text())["sha256"]) == 64
+    lines = [line for line in done.stderr.splitlines() if line.startswith("step ")]
+    assert len(lines) >= 2
+    assert re.fullmatch(r"step 10/[\d,]+  - steps/s  -\d+\.\d+ nats  at most \? left", lines[0])
+    assert re.fullmatch(r"step 20/[\d,]+  [\d,]+ steps/s  -\d+\.\d+ nats  at most \d+:\d\d left", lines[1])
+
+
+class Picklable:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        (None, r"model takes x, rows, scale: give them by --config.data=FILE.npz, written by np.savez\(FILE, x=...\)"),
+        ({"x": [1.0]}, "has no rows, it has x"),
+        ({"x": [1.0], "rows": 1, "scal": 2.0}, r"also has scal \(did you mean 'scale'\?\): leave it out"),
+        ({"x": ["a"], "rows": 1}, "'x' is of <U1; a model's arguments are numbers"),
+        ({"x": np.array([Picklable()]), "rows": 1}, "'x' is damaged or no plain array"),
+    ],
+    ids=["none", "missing", "unexpected", "text", "pickled"],
+)
+def test_data_that_are_not_the_models_are_one_sentence(tmp_path, arrays, words):
+    (tmp_path / "own.py").write_text(OWN)
+    if arrays is not None:
+        np.savez(tmp_path / "data.npz", **arrays)
+    with pytest.raises(UserError, match=words):
+        posterior_models.get_model(f"file:{tmp_path}/own.py:model", "", "" if arrays is None else f"{tmp_path}/data.npz")
+
+
+def test_what_is_no_npz_is_one_sentence_and_defaults_may_stay_away(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    name = f"file:{tmp_path}/own.py:model"
+    (tmp_path / "text.npz").write_text("x = 1")
+    with pytest.raises(UserError, match=r"cannot be read as an \.npz"):
+        posterior_models.get_model(name, "", f"{tmp_path}/text.npz")
+    np.savez(tmp_path / "data.npz", x=[1.0, 2.0], rows=2)
+    model, _ = posterior_models.get_model(name, "", f"{tmp_path}/data.npz")
+    assert set(model.keywords) == {"x", "rows"}
+    assert isinstance(model.keywords["rows"], int)
+
+
+def test_progress_has_the_rate_without_compiling_and_begins_again_for_a_second_method(capsys):
+    seconds = iter([100.0, 101.0, 101.05, 103.0, 200.0, 204.0, 300.0])
+    progress = FitProgress([3_000, 50], lambda: next(seconds))
+    assert progress.every == 30
+    assert FitProgress([93]).every == 10
+    for step in (30, 60, 90, 120, 30, 40, 30):
+        progress(step, -1.5)
+    assert capsys.readouterr().err.splitlines() == [
+        "step 30/3,000  - steps/s  -1.500 nats  at most ? left",
+        "step 60/3,000  30 steps/s  -1.500 nats  at most 1:38 left",
+        "step 120/3,000  30 steps/s  -1.500 nats  at most 1:36 left",
+        "step 30/50  - steps/s  -1.500 nats  at most ? left",
+        "step 40/50  2 steps/s  -1.500 nats  at most 0:04 left",
+        "step 30  - steps/s  -1.500 nats  at most ? left",
+    ]
+
+
+def test_the_steps_of_what_fit_picks_are_known():
+    target = vi.targets.from_log_density(lambda z: -z @ z, 2)
+    assert totals_of(None, target) == [vi.methods.bam().num_steps, 100_000 // 64]
+    assert totals_of(vi.methods.laplace(num_steps=70), target) == [70]
+
+
+def test_a_config_that_is_not_there_is_told_which_are():
+    words = cli._sentence("Error: [Errno 2] No such file or directory: 'configs/posterior/eight.py' of a config")
+    assert "configs/posterior/eight_schools.py, " in words
+    assert "configs/vae.py" in words
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"method": "pathfnder"}, "did you mean 'pathfinder'"),
         ({"model": "eight_school_centered"}, "did you mean 'eight_schools_centered'"),
         ({"model": "file:nowhere.py:f"}, "there is no file 'nowhere.py'"),
+        ({"data": "mine.npz"}, "has its own data; it goes with file:PATH.py:FUNCTION"),
         ({"num_draws": 3}, "at least 25"),
         ({"num_starts": 0}, "at least 1"),
         ({"combine": "mean"}, "it can be best, stack"),

@@ -95,7 +95,10 @@ def test_killed_and_then_stopped_ends_as_the_unbroken_run(commands, trained, tmp
     [stopped_at] = re.findall(
         r"^stopped by SIGTERM; step (\d+) of 120 is saved: run the same command again to go on\.$", stderr, re.M
     )
-    assert num_rows(folder) == int(stopped_at) >= second, "the block of steps is finished, and no other begun"
+    unwritten = int(stopped_at) % SMALL["train.eval_every"] == 0 and num_rows(folder) < int(
+        stopped_at
+    )  # its evaluation is not begun
+    assert num_rows(folder) + unwritten == int(stopped_at) >= second, "the block of steps is finished, and no other begun"
     last = commands.ok("train", *as_flags(), f"--workdir={folder}")
     assert f"resuming the run in {folder} at step {stopped_at} of 120" in last.stderr
     assert_like_unbroken(folder, trained)

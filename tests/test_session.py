@@ -544,4 +544,4 @@ def test_elsewhere_than_on_a_terminal_a_line_at_each_evaluation(capsys, split):
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (61, "1:01"), (3599.7, "1:00:00"), (7325, "2:02:05")])
 def test_clock(seconds, text):
-    assert metrics._clock(seconds) == text
+    assert metrics.clock(seconds) == text

@@ -1,5 +1,6 @@
 """Batches from the host: in groups of steps, bounded in bytes, with the draws of any loop and any kind of key."""
 
+import mmap
 import time
 from functools import partial
 
@@ -10,8 +11,9 @@ import pytest
 from helpers import tree_equal
 
 from experiments import streaming
+from experiments.mapped import make_announce
 from experiments.streaming import AHEAD, make_streaming_run
-from vi_jax.training import State, make_run
+from vi_jax.training import State, batch_rows, make_run, shuffle
 
 DATA = np.sqrt(np.arange(2.0, 12.0, dtype=np.float32))[:, None]
 
@@ -90,3 +92,53 @@ def test_no_more_is_gathered_than_the_look_ahead():
 def test_sizes_that_are_none_are_refused(sizes):
     with pytest.raises(ValueError, match="at least 1; got"):
         partial(make_streaming_run, step)(**sizes)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Every advice that a memory map of this test is given, as (option, start, length)."""
+    advice = []
+
+    class Told(mmap.mmap):
+        def madvise(self, option, start=0, length=None):
+            advice.append((option, start, length))
+            super().madvise(option, start, *([] if length is None else [length]))
+
+    monkeypatch.setattr(mmap, "mmap", Told)
+    return advice
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="this system takes no advice")
+def test_a_file_is_told_of_each_row_before_it_is_read(tmp_path, told):
+    """Rows of 3,000 bytes, of which some lie on two pages; past the end of a block and of an epoch too; the run is the same."""
+    wide = np.repeat(DATA, 750, axis=1)
+    np.save(tmp_path / "wide.npy", wide)
+    mapped = np.load(tmp_path / "wide.npy", mmap_mode="r")
+    rows = Asked(wide)
+    run, want = (make_streaming_run(step, batch_size=4, most_steps=2) for _ in range(2))
+    state, plain = state_of(), state_of()
+    for block in (3, 4):
+        state, plain = run(state, mapped, block)[0], want(plain, rows, block)[0]
+    assert tree_equal(state.params, plain.params)
+    offset = np.load(tmp_path / "wide.npy", mmap_mode="r").offset
+    assert told[0] == (mmap.MADV_RANDOM, 0, None)
+    # in the order of steps, once each: the 7 of the run, and the groups ahead of the last one
+    needed = [each for each in told if each[0] == mmap.MADV_WILLNEED]
+    assert len(needed) == 4 * (5 + (AHEAD + streaming.ANNOUNCED) * 2)
+    order = [np.asarray(shuffle(state_of().key, jnp.int32(epoch), 10)) for epoch in range(3)]
+    for number in range(7):
+        batch = np.asarray(batch_rows(order[number // 3], number % 3, 4))
+        for row, (_, start, length) in zip(batch, needed[4 * number :], strict=False):
+            begin = offset + 3_000 * int(row)
+            assert start % mmap.PAGESIZE == 0
+            assert start <= begin < start + mmap.PAGESIZE
+            assert start + length == begin + 3_000
+
+
+def test_what_is_no_map_of_whole_rows_is_told_nothing(tmp_path):
+    np.save(tmp_path / "wide.npy", np.zeros((8, 3)))
+    mapped = np.load(tmp_path / "wide.npy", mmap_mode="r")
+    assert make_announce(mapped) is not None
+    assert make_announce(mapped[2:, :2]) is not None
+    for other in (mapped[:, ::2], mapped[::-1], mapped[:0], np.zeros((8, 3)), np.asarray(mapped), [[1.0]]):
+        assert make_announce(other) is None

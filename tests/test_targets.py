@@ -141,6 +141,14 @@ def test_a_plate_that_cannot_hold_all_rows_is_refused():
     with pytest.raises(TargetError, match="all rows of its plate 'rows'"):
         vi.targets.from_numpyro(model, jnp.ones(5))
 
+    def one_row(batch):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        with numpyro.plate("rows", 30, subsample_size=1):
+            numpyro.sample("x", dist.Normal(mu, 1.0), obs=batch)
+
+    with pytest.raises(TargetError, match="'x' has one row of data, 30 were wanted"):
+        vi.targets.from_numpyro(one_row, jnp.ones(1))
+
 
 def discrete():
     numpyro.sample("cluster", dist.Categorical(jnp.ones(3) / 3))
@@ -167,6 +175,59 @@ def test_errors_name_the_site():
         vi.targets.from_rows(log_prior, lambda w, rows: log_lik(w, rows).sum(), data, 2, batch_size=8)
     with pytest.raises(TargetError, match=r"1\.\.40"):
         vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=41)
+
+
+def misshapen(num, subsample_size=None):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    with numpyro.plate("rows", 30, subsample_size=subsample_size):
+        numpyro.sample("x", dist.Normal(mu, 1.0), obs=jnp.ones(num))
+
+
+def test_observations_of_a_wrong_shape_are_named():
+    words = r"site 'x' cannot be evaluated: its value has shape \(7,\), its distribution \(30,\)"
+    with pytest.raises(TargetError, match=words):
+        vi.fit(jax.random.key(0), vi.targets.from_numpyro(misshapen, 7))
+    with pytest.raises(TargetError, match=r"^the observed site 'x'.*\(7,\), its distribution \(5,\)"):
+        vi.targets.from_numpyro(misshapen, 7, 5)
+
+
+def test_a_plate_of_no_rows_is_named_and_a_users_own_assertion_is_theirs():
+    def model(size):
+        numpyro.sample("mu", dist.Normal())
+        with numpyro.plate("p", size):
+            assert size == 0, "mine"
+
+    with pytest.raises(TargetError, match="'p' has size 0: it wants 1 row"):
+        vi.targets.from_numpyro(model, 0)
+    with pytest.raises(AssertionError, match="mine"):
+        vi.targets.from_numpyro(model, 1)
+
+
+LEAVES_JAX = {
+    "float": lambda z: -jnp.sum(z**2) * float(z[0]),
+    "array": lambda z: -jnp.sum(np.array(z) ** 2),
+    "if": lambda z: -jnp.sum(z**2) if z[0] > 0 else z[0],
+    "index": lambda z: -jnp.sum(z**2) * [1.0, 2.0][z[0].astype(int)],
+}
+
+
+@pytest.mark.parametrize("density", LEAVES_JAX.values(), ids=LEAVES_JAX)
+def test_a_density_that_leaves_jax_is_told_to_stay_and_where(density):
+    words = r"log density asks a traced array.*test_targets.py, line \d+ .*stay in jax.numpy"
+    with pytest.raises(TargetError, match=words):
+        vi.targets.from_log_density(density, 2)
+    with pytest.raises(TargetError, match=words):
+        vi.targets.from_local_rows(density, lambda t, z, rows: -z[:, 0], jnp.ones(4), 2, 1, batch_size=2)
+    own = vi.targets.from_log_density(lambda z: -z @ z, 2)._replace(log_density=density)
+    with pytest.raises(TargetError, match=words):
+        vi.fit(jax.random.key(0), own)
+
+    def model():
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        numpyro.factor("f", density(z))
+
+    with pytest.raises(TargetError, match=words.replace("log density", "model")):
+        vi.targets.from_numpyro(model)
 
 
 def test_the_program_does_not_grow_with_scalar_sites():

@@ -143,6 +143,61 @@ def test_what_has_no_such_target_says_so():
         vi.targets.from_local_rows(lambda t: -t @ t, lambda t, z, rows: -jnp.sum(z), X, 2, 1, batch_size=2)
 
 
+def rows_by(take, batch_size):
+    def model(x):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 3.0))
+        with numpyro.plate("rows", 100, subsample_size=batch_size) as index:
+            z = numpyro.sample("z", dist.Normal(mu, 1.0))
+            numpyro.sample("x", dist.Normal(z, 0.5), obs=take(x, index))
+
+    return model
+
+
+@pytest.mark.parametrize(
+    ("take", "num", "batch_size"),
+    [
+        pytest.param(lambda x, index: x[:25], 100, 25, id="cut"),
+        pytest.param(lambda x, index: x, 25, 25, id="handed a batch"),
+        pytest.param(lambda x, index: x[:1], 100, 1, id="one row, which broadcasts"),
+    ],
+)
+def test_data_of_one_batch_are_not_taken_for_all_rows(take, num, batch_size):
+    with pytest.raises(TargetError, match=r"does not run with all rows of its plate 'rows'.*'x'"):
+        vi.targets.from_numpyro(rows_by(take, batch_size), jnp.arange(num) * 1.0)
+
+
+@pytest.mark.parametrize(
+    "take",
+    [lambda x, index: x[index], lambda x, index: numpyro.subsample(x, 0), lambda x, index: 3.0],
+    ids=["index", "ours", "one"],
+)
+@pytest.mark.parametrize("batch_size", [1, 25])
+def test_data_by_the_plates_index_are(take, batch_size):
+    target = vi.targets.from_numpyro(rows_by(take, batch_size), jnp.arange(100) * 1.0)
+    assert (target.num_rows, target.batch_size) == (100, batch_size)
+
+
+@pytest.mark.parametrize("take", [lambda x, index: x[index], lambda x, index: jnp.take(x, index, axis=0)], ids=["index", "take"])
+@pytest.mark.parametrize("num", [25, 99])
+def test_an_index_beyond_the_data_is_not_clamped_in_silence(take, num):
+    with pytest.raises(TargetError, match=f"rows of its plate 'rows'.*is asked of an array of {num}; the plate has 100"):
+        vi.targets.from_numpyro(rows_by(take, 25), jnp.arange(num) * 1.0)
+
+
+def test_the_row_after_the_last_may_be_filled_up():
+    shifted = rows_by(lambda x, index: x.at[index + 1].get(mode="fill", fill_value=0.0), 25)
+    assert vi.targets.from_numpyro(shifted, jnp.arange(100) * 1.0).num_rows == 100
+
+
+def test_a_target_may_be_made_within_jit():
+    def value(x):
+        target = vi.targets.from_numpyro(rows_by(lambda x, index: x[index], 25), x)
+        return target.log_rows(jnp.zeros(1), jnp.zeros((25, 1)), jnp.arange(25)).sum()
+
+    x = jnp.arange(100) / 50
+    np.testing.assert_allclose(jax.jit(value)(x), value(x), rtol=1e-6)
+
+
 @pytest.mark.parametrize(("num", "size"), [(17, 5), (1500, 3)])
 def test_subsets_are_of_different_rows_and_even(num, size):
     keys = jax.random.split(jax.random.key(0), 30_000)

@@ -22,15 +22,15 @@ from vi_jax.training import (
     add_metrics,
     batch_rows,
     mean_metrics,
-    no_metrics,
     remembered_order,
     shuffle,
+    starting_totals,
 )
 from vi_jax.types import Array
 
 AXES = State(step=None, key=0, params=0, opt_state=0, ema=0, skipped=0)  # type: ignore[arg-type]  # of vmap: the step is one for all
 
-Run = Callable[[State, Array, int, np.ndarray], tuple[State, BlockInfo]]
+Run = Callable[..., tuple[State, BlockInfo]]
 
 
 def stack(states: Sequence[State]) -> State:
@@ -51,7 +51,7 @@ def pick(states: State, which: int) -> State:
 
 
 def make_run(step: Callable[[State, Array], tuple[State, Metrics]], *, batch_size: int, layout: Layout | None = None) -> Run:
-    """A compiled `run(states, data, num_steps, alive [R]) -> (states, BlockInfo)`, as `vi_jax.make_run` for R runs at once.
+    """A compiled `run(states, data, num_steps, alive [R], since=None) -> (states, BlockInfo)`: `vi_jax.make_run` of R runs at once.
 
     Each has the batches and draws that it would have alone, so that it ends where it would alone, but for the rounding of its sums.
     The metrics and `bad_step` are [R]. A run whose loss or gradient is not finite stands still from there on, at the state before
@@ -68,11 +68,14 @@ def make_run(step: Callable[[State, Array], tuple[State, Metrics]], *, batch_siz
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1; got {batch_size}.")
     program: Any = jax.jit if layout is None else layout.jit
+    whole: Any = layout.gather if layout is not None else lambda tree: tree
 
     def spread(states: State) -> State:
         return states if layout is None else State(step=states.step, **layout.spread(_of_each(states)))
 
-    def block(states: State, data: Array, orders: Array, num_steps: Array, alive: Array) -> tuple[State, BlockInfo, Array]:
+    def block(
+        states: State, data: Array, orders: Array, num_steps: Array, alive: Array, since: Totals
+    ) -> tuple[State, BlockInfo, Array]:
         num_batches = -(-data.shape[0] // batch_size)
         rows_of = data.reshape(data.shape[0], -1)
 
@@ -89,23 +92,30 @@ def make_run(step: Callable[[State, Array], tuple[State, Metrics]], *, batch_siz
             return spread(_where(alive & (totals.bad_step < 0), new, states)), orders, totals
 
         last = states.step + num_steps
-        totals = no_metrics(step, pick(states, 0), jax.ShapeDtypeStruct((batch_size, *data.shape[1:]), data.dtype))
-        totals = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(alive), *leaf.shape)), totals)
-        end, orders, totals = jax.lax.while_loop(lambda carry: carry[0].step < last, one, (spread(states), orders, totals))
-        return end, jax.vmap(mean_metrics, (0, None))(totals, num_steps), orders
+        end, orders, totals = jax.lax.while_loop(lambda carry: carry[0].step < last, one, (spread(states), orders, since))
+        return end, whole(jax.vmap(mean_metrics)(totals)), orders
 
     compiled = program(block, donate_argnums=(0, 2))
     order_at = remembered_order(batch_size, program(shuffles, static_argnums=2))
+    starts = program(lambda totals, num: whole(_each(totals, num)), static_argnums=1)
+    start = starting_totals(lambda states, batch: step(pick(states, 0), batch), batch_size, layout)
 
-    def run(states: State, data: Array, num_steps: int, alive: np.ndarray) -> tuple[State, BlockInfo]:
+    def run(states: State, data: Array, num_steps: int, alive: np.ndarray, since: Totals | None = None) -> tuple[State, BlockInfo]:
         if layout is not None and len(alive) % layout.num_shards:
             raise ValueError(f"{len(alive)} replicas do not lie evenly over {layout.num_shards} devices; take a multiple of that.")
         orders, keep = order_at(states, data.shape[0])
-        states, info, orders = compiled(states, data, orders, np.int32(num_steps), np.asarray(alive, bool))
+        if since is None:
+            since = starts(start(states, data), len(alive))
+        states, info, orders = compiled(states, data, orders, np.int32(num_steps), np.asarray(alive, bool), since)
         keep(states, orders)
         return states, info
 
     return run
+
+
+def _each(totals: Totals, num: int) -> Totals:
+    """The same sums for every run."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num, *leaf.shape)), totals)
 
 
 def shuffles(keys: Array, epoch: Array, num_examples: int) -> Array:

@@ -35,19 +35,21 @@ class State(NamedTuple):
     skipped: Any = ()  # int32, steps left out because they were not finite; () where they are not counted
 
 
-class BlockInfo(NamedTuple):
-    """What a block of steps reports."""
-
-    metrics: Metrics  # means over the steps done; of `grad_norm` over those that measured it, nan where none did; see `make_step`
-    bad_step: Array  # the step whose loss or measured gradient was not finite, at which the block stopped; -1 if none
-
-
 class Totals(NamedTuple):
     """Sums over the steps of a block so far."""
 
     sums: Metrics
     norms: Array  # int32, the steps that measured `grad_norm`
     bad_step: Array
+    steps: Array  # int32, all steps
+
+
+class BlockInfo(NamedTuple):
+    """What a block of steps reports."""
+
+    metrics: Metrics  # means over the steps done; of `grad_norm` over those that measured it, nan where none did; see `make_step`
+    bad_step: Array  # the step whose loss or measured gradient was not finite, at which the block stopped; -1 if none
+    totals: Totals  # what the next part of the block goes on from, as `since`
 
 
 def init_state(
@@ -204,10 +206,11 @@ def require_batches(batch_size: int, layout: Layout | None) -> None:
 def make_run(
     step: Callable[[State, Array], tuple[State, Metrics]], *, batch_size: int, layout: Layout | None = None
 ) -> Callable[[State, Array, int | Array], tuple[State, BlockInfo]]:
-    """A compiled `run(state, data, num_steps) -> (state, BlockInfo)`: gather, step and sums in one program.
+    """A compiled `run(state, data, num_steps, since=None) -> (state, BlockInfo)`: gather, step and sums in one program.
 
     `data` [N, ...] stays on the device, in its own dtype. The number of steps is an argument of the program, not a constant of
-    it, so that blocks of any length share one compile; `state` is donated. A block may begin and end anywhere in an epoch.
+    it, so that blocks of any length share one compile; `state` is donated. A block may begin and end anywhere in an epoch. One in
+    parts, each `since` the `BlockInfo.totals` of the one before, has the state and the metrics of the whole, to the last bit.
 
     Args:
       step: of `make_step`.
@@ -221,7 +224,7 @@ def make_run(
     step, program = on_layout(step, layout), jax.jit if layout is None else layout.jit
     spread, whole = (layout.spread, layout.gather) if layout is not None else (lambda tree: tree,) * 2
 
-    def block(state: State, data: Array, order: Array, num_steps: Array) -> tuple[State, BlockInfo, Array]:
+    def block(state: State, data: Array, order: Array, num_steps: Array, since: Totals) -> tuple[State, BlockInfo, Array]:
         num_batches = -(-data.shape[0] // batch_size)
         rows_of = data.reshape(data.shape[0], -1)  # a flat row is gathered faster
 
@@ -237,16 +240,16 @@ def make_run(
             return (carry[0].step < last) & (carry[2].bad_step < 0)
 
         last = state.step + num_steps
-        totals = no_metrics(step, state, jax.ShapeDtypeStruct((batch_size, *data.shape[1:]), data.dtype))
-        end, order, totals = jax.lax.while_loop(more, one, (state, order, totals))
-        return end, mean_metrics(totals, end.step - state.step), whole(order)
+        end, order, totals = jax.lax.while_loop(more, one, (state, order, since))
+        return end, whole(mean_metrics(totals)), whole(order)
 
     compiled = program(block, donate_argnums=(0, 2))
     order_at = remembered_order(batch_size, program(lambda *args: whole(shuffle(*args)), static_argnums=2))
+    start = starting_totals(step, batch_size, layout)
 
-    def run(state: State, data: Array, num_steps: int | Array) -> tuple[State, BlockInfo]:
+    def run(state: State, data: Array, num_steps: int | Array, since: Totals | None = None) -> tuple[State, BlockInfo]:
         order, keep = order_at(state, data.shape[0])
-        state, info, order = compiled(state, data, order, np.int32(num_steps))
+        state, info, order = compiled(state, data, order, np.int32(num_steps), start(state, data) if since is None else since)
         keep(state, order)
         return state, info
 
@@ -291,29 +294,44 @@ def make_stepwise_run(
         new_state, metrics = step(state, data[rows])
         return new_state, add_metrics(totals, metrics, state.step)
 
-    compiled, shuffled = program(one, donate_argnums=(0, 3)), program(shuffle, static_argnums=2)
+    compiled, shuffled = program(one, donate_argnums=0), program(shuffle, static_argnums=2)
+    start = starting_totals(step, batch_size, layout)
 
-    def run(state: State, data: Array, num_steps: int) -> tuple[State, BlockInfo]:
+    def run(state: State, data: Array, num_steps: int, since: Totals | None = None) -> tuple[State, BlockInfo]:
         first, num_batches = int(state.step), -(-data.shape[0] // batch_size)
-        totals, order = no_metrics(step, state, jax.ShapeDtypeStruct((batch_size, *data.shape[1:]), data.dtype), layout), None
+        totals, order = start(state, data) if since is None else since, None
         for number in range(first, first + int(num_steps)):
             if order is None or number % num_batches == 0:
                 order = shuffled(state.key, np.int32(number // num_batches), data.shape[0])
             state, totals = compiled(state, data, order, totals)
             if layout is not None:  # many host devices on few cores deadlock when steps are queued
                 jax.block_until_ready(totals)
-        return state, mean_metrics(totals, jnp.int32(num_steps))
+        return state, mean_metrics(totals)
 
     return run
 
 
-def no_metrics(
-    step: Callable[[State, Array], tuple[State, Metrics]], state: State, batch: Any, layout: Layout | None = None
-) -> Totals:
+def starting_totals(
+    step: Callable[[State, Array], tuple[State, Metrics]], batch_size: int, layout: Layout | None = None
+) -> Callable[[State, Any], Totals]:
+    """`start(state, data)`: where the sums of a block start, zeros and no bad step; the step is traced for it once."""
+    known: list[Totals] = []
+
+    def start(state: State, data: Any) -> Totals:
+        if not known:
+            batch = jax.ShapeDtypeStruct((batch_size, *data.shape[1:]), jax.dtypes.canonicalize_dtype(data.dtype))
+            totals = no_metrics(step, state, batch)
+            known.append(totals if layout is None else layout.replicate(totals))
+        return known[0]
+
+    return start
+
+
+def no_metrics(step: Callable[[State, Array], tuple[State, Metrics]], state: State, batch: Any) -> Totals:
     """Where sums of metrics start: zeros, and no bad step."""
     shapes = jax.eval_shape(step, state, batch)[1]
-    totals = Totals(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes), jnp.int32(0), jnp.int32(-1))
-    return totals if layout is None else layout.replicate(totals)
+    sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return Totals(sums, jnp.int32(0), jnp.int32(-1), jnp.int32(0))
 
 
 def add_metrics(totals: Totals, metrics: Metrics, step: Array) -> Totals:
@@ -326,17 +344,18 @@ def add_metrics(totals: Totals, metrics: Metrics, step: Array) -> Totals:
     good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
     measured = norm != -1  # nan counts
     sums = jax.tree.map(jnp.add, totals.sums, {**metrics, "grad_norm": jnp.where(measured, norm, 0)})
-    return Totals(sums, totals.norms + measured, jnp.where(good | (totals.bad_step >= 0), totals.bad_step, step))
+    bad_step = jnp.where(good | (totals.bad_step >= 0), totals.bad_step, step)
+    return Totals(sums, totals.norms + measured, bad_step, totals.steps + 1)
 
 
-def mean_metrics(totals: Totals, num_steps: Array) -> BlockInfo:
-    """The means that a block of `num_steps` steps reports."""
+def mean_metrics(totals: Totals) -> BlockInfo:
+    """The means that a block reports, or as much of it as is done."""
     skipped = totals.sums.get("skipped")
-    counted = num_steps if skipped is None else num_steps - skipped
+    counted = totals.steps if skipped is None else totals.steps - skipped
     means = {name: total / jnp.maximum(counted, 1) for name, total in totals.sums.items()}
     if skipped is not None:
         means = {name: jnp.where(counted > 0, mean, jnp.nan) for name, mean in means.items()} | {"skipped": skipped}
-    return BlockInfo({**means, "grad_norm": totals.sums["grad_norm"] / totals.norms}, totals.bad_step)
+    return BlockInfo({**means, "grad_norm": totals.sums["grad_norm"] / totals.norms}, totals.bad_step, totals)
 
 
 def train(

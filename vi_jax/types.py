@@ -70,6 +70,7 @@ class Method(NamedTuple):
     guide: Callable[[Any], Any]  # state -> q over u, a Guide
     num_steps: int  # the most that `vi.fit` takes
     stochastic: bool = False  # whether the log density may be one of a minibatch, another at each step
+    seen: Callable[[Any], tuple[Array, Array]] | None = None  # state -> places [P, D] that it came from, and the ELBO at each, nats
 
 
 def freeze(q: T) -> T:

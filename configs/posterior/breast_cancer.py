@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
     """One config."""
     return ConfigDict(
         dict(
-            name="breast_cancer", seed=0, model="breast_cancer", data_dir="", method="default", num_starts=1, combine="best",
-            num_draws=4000, float64=True,
+            name="breast_cancer", seed=0, model="breast_cancer", data="", data_dir="", method="default", num_starts=1,
+            combine="best", num_draws=4000, float64=True,
         )
     )  # fmt: skip

@@ -19,6 +19,7 @@ def get_config(variant: str = "noncentered") -> ConfigDict:
             name=f"eight_schools-{variant}",
             seed=0,
             model=f"eight_schools_{variant}",  # see experiments/posterior_models.py; or file:PATH.py:FUNCTION, or posteriordb:NAME
+            data="",  # an .npz with the arguments of a model of FILE
             data_dir="",  # of posteriordb
             method="default",  # or a name in vi_jax.methods
             num_starts=1,

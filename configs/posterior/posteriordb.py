@@ -10,7 +10,7 @@ def get_config(posterior: str = "arK-arK") -> ConfigDict:
     """The config of one posterior."""
     return ConfigDict(
         dict(
-            name=f"posteriordb-{posterior}", seed=0, model=f"posteriordb:{posterior}", data_dir="", method="default",
+            name=f"posteriordb-{posterior}", seed=0, model=f"posteriordb:{posterior}", data="", data_dir="", method="default",
             num_starts=1, combine="best", num_draws=4000, float64=True,
         )
     )  # fmt: skip

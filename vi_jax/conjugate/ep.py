@@ -15,6 +15,8 @@ from vi_jax.types import Array, Params
 
 LogLik = Callable[[Array, Array], Array]  # (a, y) -> log p(y | a = x'w) of one example, nats
 
+_LEAST = 1e-6  # of a marginal's precision, which its cavity keeps
+
 
 def logistic(a: Array, y: Array) -> Array:
     """log Bernoulli(y | sigma(a))."""
@@ -35,12 +37,14 @@ class State(NamedTuple):
     log_evidence: Array  # nats, an estimate of log p(y); neither an upper nor a lower bound
     change: Array  # the largest move of a site in the last sweep, in standard deviations of its a
     num_sweeps: Array  # int32
+    sites_clipped: Array  # int32, of the last sweep: sites whose precision would have been negative, and is 0
+    cavities_clipped: Array  # int32, of the last sweep: cavities that rounding left without precision, at 1e-6 of the marginal's
 
 
 def init(x: Array, *, precision: float = 1.0) -> State:
     """Sites that say nothing: q is the prior N(0, I / precision)."""
     zeros, infinite = jnp.zeros(len(x), x.dtype), jnp.full((), jnp.inf, x.dtype)
-    return State(zeros, zeros, _posterior(x, zeros, zeros, precision), -infinite, infinite, jnp.int32(0))
+    return State(zeros, zeros, _posterior(x, zeros, zeros, precision), -infinite, infinite, *[jnp.int32(0)] * 3)
 
 
 def step(
@@ -51,8 +55,14 @@ def step(
     With N(a | m, v) the marginal of a = x_n'w under q, the cavity has precision 1/v - tau_n and shift m/v - nu_n; the site becomes
     what makes cavity times site have the mean and the variance of cavity times p(y_n | a), by Gauss-Hermite quadrature.
 
+    Where log_lik is concave in a, that site has a precision of 0 or more. Where it is not (heavy tails, several modes), an example
+    that its cavity did not expect can make q wider than the cavity: a negative precision, which is right for that site but may
+    leave the others without a cavity. It is held at 0 here, so that q and all cavities stay normal, and counted in
+    `sites_clipped`: such a site has its shift alone, q is too narrow there, and `change` stays above 0 since its moments are not
+    matched.
+
     Args:
-      log_lik: (a, y) -> log p(y | a), best concave in a: precisions of sites then stay positive.
+      log_lik: (a, y) -> log p(y | a), best concave in a.
       x, y: data [N, D] and [N].
       state: of the sweep before.
       precision: of the prior N(0, I / precision).
@@ -62,7 +72,10 @@ def step(
     marginal, cavity, log_z, tilted = _tilt(log_lik, x, y, state, num_nodes)
     moved = (tilted[0] / tilted[1] - cavity["shift"], 1.0 / tilted[1] - cavity["precision"])
     shift = state.shift + damping * (moved[0] - state.shift)
-    site_precision = jnp.maximum(state.precision + damping * (moved[1] - state.precision), 0.0)
+    wanted = state.precision + damping * (moved[1] - state.precision)
+    site_precision = jnp.maximum(wanted, 0.0)
+    below = jnp.sum(wanted < -(jnp.finfo(x.dtype).eps ** 0.5) * cavity["precision"])  # by more than rounding
+    held = jnp.sum(marginal["precision"] - state.precision < _LEAST * marginal["precision"])
     sd = marginal["precision"] ** -0.5
     change = jnp.max(jnp.abs(tilted[0] - marginal["shift"] / marginal["precision"]) / sd + jnp.abs(jnp.sqrt(tilted[1]) / sd - 1.0))
     # log Z = A(q) - A(prior) + sum_n log Z_n + A(cavity_n) - A(q_n), of the sites that came in (Minka 2001, eq. 3.33, by A)
@@ -70,7 +83,8 @@ def step(
     log_evidence = factors.vector_normal(state.natural) - factors.vector_normal(prior)
     log_evidence += jnp.sum(log_z) + factors.normal(cavity) - factors.normal(marginal)
     natural = _posterior(x, shift, site_precision, precision)
-    return State(shift, site_precision, natural, log_evidence, change, state.num_sweeps + 1)
+    counts = (state.num_sweeps + 1, below.astype(jnp.int32), held.astype(jnp.int32))
+    return State(shift, site_precision, natural, log_evidence, change, *counts)
 
 
 def _tilt(log_lik: LogLik, x: Array, y: Array, state: State, num_nodes: int) -> Any:
@@ -80,7 +94,7 @@ def _tilt(log_lik: LogLik, x: Array, y: Array, state: State, num_nodes: int) -> 
     v = jnp.sum(jax.scipy.linalg.solve_triangular(root, x.T, lower=True) ** 2, 0)
     v = jnp.maximum(v, jnp.finfo(x.dtype).tiny)
     marginal = {"shift": x @ mean / v, "precision": 1.0 / v}
-    left = jnp.maximum(1.0 / v - state.precision, 1e-6 / v)
+    left = jnp.maximum(1.0 / v - state.precision, _LEAST / v)
     cavity = {"shift": marginal["shift"] - state.shift, "precision": left}
     nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
     a = cavity["shift"][:, None] / left[:, None] + left[:, None] ** -0.5 * jnp.asarray(nodes, x.dtype)  # [N, nodes]
@@ -97,7 +111,7 @@ def _posterior(x: Array, shift: Array, site_precision: Array, precision: float) 
 
 
 class Fit(NamedTuple):
-    """Sites that no longer move."""
+    """Sites that no longer move; `state.sites_clipped` and `state.cavities_clipped` are 0 where every site is what it should be."""
 
     state: State
     converged: Array  # bool
@@ -129,6 +143,10 @@ def fit(
     Args:
       x, y: data [N, D] and [N]; a column of ones is an intercept.
       log_lik: `logistic`, `probit`, or any (a, y) -> log p(y | a).
+
+    Returns:
+      A Fit. Where log_lik is not concave, `fit.state.sites_clipped` may count sites whose precision is held at 0, see `step`: q is
+      too narrow for these, and `converged` is False unless they miss their moments by less than `tolerance`.
     """
     x, y = as_regression(x, y)
     return Fit(*_fit(log_lik, precision, damping, num_nodes, num_sweeps, tolerance, x, y))

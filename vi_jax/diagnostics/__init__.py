@@ -3,16 +3,17 @@
 `check`: a linter for an ELBO, before a run is spent on it. `amortised`: of models with an encoder (per-example terms, log p(x),
 active units, the aggregate posterior). `ais`: log p(x) between annealed bounds. `psis`: Pareto-smoothed weights and k-hat.
 `posterior`: a guide against its log density. `optimum`: is its ELBO at the highest, had a trace come to rest. `bracket`: the log
-evidence between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and of means (VSBC).
+evidence between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and of means (VSBC); `calibrate_fits`: of
+`vi.fit` and of any other Python.
 """
 
 from vi_jax.diagnostics import ais, amortised, optimum, posterior
 from vi_jax.diagnostics.bracket import bracket
-from vi_jax.diagnostics.calibration import calibrate
+from vi_jax.diagnostics.calibration import calibrate, calibrate_fits
 from vi_jax.diagnostics.check import CHECKS, FINDINGS, Finding, Report, check
 from vi_jax.diagnostics.psis import k_threshold, psis
 
 __all__ = [
-    "CHECKS", "FINDINGS", "Finding", "Report", "ais", "amortised", "bracket", "calibrate", "check", "k_threshold", "optimum",
-    "posterior", "psis",
+    "CHECKS", "FINDINGS", "Finding", "Report", "ais", "amortised", "bracket", "calibrate", "calibrate_fits", "check", "k_threshold",
+    "optimum", "posterior", "psis",
 ]  # fmt: skip

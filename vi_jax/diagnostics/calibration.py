@@ -8,6 +8,13 @@ import jax.numpy as jnp
 
 from vi_jax.types import Array
 
+_OF_TRACING = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+_COMPILED = "Cannot apply JAX transformations to a function lowered and compiled"
+
 
 class Calibration(NamedTuple):
     """Of each latent, over simulations."""
@@ -40,22 +47,143 @@ def calibrate(
     Args:
       key: one typed PRNG key.
       simulate: key -> (z [D], data), from the prior and the likelihood.
-      infer: (key, data) -> a guide over [D]: an encoder, or a method's init and steps run to their end; traced under vmap.
+      infer: (key, data) -> a guide over [D]: an encoder, or a method's init and steps run to their end; traced under vmap. For
+        vi.fit, or anything else that is not traced, see `calibrate_fits`.
       num_simulations: N; p-values are asymptotic, take some hundreds.
       num_draws: of each guide.
       batch_size: simulations at a time.
 
     Returns:
-      A Calibration; p-values near 0 speak against. With D latents, compare with 0.05 / D.
+      A Calibration; p-values near 0 speak against. With D latents, compare with 0.05 / D. They are nan where draws were.
+
+    Raises:
+      TypeError: an infer that cannot be traced.
     """
 
     def one(key: Array) -> Array:
         key_simulate, key_infer, key_draws = jax.random.split(key, 3)
         z, data = simulate(key_simulate)
-        draws = infer(key_infer, data).sample(key_draws, (num_draws,))
-        return (jnp.sum(draws < z, axis=0) + 0.5) / (num_draws + 1)
+        return _share(infer(key_infer, data).sample(key_draws, (num_draws,)), z)
 
-    share = jax.lax.map(one, jax.random.split(key, num_simulations), batch_size=min(batch_size, num_simulations))
+    try:
+        share = jax.lax.map(one, jax.random.split(key, num_simulations), batch_size=min(batch_size, num_simulations))
+    except TypeError as error:
+        if isinstance(error, _OF_TRACING) or _COMPILED in str(error):
+            raise TypeError(
+                "infer is traced here, once for all simulations, and it runs something that cannot be: vi.fit, a compiled program, "
+                "or Python or NumPy that asks for numbers of the data. Take vi.diagnostics.calibrate_fits(key, simulate, fit), "
+                f"which calls fit for one simulation after another. ({str(error).strip().splitlines()[0]})"
+            ) from error
+        raise
+    return _calibration(share)
+
+
+def calibrate_fits(
+    key: Array,
+    simulate: Callable[[Array], tuple[Any, Any]],
+    fit: Callable[[Array, Any], Any],
+    *,
+    num_simulations: int = 200,
+    num_draws: int = 200,
+    report: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """`calibrate` of any Python function: a fit for each simulated data set, one after another, as VSBC is meant (Yao et al. 2018).
+
+    With `vi.fit` it is one line (`vi.fit(...).resample(key, 200)` calibrates the corrected draws in place of the guide's):
+
+        fit = lambda key, x: vi.fit(key, vi.targets.from_numpyro(model, x))
+
+    but vi.fit compiles anew for each data set, some seconds, which JAX's own cache on disk (`jax_compilation_cache_dir`) makes a
+    third of. A method's loop under one `jax.jit` with the data as arguments compiles once, here and under `calibrate`:
+
+        method = vi.methods.bam()
+
+        @jax.jit
+        def fit(key, x):
+            target = vi.targets.from_numpyro(model, x)
+            key_init, key_steps, key_draws = jax.random.split(key, 3)
+
+            def advance(carry):
+                number, state, _ = carry
+                state, info = method.step(jax.random.fold_in(key_steps, number), target.log_density, state)
+                return number + 1, state, info.done
+
+            start = method.init(key_init, target.log_density, jnp.zeros(target.size))
+            unfinished = lambda carry: (carry[0] < method.num_steps) & ~carry[2]
+            _, state, _ = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), start, jnp.bool_(False)))
+            return jax.vmap(target.constrain)(method.guide(state).sample(key_draws, (200,)))
+
+    Args:
+      key: one typed PRNG key.
+      simulate: key -> (z, data), from the prior and the likelihood; z an array, or a dict of some of the sites; not traced.
+      fit: (key, data) -> what was found: a Result of vi.fit (the draws of `sample`, which are the guide's), a guide over what z is,
+        or draws of it, leaves [S, ...]; a dict of draws may hold more than z.
+      num_simulations: N; p-values are asymptotic, take some hundreds.
+      num_draws: S, of a Result or a guide.
+      report: called with the simulations that are done, and N, after each.
+
+    Returns:
+      A Calibration; its D latents are the numbers of z, raveled, by leaf: a dict's in the order of its sorted names.
+
+    Raises:
+      ValueError: draws that are not of the shape of z.
+      FloatingPointError: draws that are not numbers. These, and whatever `fit` raises, end the run, with a note of the simulation's
+        number and of its key: to leave a simulation out because its fit failed would bias the ranks.
+    """
+    shares = []
+    for number in range(num_simulations):
+        key_one = jax.random.fold_in(key, number)
+        key_simulate, key_fit, key_draws = jax.random.split(key_one, 3)
+        z, data = simulate(key_simulate)
+        try:
+            shares.append(_shares(_draws_of(fit(key_fit, data), key_draws, num_draws), z))
+        except Exception as error:
+            error.add_note(
+                f"in simulation {number} of {num_simulations}; to run it alone: key_simulate, key_fit, _ = "
+                f"jax.random.split(jax.random.fold_in(key, {number}), 3); z, data = simulate(key_simulate); fit(key_fit, data)"
+            )
+            raise
+        if report is not None:
+            report(number + 1, num_simulations)
+    return _calibration(jnp.stack(shares))
+
+
+def _draws_of(found: Any, key: Array, num_draws: int) -> Any:
+    """Draws of a Result, of a guide, or what are draws already; those of a LocalResult as one dict where its sites have names."""
+    if not hasattr(found, "sample"):
+        return found
+    draws = found.sample(key, num_draws if hasattr(found, "guide") else (num_draws,))
+    is_pair = isinstance(draws, tuple) and len(draws) == 2 and all(isinstance(part, dict) for part in draws)
+    return draws[0] | draws[1] if is_pair else draws
+
+
+def _shares(draws: Any, z: Any) -> Array:
+    """[D]: of the draws of z, those below it; or an error that says what does not fit."""
+    if isinstance(z, dict) and isinstance(draws, dict):
+        missing = [name for name in z if name not in draws]
+        if missing:
+            raise ValueError(f"z has {', '.join(missing)}, of which fit gave no draws; it gave {', '.join(draws) or 'none'}.")
+        draws = {name: draws[name] for name in z}
+    pairs = [(jnp.asarray(x), jnp.asarray(leaf)) for x, leaf in zip(*map(jax.tree.leaves, (draws, z)), strict=False)]
+    structures: list[Any] = [jax.tree.structure(draws), jax.tree.structure(z)]
+    if structures[0] != structures[1] or not all(x.ndim and x.shape[1:] == leaf.shape for x, leaf in pairs):
+        raise ValueError(
+            f"draws want the shapes of z with the number of draws in front; got {jax.tree.map(jnp.shape, draws)} for z of "
+            f"{jax.tree.map(jnp.shape, z)}."
+        )
+    shares = jnp.concatenate([jnp.ravel(_share(x, leaf)) for x, leaf in pairs])
+    if not bool(jnp.all(jnp.isfinite(shares))):
+        raise FloatingPointError("fit gave draws that are not numbers: run that fit alone.")
+    return shares
+
+
+def _share(draws: Array, z: Array) -> Array:
+    """Of the draws [S, ...], those below z [...], in (0, 1); nan where one is nan."""
+    share = (jnp.sum(draws < z, axis=0) + 0.5) / (draws.shape[0] + 1)
+    return jnp.where(jnp.any(jnp.isnan(draws), axis=0), jnp.nan, share)
+
+
+def _calibration(share: Array) -> Calibration:
     return Calibration(share, jax.vmap(_uniform_p, 1)(share), jax.vmap(_symmetric_p, 1)(share))
 
 

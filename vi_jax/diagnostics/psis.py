@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from vi_jax.types import Array
 
+_ALIKE = 0.1  # nats between the largest weight and the least of the tail
+
 
 class Smoothed(NamedTuple):
     """Smoothed weights and the shape of their tail."""
@@ -26,7 +28,8 @@ def psis(log_w: Array) -> Smoothed:
       log_w: log p(x, z_s) - log q(z_s), [S], S of at least 25; nan is not wanted, -inf is a weight of 0.
 
     Returns:
-      Smoothed weights and k-hat; k-hat above `k_threshold(S)` says that moments by these weights cannot be trusted.
+      Smoothed weights and k-hat; k-hat above `k_threshold(S)` says that moments by these weights cannot be trusted. It is never
+      nan: -inf where the largest weights are all but equal, inf where they are so unequal that they have no shape.
 
     Raises:
       ValueError: fewer than 25 draws.
@@ -43,7 +46,10 @@ def psis(log_w: Array) -> Smoothed:
     k_hat, sigma = fit_pareto(above)
     probabilities = (jnp.arange(num_tail) + 0.5) / num_tail
     smooth = jnp.log(pareto_quantile(probabilities, k_hat, sigma) + jnp.exp(cutoff))
-    constant = tail[-1] - tail[0] <= 8 * jnp.finfo(log_w.dtype).eps  # no tail at all: equal weights
+    spread = tail[-1] - tail[0]
+    constant = spread <= 8 * jnp.finfo(log_w.dtype).eps  # no tail at all: equal weights
+    # no shape: most of the tail ties, by rounding of weights that are all but equal, or by being all of 0
+    k_hat = jnp.where(jnp.isnan(k_hat), jnp.where(spread < _ALIKE, -jnp.inf, jnp.inf), k_hat)
     k_hat = jnp.where(constant, -jnp.inf, k_hat)
     smooth = jnp.where(constant | ~jnp.isfinite(k_hat), tail, jnp.minimum(smooth, 0.0))
     x = x.at[-num_tail:].set(smooth)

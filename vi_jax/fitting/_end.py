@@ -6,13 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.diagnostics.posterior import Weighed, weigh
+from vi_jax.diagnostics.posterior import CHUNK, Weighed, weigh_values
 from vi_jax.fitting._stack import Stack, component_log_prob, stack_weights
 from vi_jax.targets.target import Target, TargetError
 from vi_jax.types import Array, Method
 
 HIGH = 1e10  # nats that the largest value of a density with a maximum stays below
 FAR = 1e8  # unconstrained coordinates beyond it: the density has no maximum, or no scale
+OUTWARD = 16  # draws along which the log density is followed outwards,
+TIMES = (30.0, 1e3, 3e4)  # by so many times their distance from the middle
+RISE = 20.0  # nats over all draws: what still rises there has no maximum
 ELBO_DRAWS, PLACE_DRAWS = 100, 400  # of each start, where there are several: for its ELBO, and where it is
 
 
@@ -22,16 +25,29 @@ class Starts(NamedTuple):
     elbo: Array  # [R], nats; -inf where it is not finite
     distance: Array  # [R], the farthest that a coordinate's mean lies from the best start's, in standard deviations of that one's
     weight: Array  # [R], in the answer
+    seen: tuple[Array, Array] | None  # places [P, D] that the only start saw on its way, and the ELBO there; None of several
 
 
-def judge(target: Target, method: Method, combine: str, num_draws: int, key: Array, states: Any) -> tuple[Any, Weighed, Starts]:
-    """The guide of the best of R states or of all together, S weighed draws of it, and what the starts came to."""
+class Beyond(NamedTuple):
+    """Points far out from the guide, along some of its draws."""
+
+    u: Array  # [3, M, D], ever farther
+    values: Array  # [3, M], log densities
+    highest: Array  # that of the draws
+
+
+def judge(
+    target: Target, method: Method, combine: str, num_draws: int, key: Array, states: Any
+) -> tuple[Any, Weighed, Starts, Beyond]:
+    """The guide of the best of R states or of all together, S weighed draws of it, what the starts came to, what lies beyond."""
     num_starts = len(jax.tree.leaves(states)[0])
     key_elbo, key_draws = jax.random.split(key)
     if num_starts == 1:
-        q = method.guide(jax.tree.map(lambda leaf: leaf[0], states))
-        weighed = weigh(key_draws, target.log_density, q, num_draws=num_draws)
-        return q, weighed, Starts(weighed.elbo[None], jnp.zeros(1), jnp.ones(1))
+        state = jax.tree.map(lambda leaf: leaf[0], states)
+        q = method.guide(state)
+        weighed, beyond = _weighed(key_draws, target, q, num_draws)
+        seen = None if method.seen is None else method.seen(state)
+        return q, weighed, Starts(weighed.elbo[None], jnp.zeros(1), jnp.ones(1), seen), beyond
     num_each = max(ELBO_DRAWS, num_draws // num_starts) if combine == "stack" else ELBO_DRAWS
     key_each, key_place = jax.random.split(key_elbo)
     keys = jax.random.split(key_each, num_starts)
@@ -44,7 +60,19 @@ def judge(target: Target, method: Method, combine: str, num_draws: int, key: Arr
     distance = _distances(key_place, method, states, best)
     if combine == "stack":
         q, weight = _stacked(method, states, best, u, log_p, log_q)
-    return q, weigh(key_draws, target.log_density, q, num_draws=num_draws), Starts(elbo, distance, weight)
+    weighed, beyond = _weighed(key_draws, target, q, num_draws)
+    return q, weighed, Starts(elbo, distance, weight, None), beyond
+
+
+def _weighed(key: Array, target: Target, q: Any, num_draws: int) -> tuple[Weighed, Beyond]:
+    """As `diagnostics.posterior.weigh`, with the points beyond in the same pass."""
+    u = q.sample(key, (num_draws,))
+    middle, few = u.mean(0), u[: min(OUTWARD, num_draws)]
+    far = middle + jnp.asarray(TIMES, u.dtype)[:, None, None] * (few - middle)
+    values = jax.lax.map(target.log_density, jnp.concatenate([u, far.reshape(-1, u.shape[1])]), batch_size=min(CHUNK, num_draws))
+    log_p = values[:num_draws]
+    highest = jnp.max(jnp.where(jnp.isnan(log_p), -jnp.inf, log_p))
+    return weigh_values(u, log_p, q), Beyond(far, values[num_draws:].reshape(len(TIMES), -1), highest)
 
 
 def _drawn(key: Array, target: Target, q: Any, num_draws: int) -> tuple[Array, Array, Array]:
@@ -78,20 +106,42 @@ def _distances(key: Array, method: Method, states: Any, best: Array) -> Array:
     return jnp.max(jnp.abs(mean - mean[best]) / sd[best], axis=1)
 
 
-def check(target: Target, q: Any, history: dict[str, np.ndarray], weighed: Weighed) -> None:
+def check(target: Target, history: dict[str, np.ndarray], weighed: Weighed, beyond: Beyond) -> None:
     """Raises where there is no answer."""
     values, u = history["value"], np.asarray(weighed.u)
+    _require_maximum(target, beyond)
     if not np.all(np.isfinite(u)):
         first = int(np.argmax(~np.isfinite(values))) if not np.all(np.isfinite(values)) else len(values)
         bad = [name for name, column in zip(target.names, u.T, strict=True) if not np.all(np.isfinite(column))]
-        raise FloatingPointError(f"the guide is not finite, in {', '.join(bad[:5])}; the first such value was at step {first}.")
+        raise FloatingPointError(
+            f"the guide is not finite, in {', '.join(bad[:5])}; the first such value was at step {first}. The log density may be "
+            "unbounded above or flat (give a proper prior), or not finite in places (see vi.check, which names the line)."
+        )
     if len(values) and not np.any(np.isfinite(values)):
         site = target.explain(jnp.asarray(u[0])) if target.explain else ""
-        raise FloatingPointError(f"the log density was not finite at any draw of step 0 and after{f': {site}' if site else ''}.")
+        raise FloatingPointError(
+            f"no step had a finite value: some of the draws of each fell where the log density is not finite"
+            f"{f' ({site})' if site else ''}. A density with an edge wants a constraint, so that the edge is at infinity; nan, see "
+            "vi.check, which names the line."
+        )
     far = np.median(np.abs(u), axis=0)
     high = np.max(values, initial=-np.inf, where=np.isfinite(values))
     if far.max() > FAR or high > HIGH:
         raise TargetError(
             f"the log density seems unbounded above: {target.names[int(far.argmax())]} went to {u[0, int(far.argmax())]:.1e} "
             f"(unconstrained), the value to {high:.1e} nats. Give it a proper prior."
+        )
+
+
+def _require_maximum(target: Target, beyond: Beyond) -> None:
+    """Raises where the log density only rises on the way out."""
+    values, u = np.asarray(beyond.values, np.float64), np.asarray(beyond.u)
+    with np.errstate(invalid="ignore"):
+        rises = (values[0] < values[1]) & (values[1] < values[2]) & (values[2] > float(beyond.highest) + RISE)
+    if np.any(rises):
+        which = int(np.argmax(np.where(rises, values[2], -np.inf)))
+        name = int(np.argmax(np.abs(u[2, which])))
+        raise TargetError(
+            f"the log density seems unbounded above: far from the guide it still rises, to {values[2, which]:.1e} nats where "
+            f"{target.names[name]} is {u[2, which, name]:.1e} (unconstrained). Give it a proper prior."
         )

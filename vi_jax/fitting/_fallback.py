@@ -55,7 +55,8 @@ def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) 
       run: (method, start [D]) -> Result.
     """
     q, d = first.guide, first.diagnostics
-    if not gradients or d.verdict != "not reliable" or d.num_bad or not isinstance(q, dist.MultivariateNormal | FactoredNormal):
+    poor = first.by_weights[0] == "not reliable"  # not for mass elsewhere, or digits: no flow about one place finds those
+    if not gradients or not poor or d.num_bad or first.blurred or not isinstance(q, dist.MultivariateNormal | FactoredNormal):
         return first
     was = f"k-hat was {d.k_hat:.2f}, with {d.effective:,.0f} effective draws"
     method, name, what = _richer(q, gradients)
@@ -67,7 +68,8 @@ def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) 
     better = (o.trusted and not d.trusted) or o.elbo > d.elbo + SURE * (o.elbo_stderr + d.elbo_stderr)
     tried = f"{was}; {what}, {other.evaluations:,} gradients,"
     if better:
-        kept = replace(other, method=f"{name} {first.method}", why=first.why, fallback=f"{tried} is better")
+        starts = {field: getattr(first, field) for field in ("starts", "start_distances", "start_weights", "elsewhere")}
+        kept = replace(other, method=f"{name} {first.method}", why=first.why, fallback=f"{tried} is better", **starts)
     else:
         kept = replace(first, fallback=f"{tried} is no better: k-hat {o.k_hat:.2f}, ELBO {o.elbo:,.2f} nats")
     return replace(

@@ -12,10 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vi_jax.fitting import _anchor, _end, _fallback, _loop, _starts
-from vi_jax.fitting._compile import Program, compiled, compiler_options, traced_once
+from vi_jax.fitting._compile import Options, Program, compiled, compiler_options, traced_once
 from vi_jax.fitting.local import LocalResult, fit_local
 from vi_jax.fitting.result import Result
-from vi_jax.methods.default import choose
+from vi_jax.methods.default import Choice, choose
 from vi_jax.methods.local_advi import LocalMethod
 from vi_jax.shard import Layout, make_layout
 from vi_jax.targets.local import LocalTarget
@@ -76,7 +76,8 @@ def fit(
     Args:
       key: one typed PRNG key: everything random follows from it.
       target: see `vi_jax.targets`.
-      method: see `vi_jax.methods`; chosen by the number of latents and by whether data are subsampled if not given.
+      method: see `vi_jax.methods`; chosen by the number of latents, by whether data are subsampled and, above 400
+        latents, by whether the log density is smooth if not given (`vi_jax.methods.default`).
       num_starts: R starts under one vmap.
       combine: "best" keeps the start of highest ELBO. "stack" takes all: the mixture of their guides, its weights those that are
         nearest to the posterior, so that modes weigh what their mass is (`vi_jax.fitting.stack_weights`); with `pathfinder` this is
@@ -98,8 +99,10 @@ def fit(
     Raises:
       TargetError: the log density is not finite at any start, not differentiable, flat, or unbounded above; names the site.
       FloatingPointError: every step, or the answer, was not finite; names the step.
+      TypeError: a method by its name, or one that has not been called.
       ValueError: arguments that do not go together.
     """
+    _starts.require_method(method)
     if isinstance(target, LocalTarget):
         if num_starts != 1 or combine != "best" or mesh is not None or fallback:
             raise ValueError("num_starts, combine, mesh and fallback are not for a target whose rows have latents of their own.")
@@ -112,12 +115,19 @@ def fit(
     _starts.require(target, num_starts, start)
     gradients = _fallback.budget(fallback, target, method, spread=mesh is not None)
     key_again = jax.random.fold_in(key, 1)
-    method, why = _method(target, method)
+    clock = time.perf_counter()
+    choice = _choice(jax.random.fold_in(key, 2), target, method, start, num_starts)
+    choosing = time.perf_counter() - clock
     once = partial(_once, target=target, num_draws=num_draws, report=report, report_every=report_every)
-    first = once(key, method=method, num_starts=num_starts, combine=combine, start=start, mesh=mesh)
+    first = once(key, method=choice.method, num_starts=num_starts, combine=combine, start=start, mesh=mesh)
     again = partial(once, key_again, num_starts=1, combine="best", mesh=None)
     return _fallback.second(
-        replace(first, why="; ".join(filter(None, (why, first.why)))),
+        replace(
+            first,
+            why="; ".join(filter(None, (choice.why, first.why))),
+            evaluations=first.evaluations + choice.evaluations,
+            seconds=first.seconds + choosing,
+        ),
         gradients,
         lambda method, start: again(method=method, start=start),
     )
@@ -134,8 +144,7 @@ def _once(
 
     clock = time.perf_counter()
     options = compiler_options(target, method, num_starts=num_starts, num_draws=num_draws)
-    u = _starts.choose(key_start, target, num_starts, start, options.start)  # a bad density is told before the rest
-    target, u, anchoring = _anchor.anchored(target, method, u, options.ascent)
+    target, u, anchoring = _started(key_start, target, method, num_starts, start, options)
     block = jnp.int32(method.num_steps if report is None else min(report_every, method.num_steps))
     if layout is not None:
         key_init, key_run, key_weigh, u, block = layout.replicate((key_init, key_run, key_weigh, u, block))
@@ -153,12 +162,12 @@ def _once(
     loop = advance(key_run, first(key_init, u), block)
     if report is not None:
         loop = _reported(advance, key_run, loop, block, report)
-    q, weighed, starts = jax.block_until_ready(judged(key_weigh, loop.states))
+    q, weighed, starts, beyond = jax.block_until_ready(judged(key_weigh, loop.states))
     if layout is not None:
-        loop, q, weighed, starts = layout.fetch((loop, q, weighed, starts))
+        loop, q, weighed, starts, beyond = layout.fetch((loop, q, weighed, starts, beyond))
     best = int(np.argmax(starts.elbo))
     history = _loop.history(loop, best)
-    _end.check(target, q, history, weighed)
+    _end.check(target, history, weighed, beyond)
     return Result(
         target=target,
         method=method.name,
@@ -173,6 +182,7 @@ def _once(
         starts=tuple(np.asarray(starts.elbo).tolist()),
         start_distances=tuple(np.asarray(starts.distance).tolist()),
         start_weights=tuple(np.asarray(starts.weight).tolist()),
+        elsewhere=None if starts.seen is None else (np.asarray(starts.seen[0]), np.asarray(starts.seen[1])),
         compile_seconds=compile_seconds,
         seconds=time.perf_counter() - began,
         weighed=weighed,
@@ -180,14 +190,28 @@ def _once(
     )
 
 
-def _method(target: Target, method: Method | None) -> tuple[Method, str]:
+def _started(
+    key: Array, target: Target, method: Method, num_starts: int, start: Array | None, options: Options
+) -> tuple[Target, Array, int]:
+    """The target as the method will see it, starts u [R, D], and the gradients of all rows behind minibatches about a mode.
+
+    A bad density is told here, before the rest takes its time.
+    """
+    choice = _starts.choice(key, target, num_starts, start, options.start)
+    if not _anchor.wanted(target, method, num_starts):
+        (pick,) = compiled(choice)
+        return target, _starts.checked(target, pick(key)), 0
+    dtype = jnp.result_type(float) if start is None else jnp.result_type(start)
+    pick, climb = compiled(choice, _anchor.climb(target, dtype, options.ascent))
+    return _anchor.anchored(target, _starts.checked(target, pick(key)), climb)
+
+
+def _choice(key: Array, target: Target, method: Method | None, start: Array | None, num_starts: int) -> Choice:
     """The method, and why it: empty where the caller chose it and gets what was asked for."""
-    why = ""
-    if method is None:
-        method, why = choose(target)
-    if target.sampled is not None and not method.stochastic:
-        why = why or "all data at each step: this method does not take minibatches"
-    return method, why
+    choice = choose(key, target, start, num_starts=num_starts) if method is None else Choice(method, "")
+    if target.sampled is not None and not choice.method.stochastic:
+        return choice._replace(why=choice.why or "all data at each step: this method does not take minibatches")
+    return choice
 
 
 def _layout(mesh: Mesh | None, num_starts: int) -> Layout | None:

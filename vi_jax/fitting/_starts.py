@@ -1,12 +1,15 @@
 """Where a method starts: a few points of a cube, the best of which is taken, and what is wrong with a log density there."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.fitting._compile import Program, compiled
+from vi_jax import methods
+from vi_jax.fitting._compile import Program
+from vi_jax.targets._tracing import OF_TRACING, first_line, in_one_sentence
 from vi_jax.targets.target import Target, TargetError
 from vi_jax.types import Array
 
@@ -15,29 +18,52 @@ START_RADIUS = 2.0  # of the cube they come from, in unconstrained coordinates
 
 
 def require(target: Target, num_starts: int, start: Array | None) -> None:
-    """Raises for arguments that do not go together, and for a density without a gradient."""
+    """Raises for arguments that do not go together, and for a density without a value or a gradient."""
     if num_starts < 1:
         raise ValueError(f"num_starts is at least 1; got {num_starts}.")
     if start is not None and np.shape(start) not in ((target.size,), (num_starts, target.size)):
         raise ValueError(
             f"start wants shape ({target.size},) or ({num_starts}, {target.size}), unconstrained; got {np.shape(start)}."
         )
-    try:
-        jax.eval_shape(jax.grad(target.log_density), jax.ShapeDtypeStruct((target.size,), jnp.result_type(float)))
-    except (TypeError, ValueError, NotImplementedError) as error:
-        if isinstance(error, TargetError):
+    u = jax.ShapeDtypeStruct((target.size,), jnp.result_type(float))
+    value = _shape(target.log_density, u, "evaluated")
+    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TargetError(f"the log density wants one floating-point number, nats; got shape {value.shape} of {value.dtype}.")
+    _shape(jax.grad(target.log_density), u, "differentiated")
+
+
+def require_method(method: Any) -> None:
+    """Raises TypeError for a method by its name, or for its factory, not called."""
+    if method is None or hasattr(method, "step"):
+        return
+    name = method if isinstance(method, str) else getattr(method, "__name__", "")
+    known = name if name in methods.__all__ else "advi"
+    raise TypeError(f"method wants what a call of a method's factory gives, e.g. vi.methods.{known}(); got {method!r}.")
+
+
+def _shape(f: Callable[[Array], Array], u: Any, how: str) -> Any:
+    """Of f(u), or a TargetError that says what cannot be done, and why."""
+    with in_one_sentence("the log density"):
+        try:
+            return jax.eval_shape(f, u)
+        except (TargetError, *OF_TRACING):
             raise
-        raise TargetError(f"the log density cannot be differentiated: {str(error).splitlines()[0]}") from error
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise TargetError(f"the log density cannot be {how}: {first_line(error)}") from error
 
 
-def choose(key: Array, target: Target, num_starts: int, start: Array | None, options: dict[str, Any]) -> Array:
+def choice(key: Array, target: Target, num_starts: int, start: Array | None, options: dict[str, Any]) -> Program:
+    """The program of `pick`."""
+    return Program(options, lambda key: pick(key, target, num_starts, start), (key,))
+
+
+def checked(target: Target, picked: tuple[Array, Array, Array, Array]) -> Array:
     """Starts u [R, D] at which the log density is fit to be climbed.
 
     Raises:
       TargetError: it is not finite there, nor its gradient, or it is flat.
     """
-    (picked,) = compiled(Program(options, lambda key: pick(key, target, num_starts, start), (key,)))
-    u, values, slopes, flat = picked(key)
+    u, values, slopes, flat = picked
     check(target, np.asarray(u), np.asarray(values), np.asarray(slopes), flat=bool(flat))
     return u
 

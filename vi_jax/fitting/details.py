@@ -14,8 +14,9 @@ from vi_jax.diagnostics.optimum import Slopes, rest, slopes
 from vi_jax.diagnostics.posterior import weigh
 from vi_jax.fitting._stack import Stack
 from vi_jax.kl.gaussians import is_gaussian_vector
-from vi_jax.methods import linear_response_of_draws
+from vi_jax.methods import frequentist_stderr, linear_response_of_draws
 from vi_jax.methods._ladder import Ladder
+from vi_jax.methods.dadvi import State as DadviState
 from vi_jax.methods.pathfinder import FactoredNormal
 from vi_jax.types import Array
 
@@ -39,6 +40,7 @@ class Details(NamedTuple):
     r_hat: float
     mcse: float  # Monte Carlo standard error of their average
     mcse_units: str
+    draws_error: np.ndarray  # [D], standard errors of the locations by DADVI's draws being few, in its SDs; empty for other methods
     response_ratio: np.ndarray  # [D], standard deviations by linear response over the guide's; nan where there are none
     response_why: str  # why there are none
     evaluations: int  # gradients of the log density that all this took
@@ -60,6 +62,14 @@ class Details(NamedTuple):
         if self.iterates:
             error = f"Monte Carlo error {self.mcse:.2g} {self.mcse_units}"
             rows.append(("at rest", f"R-hat {self.r_hat:.2f}, {error}, of {self.iterates}"))
+        if self.draws_error.size:
+            worst = int(np.argmax(self.draws_error))
+            rows.append(
+                (
+                    "few draws",
+                    f"standard errors of means up to {self.draws_error[worst]:.2f} ({self.names[worst]}) of the guide's SDs",
+                )
+            )
         rough = "; rough, as the guide is off its optimum" if self._off > OFF else ""
         scales = f"SDs {_range(self.response_ratio, self.names)} times the guide's{rough}"
         rows.append(("linear response", self.response_why or scales))
@@ -72,14 +82,25 @@ def examine(result: Any) -> Details:
     u = result.weighed.u[:SLOPE_DRAWS]
     slope = jax.tree.map(np.asarray, jax.jit(partial(slopes, result.target.log_density))(result.guide, u))
     ratio, why, spent = _response_ratio(result)
+    error, spent_too = _draws_error(result)
     return Details(
         names=tuple(result.target.names),
         **_named(slope),
         **_at_rest(result),
+        draws_error=error,
         response_ratio=ratio,
         response_why=why,
-        evaluations=len(u) + spent,
+        evaluations=len(u) + spent + spent_too,
     )
+
+
+def _draws_error(result: Any) -> tuple[np.ndarray, int]:
+    """`frequentist_stderr` of a run of DADVI in its standard deviations, [D], and the gradients that it took; else nothing."""
+    state = result.state
+    if not isinstance(state, DadviState) or result.target.size > RESPONSE_UP_TO:
+        return np.zeros(0), 0
+    error = jax.jit(partial(frequentist_stderr, result.target.log_density))(state)
+    return np.asarray(error / jnp.exp(state.log_scale)), (4 * result.target.size + 1) * len(state.draws)
 
 
 def _at_rest(result: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What `vi.fit` returns: a guide, its weighed draws, and what they say of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,6 +16,8 @@ from vi_jax.targets.target import Target
 from vi_jax.types import Array
 
 APART = 4.0  # standard deviations between the means of two starts that are not in one place
+LOOKED_AT = 20  # draws of no weight of which the site is asked
+BLUR = 0.03  # standard deviations between neighbouring numbers
 MASS = 4.6  # nats below the best ELBO at which a place still has about a hundredth of the mass
 STUCK = 0.5  # of the steps skipped, above which the guide is where it was before them
 
@@ -58,6 +60,8 @@ class Result:
     seconds: float  # all in all
     weighed: Weighed = field(repr=False)
     names: tuple[str, ...] = field(repr=False, default=())
+    # places [P, D] that the only start saw on its way, and the ELBO there [P], nats
+    elsewhere: tuple[np.ndarray, np.ndarray] | None = field(repr=False, default=None)
     fallback: str = ""  # what a second method was tried for, and whether it is the answer; empty where none was
 
     @cached_property
@@ -65,22 +69,11 @@ class Result:
         """Of the guide against the log density, by importance sampling."""
         w = self.weighed
         num_draws, k_hat, effective = len(w.u), float(w.k_hat), float(w.effective)
-        word, advice = verdict(k_hat, effective, num_draws, converged=self.converged, richer=self._richer)
-        left_out = _left_out(self)
-        if left_out:
-            word, advice = "not reliable", left_out
-        if self.skipped > STUCK * self.num_steps:
-            word, advice = (
-                "not reliable",
-                f"{self.skipped:,} of {self.num_steps:,} steps were not finite and were skipped: the guide is where it was before "
-                "them. Set jax_enable_x64, or take another method; vi.check names lines that are not finite.",
-            )
+        word, advice = self.by_weights
         num_bad = int(w.num_bad)
-        if num_bad:
-            word, advice = (
-                "not reliable",
-                f"the log density is nan at {num_bad:,} draws of the guide: see vi.check, which names the line.",
-            )
+        wrong = _nan(self) or _stuck(self) or self.blurred or self.left_out
+        if wrong:
+            word, advice = "not reliable", wrong
         return Diagnostics(
             verdict=word,
             advice=advice,
@@ -90,11 +83,27 @@ class Result:
             log_evidence_stderr=float(w.log_evidence_stderr),
             k_hat=k_hat,
             k_threshold=k_threshold(num_draws),
-            trusted=trusted(k_hat, effective, num_draws) and not num_bad and not left_out,
+            trusted=trusted(k_hat, effective, num_draws) and not wrong,
             effective=effective,
             num_draws=num_draws,
             num_bad=num_bad,
         )
+
+    @property
+    def by_weights(self) -> tuple[str, str]:
+        """The verdict of the weights alone, and its advice: what they can see."""
+        w = self.weighed
+        return verdict(float(w.k_hat), float(w.effective), len(w.u), converged=self.converged, richer=self._richer)
+
+    @cached_property
+    def left_out(self) -> str:
+        """What to do where there is mass in a place that the answer has none of; empty if none was seen."""
+        return _left_out(self)
+
+    @cached_property
+    def blurred(self) -> str:
+        """What to do where a latent's numbers are too large beside its scale for their digits; empty if none is."""
+        return _blurred(self)
 
     @property
     def _richer(self) -> str:
@@ -171,14 +180,13 @@ class Result:
 
     def __str__(self) -> str:
         d = self.diagnostics
-        good = "good" if d.k_hat < d.k_threshold else "bad"
         rows = [
             ("method", self.method + (f" ({self.why})" if self.why else "")),
             *([("second method", self.fallback)] if self.fallback else []),
             ("latents", f"{self.target.size:,} unconstrained numbers"),
             ("ELBO", f"{d.elbo:,.3f} ± {d.elbo_stderr:.3f} nats"),
-            ("log evidence", f"{d.log_evidence:,.3f} ± {d.log_evidence_stderr:.3f} nats by importance sampling"),
-            ("k-hat", f"{d.k_hat:.2f}, {good} (under {d.k_threshold:.2f} is good; S = {d.num_draws:,})"),
+            ("log evidence", _evidence_row(d)),
+            ("k-hat", _k_hat_row(d)),
             ("effective draws", f"{d.effective:,.0f} of {d.num_draws:,}"),
             ("gradient evaluations", f"{self.evaluations:,} in {self.num_steps:,} steps"),
             ("time", f"{self.seconds:.1f} s, of which compiling {self.compile_seconds:.1f} s"),
@@ -230,13 +238,84 @@ def _starts_row(result: Result) -> str:
     return f"{len(result.starts)}: ELBO {worst:,.2f} .. {best:,.2f} nats, means up to {far:.2g} SD apart; {how}"
 
 
+def _k_hat_row(d: Diagnostics) -> str:
+    limit = f"under {d.k_threshold:.2f} is good; S = {d.num_draws:,}"
+    if d.k_hat == -np.inf:
+        return f"none: the weights have no tail ({limit})"
+    if d.k_hat < d.k_threshold:
+        return f"{d.k_hat:.2f}, good ({limit})"
+    return (
+        f"{d.k_hat:.2f}, over {d.k_threshold:.2f}, but the weights are nearly equal"
+        if d.trusted
+        else f"{d.k_hat:.2f}, bad ({limit})"
+    )
+
+
+def _evidence_row(d: Diagnostics) -> str:
+    if not d.trusted:
+        return (
+            f"{d.log_evidence:,.3f} nats by importance sampling, not to be trusted (nor its error of {d.log_evidence_stderr:.3f})"
+        )
+    return f"{d.log_evidence:,.3f} ± {d.log_evidence_stderr:.3f} nats by importance sampling"
+
+
+def _nan(result: Result) -> str:
+    """What to do where the log density is not a number at some draws; empty if there are none."""
+    w = result.weighed
+    if not int(w.num_bad):
+        return ""
+    rows = np.flatnonzero(np.asarray(w.log_weights) == -np.inf)  # nan weighs nothing
+    sites = (result.target.explain(w.u[row]) for row in rows[:LOOKED_AT]) if result.target.explain else iter(())
+    site = next((text for text in sites if "nan" in text), "")
+    where = f" ({site})" if site else ""
+    return f"the log density is nan at {int(w.num_bad):,} draws of the guide{where}: see vi.check, which names the line."
+
+
+def _stuck(result: Result) -> str:
+    """What to do where most steps were skipped; empty if they were not."""
+    if not result.skipped > STUCK * result.num_steps:
+        return ""
+    return (
+        f"{result.skipped:,} of {result.num_steps:,} steps were not finite and were skipped: the guide is where it was before "
+        "them. Set jax_enable_x64, or take another method; vi.check names lines that are not finite."
+    )
+
+
+def _blurred(result: Result) -> str:
+    kind, u = result.weighed.u.dtype, np.asarray(result.weighed.u, np.float64)
+    apart = float(jnp.finfo(kind).eps) * np.abs(u).max(0)  # neighbouring numbers there
+    sd = u.std(0)
+    worst = int(np.argmax(apart / np.maximum(sd, 1e-300)))
+    if not apart[worst] > BLUR * sd[worst]:
+        return ""
+    return (
+        f"{result.names[worst]} is about {u[0, worst]:.3g}, where {kind} has steps of {apart[worst]:.1g} beside a standard "
+        f"deviation of {sd[worst]:.1g}: centre or scale it, or set jax_enable_x64."
+    )
+
+
+def _seen(result: Result) -> Iterable[tuple[float, float]]:
+    """ELBO and distance of each place that was seen on the way, in standard deviations of the answer's draws."""
+    if result.elsewhere is None:
+        return ()
+    u, (places, elbos) = np.asarray(result.weighed.u, np.float64), result.elsewhere
+    distances = np.max(np.abs(places - u.mean(0)) / u.std(0), axis=1)
+    return zip(elbos.tolist(), distances.tolist(), strict=True)
+
+
 def _left_out(result: Result) -> str:
-    """What to do where another start ended elsewhere, in a place of some mass that the answer has none of; empty if none did."""
-    best = max(result.starts)
+    """Another start ended elsewhere, or this one saw a place on its way, of some mass that the answer has none of."""
+    best, found = max(result.starts), ""
     for elbo, distance, weight in zip(result.starts, result.start_distances, result.start_weights, strict=True):
         if weight == 0 and distance > APART and elbo > best - MASS and max(result.start_weights) == 1:
-            return (
-                f"a start ended {distance:.1f} SD from the one that is kept, with an ELBO {best - elbo:.1f} nats below it: there "
-                "is mass in both places, which no k-hat of one of them can see. Take all starts, vi.fit(..., combine='stack')."
-            )
-    return ""
+            found = f"a start ended {distance:.1f} SD from the one that is kept, with an ELBO {best - elbo:.1f} nats below it"
+    for elbo, distance in _seen(result):
+        if distance > APART and elbo > best - MASS:
+            found = f"one of the ascents came by a place {distance:.1f} SD away, with an ELBO {best - elbo:.1f} nats below"
+    if not found:
+        return ""
+    more = "more starts, and all of them" if len(result.starts) == 1 else "all starts"
+    return (
+        f"{found}: there is mass in both places, which no k-hat of one of them can see. Take {more}, vi.fit(..., "
+        f"num_starts={max(8, len(result.starts))}, combine='stack')."
+    )

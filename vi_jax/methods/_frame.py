@@ -53,7 +53,9 @@ def outward(params: Params, update: Params) -> Params:
 
 def kind(params: Params) -> set[str] | None:
     """The names of a Gaussian's parameters, diagonal or full; None for other families."""
-    names = set(params) - {"slope"} if isinstance(params, dict) else None
+    if not isinstance(params, dict) or isinstance(params.get("lower"), tuple):  # of blocks
+        return None
+    names = set(params) - {"slope"}
     return next((form for form in (DIAGONAL, FULL) if names == form), None)
 
 

@@ -49,6 +49,7 @@ class Rule(NamedTuple):
     mcse: float  # Monte Carlo standard error that a rung's average may have, in standard deviations for a location
     r_hat: float  # threshold of stationarity
     least: int = MIN_WINDOW  # iterates before a rung may end
+    averaged: int = 0  # leading numbers of an iterate that are averaged, and need not be stationary
 
 
 def begin(flat: Array) -> Ladder:
@@ -79,7 +80,7 @@ def climb(
 def _look(
     ladder: Ladder, skl: Callable[[Array, Array], Array], rule: Rule, size: int, distance: Array | float
 ) -> tuple[Ladder, Array]:
-    window = _stationary.best_window(ladder.iterates)
+    window = _stationary.best_window(ladder.iterates, first=rule.averaged)
     # the halves' averages are 2 standard errors of the whole's apart: D locations and D log scales give 4 (1 + 2) D mcse^2
     still = (window.r_hat < rule.r_hat) & (ladder.iterates.num >= rule.least)
     pairs = jnp.stack([window.halves, jnp.stack([ladder.answer, window.average])])

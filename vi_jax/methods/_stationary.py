@@ -26,7 +26,7 @@ class Iterates(NamedTuple):
 class Window(NamedTuple):
     """The stretch up to now whose halves agree best."""
 
-    r_hat: Array  # split R-hat, the largest of the P parameters
+    r_hat: Array  # split R-hat, the largest of the parameters that are watched
     average: Array  # [P]
     halves: Array  # [2, P], averages of either half
     size: Array  # int32, iterates
@@ -58,10 +58,11 @@ def at_block(iterates: Iterates) -> Array:
     return iterates.num % iterates.width == 0
 
 
-def best_window(iterates: Iterates) -> Window:
+def best_window(iterates: Iterates, *, first: int = 0) -> Window:
     """Of the windows from a share of the iterates on, the one of least R-hat (Welandawe et al. 2024; Vehtari et al. 2021).
 
-    Wants whole blocks, 4 at least; split R-hat^2 = (n-1)/n + (variance of the halves' means) / (mean variance within halves).
+    R-hat is that of the numbers from `first` on. Wants whole blocks, 4 at least; split
+    R-hat^2 = (n-1)/n + (variance of the halves' means) / (mean variance within halves).
     """
     blocks = iterates.num // iterates.width
     half = (blocks - jnp.floor(jnp.asarray(STARTS) * blocks).astype(jnp.int32)) // 2  # [4], blocks of half a window
@@ -75,7 +76,7 @@ def best_window(iterates: Iterates) -> Window:
     within = variances.mean(1) * n / (n - 1)
     between = 0.5 * (means[:, 0] - means[:, 1]) ** 2
     ratio = jnp.where(between > 0, between / jnp.maximum(within, 1e-30), 0.0)  # a parameter that does not move is at rest
-    r_hat = jnp.sqrt((n[:, 0] - 1) / n[:, 0] + jnp.max(ratio, 1))
+    r_hat = jnp.sqrt((n[:, 0] - 1) / n[:, 0] + jnp.max(ratio[:, first:], 1))
     best = jnp.argmin(r_hat)
     halves = iterates.centre + means[best]
     return Window(r_hat[best], halves.mean(0), halves, 2 * half[best] * iterates.width)

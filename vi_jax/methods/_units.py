@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from vi_jax.families.low_rank import LowRankNormal
+from vi_jax.kl.gaussians import is_diagonal
+from vi_jax.methods._placed import Placed
 from vi_jax.methods.dadvi import _mean_field
 from vi_jax.methods.pathfinder import begin, pathfinder
 from vi_jax.types import Array, LogDensity
 
 _MEMORY = 32  # pairs of the ascent
-_DENSE = 500  # latents up to which the start has a covariance; a diagonal beyond
+DENSE = 500  # latents up to which the start has a covariance; a diagonal beyond
 _TRIES = 20  # draws by which two starts are told apart
 
 
@@ -31,11 +34,15 @@ class Units(NamedTuple):
         return lambda e: log_density(self.outward(e)) + log_det
 
     def guide(self, q: Any) -> Any:
-        """A Gaussian over e as one over u: diagonal or full."""
+        """A guide over e as one over u; Gaussians stay in the form they have where they can."""
         if isinstance(q, dist.MultivariateNormal):
             tril = self.root[:, None] * q.scale_tril if self.root.ndim == 1 else self.root @ q.scale_tril
             return dist.MultivariateNormal(self.outward(q.loc), scale_tril=tril)
-        return dist.Normal(self.outward(q.base_dist.loc), self.root * q.base_dist.scale).to_event(1)
+        if self.root.ndim == 1 and is_diagonal(q):
+            return dist.Normal(self.outward(q.base_dist.loc), self.root * q.base_dist.scale).to_event(1)
+        if self.root.ndim == 1 and isinstance(q, LowRankNormal):
+            return LowRankNormal(self.outward(q.loc), self.root[:, None] * q.cov_factor, self.root**2 * q.cov_diag)
+        return Placed(q, self.loc, self.root)
 
 
 def ascend(key: Array, log_density: LogDensity, start: Array, *, max_steps: int, full: bool) -> tuple[Units, Array]:
@@ -59,7 +66,7 @@ def ascend(key: Array, log_density: LogDensity, start: Array, *, max_steps: int,
     begun = (begin(start, memory=_MEMORY), jnp.int32(0), jnp.bool_(False))
     state, evaluations, _ = jax.lax.while_loop(going, advance, begun)
     best, size = ascent.guide(state), start.size
-    if size > _DENSE:
+    if size > DENSE:
         return Units(best.loc, jnp.exp(_mean_field(best))), evaluations
 
     slope = jax.grad(log_density)

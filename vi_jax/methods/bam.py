@@ -108,7 +108,10 @@ def bam(
     def guide(state: State) -> Any:
         return dist.MultivariateNormal(state.mean, scale_tril=state.root)
 
-    return Method("bam", init, step, guide, max_ascent_steps + max_early_steps + 2 * num_late_steps)
+    def seen(state: State) -> tuple[Array, Array]:
+        return state.ascent.best.loc, state.ascent.best_elbo
+
+    return Method("bam", init, step, guide, max_ascent_steps + max_early_steps + 2 * num_late_steps, seen=seen)
 
 
 _MEMORY, _GAIN, _ELBO_DRAWS = 32, 1e-4, 10  # of the ascents, see `pathfinder`

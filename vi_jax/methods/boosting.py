@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from vi_jax.families._guide import HALF_LOG_TWO_PI, over_leading
-from vi_jax.methods.flow import Placed, climb, log_det
+from vi_jax.methods._placed import Placed, log_det
+from vi_jax.methods.flow import climb
 from vi_jax.methods.pathfinder import pathfinder
 from vi_jax.types import Array, LogDensity, Method, MethodInfo, Params, freeze
 

@@ -1,22 +1,62 @@
 """Which method `fit` takes when none is given."""
 
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
 from vi_jax.families import full_rank, mean_field
+from vi_jax.methods import _smooth
 from vi_jax.methods.advi import advi
 from vi_jax.methods.bam import bam
 from vi_jax.methods.pathfinder import pathfinder
 from vi_jax.targets.target import Target
-from vi_jax.types import Method
+from vi_jax.types import Array, Method
 
 FULL_RANK_UP_TO = 400  # latents: at 500 `bam` takes 40 s of CPU in float32 and 70 s in float64, the density's own time aside
 STOCHASTIC_FULL_RANK_UP_TO = 50
 
 
-def choose(target: Target) -> tuple[Method, str]:
+class Choice(NamedTuple):
     """A method, and why it."""
+
+    method: Method
+    why: str
+    evaluations: int = 0  # gradients that the choice took
+
+
+def choose(key: Array, target: Target, start: Array | None = None, *, num_starts: int = 1) -> Choice:
+    """By the number of latents, by whether data are subsampled, and above 400 latents by whether the log density is smooth.
+
+    `bam` matches gradients at draws and `advi` follows their mean, which a kink does not mislead; only `pathfinder` rests on
+    curvature, so that only there is it asked for (`_smooth.py`). On a regression of 400 rows with 300 Laplace priors of rate 5 its
+    means are up to 0.94 posterior standard deviations off and its ELBO is 22 nats below that of mean-field `advi`, whose means are
+    off by up to 0.19. `bam_low_rank` had the better scales there (0.80 to 0.99 of the posterior's against 0.56 to 0.73) and the
+    lower ELBO; on a logistic regression of 450 latents it ended below `pathfinder`: it is not picked unasked.
+
+    Args:
+      key: of the places that are looked at.
+      start: u [D] or [R, D], about which they lie; the origin if not given.
+    """
+    size = target.size
     if target.sampled is not None:
-        if target.size <= STOCHASTIC_FULL_RANK_UP_TO:
-            return advi(full_rank), f"minibatches; full rank, for {target.size} latents"
-        return advi(mean_field), f"minibatches; mean field, for {target.size:,} latents"
-    if target.size <= FULL_RANK_UP_TO:
-        return bam(), f"full rank, for {target.size} latents"
-    return pathfinder(), f"low rank, for {target.size:,} latents"
+        if size <= STOCHASTIC_FULL_RANK_UP_TO:
+            return Choice(advi(full_rank), f"minibatches; full rank, for {size} latents")
+        return Choice(advi(mean_field), f"minibatches; mean field, for {size:,} latents")
+    if size <= FULL_RANK_UP_TO:
+        # each of several starts keeps to its own path, so that their agreement says something
+        return Choice(bam(num_paths=4 if num_starts == 1 else 1), f"full rank, for {size} latents")
+    centre = jnp.zeros(size) if start is None else jnp.reshape(jnp.asarray(start, jnp.result_type(float)), (-1, size))[0]
+    found = _smooth.measured(key, target.log_density, centre)
+    if found is None:
+        return Choice(pathfinder(), f"low rank, for {size:,} latents; whether it is smooth is not known")
+    rough = _rough(found)
+    if rough:
+        return Choice(advi(mean_field), f"mean field, for {size:,} latents; not smooth ({rough})", _smooth.COST)
+    return Choice(pathfinder(), f"low rank, for {size:,} latents", _smooth.COST)
+
+
+def _rough(found: _smooth.Smoothness) -> str:
+    """What is not smooth, in words; empty for nothing."""
+    if found.step > 0:
+        return f"it jumps by {float(found.step):.2g} nats, which no gradient sees"
+    return f"its gradient jumps by {float(found.kink):.2g}" if found.kink > 0 else ""

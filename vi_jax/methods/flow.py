@@ -1,7 +1,6 @@
 """A normalising flow on top of a Gaussian."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -11,52 +10,9 @@ import optax
 from vi_jax import estimators
 from vi_jax.bounds import elbo
 from vi_jax.families import real_nvp
-from vi_jax.families._guide import over_leading
+from vi_jax.methods._placed import Placed, log_det
 from vi_jax.methods.bam import bam
 from vi_jax.types import Array, Family, LogDensity, Method, MethodInfo, Params
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Placed:
-    """u = loc + root x, x from a guide over [D]."""
-
-    base: Any
-    loc: Array  # [D]
-    root: Array  # [D, D], lower triangular
-
-    has_rsample = True
-    batch_shape = ()
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return self.loc.shape
-
-    def place(self, x: Array) -> Array:
-        """u of x [..., D]."""
-        return self.loc + x @ self.root.T
-
-    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws [*sample_shape, D]."""
-        return self.place(self.base.sample(key, sample_shape))
-
-    def log_prob(self, value: Array) -> Array:
-        """log q(u), nats, [...] for u [..., D]."""
-
-        def one(u: Array) -> Array:
-            return self.base.log_prob(jax.scipy.linalg.solve_triangular(self.root, u - self.loc, lower=True))
-
-        return over_leading(one, jnp.asarray(value)) - log_det(self.root)
-
-    def sample_and_log_prob(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
-        """Draws and their densities, without the flow's inverse; its base has to have it."""
-        x, log_q = self.base.sample_and_log_prob(key, sample_shape)
-        return self.place(x), log_q - log_det(self.root)
-
-
-def log_det(root: Array) -> Array:
-    """log |det| of a triangle."""
-    return jnp.log(jnp.abs(jnp.diagonal(root))).sum()
 
 
 class State(NamedTuple):

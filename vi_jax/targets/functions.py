@@ -10,6 +10,7 @@ import numpy as np
 from numpyro.distributions import constraints as supports
 
 from vi_jax.targets._subsets import PILOT, subset
+from vi_jax.targets._tracing import in_one_sentence
 from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
 from vi_jax.types import Array, LogDensity
@@ -30,7 +31,8 @@ def from_log_density(log_density: Callable[[Any], Array], example: Any, constrai
       A Target whose `constrain` gives z as `log_density` takes it.
 
     Raises:
-      TargetError: no latents, a discrete or unknown constraint, or a log density that is not one number.
+      TargetError: no latents, a discrete or unknown constraint, a log density that is not one number, or one that leaves
+        jax.numpy (float(z), np.array(z), an `if` on z); names the line.
     """
     layout = _Layout(example, constraints)
 
@@ -232,7 +234,8 @@ class _Layout:
 
     def trace(self, density: LogDensity) -> None:
         """Shows errors of shape now, before anything is compiled."""
-        jax.eval_shape(density, jax.ShapeDtypeStruct((len(self.names),), jnp.result_type(float)))
+        with in_one_sentence("the log density"):
+            jax.eval_shape(density, jax.ShapeDtypeStruct((len(self.names),), jnp.result_type(float)))
 
 
 def _name(path: Any) -> str:

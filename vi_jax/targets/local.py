@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vi_jax.targets._subsets import subset
+from vi_jax.targets._tracing import in_one_sentence
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, LogDensity
 
@@ -86,4 +87,5 @@ class LocalTarget(NamedTuple):
         """Shows errors of shape now, before anything is compiled."""
         number = jnp.result_type(float)
         u, v = jax.ShapeDtypeStruct((self.size,), number), jax.ShapeDtypeStruct((self.batch_size, self.local_size), number)
-        jax.eval_shape(self.batch_log_joint, u, v, jax.ShapeDtypeStruct((self.batch_size,), jnp.int32))
+        with in_one_sentence("the log density"):
+            jax.eval_shape(self.batch_log_joint, u, v, jax.ShapeDtypeStruct((self.batch_size,), jnp.int32))

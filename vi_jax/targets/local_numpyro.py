@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from numpyro import handlers
 
+from vi_jax.targets._tracing import OF_TRACING, first_line
 from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Coordinates, Site, TargetError
 from vi_jax.types import Array
@@ -21,7 +22,7 @@ def plate_with_latents(trace: Trace) -> str | None:
       TargetError: there are several subsampled plates, or a local site's support depends on its row.
     """
     subsampled = [name for name, site in trace.items() if is_subsampled(site)]
-    local = [name for name in subsampled if any(_is_latent(site) and _frame(site, name) for site in trace.values())]
+    local = [name for name in subsampled if any(_is_latent(site) and frame_of(site, name) for site in trace.values())]
     if not local:
         return None
     if len(subsampled) > 1:
@@ -46,7 +47,7 @@ def local_from_trace(
             f"the support of {moving[0]!r} depends on another latent or on the row, which local latents do not allow."
         )
     num_rows, batch_size = trace[plate]["args"]
-    axes = {site.name: _axis(trace[site.name], plate) for site, _ in sites if _frame(trace[site.name], plate)}
+    axes = {site.name: _axis(trace[site.name], plate) for site, _ in sites if frame_of(trace[site.name], plate)}
     theta_sites = Coordinates([site for site, _ in sites if site.name not in axes]) if len(axes) < len(sites) else None
     if theta_sites is None:
         raise TargetError(
@@ -64,22 +65,22 @@ def local_from_trace(
 
     def log_global(u: Array) -> Array:
         found, log_det, _ = run(u, jnp.zeros((batch_size, row_sites_size)), jnp.arange(batch_size))
-        terms = [_log_prob(site, 1.0).sum() for site in found.values() if site["type"] == "sample" and not _frame(site, plate)]
+        terms = [site_log_prob(site).sum() for site in found.values() if site["type"] == "sample" and not frame_of(site, plate)]
         return jnp.asarray(sum(terms)) + log_det
 
     def log_rows(u: Array, v: Array, index: Array) -> Array:
         found, _, log_det = run(u, v, index)
         total = log_det
         for site in found.values():
-            if site["type"] == "sample" and (frame := _frame(site, plate)):
-                terms = jnp.moveaxis(_log_prob(site, num_rows / batch_size), frame.dim, 0)
+            if site["type"] == "sample" and (frame := frame_of(site, plate)):
+                terms = jnp.moveaxis(site_log_prob(site, num_rows / batch_size), frame.dim, 0)
                 total = total + terms.reshape(batch_size, -1).sum(1)
         return total
 
     def constrain(u: Array) -> dict[str, Array]:
         found, _, _ = run(u, jnp.zeros((batch_size, row_sites_size)), jnp.arange(batch_size))
         shared = {
-            name: site["value"] for name, site in found.items() if site["type"] == "deterministic" and not _frame(site, plate)
+            name: site["value"] for name, site in found.items() if site["type"] == "deterministic" and not frame_of(site, plate)
         }
         return theta_sites.constrain(u)[0] | shared
 
@@ -105,14 +106,14 @@ def _is_latent(site: dict[str, Any]) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
 
 
-def _frame(site: dict[str, Any], plate: str) -> Any:
+def frame_of(site: dict[str, Any], plate: str) -> Any:
     """Where the plate's axis is in a site's batch shape; None outside of the plate."""
     return next((frame for frame in site.get("cond_indep_stack", ()) if frame.name == plate), None)
 
 
 def _axis(site: dict[str, Any], plate: str) -> int:
     """The plate's axis in a site's value, from the right."""
-    return _frame(site, plate).dim - len(site["fn"].event_shape)
+    return frame_of(site, plate).dim - len(site["fn"].event_shape)
 
 
 def _one_row(site: Site, axis: int) -> Site:
@@ -123,8 +124,21 @@ def _one_row(site: Site, axis: int) -> Site:
     return Site(site.name, site.constraint, tuple(shape))
 
 
-def _log_prob(site: dict[str, Any], plate_scale: float) -> Array:
-    """[batch shape], without the plate's own N / B."""
-    log_prob = site["fn"].log_prob(site["value"])
+def site_log_prob(site: dict[str, Any], plate_scale: float = 1.0) -> Array:
+    """[batch shape], in units of a plate's own N / B.
+
+    Raises:
+      TargetError: the value's shape does not go with the distribution's; names the site.
+    """
+    value, intermediates = site["value"], site["intermediates"]
+    try:
+        log_prob = site["fn"].log_prob(value, intermediates) if intermediates else site["fn"].log_prob(value)
+    except OF_TRACING:
+        raise
+    except (TypeError, ValueError) as error:
+        raise TargetError(
+            f"the {'observed' if site['is_observed'] else 'latent'} site {site['name']!r} cannot be evaluated: its value has shape "
+            f"{jnp.shape(value)}, its distribution {site['fn'].batch_shape + site['fn'].event_shape}. ({first_line(error)})"
+        ) from error
     scale = site.get("scale")
     return log_prob if scale is None else scale / plate_scale * log_prob

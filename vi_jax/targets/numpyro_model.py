@@ -1,6 +1,7 @@
 """Targets from NumPyro models."""
 
 import functools
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
-from numpyro.infer import init_to_uniform
 from numpyro.infer.util import constrain_fn, potential_energy
 
+from vi_jax.targets._all_rows import first_trace, require_all_rows
 from vi_jax.targets._subsets import PILOT, subset
-from vi_jax.targets.local_numpyro import is_subsampled, local_from_trace, plate_with_latents
+from vi_jax.targets._tracing import in_one_sentence
+from vi_jax.targets.local_numpyro import is_subsampled, local_from_trace, plate_with_latents, site_log_prob
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
 from vi_jax.types import Array, LogDensity
 
@@ -36,30 +39,33 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
       latent sites, a LocalTarget: for `vi.methods.local_advi`.
 
     Raises:
-      TargetError: no latent site, a discrete one, or one with a dimension of 0; names the site.
+      TargetError: no latent site, a discrete one, or one with a dimension of 0; a plate of no rows, or a subsampled one whose data
+        are those of a batch; Python that asks for a latent's value. Names the site, the plate or the line.
     """
     first: Trace = {}
 
     def sites_of(key: Array) -> dict[str, Array]:
-        trace = _first_trace(model, args, kwargs, key)
+        trace = first_trace(model, args, kwargs, key)
         first.update(trace)
         found.extend(_latents(trace))
         return {name: site["value"] for name, site in trace.items() if site["type"] == "sample"}
 
     found: list[tuple[Site, bool]] = []
-    try:
-        jax.eval_shape(sites_of, jax.random.key(0))
-    except jax.errors.ConcretizationTypeError as error:
-        raise TargetError(
-            "the model's Python depends on the value of a latent (an `if`, a shape): NumPyro models are traced; use jnp.where or "
-            f"lax.cond. ({str(error).splitlines()[0]})"
-        ) from None
+    with in_one_sentence("the model"):
+        try:
+            jax.eval_shape(sites_of, jax.random.key(0))
+        except AssertionError as error:
+            raise (_empty_plate(error) or error) from None
     if not found:
         raise TargetError("the NumPyro model has no latent site: every sample site is observed; there is nothing to approximate.")
     plate = plate_with_latents(first)
     if plate is not None:
-        return local_from_trace(model, args, kwargs, first, plate, found)
+        local = local_from_trace(model, args, kwargs, first, plate, found)
+        require_all_rows(model, args, kwargs, {plate: first[plate]["args"]})
+        return local
     plates = {name: site["args"] for name, site in first.items() if is_subsampled(site)}
+    if plates:
+        require_all_rows(model, args, kwargs, plates)
     moving = any(dynamic for _, dynamic in found)
     sites = tuple(Site(site.name, dist.constraints.real, site.free_shape) if moving else site for site, _ in found)
     coordinates = Coordinates(sites)
@@ -111,12 +117,10 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         return coordinates.unconstrain(z)
 
     def explain(u: Array) -> str:
-        return _not_finite(
-            _trace(handlers.substitute(model, data=constrain(u) | rows_of(jax.random.key(0))), args, kwargs, jax.random.key(0))
-        )
+        with numpyro.validation_enabled(False):  # what is not finite is to be named, not refused
+            seen = handlers.substitute(model, data=constrain(u) | rows_of(jax.random.key(0)))
+            return _not_finite(_trace(seen, args, kwargs, jax.random.key(0)))
 
-    if plates:
-        _require_any_rows(whole, len(coordinates.names), list(plates))
     target = Target(whole, constrain, unconstrain, coordinates.names, explain=explain)
     if not plates:
         return target
@@ -125,29 +129,19 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     )
 
 
-def _require_any_rows(whole: LogDensity, size: int, plates: list[str]) -> None:
-    """Raises where a model takes no more rows than those of a batch: the whole could not be evaluated, nor a fit judged."""
-    try:
-        jax.eval_shape(whole, jax.ShapeDtypeStruct((size,), jnp.result_type(float)))
-    except (TypeError, ValueError) as error:
-        raise TargetError(
-            f"the model does not run with all rows of its plate {plates[0]!r}: give it all data, and take a batch's by the plate's "
-            f"index or numpyro.subsample. ({str(error).splitlines()[0]})"
-        ) from error
+def _empty_plate(error: AssertionError) -> TargetError | None:
+    """What to say where NumPyro's own assertion on a plate's size failed; None for any other."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    plate = frame.f_locals.get("self")
+    if not isinstance(plate, numpyro.plate) or "size" not in frame.f_locals:
+        return None
+    return TargetError(
+        f"the plate {plate.name!r} has size {frame.f_locals['size']}: it wants 1 row or more; look at the data's shape."
+    )
 
 
 def _trace(model: Callable[..., Any], args: Any, kwargs: Any, key: Array) -> Trace:
     return handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
-
-
-def _first_trace(model: Callable[..., Any], args: Any, kwargs: Any, key: Array) -> Trace:
-    """A trace at latents near 0, unconstrained: an improper prior has nothing to draw; and at the first rows of each plate."""
-
-    def first(site: dict[str, Any]) -> Any:
-        return jnp.arange(site["args"][1]) if is_subsampled(site) else init_to_uniform(site)
-
-    seeded = handlers.substitute(handlers.seed(model, key), substitute_fn=first)
-    return handlers.trace(seeded).get_trace(*args, **kwargs)
 
 
 def _latents(trace: Trace) -> list[tuple[Site, bool]]:
@@ -185,7 +179,7 @@ def _log_joint(trace: Trace, coordinates: Coordinates, arrays: list[Array]) -> A
         if site["type"] == "sample":
             likeness = _likeness(site, coordinates)
             if likeness is None:
-                total += _site_log_prob(site)
+                total += site_log_prob(site).sum()
             else:
                 together.setdefault(likeness, []).append(site)
     for sites in together.values():
@@ -228,18 +222,11 @@ def _likeness(site: dict[str, Any], coordinates: Coordinates) -> Any:
     return likeness
 
 
-def _site_log_prob(site: dict[str, Any]) -> Array:
-    value, intermediates = site["value"], site["intermediates"]
-    log_prob = site["fn"].log_prob(value, intermediates) if intermediates else site["fn"].log_prob(value)
-    scale = site.get("scale")
-    return jnp.sum(log_prob if scale is None else scale * log_prob)
-
-
 def _not_finite(trace: Trace) -> str:
     """The first site whose log density is not finite, and its value."""
     for name, site in trace.items():
         if site["type"] == "sample":
-            value = float(_site_log_prob(site))
+            value = float(site_log_prob(site).sum())
             if not jnp.isfinite(value):
                 what = "observed" if site["is_observed"] else "latent"
                 return f"the {what} site {name!r} ({type(site['fn']).__name__}) has log density {value}"

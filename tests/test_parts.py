@@ -1,0 +1,214 @@
+"""Blocks of steps in parts: how long a run that is asked to stop goes on, and that nobody can tell from its record that it did."""
+
+import json
+import os
+import signal
+import threading
+import time
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from command_helpers import small
+from helpers import tree_equal
+
+from experiments import build, cli, finish, measure, metrics, parts, processes, replicas, session, train
+from experiments.checkpoints import Checkpoints
+from experiments.cli import UserError
+from experiments.parts import Parts
+from experiments.stopping import Stop
+from vi_jax.training import BlockInfo, Totals
+
+TOTALS = Totals({"loss": jnp.float32(1 / 3), "grad_norm": jnp.float32(0)}, jnp.int32(1), jnp.int32(-1), jnp.int32(4))
+FIELDS = dict(train__num_steps=5, train__log_every=3, train__eval_every=3, train__checkpoint_every=3)
+
+
+@pytest.fixture(autouse=True)
+def _no_key_check():
+    """JAX takes the keys of a scan inside a vmap for used ones."""
+    with jax.debug_key_reuse(False):
+        yield
+
+
+def sizes_of(monkeypatch, seconds_a_step, num_steps, *, asks=lambda: False, bad_at=-1, calls=1):
+    """The sizes of the parts of a block whose steps take so many seconds of a clock of the test's own; the first step compiles."""
+    clock, sizes = [0.0], []
+    monkeypatch.setattr(parts.time, "perf_counter", lambda: clock[0])
+
+    def run(state, data, size, since):
+        clock[0] += seconds_a_step * size + (100.0 if not sizes else 0.0)
+        sizes.append(size)
+        bad = bad_at if 0 <= bad_at < state.step + size else -1
+        info = BlockInfo({}, bad, TOTALS._replace(steps=size + (since.steps if since else 0)))
+        return types.SimpleNamespace(step=state.step + size), info
+
+    stepped = Parts(run, asks)
+    for _ in range(calls):
+        _, info = stepped(types.SimpleNamespace(step=0), None, num_steps)
+    return sizes, info
+
+
+@pytest.mark.parametrize(
+    ("seconds", "want"), [(0.001, [1, 1, 198, 200]), (0.125, [1, 1, *[40] * 4, 38, *[40] * 5]), (60.0, [1] * 400)]
+)
+def test_a_part_takes_five_seconds_or_a_step(monkeypatch, seconds, want):
+    sizes, info = sizes_of(monkeypatch, seconds, 200, calls=2)
+    assert sizes == want
+    assert info.totals.steps == 200
+
+
+def test_a_block_ends_between_parts_where_it_is_asked_to(monkeypatch):
+    asks = iter([False, False, True])
+    assert sizes_of(monkeypatch, 0.125, 200, asks=lambda: next(asks))[0] == [1, 1, 40]
+    assert sizes_of(monkeypatch, 0.125, 200, bad_at=20)[0] == [1, 1, 40]
+
+
+def test_processes_go_by_the_slowest(monkeypatch):
+    monkeypatch.setattr(processes, "most", lambda here: 3 * here)
+    assert sizes_of(monkeypatch, 0.125, 40)[0] == [1, 1, 13, 13, 12]
+
+
+def test_sums_survive_being_written():
+    back = parts.from_numbers(json.loads(json.dumps(parts.as_numbers(TOTALS))))
+    assert tree_equal(back, TOTALS)
+    assert [leaf.dtype for leaf in jax.tree.leaves(back)] == [leaf.dtype for leaf in jax.tree.leaves(TOTALS)]
+
+
+class StopAt(Stop):
+    """Is asked to stop at a number of its asking."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.left = number
+
+    def asked(self):
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Parts of one step, evaluations that are a number of the parameters, no closing figures."""
+    monkeypatch.setattr(parts, "SECONDS", 1e-9)
+    monkeypatch.setattr(finish, "finish", lambda *args: {})
+
+    def make(model, config):
+        def measured(key, params, x):
+            pair = {"mean": float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(params))), "stderr": 1.0}
+            summary = dict.fromkeys(("elbo", "log_lik", "kl", "mutual_information", "marginal_kl"), pair) | {"active_units": 3}
+            return measure.Measures(summary, np.zeros(3), np.ones(3, bool), np.zeros((2, 3)))
+
+        return measured
+
+    monkeypatch.setattr(measure, "make_measure", make)
+
+
+def last_state(folder, config):
+    like = session.start_state(config, session.make_model(config, session.load_data(config)))
+    with Checkpoints(folder / "checkpoints", keep=3) as saved:
+        state = saved.restore_latest(like)
+    return state._replace(key=jax.random.key_data(state.key))
+
+
+@pytest.mark.parametrize("fields", [{}, dict(train__loop="stepwise", train__keep_best=True), dict(data__device_limit_mb=0)])
+def test_a_run_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_path, monkeypatch, fields):
+    """After each of its parts, before and after each of its evaluations, and again and again."""
+    config = small(**FIELDS, **fields)
+    for name in ("whole", "run"):
+        (tmp_path / name).mkdir()
+    with monkeypatch.context() as unbroken:
+        unbroken.setattr(parts, "SECONDS", 1e9)
+        train.train(config, tmp_path / "whole", resumed=False)
+    said = []
+    for turn in range(20):
+        try:
+            train.train(config, tmp_path / "run", resumed=turn > 0, stop=StopAt(int(said[-1:] == said[-2:-1] != [])))
+        except cli.Requeue as stopped:
+            said.append(str(stopped))
+        else:
+            break
+    else:
+        pytest.fail(f"it does not get on: {said}")
+    steps = [int(text.split("step ")[1].split()[0]) for text in said]
+    assert set(steps) == {1, 2, 3, 5}  # within a block, before an evaluation, before that at the end
+    assert (tmp_path / "run" / metrics.METRICS).read_bytes() == (tmp_path / "whole" / metrics.METRICS).read_bytes()
+    assert tree_equal(last_state(tmp_path / "run", config), last_state(tmp_path / "whole", config))
+
+
+def test_a_sweep_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_path, monkeypatch):
+    config = small(**FIELDS, replicas=2, sweep__learning_rates=(1e-3, 1e9))  # two of the four stop by themselves
+    monkeypatch.setattr(replicas, "_finish", lambda *args: [])
+    for name in ("whole", "run"):
+        (tmp_path / name).mkdir()
+    with monkeypatch.context() as unbroken:
+        unbroken.setattr(parts, "SECONDS", 1e9)
+        replicas.train(config, tmp_path / "whole", stop=Stop())
+    for turn in range(20):
+        try:
+            replicas.train(config, tmp_path / "run", stop=StopAt(turn % 2))
+        except cli.Requeue:
+            continue
+        break
+    else:
+        pytest.fail("it does not get on")
+    for which in range(2):
+        name = f"replica_{which}"
+        assert (tmp_path / "run" / name / metrics.METRICS).read_bytes() == (
+            tmp_path / "whole" / name / metrics.METRICS
+        ).read_bytes()
+        one = replicas.configs(config)[which]
+        assert tree_equal(last_state(tmp_path / "run" / name, one), last_state(tmp_path / "whole" / name, one))
+
+
+def test_sums_that_are_not_those_that_were_saved_are_damage(quick, tmp_path):
+    config = small(**FIELDS)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(cli.Requeue, match="step 2 of 5 is saved"):
+        train.train(config, tmp_path / "run", resumed=False, stop=StopAt(1))
+    [path] = [
+        path for path in (tmp_path / "run" / "checkpoints" / "2").rglob("*") if path.is_file() and b"sums.loss" in path.read_bytes()
+    ]
+    found = json.loads(path.read_text())
+    found["custom_metadata"]["block"]["sums.loss"][1] += 1e-3
+    path.write_text(json.dumps(found))
+    with pytest.raises(UserError, match="no checkpoint in"):
+        train.train(config, tmp_path / "run", resumed=True)
+
+
+def test_sigterm_is_answered_within_a_part_of_a_slow_block(quick, tmp_path, monkeypatch):
+    """A block of 400 steps of 50 ms, 20 s: asked after 1 s, it takes few steps more. Counted, since a machine may be busy."""
+    real, taken, at_signal = build.step, [], []
+
+    def slow(*args, **options):
+        step = real(*args, **options)
+
+        def waits(state, batch):
+            number = jax.pure_callback(
+                lambda n: (time.sleep(0.05), taken.append(n), n)[2], jax.ShapeDtypeStruct((), jnp.int32), state.step
+            )
+            return step(state._replace(step=number), batch)
+
+        return waits
+
+    monkeypatch.setattr(build, "step", slow)
+    monkeypatch.setattr(parts, "SECONDS", 0.3)
+    many = dict(train__num_steps=400, train__log_every=400, train__eval_every=400, train__checkpoint_every=400)
+    (tmp_path / "run").mkdir()
+    stop = Stop()
+
+    def send_when_it_trains():
+        while not (tmp_path / "run" / metrics.METRICS).exists():
+            time.sleep(0.05)
+        time.sleep(1.0)
+        at_signal.append(len(taken))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sender = threading.Thread(target=send_when_it_trains)
+    with stop.listening():
+        sender.start()
+        with pytest.raises(cli.Requeue, match=r"stopped by SIGTERM; step \d+ of 400 is saved"):
+            train.train(small(**many), tmp_path / "run", resumed=False, stop=stop)
+    sender.join()
+    assert len(taken) - at_signal[0] <= 20
