@@ -166,13 +166,17 @@ def table(rows: list[Row]) -> str:
     summary = (
         f"**median of the {len(done)} of {len(rows)} that converged**", "", *(f"{median(attrgetter(name)):.3f}" for name in ERRORS),
         *(f"{median(attrgetter(name)):,.0f}" for name in SPENT), *adam(1), *adam(0),
-        f"{median(attrgetter('advi_evaluations')):,.0f}", f"{median(lambda row: row.advi_evaluations / row.evaluations):.1f}", f"{median(attrgetter('advi_gap')):+.2f}",
+        f"{median(attrgetter('advi_evaluations')):,.0f}", f"{median(_advi):.1f}", f"{median(attrgetter('advi_gap')):+.2f}",
     )  # fmt: skip
     return report.markdown_table(HEAD, [summary, *(_line(row) for row in rows)])
 
 
 def _times(row: Row, which: int) -> float:
     return row.adam_evaluations[which] / row.near_evaluations
+
+
+def _advi(row: Row) -> float:
+    return row.advi_evaluations / row.evaluations
 
 
 def _line(row: Row) -> tuple[str, ...]:
@@ -184,7 +188,7 @@ def _line(row: Row) -> tuple[str, ...]:
     return (
         row.posterior + ("" if row.converged else ", not converged"), str(row.latents),
         *(f"{getattr(row, name):.3f}" for name in ERRORS), *(f"{getattr(row, name):,}" for name in SPENT), *adam(1), *adam(0),
-        f"{more}{row.advi_evaluations:,}", f"{more}{row.advi_evaluations / row.evaluations:.1f}", f"{row.advi_gap:+.2f}",
+        f"{more}{row.advi_evaluations:,}", f"{more}{_advi(row):.1f}", f"{row.advi_gap:+.2f}",
     )  # fmt: skip
 
 
@@ -201,7 +205,7 @@ def run_all(flags: argparse.Namespace) -> list[Row]:
             report.say(
                 f"{name:45s} SD {r.guide_sd_error:6.3f} -> {r.sd_error:6.3f} (worst {r.worst_sd_error:.3f}, own "
                 f"{r.own_sd_error:.3f}) gradients {r.evaluations:6d} ({r.near_evaluations}), Adam {r.adam_evaluations} "
-                f"{r.reached}, advi {r.advi_evaluations:6d}{'' if r.advi_reached else ' not'} ({r.advi_gap:+.2f})  {r.seconds:4.1f} s"
+                f"{r.reached}, advi {r.advi_evaluations:6d}{'' if r.advi_reached else ' not'} ({r.advi_gap:+.2f}) {r.seconds:.1f} s"
             )
         except Exception as error:  # shown, and missing from the table
             report.say(f"{name:45s} FAILED: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
