@@ -283,7 +283,8 @@ def test_draws_with_densities_are_those_of_sample_and_log_prob(name, x64):
     if not hasattr(f.made.guide(params), "sample_and_log_prob"):
         return  # no cheaper direction
     z, log_q = jax.jit(lambda params: f.made.guide(params).sample_and_log_prob(jax.random.key(1), (4, 2)))(params)
-    np.testing.assert_array_equal(z, f.sample(params, jax.random.key(1), (4, 2)))
+    # to rounding: these are two programs, and how XLA fuses each is its own affair
+    np.testing.assert_allclose(z, f.sample(params, jax.random.key(1), (4, 2)), rtol=1e-13)
     np.testing.assert_allclose(log_q, f.log_prob(params, z), atol=1e-9)  # of many z at once, [4, 2]
 
 

@@ -137,6 +137,7 @@ def test_a_run_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_path
     assert tree_equal(last_state(tmp_path / "run", config), last_state(tmp_path / "whole", config))
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_path, monkeypatch):
     config = small(**FIELDS, replicas=2, sweep__learning_rates=(1e-3, 1e9))  # two of the four stop by themselves
     monkeypatch.setattr(replicas, "_finish", lambda *args: [])
