@@ -284,7 +284,10 @@ def mistakes():
     train = {
         "no config": ([], "--config is missing; try --config=configs/vae.py"),
         "unknown variant": (["--config=configs/vae.py:minst"], "no variant 'minst'; it has digits, mnist"),
-        "unknown config": (["--config=configs/vea.py"], "there is no config file configs/vea.py; there are configs/posterior/breast_cancer.py"),
+        "unknown config": (
+            ["--config=configs/vea.py"],
+            "no config file configs/vea.py; there are configs/posterior/breast_cancer.py",
+        ),
         "unknown field": ([CONFIG, "--config.optim.learning_rat=1"], "no field 'learning_rat'; did you mean 'learning_rate'?"),
         "unknown flag": ([CONFIG, "--workdri=x"], "'workdri'. Did you mean: workdir"),
         "unknown name": ([CONFIG, "--config.model.likelihood=bernouli"], "did you mean 'bernoulli'?"),

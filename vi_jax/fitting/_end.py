@@ -13,7 +13,7 @@ from vi_jax.types import Array, Method
 
 HIGH = 1e10  # nats that the largest value of a density with a maximum stays below
 FAR = 1e8  # unconstrained coordinates beyond it: the density has no maximum, or no scale
-OUTWARD = 16  # draws along which the log density is followed outwards,
+OUTWARD, SHARE = 16, 80  # draws along which the log density is followed outwards, at most, and one for so many draws,
 TIMES = (30.0, 1e3, 3e4)  # by so many times their distance from the middle
 RISE = 20.0  # nats over all draws: what still rises there has no maximum
 ELBO_DRAWS, PLACE_DRAWS = 100, 400  # of each start, where there are several: for its ELBO, and where it is
@@ -67,7 +67,7 @@ def judge(
 def _weighed(key: Array, target: Target, q: Any, num_draws: int) -> tuple[Weighed, Beyond]:
     """As `diagnostics.posterior.weigh`, with the points beyond in the same pass."""
     u = q.sample(key, (num_draws,))
-    middle, few = u.mean(0), u[: min(OUTWARD, num_draws)]
+    middle, few = u.mean(0), u[: min(OUTWARD, 1 + num_draws // SHARE)]
     far = middle + jnp.asarray(TIMES, u.dtype)[:, None, None] * (few - middle)
     values = jax.lax.map(target.log_density, jnp.concatenate([u, far.reshape(-1, u.shape[1])]), batch_size=min(CHUNK, num_draws))
     log_p = values[:num_draws]
