@@ -133,13 +133,13 @@ def rows_minibatch() -> list[Line]:
     spread = np.abs(np.sqrt(np.diag(np.asarray(result.guide.covariance_matrix))) / u.std(0) - 1)
     words = f"and {spread.max():.1%} the worst standard deviation; {result.method}, {result.num_steps:,} steps, "
     words += f"{'converged' if result.converged else 'not converged'}; {result.why.split('; ')[-1]}"
+    took = f"{result.seconds:.1f} s, of which compiling {result.compile_seconds:.1f} s, against {seconds:.0f} s with compiling"
     return [
         (f"minibatches of 1,000 of {num:,} rows: worst mean error against NUTS", f"{off.max():.2f} SD", words),
         (
             f"the same: seconds over those of NUTS, one chain of {NUTS_WARMUP:,} + {NUTS_DRAWS:,}",
             f"{result.seconds / seconds:.1%}, {running / seconds:.1%} without compiling",
-            f"{result.seconds:.1f} s, of which compiling {result.compile_seconds:.1f} s, against {seconds:.0f} s, compiling included; "
-            f"{leapfrogs:.1f} leapfrogs a draw",
+            f"{took}, {leapfrogs:.1f} leapfrogs a draw",
         ),
     ]
 
