@@ -1,6 +1,6 @@
 """What `vi.fit` returns: a guide, its weighed draws, and what they say of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -11,15 +11,10 @@ import numpy as np
 
 from vi_jax.diagnostics.posterior import Weighed, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
+from vi_jax.fitting import _standing
 from vi_jax.fitting.details import Details, examine, plain, respond
 from vi_jax.targets.target import Target
 from vi_jax.types import Array
-
-APART = 4.0  # standard deviations between the means of two starts that are not in one place
-LOOKED_AT = 20  # draws of no weight of which the site is asked
-BLUR = 0.03  # standard deviations between neighbouring numbers
-MASS = 4.6  # nats below the best ELBO at which a place still has about a hundredth of the mass
-STUCK = 0.5  # of the steps skipped, above which the guide is where it was before them
 
 
 class Diagnostics(NamedTuple):
@@ -71,7 +66,7 @@ class Result:
         num_draws, k_hat, effective = len(w.u), float(w.k_hat), float(w.effective)
         word, advice = self.by_weights
         num_bad = int(w.num_bad)
-        wrong = _nan(self) or _stuck(self) or self.blurred or self.left_out
+        wrong = _standing.nan_at(self) or _standing.stuck(self) or self.blurred or self.left_out
         if wrong:
             word, advice = "not reliable", wrong
         return Diagnostics(
@@ -98,12 +93,12 @@ class Result:
     @cached_property
     def left_out(self) -> str:
         """What to do where there is mass in a place that the answer has none of; empty if none was seen."""
-        return _left_out(self)
+        return _standing.left_out(self)
 
     @cached_property
     def blurred(self) -> str:
         """What to do where a latent's numbers are too large beside its scale for their digits; empty if none is."""
-        return _blurred(self)
+        return _standing.blurred(self)
 
     @property
     def _richer(self) -> str:
@@ -185,14 +180,14 @@ class Result:
             *([("second method", self.fallback)] if self.fallback else []),
             ("latents", f"{self.target.size:,} unconstrained numbers"),
             ("ELBO", f"{d.elbo:,.3f} ± {d.elbo_stderr:.3f} nats"),
-            ("log evidence", _evidence_row(d)),
-            ("k-hat", _k_hat_row(d)),
+            ("log evidence", _standing.evidence_row(d)),
+            ("k-hat", _standing.k_hat_row(d)),
             ("effective draws", f"{d.effective:,.0f} of {d.num_draws:,}"),
             ("gradient evaluations", f"{self.evaluations:,} in {self.num_steps:,} steps"),
             ("time", f"{self.seconds:.1f} s, of which compiling {self.compile_seconds:.1f} s"),
         ]
         if len(self.starts) > 1:
-            rows.append(("starts", _starts_row(self)))
+            rows.append(("starts", _standing.starts_row(self)))
         if self.skipped or d.num_bad:
             rows.append(("not finite", f"{self.skipped:,} steps skipped, {d.num_bad:,} draws of weight 0"))
         rows += [("verdict", d.verdict), ("next", d.advice)]
@@ -229,93 +224,3 @@ def _moments(constrain: Callable[[Array], Any], u: Array, weights: Array) -> tup
         return mean, jax.tree.map(lambda leaf, m: jnp.sqrt(jnp.tensordot(weights, (leaf - m) ** 2, 1)), z, mean)
 
     return jax.jit(both)(u, weights)
-
-
-def _starts_row(result: Result) -> str:
-    worst, best, far = min(result.starts), max(result.starts), max(result.start_distances)
-    kept = sum(weight > 0.005 for weight in result.start_weights)
-    how = "the best is kept" if max(result.start_weights) == 1 else f"stacked, {kept} of weight over 0.5 %"
-    return f"{len(result.starts)}: ELBO {worst:,.2f} .. {best:,.2f} nats, means up to {far:.2g} SD apart; {how}"
-
-
-def _k_hat_row(d: Diagnostics) -> str:
-    limit = f"under {d.k_threshold:.2f} is good; S = {d.num_draws:,}"
-    if d.k_hat == -np.inf:
-        return f"none: the weights have no tail ({limit})"
-    if d.k_hat < d.k_threshold:
-        return f"{d.k_hat:.2f}, good ({limit})"
-    return (
-        f"{d.k_hat:.2f}, over {d.k_threshold:.2f}, but the weights are nearly equal"
-        if d.trusted
-        else f"{d.k_hat:.2f}, bad ({limit})"
-    )
-
-
-def _evidence_row(d: Diagnostics) -> str:
-    if not d.trusted:
-        return (
-            f"{d.log_evidence:,.3f} nats by importance sampling, not to be trusted (nor its error of {d.log_evidence_stderr:.3f})"
-        )
-    return f"{d.log_evidence:,.3f} ± {d.log_evidence_stderr:.3f} nats by importance sampling"
-
-
-def _nan(result: Result) -> str:
-    """What to do where the log density is not a number at some draws; empty if there are none."""
-    w = result.weighed
-    if not int(w.num_bad):
-        return ""
-    rows = np.flatnonzero(np.asarray(w.log_weights) == -np.inf)  # nan weighs nothing
-    sites = (result.target.explain(w.u[row]) for row in rows[:LOOKED_AT]) if result.target.explain else iter(())
-    site = next((text for text in sites if "nan" in text), "")
-    where = f" ({site})" if site else ""
-    return f"the log density is nan at {int(w.num_bad):,} draws of the guide{where}: see vi.check, which names the line."
-
-
-def _stuck(result: Result) -> str:
-    """What to do where most steps were skipped; empty if they were not."""
-    if not result.skipped > STUCK * result.num_steps:
-        return ""
-    return (
-        f"{result.skipped:,} of {result.num_steps:,} steps were not finite and were skipped: the guide is where it was before "
-        "them. Set jax_enable_x64, or take another method; vi.check names lines that are not finite."
-    )
-
-
-def _blurred(result: Result) -> str:
-    kind, u = result.weighed.u.dtype, np.asarray(result.weighed.u, np.float64)
-    apart = float(jnp.finfo(kind).eps) * np.abs(u).max(0)  # neighbouring numbers there
-    sd = u.std(0)
-    worst = int(np.argmax(apart / np.maximum(sd, 1e-300)))
-    if not apart[worst] > BLUR * sd[worst]:
-        return ""
-    return (
-        f"{result.names[worst]} is about {u[0, worst]:.3g}, where {kind} has steps of {apart[worst]:.1g} beside a standard "
-        f"deviation of {sd[worst]:.1g}: centre or scale it, or set jax_enable_x64."
-    )
-
-
-def _seen(result: Result) -> Iterable[tuple[float, float]]:
-    """ELBO and distance of each place that was seen on the way, in standard deviations of the answer's draws."""
-    if result.elsewhere is None:
-        return ()
-    u, (places, elbos) = np.asarray(result.weighed.u, np.float64), result.elsewhere
-    distances = np.max(np.abs(places - u.mean(0)) / u.std(0), axis=1)
-    return zip(elbos.tolist(), distances.tolist(), strict=True)
-
-
-def _left_out(result: Result) -> str:
-    """Another start ended elsewhere, or this one saw a place on its way, of some mass that the answer has none of."""
-    best, found = max(result.starts), ""
-    for elbo, distance, weight in zip(result.starts, result.start_distances, result.start_weights, strict=True):
-        if weight == 0 and distance > APART and elbo > best - MASS and max(result.start_weights) == 1:
-            found = f"a start ended {distance:.1f} SD from the one that is kept, with an ELBO {best - elbo:.1f} nats below it"
-    for elbo, distance in _seen(result):
-        if distance > APART and elbo > best - MASS:
-            found = f"one of the ascents came by a place {distance:.1f} SD away, with an ELBO {best - elbo:.1f} nats below"
-    if not found:
-        return ""
-    more = "more starts, and all of them" if len(result.starts) == 1 else "all starts"
-    return (
-        f"{found}: there is mass in both places, which no k-hat of one of them can see. Take {more}, vi.fit(..., "
-        f"num_starts={max(8, len(result.starts))}, combine='stack')."
-    )
