@@ -94,6 +94,9 @@ def draw(results: dict[str, dict[int, list[float]]], folder: Path) -> Path:
         ax.loglog(sizes, [1e3 * s for s in middle], "o", color="black", markersize=4)
         ax.loglog(upper, 1e3 * anchor * upper**slope, color="tab:red", label=f"exponent {slope:.2f}")
         ax.set(xlabel=WHAT[what], ylabel="ms a step" if ax is np.atleast_1d(axes)[0] else "")
+        low, high = ax.get_ylim()
+        if high < 10 * low:  # a decade at least: what does not grow is to look so
+            ax.set_ylim((low * high / 10) ** 0.5, (low * high * 10) ** 0.5)
         ax.legend(frameon=False)
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "growth.png", dpi=150)
