@@ -28,6 +28,15 @@ def test_data_are_arguments_of_a_program_and_no_constants():
     np.testing.assert_allclose(run(u), jax.jit(climb)(u), rtol=1e-6)
 
 
+def test_data_of_several_programs_are_laid_out_once():
+    target, placed, u = traced_once(vi.targets.from_log_density(dense, 2)), [], jnp.array([0.3, -0.2])
+    programs = [Program({}, f, (u,)) for f in (target.log_density, jax.grad(target.log_density))]
+    value, slope = compiled(*programs, place=lambda array: placed.append(array.shape) or array)
+    assert placed.count(DATA.shape) == 1
+    np.testing.assert_allclose(value(u), dense(u), rtol=1e-6)
+    np.testing.assert_allclose(slope(u), jax.grad(dense)(u), rtol=1e-6)
+
+
 def test_a_program_takes_and_gives_pytrees_and_may_take_memory():
     def step(tree, shift):
         return {"a": tree["a"] + shift, "key": tree["key"]}, DATA[:2]

@@ -57,7 +57,8 @@ def test_a_density_that_rises_far_out_is_unbounded(method):
 
 
 def test_heavy_tails_and_far_places_are_not_unbounded():
-    assert fit(lambda z: -jnp.log1p(z**2).sum(), fallback=0).diagnostics.elbo < 5
+    cauchy = fit(lambda z: -jnp.log1p(z**2).sum(), fallback=0)
+    assert 2 * np.log(np.pi) - 1 < cauchy.diagnostics.elbo < 2 * np.log(np.pi)
     assert fit(lambda z: -0.5 * jnp.sum((z - 300.0) ** 2)).diagnostics.verdict == "reliable"
 
 

@@ -112,7 +112,11 @@ def last_state(folder, config):
     return state._replace(key=jax.random.key_data(state.key))
 
 
-@pytest.mark.parametrize("fields", [{}, dict(train__loop="stepwise", train__keep_best=True), dict(data__device_limit_mb=0)])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, pytest.param(dict(train__loop="stepwise", train__keep_best=True), marks=pytest.mark.slow), dict(data__device_limit_mb=0)],
+    ids=["compiled", "stepwise", "streamed"],
+)
 def test_a_run_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_path, monkeypatch, fields):
     """After each of its parts, before and after each of its evaluations, and again and again."""
     config = small(**FIELDS, **fields)

@@ -6,13 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vi_jax.targets._tracing import OF_TRACING, first_line
 from vi_jax.types import Array
 
-_OF_TRACING = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
 _COMPILED = "Cannot apply JAX transformations to a function lowered and compiled"
 
 
@@ -68,11 +64,11 @@ def calibrate(
     try:
         share = jax.lax.map(one, jax.random.split(key, num_simulations), batch_size=min(batch_size, num_simulations))
     except TypeError as error:
-        if isinstance(error, _OF_TRACING) or _COMPILED in str(error):
+        if isinstance(error, OF_TRACING) or _COMPILED in str(error):
             raise TypeError(
                 "infer is traced here, once for all simulations, and it runs something that cannot be: vi.fit, a compiled program, "
                 "or Python or NumPy that asks for numbers of the data. Take vi.diagnostics.calibrate_fits(key, simulate, fit), "
-                f"which calls fit for one simulation after another. ({str(error).strip().splitlines()[0]})"
+                f"which calls fit for one simulation after another. ({first_line(error)})"
             ) from error
         raise
     return _calibration(share)

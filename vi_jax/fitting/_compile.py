@@ -40,19 +40,25 @@ class Program(NamedTuple):
     donate: tuple[int, ...] = ()  # arguments whose memory it may take
 
 
-def compiled(*programs: Program, place: Callable[[Any], Any] = lambda arrays: arrays) -> list[Callable[..., Any]]:
+def compiled(*programs: Program, place: Callable[[Any], Any] = lambda array: array) -> list[Callable[..., Any]]:
     """Compiles programs side by side: XLA takes its time without holding Python.
 
     Arrays that a function closes over, the data of a log density, are arguments of its program: as constants in it they would be
     compiled too, at half a second for each 50 MB, and held once more by each program.
 
     Args:
-      place: lays those arrays where the arguments lie.
+      place: lays such an array where the arguments lie; called once for each, however many programs go through it.
     """
+    laid: dict[int, tuple[Any, Any]] = {}  # by identity, and the array itself, so that nothing else takes that
+
+    def lay(array: Any) -> Any:
+        if id(array) not in laid:
+            laid[id(array)] = array, place(array)
+        return laid[id(array)][1]
 
     def lower(program: Program) -> tuple[Any, list[Any]]:
         jaxpr, shape = jax.make_jaxpr(program.function, return_shape=True)(*program.args)
-        held, structure = place(jaxpr.consts), jax.tree.structure(shape)
+        held, structure = [lay(array) for array in jaxpr.consts], jax.tree.structure(shape)
 
         def run(held: list[Any], *args: Any) -> Any:
             return jax.tree.unflatten(structure, jax.core.eval_jaxpr(jaxpr.jaxpr, held, *jax.tree.leaves(args)))

@@ -155,7 +155,7 @@ def _once(
         Program(options.init, begin, (key_init, u)),
         Program(options.steps, partial(_advance, target, method, layout), (key_run, shape, block)),
         Program(options.weighing, partial(_end.judge, target, method, combine, num_draws), (key_weigh, shape.states)),
-        place=(lambda arrays: arrays) if layout is None else layout.replicate,
+        place=(lambda array: array) if layout is None else layout.replicate,
     )
     compile_seconds = time.perf_counter() - clock
 
