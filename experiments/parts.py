@@ -47,6 +47,17 @@ class Parts:
                 return state, info
 
 
+def ends_at(done: int, inside: int, spec: Any) -> int:
+    """The step at which the block ends that began `inside` steps before the step `done`; `spec` is `config.train`."""
+    first = done - inside
+    return min(first + spec.log_every - first % spec.log_every, spec.num_steps)
+
+
+def evaluates_at(now: int, last: int, spec: Any) -> bool:
+    """Whether there is an evaluation at the step `now` of a block that ends at `last`."""
+    return now == last and (now % spec.eval_every == 0 or now == spec.num_steps)
+
+
 def as_numbers(totals: Totals) -> dict[str, Any]:
     """The sums as what JSON holds, exactly: each its dtype and its value."""
     return {name: [str(leaf.dtype), leaf.item()] for name, leaf in block_leaves(totals).items()}

@@ -18,7 +18,7 @@ import vi_jax as vi
 from experiments import build, cli, finish, measure, processes, rundir, session
 from experiments.checkpoints import Checkpoints
 from experiments.metrics import METRICS, MetricsLog, Progress, evaluation_row, read_rows, training_row
-from experiments.parts import Parts
+from experiments.parts import Parts, ends_at, evaluates_at
 from vi_jax.training import State, Totals
 
 STOPPED, SUMMARY = "stopped.json", "replicas.json"
@@ -70,28 +70,26 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
         replicas = [_open(stack, workdir, number, one, dataset) for number, one in enumerate(runs)]
         states, alive, block = _restored(replicas, config, model)
         start, saved_at, best = int(states.step), time.monotonic(), None
-        renews = block is not None and all(len(each.checkpoints.steps) > 1 for each in replicas)  # as in experiments.train
-        logged = start - _num_steps(block)
-        logs = [stack.enter_context(contextlib.closing(MetricsLog(each.folder, from_step=logged))) for each in replicas]
+        renews, inside = all(len(each.checkpoints.steps) > 1 for each in replicas), _num_steps(block)  # as in experiments.train
+        logs = [stack.enter_context(contextlib.closing(MetricsLog(each.folder, from_step=start - inside))) for each in replicas]
         progress = Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches, split=config.eval.split)
         stack.callback(progress.close)
         while ((done := int(states.step)) < spec.num_steps or block is not None) and alive.any():
-            began, first = time.perf_counter(), done - _num_steps(block)
-            last = min(first + spec.log_every - first % spec.log_every, spec.num_steps)
-            (states, info), block = parts(states, data, last - done, alive, since=block), None
+            began, last = time.perf_counter(), ends_at(done, inside, spec)
+            (states, info), block, inside = parts(states, data, last - done, alive, since=block), None, 0
             metrics, now = jax.device_get(info.metrics), int(states.step)
             if done > start:
                 progress.trained(now - done, time.perf_counter() - began)
             alive = _stopped(replicas, alive, np.asarray(info.bad_step), progress)
-            evaluates, ends = now == last and (now % spec.eval_every == 0 or now == spec.num_steps), now == spec.num_steps
-            stops = stop.asked()
+            evaluates, ends, stops = evaluates_at(now, last, spec), now == spec.num_steps, stop.asked()
             if stops and (now < last or evaluates):  # as in experiments.train
                 for which in np.flatnonzero(alive):
                     own = jax.tree.map(lambda leaf, which=which: leaf[which], info.totals)
                     replicas[which].checkpoints.save(_alone(vi.replicas.pick(states, int(which))), block=own)
                 raise cli.Requeue(stop.sentence(f"step {now:,} of {spec.num_steps:,} of every replica is saved"))
             late = spec.checkpoint_minutes and time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes
-            saves, elbos = (now > start or renews) and (ends or stops or late or now % spec.checkpoint_every == 0), []
+            may, elbos = now > start or renews, []
+            saves = may and (ends or stops or late or now % spec.checkpoint_every == 0)
             for which in np.flatnonzero(alive):
                 replica, state = replicas[which], vi.replicas.pick(states, int(which))
                 own, elbo = {key: value[which] for key, value in metrics.items()}, None
@@ -105,7 +103,10 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
                         row["alarm"] = alarm
                         progress.say(f"replica {which}: {alarm}")
                 logs[which].write(row, {"seconds": time.perf_counter() - cli.STARTED})
-                if saves or replica.checkpoints.is_best(elbo):
+                best_yet = replica.checkpoints.is_best(elbo)
+                if best_yet and not may:
+                    progress.say(f"replica {which}: the best so far, but its only checkpoint is not written anew")
+                elif saves or best_yet:
                     replica.checkpoints.save(_alone(state), elbo=elbo)
                 replica.checkpoints.check()
             best, saved_at = max(elbos, default=best), time.monotonic() if saves else saved_at

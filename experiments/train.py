@@ -61,7 +61,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
     from experiments import build, measure, nonfinite, rundir, session
     from experiments.checkpoints import Checkpoints
     from experiments.metrics import MetricsLog, Progress, Silence, evaluation_row, training_row
-    from experiments.parts import Parts
+    from experiments.parts import Parts, ends_at, evaluates_at
     from experiments.processes import any_of_them
     from experiments.stopping import Stop
 
@@ -97,8 +97,8 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
         state = session.start_state(config, model, layout)
         state = (resumed and checkpoints.restore_latest(state)) or state
         start, block = int(state.step), checkpoints.block  # the block that the run was stopped in
-        # of its last step; a save over another removes that first, so that there has to be one more
-        renews = block is not None and len(checkpoints.steps) > 1
+        inside = int(block.steps) if block else 0
+        renews = len(checkpoints.steps) > 1  # a save over another removes that first, so that there has to be one more
         if block is not None and layout is not None:
             block = layout.replicate(block)
         if resumed and start == spec.num_steps and block is None:
@@ -106,7 +106,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
         elif resumed:
             processes.say(f"resuming the run in {workdir} at step {start:,} of {spec.num_steps:,}")
         writes = processes.is_first()
-        log = MetricsLog(workdir, from_step=start - (int(block.steps) if block else 0)) if writes else Silence()
+        log = MetricsLog(workdir, from_step=start - inside) if writes else Silence()
         progress = (
             Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches, split=config.eval.split)
             if writes
@@ -115,9 +115,8 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
         measures, elbo_now, saved_at = None, None, time.monotonic()
         try:
             while (done := int(state.step)) < spec.num_steps or block is not None:
-                began, first = time.perf_counter(), done - (int(block.steps) if block else 0)
-                last = min(first + spec.log_every - first % spec.log_every, spec.num_steps)
-                (state, info), block = parts(state, data, last - done, since=block), None
+                began, last = time.perf_counter(), ends_at(done, inside, spec)
+                (state, info), block, inside = parts(state, data, last - done, since=block), None, 0
                 now, ended = int(state.step), time.perf_counter()
                 if (bad := nonfinite.first_bad_step(state, int(info.bad_step))) >= 0:
                     progress.say(f"not finite at step {bad:,}: going back to keep what led to it")
@@ -126,7 +125,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                     progress.say(f"the first {now - done:,} steps done {ended - cli.STARTED:.1f} s after the start")
                 else:
                     progress.trained(now - done, ended - began)
-                ends, evaluates = now == spec.num_steps, now == last and (now % spec.eval_every == 0 or now == spec.num_steps)
+                ends, evaluates = now == spec.num_steps, evaluates_at(now, last, spec)
                 if (now < last or evaluates) and stop.asked():  # nor does an evaluation begin; the row comes when the run goes on
                     checkpoints.save(state, block=info.totals)
                     checkpoints.wait()
@@ -150,8 +149,10 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                 elbo = elbo_now if evaluates else None
                 late = spec.checkpoint_minutes and any_of_them(time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes)
                 stops = stop.asked()
-                due = (now > start or renews) and (ends or stops or late or now % spec.checkpoint_every == 0)
-                if due or checkpoints.is_best(elbo):
+                due, best = ends or stops or late or now % spec.checkpoint_every == 0, checkpoints.is_best(elbo)
+                if best and now == start and not renews:
+                    progress.say(f"the best so far, but the checkpoint of step {now:,} is the only one and is not written anew")
+                elif (due or best) and (now > start or renews):
                     checkpoints.save(state, elbo=elbo)
                     saved_at = time.monotonic()
                 checkpoints.check()

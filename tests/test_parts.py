@@ -141,6 +141,23 @@ def test_a_run_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_path
     assert tree_equal(last_state(tmp_path / "run", config), last_state(tmp_path / "whole", config))
 
 
+def test_the_only_checkpoint_is_not_removed_to_be_written_anew(quick, tmp_path, monkeypatch, capsys):
+    """A run that was stopped before its first evaluation, whose ELBO is then the best: killed there, it would have nothing left."""
+    config = small(**FIELDS, train__keep_best=True)
+    with pytest.raises(cli.Requeue, match="step 3 of 5"):
+        train.train(config, tmp_path, resumed=False, stop=StopAt(2))
+    saves, save = [], Checkpoints.save
+
+    def seen(self, state, **more):
+        saves.append((int(state.step), self.steps))
+        save(self, state, **more)
+
+    monkeypatch.setattr(Checkpoints, "save", seen)
+    train.train(config, tmp_path, resumed=True)
+    assert saves == [(5, [3])]
+    assert "the checkpoint of step 3 is the only one and is not written anew" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_path, monkeypatch):
     config = small(**FIELDS, replicas=2, sweep__learning_rates=(1e-3, 1e9))  # two of the four stop by themselves
