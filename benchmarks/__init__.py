@@ -1,1 +1,3 @@
-"""How fast vi_jax trains and starts, beside what one would write or take instead; see README.md in this folder."""
+"""How fast vi_jax trains and starts, beside what one would write or take instead; see README.md in
+this folder.
+"""

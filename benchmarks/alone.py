@@ -1,4 +1,5 @@
-"""One contender in a process of its own: seconds to import and to compile, and the most memory; `benchmarks.throughput` calls it.
+"""One contender in a process of its own: seconds to import and to compile, and the most memory;
+`benchmarks.throughput` calls it.
 
 python -m benchmarks.alone vi_jax mlp            # one line of JSON
 """
@@ -10,9 +11,15 @@ import time
 
 from benchmarks import report
 
-MODULES = {  # where each contender is, by the first word of its name; they import no more than they need
-    "vi_jax": "vi", "hand-written": "jax", "matrix": "jax", "NumPyro": "numpyro", "Flax": "flax", "PyTorch": "torch",
-}  # fmt: skip
+# where each contender is, by the first word of its name; they import no more than they need
+MODULES = {
+    "vi_jax": "vi",
+    "hand-written": "jax",
+    "matrix": "jax",
+    "NumPyro": "numpyro",
+    "Flax": "flax",
+    "PyTorch": "torch",
+}
 IMPORTS = {
     "vi_jax": ("jax", "vi_jax", "vi_jax.training", "vi_jax.losses", "vi_jax.models", "optax"),
     "hand-written": ("jax", "jax.numpy", "optax"),
@@ -25,7 +32,9 @@ IMPORTS = {
 
 def main() -> None:
     """Prints what this process took."""
-    name, problem_name, data_dir = sys.argv[1], sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else ""
+    name = sys.argv[1]
+    problem_name = sys.argv[2]
+    data_dir = sys.argv[3] if len(sys.argv) > 3 else ""
     word = name.split(" ")[0]
     began = time.perf_counter()
     for module in IMPORTS[word]:
@@ -39,7 +48,9 @@ def main() -> None:
     contenders = importlib.import_module(f"benchmarks.contenders_{MODULES[word]}")
     from benchmarks.problem import Contender, make_problem, make_weights
 
-    contender = next(c for c in vars(contenders).values() if isinstance(c, Contender) and c.name == name)
+    contender = next(
+        c for c in vars(contenders).values() if isinstance(c, Contender) and c.name == name
+    )
     problem = make_problem(problem_name, data_dir)
     weights = make_weights(problem)
     began = time.perf_counter()
@@ -50,7 +61,9 @@ def main() -> None:
     running.steps(problem.block)
     block = time.perf_counter() - began
     megabytes = _device_memory(word) or report.process_megabytes("VmHWM")
-    print(json.dumps({"imports": imports, "compiling": max(first - block, 0.0), "memory": megabytes}))
+    print(
+        json.dumps({"imports": imports, "compiling": max(first - block, 0.0), "memory": megabytes})
+    )
 
 
 def _device_memory(word: str) -> float:

@@ -1,6 +1,12 @@
 """All the contenders, in the order of the table."""
 
-from benchmarks import contenders_flax, contenders_jax, contenders_numpyro, contenders_torch, contenders_vi
+from benchmarks import (
+    contenders_flax,
+    contenders_jax,
+    contenders_numpyro,
+    contenders_torch,
+    contenders_vi,
+)
 from benchmarks.problem import Contender
 
 CONTENDERS = (

@@ -1,4 +1,6 @@
-"""The VAE in the style of Flax's own example: modules of a batch, a TrainState, a jitted step, batches from the host."""
+"""The VAE in the style of Flax's own example: modules of a batch, a TrainState, a jitted step,
+batches from the host.
+"""
 
 from typing import Any
 
@@ -8,7 +10,15 @@ import jax.numpy as jnp
 import optax
 from flax.training.train_state import TrainState
 
-from benchmarks.problem import LEARNING_RATE, Contender, HostOrder, Problem, Running, Weights, binarise
+from benchmarks.problem import (
+    LEARNING_RATE,
+    Contender,
+    HostOrder,
+    Problem,
+    Running,
+    Weights,
+    binarise,
+)
 
 Array = jax.Array
 
@@ -20,9 +30,14 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        p, h = self.problem, x
+        p = self.problem
+        h = x
         for i, width in enumerate(p.hidden):
-            layer: Any = nn.Conv(width, (3, 3), strides=2, name=f"e{i}") if p.conv else nn.Dense(width, name=f"e{i}")
+            layer: Any = (
+                nn.Conv(width, (3, 3), strides=2, name=f"e{i}")
+                if p.conv
+                else nn.Dense(width, name=f"e{i}")
+            )
             h = (nn.gelu if p.conv else nn.tanh)(layer(h))
         return nn.Dense(2 * p.num_latents, name=f"e{len(p.hidden)}")(h.reshape(len(x), -1))
 
@@ -34,7 +49,8 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        p, last = self.problem, len(self.problem.hidden)
+        p = self.problem
+        last = len(self.problem.hidden)
         if not p.conv:
             h = z
             for i, width in enumerate(p.hidden[::-1]):
@@ -51,21 +67,29 @@ class Decoder(nn.Module):
 def to_params(weights: Weights, letter: str) -> dict[str, Any]:
     """The weights of the encoder, `e`, or the decoder, `d`, as these modules name them."""
     names = sorted({name[:-1] for name in weights if name[0] == letter})
-    return {name: {"kernel": jnp.asarray(weights[f"{name}w"]), "bias": jnp.asarray(weights[f"{name}b"])} for name in names}
+    return {
+        name: {"kernel": jnp.asarray(weights[f"{name}w"]), "bias": jnp.asarray(weights[f"{name}b"])}
+        for name in names
+    }
 
 
 def make_loss(problem: Problem) -> Any:
     """(params, key, x [B, *x_shape]) -> loss."""
     fixed = _Sizes(problem)
-    encoder, decoder = Encoder(fixed), Decoder(fixed)
+    encoder = Encoder(fixed)
+    decoder = Decoder(fixed)
 
     def loss_of(params: Any, key: Array, x: Array) -> Array:
         loc, log_scale = jnp.split(encoder.apply({"params": params["e"]}, x), 2, axis=1)
         k = problem.num_samples
         eps = jax.random.normal(key, loc.shape if k == 1 else (k, *loc.shape))
         z = loc + jnp.exp(log_scale) * eps
-        logits = decoder.apply({"params": params["d"]}, z.reshape(-1, loc.shape[1])).reshape(*z.shape[:-1], -1)
-        log_lik = -optax.sigmoid_binary_cross_entropy(logits, jnp.broadcast_to(x.reshape(len(x), -1), logits.shape)).sum(-1)
+        logits = decoder.apply({"params": params["d"]}, z.reshape(-1, loc.shape[1])).reshape(
+            *z.shape[:-1], -1
+        )
+        log_lik = -optax.sigmoid_binary_cross_entropy(
+            logits, jnp.broadcast_to(x.reshape(len(x), -1), logits.shape)
+        ).sum(-1)
         if k == 1:
             kl = -0.5 * jnp.sum(1 + 2 * log_scale - loc**2 - jnp.exp(2 * log_scale), axis=1)
             return jnp.mean(kl - log_lik)
@@ -79,15 +103,22 @@ class _Sizes:
     """What the modules ask of a problem; hashable, as Flax wants a field to be."""
 
     def __init__(self, problem: Problem) -> None:
-        self.x_shape, self.hidden, self.num_latents, self.conv = problem.x_shape, problem.hidden, problem.num_latents, problem.conv
+        self.x_shape = problem.x_shape
+        self.hidden = problem.hidden
+        self.num_latents = problem.num_latents
+        self.conv = problem.conv
 
 
 def start_flax(problem: Problem, weights: Weights) -> Running:
-    """`TrainState.apply_gradients` in a jitted step under a Python loop; pixels gathered by numpy on the host."""
-    loss_of, order = make_loss(problem), HostOrder(problem)
+    """`TrainState.apply_gradients` in a jitted step under a Python loop; pixels gathered by numpy
+    on the host.
+    """
+    loss_of = make_loss(problem)
+    order = HostOrder(problem)
     params = {letter: to_params(weights, letter) for letter in "ed"}
     state = TrainState.create(apply_fn=loss_of, params=params, tx=optax.adam(LEARNING_RATE))
-    at, key = jax.jit(loss_of), jax.random.key(2)
+    at = jax.jit(loss_of)
+    key = jax.random.key(2)
 
     @jax.jit
     def train_step(state: TrainState, pixels: Array, key: Array) -> tuple[TrainState, Array]:

@@ -1,4 +1,6 @@
-"""The same model written by hand in JAX, as one would without a library, and its matrix products alone."""
+"""The same model written by hand in JAX, as one would without a library, and its matrix products
+alone.
+"""
 
 import math
 from functools import partial
@@ -9,7 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.problem import LEARNING_RATE, Contender, HostOrder, Problem, Running, Weights, binarise
+from benchmarks.problem import (
+    LEARNING_RATE,
+    Contender,
+    HostOrder,
+    Problem,
+    Running,
+    Weights,
+    binarise,
+)
 
 Array = jax.Array
 Params = dict[str, Array]
@@ -18,11 +28,15 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def encode(problem: Problem, params: Params, x: Array, activation: Any) -> Array:
-    """Location and log scale of a batch x [B, *x_shape], [B, 2 D]; without a bias where there is none in `params`."""
+    """Location and log scale of a batch x [B, *x_shape], [B, 2 D]; without a bias where there is
+    none in `params`.
+    """
     h = x
     for i in range(len(problem.hidden)):
         if problem.conv:
-            h = jax.lax.conv_general_dilated(h, params[f"e{i}w"], (2, 2), "SAME", dimension_numbers=_DIMENSIONS)
+            h = jax.lax.conv_general_dilated(
+                h, params[f"e{i}w"], (2, 2), "SAME", dimension_numbers=_DIMENSIONS
+            )
         else:
             h = h @ params[f"e{i}w"]
         h = activation(h + params.get(f"e{i}b", 0.0))
@@ -40,7 +54,9 @@ def decode(problem: Problem, params: Params, z: Array, activation: Any) -> Array
     for i in range(1, last + 1):
         h = activation(h)
         if problem.conv:
-            h = jax.lax.conv_transpose(h, params[f"d{i}w"], (2, 2), "SAME", dimension_numbers=_DIMENSIONS)
+            h = jax.lax.conv_transpose(
+                h, params[f"d{i}w"], (2, 2), "SAME", dimension_numbers=_DIMENSIONS
+            )
         else:
             h = h @ params[f"d{i}w"]
         h = h + params.get(f"d{i}b", 0.0)
@@ -52,12 +68,17 @@ def _activation(problem: Problem) -> Any:
 
 
 def hand_loss(problem: Problem, params: Params, key: Array, x: Array) -> Array:
-    """-ELBO per example of a batch x [B, *x_shape] with the KL in closed form, or for K > 1 -IWAE."""
+    """-ELBO per example of a batch x [B, *x_shape] with the KL in closed form, or for K > 1
+    -IWAE.
+    """
     loc, log_scale = jnp.split(encode(problem, params, x, _activation(problem)), 2, axis=1)
-    k, shape = problem.num_samples, loc.shape
+    k = problem.num_samples
+    shape = loc.shape
     eps = jax.random.normal(key, shape if k == 1 else (k, *shape))
     z = loc + jnp.exp(log_scale) * eps  # [B, D] or [K, B, D]
-    logits = decode(problem, params, z.reshape(-1, shape[1]), _activation(problem)).reshape(*z.shape[:-1], -1)
+    logits = decode(problem, params, z.reshape(-1, shape[1]), _activation(problem)).reshape(
+        *z.shape[:-1], -1
+    )
     x = x.reshape(len(x), -1)
     log_lik = jnp.sum(x * logits - jax.nn.softplus(logits), -1)
     if k == 1:
@@ -68,10 +89,14 @@ def hand_loss(problem: Problem, params: Params, key: Array, x: Array) -> Array:
 
 
 def hand_step(problem: Problem, carry: Any, key: Array, data: Array, rows: Array) -> Any:
-    """Gathers, binarises, differentiates, and lets Adam step; carry: params, Adam's state, step, sum of losses."""
+    """Gathers, binarises, differentiates, and lets Adam step; carry: params, Adam's state, step,
+    sum of losses.
+    """
     params, opt_state, step, total = carry
     key_x, key_z = jax.random.split(jax.random.fold_in(key, step))
-    loss, gradient = jax.value_and_grad(partial(hand_loss, problem))(params, key_z, binarise(key_x, data[rows]))
+    loss, gradient = jax.value_and_grad(partial(hand_loss, problem))(
+        params, key_z, binarise(key_x, data[rows])
+    )
     updates, opt_state = optax.adam(LEARNING_RATE).update(gradient, opt_state)
     return optax.apply_updates(params, updates), opt_state, step + 1, total + loss
 
@@ -87,7 +112,8 @@ class _Draws:
     """loss(x) of a fresh key each time."""
 
     def __init__(self, loss: Any) -> None:
-        self._loss, self._key = jax.jit(loss), jax.random.key(2)
+        self._loss = jax.jit(loss)
+        self._key = jax.random.key(2)
 
     def __call__(self, params: Any, x: Any) -> float:
         self._key, key = jax.random.split(self._key)
@@ -95,9 +121,12 @@ class _Draws:
 
 
 def start_hand_loop(problem: Problem, weights: Weights) -> Running:
-    """The smallest loop that trains this model: nothing is measured but the loss, an epoch's order is drawn once."""
+    """The smallest loop that trains this model: nothing is measured but the loss, an epoch's order
+    is drawn once.
+    """
     carry, key, data = hand_start(problem, weights)
-    num_batches, draws = problem.batches_per_epoch, _Draws(partial(hand_loss, problem))
+    num_batches = problem.batches_per_epoch
+    draws = _Draws(partial(hand_loss, problem))
 
     @jax.jit
     def shuffle(epoch: Array) -> Array:
@@ -111,7 +140,8 @@ def start_hand_loop(problem: Problem, weights: Weights) -> Running:
 
         return jax.lax.fori_loop(first, first + num_steps, one, carry)
 
-    done, order = 0, shuffle(0)
+    done = 0
+    order = shuffle(0)
 
     def steps(num_steps: int) -> float:
         nonlocal carry, done, order
@@ -130,10 +160,13 @@ def start_hand_loop(problem: Problem, weights: Weights) -> Running:
 
 
 def start_hand_jit(problem: Problem, weights: Weights) -> Running:
-    """The same step, jitted, under a Python loop; rows shuffled by numpy, pixels gathered on the device."""
+    """The same step, jitted, under a Python loop; rows shuffled by numpy, pixels gathered on the
+    device.
+    """
     carry, key, data = hand_start(problem, weights)
     step = jax.jit(partial(hand_step, problem), donate_argnums=0)
-    order, draws = HostOrder(problem), _Draws(partial(hand_loss, problem))
+    order = HostOrder(problem)
+    draws = _Draws(partial(hand_loss, problem))
 
     def steps(num_steps: int) -> float:
         nonlocal carry
@@ -148,28 +181,34 @@ def start_hand_jit(problem: Problem, weights: Weights) -> Running:
 def products(problem: Problem, kernels: Params, x: Array) -> Params:
     """A step's matrix products or convolutions, forwards and backwards, and nothing else.
 
-    The gradient of |decode(encode(x))|^2 / 2 in the kernels, without biases, activations or sums; for K > 1 the decoder has K
-    copies.
+    The gradient of |decode(encode(x))|^2 / 2 in the kernels, without biases, activations or sums;
+    for K > 1 the decoder has K copies.
     """
     shape = (problem.num_samples, len(x), problem.num_latents)
 
     def through(kernels: Params) -> Array:
         z = encode(problem, kernels, x, lambda h: h)[:, : problem.num_latents]
-        return decode(problem, kernels, jnp.broadcast_to(z, shape).reshape(-1, shape[2]), lambda h: h)
+        return decode(
+            problem, kernels, jnp.broadcast_to(z, shape).reshape(-1, shape[2]), lambda h: h
+        )
 
     out, back = jax.vjp(through, kernels)
     return back(out)[0]  # the outputs stand for their own gradient: any array of that shape
 
 
 def start_products(problem: Problem, weights: Weights) -> Running:
-    """`products` in a loop; gradients are carried out of it, so that none can be removed, and each step has another x."""
+    """`products` in a loop; gradients are carried out of it, so that none can be removed, and each
+    step has another x.
+    """
     kernels = {name: jnp.asarray(value) for name, value in weights.items() if name.endswith("w")}
     pool = np.resize(problem.pixels, (16, problem.batch_size, *problem.x_shape)) / np.float32(255)
 
     def one(i: Array, _: Params, kernels: Params, pool: Array) -> Params:
         return products(problem, kernels, pool[i % 16])
 
-    if problem.conv and jax.default_backend() == "cpu":  # XLA runs a convolution in a CPU loop on one thread
+    if (
+        problem.conv and jax.default_backend() == "cpu"
+    ):  # XLA runs a convolution in a CPU loop on one thread
         single = jax.jit(one)
 
         def run(gradients: Params, num_steps: int) -> Params:
@@ -185,7 +224,8 @@ def start_products(problem: Problem, weights: Weights) -> Running:
         def run(gradients: Params, num_steps: int) -> Params:
             return looped(gradients, kernels, pool, num_steps)
 
-    gradients, pool = jax.tree.map(jnp.zeros_like, kernels), jnp.asarray(pool)
+    gradients = jax.tree.map(jnp.zeros_like, kernels)
+    pool = jnp.asarray(pool)
 
     def steps(num_steps: int) -> float:
         nonlocal gradients
@@ -197,6 +237,14 @@ def start_products(problem: Problem, weights: Weights) -> Running:
     return Running(steps, None)
 
 
-HAND_LOOP = Contender("hand-written loop", "the step written out in JAX, `fori_loop` in one program", start_hand_loop)
-HAND_JIT = Contender("hand-written jit loop", "that step jitted, called from Python", start_hand_jit)
-PRODUCTS = Contender("matrix products alone", "those of a step, or its convolutions, and nothing else", start_products)
+HAND_LOOP = Contender(
+    "hand-written loop", "the step written out in JAX, `fori_loop` in one program", start_hand_loop
+)
+HAND_JIT = Contender(
+    "hand-written jit loop", "that step jitted, called from Python", start_hand_jit
+)
+PRODUCTS = Contender(
+    "matrix products alone",
+    "those of a step, or its convolutions, and nothing else",
+    start_products,
+)

@@ -12,7 +12,8 @@ from benchmarks.problem import LEARNING_RATE, Contender, NotAvailable, Problem, 
 
 
 def start_torch(problem: Problem, weights: Weights, *, compiled: bool) -> Running:
-    """`nn.Linear` or `nn.Conv2d`, `torch.optim.Adam`; rows shuffled, pixels gathered and binarised on the device.
+    """`nn.Linear` or `nn.Conv2d`, `torch.optim.Adam`; rows shuffled, pixels gathered and binarised
+    on the device.
 
     Compiled, the loss and its gradient go through `torch.compile`, and Adam takes its fused form.
 
@@ -24,10 +25,14 @@ def start_torch(problem: Problem, weights: Weights, *, compiled: bool) -> Runnin
     import jax
     import torch
 
-    device = torch.device("cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu")
+    device = torch.device(
+        "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+    )
     torch.manual_seed(0)
     encoder, decoder = (part.to(device) for part in _networks(problem, weights))
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], LEARNING_RATE, fused=compiled or None)
+    optimizer = torch.optim.Adam(
+        [*encoder.parameters(), *decoder.parameters()], LEARNING_RATE, fused=compiled or None
+    )
     data = torch.tensor(_channels_first(problem, problem.pixels), device=device)
 
     loss_at = _make_loss(problem, encoder, decoder)
@@ -36,7 +41,8 @@ def start_torch(problem: Problem, weights: Weights, *, compiled: bool) -> Runnin
         return loss_at(torch.bernoulli(pixels.float() / 255))
 
     loss_of = torch.compile(loss_of) if compiled else loss_of
-    position, order = 0, data.new_empty(0)
+    position = 0
+    order = data.new_empty(0)
 
     def steps(num_steps: int) -> float:
         nonlocal position, order
@@ -44,7 +50,9 @@ def start_torch(problem: Problem, weights: Weights, *, compiled: bool) -> Runnin
         for _ in range(num_steps):
             if position == 0:
                 order = torch.randperm(len(data), device=device)
-                order = torch.cat([order, order[: -len(data) % problem.batch_size]]).view(-1, problem.batch_size)
+                order = torch.cat([order, order[: -len(data) % problem.batch_size]]).view(
+                    -1, problem.batch_size
+                )
             optimizer.zero_grad()
             loss = loss_of(data[order[position]])
             loss.backward()
@@ -74,7 +82,9 @@ def _make_loss(problem: Problem, encoder: Any, decoder: Any) -> Callable[[Any], 
         eps = torch.randn_like(loc) if k == 1 else torch.randn(k, *loc.shape, device=loc.device)
         z = loc + log_scale.exp() * eps
         logits = decoder(z.reshape(-1, loc.shape[1])).reshape(*z.shape[:-1], -1)
-        log_lik = -F.binary_cross_entropy_with_logits(logits, x.flatten(1).expand(logits.shape), reduction="none").sum(-1)
+        log_lik = -F.binary_cross_entropy_with_logits(
+            logits, x.flatten(1).expand(logits.shape), reduction="none"
+        ).sum(-1)
         if k == 1:
             kl = 0.5 * (loc**2 + (2 * log_scale).exp() - 2 * log_scale - 1).sum()
             return (kl - log_lik.sum()) / len(x)
@@ -89,7 +99,9 @@ def _channels_first(problem: Problem, images: np.ndarray) -> np.ndarray:
 
 
 def _networks(problem: Problem, weights: Weights) -> tuple[Any, Any]:
-    """Encoder and decoder with these weights: [..., in, out] becomes [out, in, ...], NHWC becomes NCHW."""
+    """Encoder and decoder with these weights: [..., in, out] becomes [out, in, ...], NHWC becomes
+    NCHW.
+    """
     import torch
     from torch import nn
 
@@ -103,11 +115,15 @@ def _networks(problem: Problem, weights: Weights) -> tuple[Any, Any]:
         return layer
 
     def dense(name: str, w: np.ndarray | None = None, b: np.ndarray | None = None) -> Any:
-        w, b = weights[f"{name}w"] if w is None else w, weights[f"{name}b"] if b is None else b
+        w = weights[f"{name}w"] if w is None else w
+        b = weights[f"{name}b"] if b is None else b
         return filled(nn.Linear(*w.shape), w.T, b)
 
     if not problem.conv:
-        layers = [[layer for i in range(last + 1) for layer in (dense(f"{part}{i}"), act())][:-1] for part in "ed"]
+        layers = [
+            [layer for i in range(last + 1) for layer in (dense(f"{part}{i}"), act())][:-1]
+            for part in "ed"
+        ]
         return nn.Sequential(*layers[0]), nn.Sequential(*layers[1])
 
     height, width, _ = problem.x_shape
@@ -115,7 +131,8 @@ def _networks(problem: Problem, weights: Weights) -> tuple[Any, Any]:
     to_channels_first = np.arange(math.prod(small)).reshape(small).transpose(2, 0, 1).ravel()
     encoder: list[Any] = []
     for i in range(last):
-        w, b = weights[f"e{i}w"], weights[f"e{i}b"]
+        w = weights[f"e{i}w"]
+        b = weights[f"e{i}b"]
         layer = nn.Conv2d(w.shape[2], w.shape[3], 3, stride=2)
         encoder += [nn.ZeroPad2d((0, 1, 0, 1)), filled(layer, w.transpose(3, 2, 0, 1), b), act()]
     encoder += [nn.Flatten(), dense(f"e{last}", weights[f"e{last}w"][to_channels_first])]
@@ -124,9 +141,16 @@ def _networks(problem: Problem, weights: Weights) -> tuple[Any, Any]:
         nn.Unflatten(1, (small[2], *small[:2])),
     ]
     for i in range(1, last + 1):
-        w, b = weights[f"d{i}w"], weights[f"d{i}b"]
-        layer = nn.ConvTranspose2d(w.shape[2], w.shape[3], 3, stride=2)  # JAX does not flip its kernel, this does
-        decoder += [act(), filled(layer, w[::-1, ::-1].transpose(2, 3, 0, 1), b), nn.ZeroPad2d((0, -1, 0, -1))]
+        w = weights[f"d{i}w"]
+        b = weights[f"d{i}b"]
+        layer = nn.ConvTranspose2d(
+            w.shape[2], w.shape[3], 3, stride=2
+        )  # JAX does not flip its kernel, this does
+        decoder += [
+            act(),
+            filled(layer, w[::-1, ::-1].transpose(2, 3, 0, 1), b),
+            nn.ZeroPad2d((0, -1, 0, -1)),
+        ]
     return nn.Sequential(*encoder), nn.Sequential(*decoder, nn.Flatten())
 
 
@@ -138,5 +162,9 @@ def _try_compiler(call: Callable[[], object]) -> None:
         raise NotAvailable(f"torch.compile failed: {reason}") from error
 
 
-TORCH_EAGER = Contender("PyTorch eager", "`torch.optim.Adam` as it comes", partial(start_torch, compiled=False))
-TORCH_COMPILED = Contender("PyTorch compiled", "`torch.compile`, fused Adam", partial(start_torch, compiled=True))
+TORCH_EAGER = Contender(
+    "PyTorch eager", "`torch.optim.Adam` as it comes", partial(start_torch, compiled=False)
+)
+TORCH_COMPILED = Contender(
+    "PyTorch compiled", "`torch.compile`, fused Adam", partial(start_torch, compiled=True)
+)

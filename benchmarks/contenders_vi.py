@@ -9,13 +9,22 @@ import optax
 import vi_jax as vi
 from benchmarks.problem import LEARNING_RATE, Contender, Problem, Running, Weights
 from experiments.build import binarise
-from vi_jax import bounds, estimators, families, losses, models, training  # here, for the start-up times leave imports out
+from vi_jax import (
+    bounds,
+    estimators,
+    families,
+    losses,
+    models,
+    training,
+)  # here, for the start-up times leave imports out
 from vi_jax.models import likelihoods, networks
 
 
 def make_model(problem: Problem, dtype: Any = None) -> vi.Model:
     """The model of a problem."""
-    shape, hidden, latents = problem.x_shape, problem.hidden, problem.num_latents
+    shape = problem.x_shape
+    hidden = problem.hidden
+    latents = problem.num_latents
     if not problem.conv:
         return models.vae(shape, num_latents=latents, hidden=hidden, dtype=dtype)
     return models.amortised(
@@ -32,7 +41,9 @@ def make_loss(problem: Problem, model: vi.Model) -> losses.Loss:
     """-ELBO with its KL in closed form, or -IWAE."""
     if problem.num_samples == 1:
         return losses.negative_elbo(model)
-    return losses.negative_bound(model, bounds.iwae, estimators.reparam, num_samples=problem.num_samples, name="elbo")
+    return losses.negative_bound(
+        model, bounds.iwae, estimators.reparam, num_samples=problem.num_samples, name="elbo"
+    )
 
 
 def to_params(problem: Problem, weights: Weights) -> vi.types.Params:
@@ -45,22 +56,34 @@ def to_params(problem: Problem, weights: Weights) -> vi.types.Params:
         encoder = decoder = [f"Dense_{i}" for i in range(layers + 1)]
 
     def part(letter: str, names: list[str]) -> dict[str, dict[str, jax.Array]]:
-        found = {name: (weights[f"{letter}{i}w"], weights[f"{letter}{i}b"]) for i, name in enumerate(names)}
-        return {name: {"kernel": jnp.asarray(w), "bias": jnp.asarray(b)} for name, (w, b) in found.items()}
+        found = {
+            name: (weights[f"{letter}{i}w"], weights[f"{letter}{i}b"])
+            for i, name in enumerate(names)
+        }
+        return {
+            name: {"kernel": jnp.asarray(w), "bias": jnp.asarray(b)}
+            for name, (w, b) in found.items()
+        }
 
     return {"encoder": part("e", encoder), "decoder": part("d", decoder), "likelihood": {}}
 
 
 def start_vi_jax(problem: Problem, weights: Weights, dtype: Any = None) -> Running:
-    """`vi.make_run`, or where XLA is slow in a loop, as `config.train.loop` has it, `vi.make_stepwise_run`."""
-    data, optimizer = jnp.asarray(problem.pixels), optax.adam(LEARNING_RATE)
+    """`vi.make_run`, or where XLA is slow in a loop, as `config.train.loop` has it,
+    `vi.make_stepwise_run`.
+    """
+    data = jnp.asarray(problem.pixels)
+    optimizer = optax.adam(LEARNING_RATE)
     loss = make_loss(problem, make_model(problem, dtype))
     prepare = lambda key, levels: binarise(key, levels, 256)  # noqa: E731
     step = vi.make_step(loss, optimizer, prepare=prepare, grad_norm_every=10)
     in_steps = problem.conv and jax.default_backend() == "cpu"
-    run: Any = (vi.make_stepwise_run if in_steps else vi.make_run)(step, batch_size=problem.batch_size)
+    run: Any = (vi.make_stepwise_run if in_steps else vi.make_run)(
+        step, batch_size=problem.batch_size
+    )
     state = vi.init_state(jax.random.key(0), lambda key: to_params(problem, weights), optimizer)
-    at, key = jax.jit(lambda params, key, x: loss(params, key, x, jnp.int32(0))[0]), jax.random.key(2)
+    at = jax.jit(lambda params, key, x: loss(params, key, x, jnp.int32(0))[0])
+    key = jax.random.key(2)
 
     def steps(num_steps: int) -> float:
         nonlocal state

@@ -1,11 +1,13 @@
-"""Every gradient estimator on every bound that it is valid for: noise, bias and time, relative to plain reparameterisation.
+"""Every gradient estimator on every bound that it is valid for: noise, bias and time, relative to
+plain reparameterisation.
 
     python -m benchmarks.estimators                  # under 5 minutes on 1 core
     python -m benchmarks.estimators --write          # and put the table into benchmarks/README.md
 
-Two problems, each at parameters that a short training leaves: a VAE on scikit-learn's digits (or MNIST's images, binarised, with
---data_dir), and logistic regression on its breast cancer data under a mean-field Gaussian. The gradient is that in all
-parameters of the guide; for the VAE it is the mean over a batch.
+Two problems, each at parameters that a short training leaves: a VAE on scikit-learn's digits (or
+MNIST's images, binarised, with --data_dir), and logistic regression on its breast cancer data under
+a mean-field Gaussian. The gradient is that in all parameters of the guide; for the VAE it is the
+mean over a batch.
 """
 
 import argparse
@@ -33,7 +35,13 @@ BOUNDS = {
     "miwae": functools.partial(vi.bounds.miwae, num_groups=4),
     "ciwae": functools.partial(vi.bounds.ciwae, beta=0.5),
 }
-TITLES = {"elbo": "ELBO", "iwae": "IWAE", "vr_iwae": "VR-IWAE 0.5", "miwae": "MIWAE, 4 groups", "ciwae": "CIWAE 0.5"}
+TITLES = {
+    "elbo": "ELBO",
+    "iwae": "IWAE",
+    "vr_iwae": "VR-IWAE 0.5",
+    "miwae": "MIWAE, 4 groups",
+    "ciwae": "CIWAE 0.5",
+}
 Estimate = Callable[..., jax.Array]
 
 
@@ -49,7 +57,9 @@ class Row(NamedTuple):
     """What is measured of one estimator on one bound."""
 
     variance: float  # trace of the covariance of one gradient
-    bias: float  # root mean square over parameters of (mean - reference) / its standard error: 1 for an unbiased one
+    # root mean square over parameters of (mean - reference) / its standard error: 1 for an unbiased
+    # one
+    bias: float
     time: float  # a call, relative to plain reparameterisation
 
 
@@ -57,18 +67,28 @@ def digits_vae(data_dir: str, num_steps: int = 500) -> Task:
     """64-64-8 on binarised digits, or 784-64-8 on MNIST; the encoder's gradient over 8 images."""
     if data_dir:
         posed, source = problem.make_problem("784-64-8", 100, 100, data_dir)
-        x, name = jnp.asarray(posed.pixels[:10_000] > 127, jnp.float32), f"VAE 784-64-8, {source}"
+        x = jnp.asarray(posed.pixels[:10_000] > 127, jnp.float32)
+        name = f"VAE 784-64-8, {source}"
     else:
-        x, name = jnp.asarray(datasets.load_digits().data > 7, jnp.float32), "VAE 64-64-8, digits"
+        x = jnp.asarray(datasets.load_digits().data > 7, jnp.float32)
+        name = "VAE 64-64-8, digits"
     model = vi.models.vae(x.shape[1:], num_latents=8, hidden=(64,))
     params, _ = vi.train(
-        jax.random.key(0), model, vi.losses.negative_elbo(model), optax.adam(3e-3), x, num_steps=num_steps, batch_size=100
+        jax.random.key(0),
+        model,
+        vi.losses.negative_elbo(model),
+        optax.adam(3e-3),
+        x,
+        num_steps=num_steps,
+        batch_size=100,
     )
     batch = x[:8]
 
     def value(encoder, key, estimate, bound, num_samples):
         whole = {**params, "encoder": encoder}
-        return vi.losses.batch_bound(key, model, whole, batch, bound, estimate, num_samples=num_samples).mean()
+        return vi.losses.batch_bound(
+            key, model, whole, batch, bound, estimate, num_samples=num_samples
+        ).mean()
 
     return Task(name, params["encoder"], value)
 
@@ -77,44 +97,63 @@ def logistic_regression(num_steps: int = 500) -> Task:
     """p(y | x, z) = Bernoulli(x'z) on 569 rows of 30 standardised columns and a 1, z ~ N(0, I)."""
     bunch = datasets.load_breast_cancer()
     columns = (bunch.data - bunch.data.mean(0)) / bunch.data.std(0)
-    x, y = jnp.asarray(np.c_[columns, np.ones(len(columns))], jnp.float32), jnp.asarray(bunch.target, jnp.float32)
+    x = jnp.asarray(np.c_[columns, np.ones(len(columns))], jnp.float32)
+    y = jnp.asarray(bunch.target, jnp.float32)
     num_latents = x.shape[1]
 
     def guide(params):
         return dist.Normal(params["loc"], jnp.exp(params["log_scale"])).to_event(1)
 
     def log_joint(z):
-        return dist.Normal(0.0, 1.0).log_prob(z).sum() + vi.distributions.Bernoulli(x @ z).log_prob(y).sum()
+        return (
+            dist.Normal(0.0, 1.0).log_prob(z).sum()
+            + vi.distributions.Bernoulli(x @ z).log_prob(y).sum()
+        )
 
     def value(params, key, estimate, bound, num_samples):
         return estimate(key, bound, log_joint, guide(params), num_samples=num_samples)
 
-    optimizer, params = optax.adam(3e-2), {"loc": jnp.zeros(num_latents), "log_scale": jnp.full(num_latents, -1.0)}
+    optimizer = optax.adam(3e-2)
+    params = {"loc": jnp.zeros(num_latents), "log_scale": jnp.full(num_latents, -1.0)}
 
     @jax.jit
     def fit(params, keys):
         def step(carry, key):
             params, state = carry
-            gradient = jax.grad(lambda params: -value(params, key, vi.estimators.stl, vi.bounds.elbo, 8))(params)
+            gradient = jax.grad(
+                lambda params: -value(params, key, vi.estimators.stl, vi.bounds.elbo, 8)
+            )(params)
             updates, state = optimizer.update(gradient, state)
             return (optax.apply_updates(params, updates), state), None
 
         return jax.lax.scan(step, (params, optimizer.init(params)), keys)[0][0]
 
-    return Task("logistic regression, breast cancer", fit(params, jax.random.split(jax.random.key(1), num_steps)), value)
+    return Task(
+        "logistic regression, breast cancer",
+        fit(params, jax.random.split(jax.random.key(1), num_steps)),
+        value,
+    )
 
 
 def contenders() -> list[tuple[str, str]]:
     """(bound, estimator), of those for Gaussian guides, plain reparameterisation first."""
     found = []
-    for name in (m.name for m in pkgutil.iter_modules(vi.estimators.__path__) if not m.name.startswith("_")):
+    for name in (
+        m.name for m in pkgutil.iter_modules(vi.estimators.__path__) if not m.name.startswith("_")
+    ):
         module = importlib.import_module(f"vi_jax.estimators.{name}")
         if "gaussian" in getattr(module, "GUIDES", ("gaussian",)) and name != "enumerated":
-            found += [(bound, name) for bound in BOUNDS if bound in getattr(module, "BOUNDS", BOUNDS)]
-    return sorted(found, key=lambda pair: (list(BOUNDS).index(pair[0]), pair[1] != "reparam", pair[1]))
+            found += [
+                (bound, name) for bound in BOUNDS if bound in getattr(module, "BOUNDS", BOUNDS)
+            ]
+    return sorted(
+        found, key=lambda pair: (list(BOUNDS).index(pair[0]), pair[1] != "reparam", pair[1])
+    )
 
 
-def gradient(task: Task, bound: str, estimator: str, num_samples: int) -> Callable[[jax.Array], jax.Array]:
+def gradient(
+    task: Task, bound: str, estimator: str, num_samples: int
+) -> Callable[[jax.Array], jax.Array]:
     """key -> the gradient as one vector, compiled."""
     estimate = getattr(vi.estimators, estimator)
 
@@ -125,19 +164,27 @@ def gradient(task: Task, bound: str, estimator: str, num_samples: int) -> Callab
     return jax.jit(one)
 
 
-def moments(one: Callable[[jax.Array], jax.Array], seed: int, num_keys: int) -> tuple[np.ndarray, np.ndarray]:
+def moments(
+    one: Callable[[jax.Array], jax.Array], seed: int, num_keys: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of each coordinate over `num_keys` gradients, float64."""
     many = jax.jit(jax.vmap(one))
-    total, squares = 0.0, 0.0
+    total = 0.0
+    squares = 0.0
     for keys in jax.random.split(jax.random.key(seed), (num_keys // 20, 20)):
         block = np.asarray(many(keys), np.float64)
-        total, squares = total + block.sum(0), squares + (block**2).sum(0)
+        total = total + block.sum(0)
+        squares = squares + (block**2).sum(0)
     mean = total / num_keys
     return mean, np.maximum(squares / num_keys - mean**2, 0.0) * num_keys / (num_keys - 1)
 
 
-def relative_time(one: Callable[[jax.Array], jax.Array], plain: Callable[[jax.Array], jax.Array], repeats: int) -> float:
-    """The least time of a compiled call over the least of `plain`, the two taking turns: what other jobs take is left out."""
+def relative_time(
+    one: Callable[[jax.Array], jax.Array], plain: Callable[[jax.Array], jax.Array], repeats: int
+) -> float:
+    """The least time of a compiled call over the least of `plain`, the two taking turns: what other
+    jobs take is left out.
+    """
     key = jax.random.key(0)
     taken: tuple[list[float], list[float]] = ([], [])
     for i in range(repeats + 1):
@@ -151,7 +198,9 @@ def relative_time(one: Callable[[jax.Array], jax.Array], plain: Callable[[jax.Ar
 
 def measure(task: Task, flags: argparse.Namespace) -> dict[tuple[str, str], Row]:
     """A row for every (bound, estimator)."""
-    rows, references, plain = {}, {}, {}
+    rows = {}
+    references = {}
+    plain = {}
     for bound, estimator in contenders():
         one = gradient(task, bound, estimator, flags.num_samples)
         if estimator == "reparam":
@@ -162,9 +211,16 @@ def measure(task: Task, flags: argparse.Namespace) -> dict[tuple[str, str], Row]
         reference, noise = references[bound]
         stderr = np.sqrt(variance / flags.num_keys + noise)
         off = ((mean - reference) / np.where(stderr > 0, stderr, 1.0))[stderr > 0]
-        row = Row(float(variance.sum()), float(np.sqrt(np.mean(off**2))), relative_time(one, plain[bound], flags.repeats))
+        row = Row(
+            float(variance.sum()),
+            float(np.sqrt(np.mean(off**2))),
+            relative_time(one, plain[bound], flags.repeats),
+        )
         rows[bound, estimator] = row
-        report.say(f"{task.name}: {bound} {estimator}: variance {row.variance:.3g}, bias {row.bias:.2f}, time {row.time:.2f}")
+        report.say(
+            f"{task.name}: {bound} {estimator}: variance {row.variance:.3g}, bias "
+            f"{row.bias:.2f}, time {row.time:.2f}"
+        )
     return rows
 
 
@@ -177,7 +233,8 @@ def table(results: dict[str, dict[tuple[str, str], Row]]) -> str:
     for bound, estimator in next(iter(results.values())):
         cells = [f"{TITLES[bound]}, `{estimator}`"]
         for measured in results.values():
-            row, plain = measured[bound, estimator], measured[bound, "reparam"]
+            row = measured[bound, estimator]
+            plain = measured[bound, "reparam"]
             cells += [f"{row.variance / plain.variance:.3g}", f"{row.bias:.2f}", f"{row.time:.2f}"]
         rows.append(cells)
     return report.markdown_table(head, rows)
@@ -186,13 +243,19 @@ def table(results: dict[str, dict[tuple[str, str], Row]]) -> str:
 def main() -> None:
     """Runs the benchmark from the command line."""
     flags = parse_flags()
-    results = {task.name: measure(task, flags) for task in (digits_vae(flags.data_dir), logistic_regression())}
+    results = {
+        task.name: measure(task, flags)
+        for task in (digits_vae(flags.data_dir), logistic_regression())
+    }
     versions = report.versions("jax", "jaxlib", "numpyro", "vi_jax")
     used = ", ".join(f"{name} {version}" for name, version in versions.items())
     note = (
-        f"K = {flags.num_samples} draws, {flags.num_keys:,} gradients a row, in all parameters of the guide after a short "
-        "training. Variance: trace of the covariance over that of `reparam` on the same bound. Bias: root mean square over the "
-        f"parameters of the mean's distance to that of {flags.reference_keys:,} other `reparam` gradients, in standard errors of "
+        f"K = {flags.num_samples} draws, {flags.num_keys:,} gradients a row, in all parameters "
+        "of the guide after a short "
+        "training. Variance: trace of the covariance over that of `reparam` on the same bound. "
+        "Bias: root mean square over the "
+        f"parameters of the mean's distance to that of {flags.reference_keys:,} other `reparam` "
+        "gradients, in standard errors of "
         "the difference; about 1 where there is none. Time: the least of "
         f"{flags.repeats} compiled calls over that of `reparam`, the two taking turns. "
         f"{report.device_name()}; {used}."
@@ -200,22 +263,43 @@ def main() -> None:
     text = f"{table(results)}\n\n{note}"
     print(text)
     if flags.json:
-        plain = {name: {f"{b} {e}": row._asdict() for (b, e), row in rows.items()} for name, rows in results.items()}
-        report.write_json(flags.json, {"device": report.device_name(), "versions": versions, "results": plain})
+        plain = {
+            name: {f"{b} {e}": row._asdict() for (b, e), row in rows.items()}
+            for name, rows in results.items()
+        }
+        report.write_json(
+            flags.json, {"device": report.device_name(), "versions": versions, "results": plain}
+        )
     if flags.write:
         report.write_block("estimators", text)
 
 
 def parse_flags() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Noise, bias and time of every gradient estimator on every bound it is valid for.")
-    parser.add_argument("--num_samples", type=int, default=16, help="K, draws of a bound; a multiple of 4")
+    parser = argparse.ArgumentParser(
+        description="Noise, bias and time of every gradient estimator on every bound it is valid "
+        "for."
+    )
+    parser.add_argument(
+        "--num_samples", type=int, default=16, help="K, draws of a bound; a multiple of 4"
+    )
     parser.add_argument("--num_keys", type=int, default=400, help="gradients a row")
-    parser.add_argument("--reference_keys", type=int, default=2_000, help="plain gradients that the mean is held against")
+    parser.add_argument(
+        "--reference_keys",
+        type=int,
+        default=2_000,
+        help="plain gradients that the mean is held against",
+    )
     parser.add_argument("--repeats", type=int, default=200, help="timed calls")
-    parser.add_argument("--data_dir", default="", help="folder with MNIST's training images; the digits if not given")
+    parser.add_argument(
+        "--data_dir",
+        default="",
+        help="folder with MNIST's training images; the digits if not given",
+    )
     parser.add_argument("--json", help="file for the numbers")
-    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into benchmarks/README.md"
+    )
     return parser.parse_args()
 
 

@@ -1,11 +1,13 @@
-"""Normalising flows fitted to two densities in the plane, a banana and two moons: KL(q || p) in nats, and figures.
+"""Normalising flows fitted to two densities in the plane, a banana and two moons: KL(q || p) in
+nats, and figures.
 
-    python -m benchmarks.flows                       # the table: every flow, and a Gaussian and a mixture for comparison
+    python -m benchmarks.flows  # the table: every flow, and a Gaussian and a mixture for comparison
     python -m benchmarks.flows --figures=FOLDER      # and banana.png, two_moons.png: the densities side by side
     python -m benchmarks.flows --write               # and put the table into benchmarks/README.md
 
-Each guide maximises the ELBO by Adam on fresh draws, `sample_and_log_prob` where there is one; the KL is then estimated on draws
-that no step has seen. The targets are normalised, the moons' by a sum over a grid.
+Each guide maximises the ELBO by Adam on fresh draws, `sample_and_log_prob` where there is one; the
+KL is then estimated on draws that no step has seen. The targets are normalised, the moons' by a sum
+over a grid.
 """
 
 import argparse
@@ -95,14 +97,25 @@ def draw(q: Any, key: jax.Array, num_samples: int) -> tuple[jax.Array, jax.Array
 
 
 def fit(
-    key: jax.Array, family: vi.Family, target: Target, *, num_steps: int, num_samples: int = 256, learning_rate: float = 5e-3
+    key: jax.Array,
+    family: vi.Family,
+    target: Target,
+    *,
+    num_steps: int,
+    num_samples: int = 256,
+    learning_rate: float = 5e-3,
 ) -> Any:
-    """The family's parameters after so many steps on the ELBO, the learning rate going down to 0 along a cosine.
+    """The family's parameters after so many steps on the ELBO, the learning rate going down to 0
+    along a cosine.
 
-    Over the first half log p counts from 0.01 to 1 (Rezende & Mohamed 2015, eq. 20): without it a guide that has lost a mode in
-    the first steps, which costs log 2 nats of two moons, does not find it again.
+    Over the first half log p counts from 0.01 to 1 (Rezende & Mohamed 2015, eq. 20): without it a
+    guide that has lost a mode in the first steps, which costs log 2 nats of two moons, does not
+    find it again.
     """
-    optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps)))
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(10.0),
+        optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps)),
+    )
 
     def loss(params: Any, key: jax.Array, weight: jax.Array) -> jax.Array:
         z, log_q = draw(family.guide(params), key, num_samples)
@@ -117,12 +130,18 @@ def fit(
         key_init, key_steps = jax.random.split(key)
         params = family.init(key_init)
         weights = jnp.minimum(1.0, 0.01 + 2.0 * jnp.arange(num_steps) / num_steps)
-        return jax.lax.scan(step, (params, optimizer.init(params)), (jax.random.split(key_steps, num_steps), weights))[0][0]
+        return jax.lax.scan(
+            step,
+            (params, optimizer.init(params)),
+            (jax.random.split(key_steps, num_steps), weights),
+        )[0][0]
 
     return jax.jit(run)(key)
 
 
-def kl(key: jax.Array, family: vi.Family, params: Any, target: Target, *, num_samples: int = 20_000) -> tuple[float, float]:
+def kl(
+    key: jax.Array, family: vi.Family, params: Any, target: Target, *, num_samples: int = 20_000
+) -> tuple[float, float]:
     """KL(q || p) and its standard error, nats."""
 
     def terms(params: Any, key: jax.Array) -> jax.Array:
@@ -136,7 +155,9 @@ def kl(key: jax.Array, family: vi.Family, params: Any, target: Target, *, num_sa
 def densities(family: vi.Family, params: Any, num_points: int) -> np.ndarray:
     """q on the grid, [num_points, num_points]: by log_prob, so that the inverse is what is seen."""
     z, _ = grid(num_points)
-    log_q = jax.jit(lambda z: jax.vmap(family.guide(params).log_prob)(z))(jnp.asarray(z, jnp.float32))
+    log_q = jax.jit(lambda z: jax.vmap(family.guide(params).log_prob)(z))(
+        jnp.asarray(z, jnp.float32)
+    )
     return np.exp(np.asarray(log_q)).reshape(num_points, num_points)
 
 
@@ -152,7 +173,9 @@ def draw_figure(panels: dict[str, np.ndarray], path: Path) -> None:
     most = next(iter(panels.values())).max()
     for number, (title, density) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
-        axes.imshow(density, origin="lower", extent=(-5, 5, -5, 5), cmap="magma", vmin=0.0, vmax=most)
+        axes.imshow(
+            density, origin="lower", extent=(-5, 5, -5, 5), cmap="magma", vmin=0.0, vmax=most
+        )
         axes.set_title(title.replace("_", " "), fontsize=11)
         axes.set_xticks([-4, 0, 4])
         axes.set_yticks([-4, 0, 4])
@@ -160,30 +183,42 @@ def draw_figure(panels: dict[str, np.ndarray], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def measure(target_name: str, guides: list[str], num_steps: int) -> tuple[dict[str, Row], dict[str, np.ndarray]]:
-    """Every guide fitted to one target: its row of the table, and the panels of the picture, the target's first."""
+def measure(
+    target_name: str, guides: list[str], num_steps: int
+) -> tuple[dict[str, Row], dict[str, np.ndarray]]:
+    """Every guide fitted to one target: its row of the table, and the panels of the picture, the
+    target's first.
+    """
     target = TARGETS[target_name]
     z, _ = grid(NUM_POINTS)
     density = np.exp(np.asarray(jax.jit(jax.vmap(target))(jnp.asarray(z, jnp.float32))))
-    rows, panels = {}, {target_name: density.reshape(NUM_POINTS, NUM_POINTS)}
+    rows = {}
+    panels = {target_name: density.reshape(NUM_POINTS, NUM_POINTS)}
     for name in guides:
         family = {**OTHERS, **FLOWS}[name](2)
         began = time.perf_counter()
         params = jax.block_until_ready(fit(jax.random.key(0), family, target, num_steps=num_steps))
         seconds = time.perf_counter() - began
         rows[name] = Row(*kl(jax.random.key(1), family, params, target), seconds)
-        report.say(f"{target_name}, {name}: {rows[name].kl:.4f} ± {rows[name].stderr:.4f} nats, {seconds:.0f} s")
+        report.say(
+            f"{target_name}, {name}: {rows[name].kl:.4f} ± {rows[name].stderr:.4f} nats, "
+            f"{seconds:.0f} s"
+        )
         panels[f"{name}\nKL {rows[name].kl:.3f} nats"] = densities(family, params, NUM_POINTS)
     return rows, panels
 
 
 def main() -> None:
     """Runs the benchmark from the command line."""
-    parser = argparse.ArgumentParser(description="Normalising flows fitted to a banana and to two moons.")
+    parser = argparse.ArgumentParser(
+        description="Normalising flows fitted to a banana and to two moons."
+    )
     parser.add_argument("--num_steps", type=int, default=4000, help="of Adam, with 256 draws each")
     parser.add_argument("--guides", nargs="*", default=[*OTHERS, *FLOWS], choices=[*OTHERS, *FLOWS])
     parser.add_argument("--figures", type=Path, help="folder for the pictures")
-    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into benchmarks/README.md"
+    )
     flags = parser.parse_args()
     table: dict[str, dict[str, Row]] = {}
     for name in TARGETS:
@@ -191,14 +226,24 @@ def main() -> None:
         if flags.figures:
             flags.figures.mkdir(parents=True, exist_ok=True)
             draw_figure(panels, flags.figures / f"{name}.png")
-    head = ["guide", *(f"{name.replace('_', ' ')}: KL(q ‖ p), nats" for name in TARGETS), "seconds, both fits"]
+    head = [
+        "guide",
+        *(f"{name.replace('_', ' ')}: KL(q ‖ p), nats" for name in TARGETS),
+        "seconds, both fits",
+    ]
     rows = [
         [f"`{name}`", *(f"{table[t][name].kl:.4f} ± {table[t][name].stderr:.4f}" for t in TARGETS)]
         + [f"{sum(table[t][name].seconds for t in TARGETS):.0f}"]
         for name in flags.guides
     ]
-    used = ", ".join(f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "optax", "vi_jax").items())
-    note = f"{flags.num_steps:,} steps of 256 draws; KL on 20,000 draws, ± its standard error. {report.device_name()}; {used}."
+    used = ", ".join(
+        f"{name} {version}"
+        for name, version in report.versions("jax", "jaxlib", "optax", "vi_jax").items()
+    )
+    note = (
+        f"{flags.num_steps:,} steps of 256 draws; KL on 20,000 draws, ± its standard error. "
+        f"{report.device_name()}; {used}."
+    )
     text = f"{report.markdown_table(head, rows)}\n\n{note}"
     print(text)
     if flags.write:

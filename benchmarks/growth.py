@@ -1,11 +1,13 @@
-"""Seconds of a training step against K, batch, latents and examples, with the exponents that the upper end is fitted by.
+"""Seconds of a training step against K, batch, latents and examples, with the exponents that the
+upper end is fitted by.
 
     python -m benchmarks.growth                      # about 4 minutes on 2 cores
     python -m benchmarks.growth --write              # and put the table into benchmarks/README.md
     python -m benchmarks.growth --folder=runs/growth # and a figure, growth.png, into that folder
 
-seconds = a size^b, b by least squares in logarithms over the upper half of each range: 1 is linear, 0 is no growth. All sizes take
-turns; a round's slow minute hits every size. The model is that of `benchmarks.throughput` but for the size that varies.
+seconds = a size^b, b by least squares in logarithms over the upper half of each range: 1 is linear,
+0 is no growth. All sizes take turns; a round's slow minute hits every size. The model is that of
+`benchmarks.throughput` but for the size that varies.
 """
 
 import argparse
@@ -64,14 +66,20 @@ def measure(what: str, base: Problem, num_rounds: int, seconds: float) -> dict[i
             began = time.perf_counter()
             steps(number)
             found[size].append((time.perf_counter() - began) / number)
-    report.say(f"{what}: " + ", ".join(f"{size:,} {1e3 * statistics.median(s):.2f} ms" for size, s in found.items()))
+    report.say(
+        f"{what}: "
+        + ", ".join(f"{size:,} {1e3 * statistics.median(s):.2f} ms" for size, s in found.items())
+    )
     return found
 
 
 def exponent(sizes: list[int], seconds: list[float]) -> tuple[float, float]:
-    """b of seconds = a size^b by least squares in logarithms over the upper half of the sizes, and its standard error."""
+    """b of seconds = a size^b by least squares in logarithms over the upper half of the sizes, and
+    its standard error.
+    """
     half = len(sizes) // 2
-    x, y = np.log(sizes[half:]), np.log(seconds[half:])
+    x = np.log(sizes[half:])
+    y = np.log(seconds[half:])
     x = x - x.mean()
     slope = float(x @ y / (x @ x))
     residual = y - y.mean() - slope * x
@@ -85,14 +93,19 @@ def draw(results: dict[str, dict[int, list[float]]], folder: Path) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(results), figsize=(3.2 * len(results), 3), layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(results), figsize=(3.2 * len(results), 3), layout="constrained"
+    )
     for ax, (what, found) in zip(np.atleast_1d(axes), results.items(), strict=True):
-        sizes, middle = list(found), [statistics.median(s) for s in found.values()]
+        sizes = list(found)
+        middle = [statistics.median(s) for s in found.values()]
         slope, _ = exponent(sizes, middle)
         upper = np.array(sizes[len(sizes) // 2 :], float)
         anchor = np.exp(np.mean(np.log(middle[len(sizes) // 2 :])) - slope * np.mean(np.log(upper)))
         ax.loglog(sizes, [1e3 * s for s in middle], "o", color="black", markersize=4)
-        ax.loglog(upper, 1e3 * anchor * upper**slope, color="tab:red", label=f"exponent {slope:.2f}")
+        ax.loglog(
+            upper, 1e3 * anchor * upper**slope, color="tab:red", label=f"exponent {slope:.2f}"
+        )
         ax.set(xlabel=WHAT[what], ylabel="ms a step" if ax is np.atleast_1d(axes)[0] else "")
         low, high = ax.get_ylim()
         if high < 10 * low:  # a decade at least: what does not grow is to look so
@@ -108,14 +121,27 @@ def describe(results: dict[str, dict[int, list[float]]], base: Problem, num_roun
     """The table, and what it was measured on and with."""
     rows = []
     for what, found in results.items():
-        sizes, middle = list(found), [statistics.median(s) for s in found.values()]
+        sizes = list(found)
+        middle = [statistics.median(s) for s in found.values()]
         slope, stderr = exponent(sizes, middle)
         upper = sizes[len(sizes) // 2 :]
         times = ", ".join(f"{size:,}: {1e3 * s:.3g}" for size, s in zip(sizes, middle, strict=True))
-        rows.append([f"{what}, {WHAT[what]}", times, f"{slope:.2f} ± {stderr:.2f}", f"{upper[0]:,} to {upper[-1]:,}"])
+        rows.append(
+            [
+                f"{what}, {WHAT[what]}",
+                times,
+                f"{slope:.2f} ± {stderr:.2f}",
+                f"{upper[0]:,} to {upper[-1]:,}",
+            ]
+        )
     head = ["what grows", "size: ms a step", "exponent", "fitted on"]
-    used = ", ".join(f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "vi_jax").items())
-    note = f"But for what grows: {base.title}. Medians over {num_rounds} rounds. {report.device_name()}; {used}."
+    used = ", ".join(
+        f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "vi_jax").items()
+    )
+    note = (
+        f"But for what grows: {base.title}. Medians over {num_rounds} rounds. "
+        f"{report.device_name()}; {used}."
+    )
     return f"{report.markdown_table(head, rows)}\n\n{note}"
 
 
@@ -124,14 +150,20 @@ def main() -> None:
     flags = parse_flags()
     jnp.zeros(1).block_until_ready()
     base = make_problem("mlp", flags.data_dir)
-    results: dict[str, dict[int, list[float]]] = {what: measure(what, base, flags.rounds, flags.seconds) for what in RANGES}
+    results: dict[str, dict[int, list[float]]] = {
+        what: measure(what, base, flags.rounds, flags.seconds) for what in RANGES
+    }
     text = describe(results, base, flags.rounds)
     print(text)
     if flags.folder:
         report.say(f"wrote {draw(results, Path(flags.folder))}")
     if flags.json:
-        as_json: dict[str, Any] = {what: {str(size): s for size, s in found.items()} for what, found in results.items()}
-        report.write_json(flags.json, {"device": report.device_name(), "vi_jax": vi.__version__, **as_json})
+        as_json: dict[str, Any] = {
+            what: {str(size): s for size, s in found.items()} for what, found in results.items()
+        }
+        report.write_json(
+            flags.json, {"device": report.device_name(), "vi_jax": vi.__version__, **as_json}
+        )
     if flags.write:
         report.write_block("growth", text)
 
@@ -140,11 +172,17 @@ def parse_flags() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="How the time of a training step grows.")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each size")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of a turn, about; at least five steps")
-    parser.add_argument("--data_dir", default="../shared/data/mnist", help="folder with MNIST's IDX files, if any")
+    parser.add_argument(
+        "--seconds", type=float, default=0.5, help="of a turn, about; at least five steps"
+    )
+    parser.add_argument(
+        "--data_dir", default="../shared/data/mnist", help="folder with MNIST's IDX files, if any"
+    )
     parser.add_argument("--folder", help="run folder for the figure")
     parser.add_argument("--json", help="file for every round's numbers")
-    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into benchmarks/README.md"
+    )
     return parser.parse_args()
 
 

@@ -1,14 +1,16 @@
-"""DADVI with linear response against reference draws, and its evaluations beside those of Adam at the same ELBO.
+"""DADVI with linear response against reference draws, and its evaluations beside those of Adam at
+the same ELBO.
 
-    python -m benchmarks.mean_field --root=DIR --write                        # DIR: a clone of stan-dev/posteriordb
+    python -m benchmarks.mean_field --root=DIR --write  # DIR: a clone of stan-dev/posteriordb
     python -m benchmarks.mean_field --root=DIR --part=1/4 --json=part1.json   # a quarter of the posteriors
     python -m benchmarks.mean_field --rows=part1.json,part2.json --write      # the tables of what was saved
 
-Mean-field guides in float64. Errors are over unconstrained latents, of the median and of the worst of a posterior, in reference
-standard deviations, relative for standard deviations. *Adam* is what most libraries do: from N(0, 0.1^2 I), 10 draws a step, a
-constant rate, the average of the last 20 iterates; run at 0.1 and at 0.01 until the ELBO is within 0.1 nats of DADVI's, by the same
-1,000 draws. DADVI, too, is told until it is that near its own end, and to its end. `advi` is vi_jax's own, from DADVI's start, run
-until it says that it has converged.
+Mean-field guides in float64. Errors are over unconstrained latents, of the median and of the worst
+of a posterior, in reference standard deviations, relative for standard deviations. *Adam* is what
+most libraries do: from N(0, 0.1^2 I), 10 draws a step, a constant rate, the average of the last 20
+iterates; run at 0.1 and at 0.01 until the ELBO is within 0.1 nats of DADVI's, by the same 1,000
+draws. DADVI, too, is told until it is that near its own end, and to its end. `advi` is vi_jax's
+own, from DADVI's start, run until it says that it has converged.
 """
 
 import argparse
@@ -66,21 +68,37 @@ def measure(posterior: Any, draws: np.ndarray, limit: float) -> Row:
 
     target = vi.targets.from_numpyro(posterior.model)
     reference = np.asarray(jax.jit(jax.vmap(target.unconstrain))(posterior.unflatten(draws)))
-    mean, sd = reference.mean(0), reference.std(0, ddof=1)
+    mean = reference.mean(0)
+    sd = reference.std(0, ddof=1)
     result = vi.fit(jax.random.key(0), target, vi.methods.dadvi())
     response = jax.jit(partial(vi.methods.linear_response_of_draws, target.log_density))
     covariance = response(result.weighed.u[:RESPONSE_DRAWS])
     own = jax.jit(partial(vi.methods.linear_response_sd, target.log_density))(result.state)
     off = np.abs(np.asarray(result.guide.mean) - mean) / sd
-    guide, own, new = (np.abs(np.asarray(x) / sd - 1) for x in (result.guide.variance**0.5, own, np.sqrt(np.diag(covariance))))
+    guide, own, new = (
+        np.abs(np.asarray(x) / sd - 1)
+        for x in (result.guide.variance**0.5, own, np.sqrt(np.diag(covariance)))
+    )
     adams = [until(target, plain_adam(rate), result.guide, limit) for rate in RATES]
     near, _, _ = until(target, vi.methods.dadvi(), result.guide, limit, block=1)
     return Row(
-        posterior.name, target.size, result.converged, float(np.median(off)), float(off.max()), float(np.median(guide)),
-        float(np.median(own)), float(np.median(new)), float(new.max()), result.evaluations, near,
-        2 * RESPONSE_DRAWS * 2 * target.size, tuple(adam[0] for adam in adams), tuple(adam[1] for adam in adams),
-        *until(target, vi.methods.advi(), result.guide, limit, goal_gap=None), result.seconds,
-    )  # fmt: skip
+        posterior.name,
+        target.size,
+        result.converged,
+        float(np.median(off)),
+        float(off.max()),
+        float(np.median(guide)),
+        float(np.median(own)),
+        float(np.median(new)),
+        float(new.max()),
+        result.evaluations,
+        near,
+        2 * RESPONSE_DRAWS * 2 * target.size,
+        tuple(adam[0] for adam in adams),
+        tuple(adam[1] for adam in adams),
+        *until(target, vi.methods.advi(), result.guide, limit, goal_gap=None),
+        result.seconds,
+    )
 
 
 def plain_adam(rate: float) -> Any:
@@ -108,16 +126,25 @@ def plain_adam(rate: float) -> Any:
         params = optax.apply_updates(params, updates)
         share = 1 / (number % BLOCK + 1)
         average = jax.tree.map(lambda a, p: a + share * (p - a), average, params)
-        return (params, held, average, number + 1), vi.types.MethodInfo(jnp.zeros(()), 10 * (number + 1), jnp.bool_(False))
+        return (params, held, average, number + 1), vi.types.MethodInfo(
+            jnp.zeros(()), 10 * (number + 1), jnp.bool_(False)
+        )
 
     return vi.Method("adam", init, step, lambda state: guide_of(state[2]), MOST // 10)
 
 
 def until(
-    target: Any, method: Any, goal: Any, limit: float, *, goal_gap: float | None = -0.1, block: int = BLOCK
+    target: Any,
+    method: Any,
+    goal: Any,
+    limit: float,
+    *,
+    goal_gap: float | None = -0.1,
+    block: int = BLOCK,
 ) -> tuple[int, bool, float]:
-    """Gradients until a method's ELBO less that of the guide `goal` is `goal_gap`, or if that is None until it is done; whether it
-    got there within `limit` seconds; and that gap, nats."""
+    """Gradients until a method's ELBO less that of the guide `goal` is `goal_gap`, or if that is
+    None until it is done; whether it got there within `limit` seconds; and that gap, nats.
+    """
 
     def elbo(q: Any) -> Any:
         u = q.sample(jax.random.key(1), (ELBO_DRAWS,))
@@ -126,14 +153,22 @@ def until(
     @jax.jit
     def advance(state: Any, first: Any) -> tuple[Any, Any, Any, Any]:
         def step(number: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-            return method.step(jax.random.fold_in(jax.random.key(2), number), target.log_density, carry[0])
+            return method.step(
+                jax.random.fold_in(jax.random.key(2), number), target.log_density, carry[0]
+            )
 
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(step, first, (state, None))[1])
+        nothing = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            jax.eval_shape(step, first, (state, None))[1],
+        )
         state, info = jax.lax.fori_loop(first, first + block, step, (state, nothing))
         return state, info.evaluations, info.done, elbo(method.guide(state))
 
-    best, began = float(jax.jit(elbo)(goal)), 0.0
-    state = jax.jit(lambda: method.init(jax.random.key(3), target.log_density, jnp.zeros(target.size)))()
+    best = float(jax.jit(elbo)(goal))
+    began = 0.0
+    state = jax.jit(
+        lambda: method.init(jax.random.key(3), target.log_density, jnp.zeros(target.size))
+    )()
     for first in range(0, method.num_steps, block):
         state, spent, done, value = advance(state, first)
         gap = float(value) - best
@@ -145,11 +180,33 @@ def until(
 
 
 HEAD = (
-    "posterior", "latents", "mean error, SD", "worst", "mean field's SD error", "linear response's SD error", "worst",
-    "by DADVI's own draws", "DADVI's gradients", "to within 0.1 nats", "linear response's", "Adam's at 0.01 to there", "times",
-    "Adam's at 0.1", "times", "`advi`'s to its end", "times DADVI's", "its ELBO less DADVI's",
-)  # fmt: skip
-ERRORS = ("mean_error", "worst_mean_error", "guide_sd_error", "sd_error", "worst_sd_error", "own_sd_error")
+    "posterior",
+    "latents",
+    "mean error, SD",
+    "worst",
+    "mean field's SD error",
+    "linear response's SD error",
+    "worst",
+    "by DADVI's own draws",
+    "DADVI's gradients",
+    "to within 0.1 nats",
+    "linear response's",
+    "Adam's at 0.01 to there",
+    "times",
+    "Adam's at 0.1",
+    "times",
+    "`advi`'s to its end",
+    "times DADVI's",
+    "its ELBO less DADVI's",
+)
+ERRORS = (
+    "mean_error",
+    "worst_mean_error",
+    "guide_sd_error",
+    "sd_error",
+    "worst_sd_error",
+    "own_sd_error",
+)
 SPENT = ("evaluations", "near_evaluations", "response_evaluations")
 
 
@@ -161,13 +218,22 @@ def table(rows: list[Row]) -> str:
         return statistics.median(value(row) for row in done)
 
     def adam(which: int) -> tuple[str, str]:
-        return f"{median(lambda row: row.adam_evaluations[which]):,.0f}", f"{median(lambda row: _times(row, which)):.1f}"
+        return (
+            f"{median(lambda row: row.adam_evaluations[which]):,.0f}",
+            f"{median(lambda row: _times(row, which)):.1f}",
+        )
 
     summary = (
-        f"**median of the {len(done)} of {len(rows)} that converged**", "", *(f"{median(attrgetter(name)):.3f}" for name in ERRORS),
-        *(f"{median(attrgetter(name)):,.0f}" for name in SPENT), *adam(1), *adam(0),
-        f"{median(attrgetter('advi_evaluations')):,.0f}", f"{median(_advi):.1f}", f"{median(attrgetter('advi_gap')):+.2f}",
-    )  # fmt: skip
+        f"**median of the {len(done)} of {len(rows)} that converged**",
+        "",
+        *(f"{median(attrgetter(name)):.3f}" for name in ERRORS),
+        *(f"{median(attrgetter(name)):,.0f}" for name in SPENT),
+        *adam(1),
+        *adam(0),
+        f"{median(attrgetter('advi_evaluations')):,.0f}",
+        f"{median(_advi):.1f}",
+        f"{median(attrgetter('advi_gap')):+.2f}",
+    )
     return report.markdown_table(HEAD, [summary, *(_line(row) for row in rows)])
 
 
@@ -186,10 +252,16 @@ def _line(row: Row) -> tuple[str, ...]:
 
     more = "" if row.advi_reached else "> "
     return (
-        row.posterior + ("" if row.converged else ", not converged"), str(row.latents),
-        *(f"{getattr(row, name):.3f}" for name in ERRORS), *(f"{getattr(row, name):,}" for name in SPENT), *adam(1), *adam(0),
-        f"{more}{row.advi_evaluations:,}", f"{more}{_advi(row):.1f}", f"{row.advi_gap:+.2f}",
-    )  # fmt: skip
+        row.posterior + ("" if row.converged else ", not converged"),
+        str(row.latents),
+        *(f"{getattr(row, name):.3f}" for name in ERRORS),
+        *(f"{getattr(row, name):,}" for name in SPENT),
+        *adam(1),
+        *adam(0),
+        f"{more}{row.advi_evaluations:,}",
+        f"{more}{_advi(row):.1f}",
+        f"{row.advi_gap:+.2f}",
+    )
 
 
 def run_all(flags: argparse.Namespace) -> list[Row]:
@@ -200,15 +272,22 @@ def run_all(flags: argparse.Namespace) -> list[Row]:
     for name in selected(flags):
         posterior = posteriordb.load(name, Path(flags.root))
         try:
-            rows.append(measure(posterior, posteriordb.reference_draws(name, Path(flags.root)), flags.limit))
+            rows.append(
+                measure(posterior, posteriordb.reference_draws(name, Path(flags.root)), flags.limit)
+            )
             r = rows[-1]
             report.say(
-                f"{name:45s} SD {r.guide_sd_error:6.3f} -> {r.sd_error:6.3f} (worst {r.worst_sd_error:.3f}, own "
-                f"{r.own_sd_error:.3f}) gradients {r.evaluations:6d} ({r.near_evaluations}), Adam {r.adam_evaluations} "
-                f"{r.reached}, advi {r.advi_evaluations:6d}{'' if r.advi_reached else ' not'} ({r.advi_gap:+.2f}) {r.seconds:.1f} s"
+                f"{name:45s} SD {r.guide_sd_error:6.3f} -> {r.sd_error:6.3f} (worst "
+                f"{r.worst_sd_error:.3f}, own "
+                f"{r.own_sd_error:.3f}) gradients {r.evaluations:6d} ({r.near_evaluations}), "
+                f"Adam {r.adam_evaluations} "
+                f"{r.reached}, advi {r.advi_evaluations:6d}{'' if r.advi_reached else ' not'} "
+                f"({r.advi_gap:+.2f}) {r.seconds:.1f} s"
             )
         except Exception as error:  # shown, and missing from the table
-            report.say(f"{name:45s} FAILED: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
+            report.say(
+                f"{name:45s} FAILED: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
+            )
         jax.clear_caches()
     return rows
 
@@ -217,12 +296,18 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_selection(parser)
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds that Adam may take for one posterior")
+    parser.add_argument(
+        "--limit", type=float, default=60.0, help="seconds that Adam may take for one posterior"
+    )
     flags = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     warnings.filterwarnings("ignore")
     if flags.rows:
-        rows = [Row(**row) for path in flags.rows.split(",") for row in json.loads(Path(path).read_text())]
+        rows = [
+            Row(**row)
+            for path in flags.rows.split(",")
+            for row in json.loads(Path(path).read_text())
+        ]
     else:
         rows = run_all(flags)
     versions = ", ".join(f"{k} {v}" for k, v in report.versions("jax", "numpyro", "vi_jax").items())

@@ -1,14 +1,16 @@
-"""Memory that does not grow with the work: log p(x) by many importance samples, and training on data larger than a limit.
+"""Memory that does not grow with the work: log p(x) by many importance samples, and training on
+data larger than a limit.
 
     python -m benchmarks.memory                      # about 2 minutes on 2 cores
     python -m benchmarks.memory --write              # and put the tables into benchmarks/README.md
     python -m benchmarks.memory --gigabytes=16       # a data set of that size; it is written to --folder first
     python -m benchmarks.memory --gigabytes=10 --pixels=3072 --limit_megabytes=1024    # ten times what it may hold; Linux, root
 
-Two tables. Temporary memory of the compiled program that evaluates log p(x), as XLA states it, in chunks and all at once. And
-steps per second of one training step with the data on the device, and streamed from a memory-mapped file, taking turns, with the
-memory that a process which only streams holds. With a limit both are once more those of a process that may hold no more than that,
-the pages of the file that the system keeps for it among it: its rows come from the disk.
+Two tables. Temporary memory of the compiled program that evaluates log p(x), as XLA states it, in
+chunks and all at once. And steps per second of one training step with the data on the device, and
+streamed from a memory-mapped file, taking turns, with the memory that a process which only streams
+holds. With a limit both are once more those of a process that may hold no more than that, the pages
+of the file that the system keeps for it among it: its rows come from the disk.
 """
 
 import argparse
@@ -45,7 +47,9 @@ def temporary_megabytes(problem: Problem, num_samples: int, chunk: int) -> float
     x = jax.ShapeDtypeStruct((EXAMPLES, *problem.x_shape), jnp.float32)
 
     def evaluate(key: jax.Array, params: Any, x: jax.Array) -> jax.Array:
-        return amortised.log_evidence(key, model, params, x, num_samples=num_samples, chunk=chunk, batch_size=EXAMPLES)
+        return amortised.log_evidence(
+            key, model, params, x, num_samples=num_samples, chunk=chunk, batch_size=EXAMPLES
+        )
 
     compiled = jax.jit(evaluate).lower(jax.random.key(0), params, x).compile()
     return compiled.memory_analysis().temp_size_in_bytes / 2**20
@@ -55,7 +59,8 @@ def evidence_rows(problem: Problem) -> list[list[str]]:
     """K, in chunks as experiments.evaluate takes them, and all at once."""
     rows = []
     for k in (50, 500, 5_000, 50_000):
-        chunked, whole = temporary_megabytes(problem, k, measure.chunk_for(k)), temporary_megabytes(problem, k, k)
+        chunked = temporary_megabytes(problem, k, measure.chunk_for(k))
+        whole = temporary_megabytes(problem, k, k)
         report.say(f"K = {k:,}: {chunked:.1f} MB in chunks, {whole:.1f} MB at once")
         rows.append([f"{k:,}", f"{measure.chunk_for(k)}", f"{chunked:,.0f}", f"{whole:,.0f}"])
     return rows
@@ -63,7 +68,8 @@ def evidence_rows(problem: Problem) -> list[list[str]]:
 
 def write_pixels(folder: Path, gigabytes: float, num_pixels: int) -> Path:
     """A file .npy [N, num_pixels] uint8 of that size, written a piece at a time."""
-    path, num = folder / "pixels.npy", int(gigabytes * 2**30) // num_pixels
+    path = folder / "pixels.npy"
+    num = int(gigabytes * 2**30) // num_pixels
     pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (num, num_pixels))
     rng = np.random.default_rng(0)
     for start in range(0, num, 2**16):
@@ -75,10 +81,13 @@ def write_pixels(folder: Path, gigabytes: float, num_pixels: int) -> Path:
 
 def start(problem: Problem, data: Any, *, streamed: bool) -> Any:
     """steps(n) of the training loop over `data`, on the device or streamed."""
-    optimizer, model = optax.adam(1e-3), make_model(problem)
+    optimizer = optax.adam(1e-3)
+    model = make_model(problem)
     prepare = lambda key, levels: binarise(key, levels, 256)  # noqa: E731
     step = vi.make_step(make_loss(problem, model), optimizer, prepare=prepare, grad_norm_every=10)
-    run: Any = (make_streaming_run if streamed else vi.make_run)(step, batch_size=problem.batch_size)
+    run: Any = (make_streaming_run if streamed else vi.make_run)(
+        step, batch_size=problem.batch_size
+    )
     state = vi.init_state(jax.random.key(0), model.init, optimizer)
     data = data if streamed else jnp.asarray(data)
 
@@ -96,7 +105,9 @@ def problem_of(num_pixels: int) -> Problem:
 
 
 def stream_alone(path: str) -> None:
-    """In a process of its own: streams 500 steps, and prints the memory that it holds before and after."""
+    """In a process of its own: streams 500 steps, and prints the memory that it holds before and
+    after.
+    """
     data = np.load(path, mmap_mode="r")
     problem = problem_of(data.shape[1])
     steps = start(problem, data, streamed=True)
@@ -105,39 +116,70 @@ def stream_alone(path: str) -> None:
     steps(5 * problem.block)
     device = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 2**20
     after = report.process_megabytes("RssAnon")
-    print(json.dumps({"before": before, "after": after, "device": device, "data": data.nbytes / 2**20}))
+    print(
+        json.dumps(
+            {"before": before, "after": after, "device": device, "data": data.nbytes / 2**20}
+        )
+    )
 
 
 def rates_alone(path: str, megabytes: int, num_rounds: int) -> None:
-    """In a process of its own that may hold so much: prints the rates of both loops, on the device with an eighth of that."""
+    """In a process of its own that may hold so much: prints the rates of both loops, on the device
+    with an eighth of that.
+    """
     data = np.load(path, mmap_mode="r")
-    print(json.dumps(stream_rates(problem_of(data.shape[1]), data, num_rounds, megabytes // 8, parts=False)))
+    print(
+        json.dumps(
+            stream_rates(problem_of(data.shape[1]), data, num_rounds, megabytes // 8, parts=False)
+        )
+    )
 
 
 def limited_rates(path: Path, megabytes: int, num_rounds: int) -> dict[str, Any] | None:
-    """The rates of a process that may hold so much, and the most it held; None where the system lets us limit none."""
+    """The rates of a process that may hold so much, and the most it held; None where the system
+    lets us limit none.
+    """
     try:
         with memory_group.limited(megabytes) as group:
             command = [sys.executable, "-m", "benchmarks.memory", f"--limited={path}"]
             command += [f"--limit_megabytes={megabytes}", f"--rounds={num_rounds}"]
             done = subprocess.run(
-                command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True, check=True, preexec_fn=group.enter
+                command,
+                cwd=Path(__file__).parents[1],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+                preexec_fn=group.enter,
             )
-            return {"rates": json.loads(done.stdout.splitlines()[-1]), "peak": group.peak_megabytes()}
+            return {
+                "rates": json.loads(done.stdout.splitlines()[-1]),
+                "peak": group.peak_megabytes(),
+            }
     except OSError as error:
-        report.say(f"the limit of {megabytes:,} MB is left out: this machine makes no memory cgroup ({error}).")
+        report.say(
+            f"the limit of {megabytes:,} MB is left out: this machine makes no memory cgroup "
+            f"({error})."
+        )
         return None
     except subprocess.CalledProcessError as error:
         report.say(
-            f"the limit of {megabytes:,} MB is left out: the process within it ended with {error.returncode}, -9 for want of it."
+            f"the limit of {megabytes:,} MB is left out: the process within it ended with "
+            f"{error.returncode}, -9 for want of it."
         )
         return None
 
 
 def stream_rates(
-    problem: Problem, data: np.ndarray, num_rounds: int, megabytes: int = 1024, *, parts: bool = True
+    problem: Problem,
+    data: np.ndarray,
+    num_rounds: int,
+    megabytes: int = 1024,
+    *,
+    parts: bool = True,
 ) -> dict[str, list[float]]:
-    """Steps per second of the loop on the device over so much of the data, and streamed over that part and over all of it."""
+    """Steps per second of the loop on the device over so much of the data, and streamed over that
+    part and over all of it.
+    """
     small = data[: min(len(data), megabytes * 2**20 // data.shape[1])]
     loops = {"on the device": start(problem, small, streamed=False)}
     if parts:
@@ -151,7 +193,10 @@ def stream_rates(
             began = time.perf_counter()
             steps(5 * problem.block)
             rates[name].append(5 * problem.block / (time.perf_counter() - began))
-        report.say(f"round {i + 1}/{num_rounds}: " + ", ".join(f"{name} {r[-1]:.0f}" for name, r in rates.items()))
+        report.say(
+            f"round {i + 1}/{num_rounds}: "
+            + ", ".join(f"{name} {r[-1]:.0f}" for name, r in rates.items())
+        )
     return rates
 
 
@@ -169,16 +214,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=flags.folder or None) as folder:
         path = write_pixels(Path(folder), flags.gigabytes, problem.x_shape[0])
         command = [sys.executable, "-m", "benchmarks.memory", f"--alone={path}"]
-        done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+        )
         held = json.loads(done.stdout.splitlines()[-1])
         report.say(f"alone: {held}")
-        limited = limited_rates(path, flags.limit_megabytes, flags.rounds) if flags.limit_megabytes else None
+        limited = (
+            limited_rates(path, flags.limit_megabytes, flags.rounds)
+            if flags.limit_megabytes
+            else None
+        )
         rates = stream_rates(problem, np.load(path, mmap_mode="r"), flags.rounds)
     text = describe(problem, evidence, held, rates, limited, flags)
     print(text)
     if flags.json:
         report.write_json(
-            flags.json, {"device": report.device_name(), "evidence": evidence, "held": held, "rates": rates, "limited": limited}
+            flags.json,
+            {
+                "device": report.device_name(),
+                "evidence": evidence,
+                "held": held,
+                "rates": rates,
+                "limited": limited,
+            },
         )
     if flags.write:
         report.write_block("memory", text)
@@ -193,21 +251,31 @@ def describe(
     flags: argparse.Namespace,
 ) -> str:
     """Both tables, and what they were measured on and with."""
-    first = report.markdown_table(["K", "draws at a time", "temporary memory, MB", "all K at once, MB"], evidence)
-    rows, note_of_limit = rate_rows(rates), ""
+    first = report.markdown_table(
+        ["K", "draws at a time", "temporary memory, MB", "all K at once, MB"], evidence
+    )
+    rows = rate_rows(rates)
+    note_of_limit = ""
     if limited:
         rows += rate_rows(limited["rates"], f" *, at most {flags.limit_megabytes:,} MB")
         note_of_limit = (
-            f" * A process that may hold {flags.limit_megabytes:,} MB, pages of the file among it; the file is "
-            f"{held['data'] / flags.limit_megabytes:.1f} times that. It held {limited['peak']:,.0f} MB at most."
+            f" * A process that may hold {flags.limit_megabytes:,} MB, pages of the file among "
+            "it; the file is "
+            f"{held['data'] / flags.limit_megabytes:.1f} times that. It held "
+            f"{limited['peak']:,.0f} MB at most."
         )
     second = report.markdown_table(["data", "steps/s", "of the rate on the device"], rows)
-    used = ", ".join(f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "vi_jax").items())
+    used = ", ".join(
+        f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "vi_jax").items()
+    )
     device = f", of its device at most {held['device']:,.0f} MB" if held["device"] else ""
     note = (
-        f"{problem.title}; log p(x), of the MLP for 784 pixels, for {EXAMPLES} examples at a time, as XLA states it. The file has "
-        f"{held['data']:,.0f} MB; a process that streams it holds {held['before']:,.0f} MB of its own after the first block and "
-        f"{held['after']:,.0f} MB after five more{device}. Medians over {flags.rounds} rounds. {report.device_name()}; {used}."
+        f"{problem.title}; log p(x), of the MLP for 784 pixels, for {EXAMPLES} examples at a "
+        "time, as XLA states it. The file has "
+        f"{held['data']:,.0f} MB; a process that streams it holds {held['before']:,.0f} MB of "
+        "its own after the first block and "
+        f"{held['after']:,.0f} MB after five more{device}. Medians over {flags.rounds} rounds. "
+        f"{report.device_name()}; {used}."
         f"{note_of_limit}"
     )
     return f"{first}\n\n{second}\n\n{note}"
@@ -227,14 +295,31 @@ def parse_flags() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Memory of evaluation and of streaming.")
     parser.add_argument("--gigabytes", type=float, default=4.0, help="of the file that is streamed")
-    parser.add_argument("--pixels", type=int, default=784, help="of an image; 3072 are 32 x 32 in colour")
-    parser.add_argument("--folder", default="", help="where the file is written; that of temporary files if not given")
+    parser.add_argument(
+        "--pixels", type=int, default=784, help="of an image; 3072 are 32 x 32 in colour"
+    )
+    parser.add_argument(
+        "--folder",
+        default="",
+        help="where the file is written; that of temporary files if not given",
+    )
     parser.add_argument("--rounds", type=int, default=7, help="turns of each loop")
-    parser.add_argument("--limit_megabytes", type=int, default=0, help="also stream in a process that may hold no more than this")
-    parser.add_argument("--limited", help="time both loops over this file; the benchmark calls it within the limit")
-    parser.add_argument("--alone", help="stream this file and print the memory held; the benchmark calls it")
+    parser.add_argument(
+        "--limit_megabytes",
+        type=int,
+        default=0,
+        help="also stream in a process that may hold no more than this",
+    )
+    parser.add_argument(
+        "--limited", help="time both loops over this file; the benchmark calls it within the limit"
+    )
+    parser.add_argument(
+        "--alone", help="stream this file and print the memory held; the benchmark calls it"
+    )
     parser.add_argument("--json", help="file for every round's numbers")
-    parser.add_argument("--write", action="store_true", help="put the tables into benchmarks/README.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the tables into benchmarks/README.md"
+    )
     return parser.parse_args()
 
 

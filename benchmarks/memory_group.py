@@ -1,4 +1,6 @@
-"""A process that may hold so much memory and no more, what the system keeps of its files among it: a memory cgroup of Linux."""
+"""A process that may hold so much memory and no more, what the system keeps of its files among it:
+a memory cgroup of Linux.
+"""
 
 import contextlib
 import os
@@ -7,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path("/sys/fs/cgroup")
-# version 1, version 2: the folder of groups, the files of the limit and of the most that was held, in bytes
+# version 1, version 2: the folder of groups, the files of the limit and of the most that was held,
+# in bytes
 _VERSIONS = (
     (ROOT / "memory", "memory.limit_in_bytes", "memory.max_usage_in_bytes"),
     (ROOT, "memory.max", "memory.peak"),
@@ -17,7 +20,9 @@ _VERSIONS = (
 class Group(NamedTuple):
     """A group that processes may enter."""
 
-    enter: Callable[[], None]  # puts this process into it; for a child, before it becomes another program
+    enter: Callable[
+        [], None
+    ]  # puts this process into it; for a child, before it becomes another program
     peak_megabytes: Callable[[], float]  # the most that its processes and their files have held
 
 
@@ -28,7 +33,9 @@ def limited(megabytes: int) -> Iterator[Group]:
     Raises:
       OSError: this system makes none, or not for this user.
     """
-    folder, limit, peak = next((each for each in _VERSIONS if (each[0] / "cgroup.procs").exists()), _VERSIONS[0])
+    folder, limit, peak = next(
+        (each for each in _VERSIONS if (each[0] / "cgroup.procs").exists()), _VERSIONS[0]
+    )
     group = folder / f"vi_jax_{os.getpid()}"
     group.mkdir()
     try:

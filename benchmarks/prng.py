@@ -1,4 +1,5 @@
-"""What random numbers cost, by generator: a batch of binary pixels, its latent noise, and a whole training step.
+"""What random numbers cost, by generator: a batch of binary pixels, its latent noise, and a whole
+training step.
 
 python -m benchmarks.prng                        # about a minute on 2 cores
 python -m benchmarks.prng --write                # and put the table into benchmarks/README.md
@@ -38,9 +39,13 @@ def start_draws(impl: str, draw: Callable[[jax.Array], jax.Array]) -> Callable[[
 
 def start_steps(impl: str, the_problem: problem.Problem) -> Callable[[], None]:
     """100 steps of `vi.make_run`."""
-    data, optimizer, model = jnp.asarray(the_problem.pixels), optax.adam(1e-3), make_model(the_problem)
+    data = jnp.asarray(the_problem.pixels)
+    optimizer = optax.adam(1e-3)
+    model = make_model(the_problem)
     prepare = lambda key, levels: build.binarise(key, levels, 256)  # noqa: E731
-    step = vi.make_step(make_loss(the_problem, model), optimizer, prepare=prepare, grad_norm_every=10)
+    step = vi.make_step(
+        make_loss(the_problem, model), optimizer, prepare=prepare, grad_norm_every=10
+    )
     run: Any = vi.make_run(step, batch_size=the_problem.batch_size)
     state = vi.init_state(jax.random.key(0, impl=impl), model.init, optimizer)
 
@@ -58,12 +63,20 @@ def main() -> None:
     the_problem = problem.make_problem("mlp", "")
     levels = jnp.asarray(the_problem.pixels[: the_problem.batch_size])
     whats: dict[str, Callable[[str], Callable[[], Any]]] = {
-        "128 x 784 binary pixels, `jax.random.bernoulli`": partial(start_draws, draw=lambda key: problem.binarise(key, levels)),
-        "the same, `experiments.build.binarise`": partial(start_draws, draw=lambda key: build.binarise(key, levels, 256)),
-        "128 x 20 normals": partial(start_draws, draw=lambda key: jax.random.normal(key, (128, 20))),
+        "128 x 784 binary pixels, `jax.random.bernoulli`": partial(
+            start_draws, draw=lambda key: problem.binarise(key, levels)
+        ),
+        "the same, `experiments.build.binarise`": partial(
+            start_draws, draw=lambda key: build.binarise(key, levels, 256)
+        ),
+        "128 x 20 normals": partial(
+            start_draws, draw=lambda key: jax.random.normal(key, (128, 20))
+        ),
         "a step of the VAE 784-500-20": partial(start_steps, the_problem=the_problem),
     }
-    calls: dict[tuple[str, str], Callable[[], Any]] = {(what, impl): start(impl) for what, start in whats.items() for impl in IMPLS}
+    calls: dict[tuple[str, str], Callable[[], Any]] = {
+        (what, impl): start(impl) for what, start in whats.items() for impl in IMPLS
+    }
     seconds: dict[tuple[str, str], list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -72,9 +85,17 @@ def main() -> None:
             began = time.perf_counter()
             call()
             seconds[name].append((time.perf_counter() - began) / STEPS)
-    rows = [[what, *[f"{1e3 * statistics.median(seconds[what, impl]):.3f}" for impl in IMPLS]] for what in whats]
-    used = ", ".join(f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "vi_jax").items())
-    note = f"Milliseconds, medians over {flags.rounds} rounds in turns. {report.device_name()}; {used}."
+    rows = [
+        [what, *[f"{1e3 * statistics.median(seconds[what, impl]):.3f}" for impl in IMPLS]]
+        for what in whats
+    ]
+    used = ", ".join(
+        f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "vi_jax").items()
+    )
+    note = (
+        f"Milliseconds, medians over {flags.rounds} rounds in turns. {report.device_name()}; "
+        f"{used}."
+    )
     text = f"{report.markdown_table(['ms', *[f'`{impl}`' for impl in IMPLS]], rows)}\n\n{note}"
     print(text)
     if flags.write:
@@ -85,7 +106,9 @@ def parse_flags() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="What random numbers cost, by generator.")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each")
-    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into benchmarks/README.md"
+    )
     return parser.parse_args()
 
 

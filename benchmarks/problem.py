@@ -1,4 +1,6 @@
-"""What every contender trains: the sizes of the VAE, where its weights start, the pixels, and the order of the work."""
+"""What every contender trains: the sizes of the VAE, where its weights start, the pixels, and the
+order of the work.
+"""
 
 import gzip
 from collections.abc import Callable
@@ -19,8 +21,9 @@ Weights = dict[str, np.ndarray]  # e0w, e0b, e1w, ... of the encoder, d0w, d0b, 
 class Problem(NamedTuple):
     """A VAE with Bernoulli pixels, binarised afresh at every step, trained by Adam.
 
-    With K = 1 the ELBO with its KL in closed form, else the importance-weighted bound of K draws. Dense layers and tanh, or 3x3
-    convolutions of stride 2 and gelu; the decoder is the encoder's mirror.
+    With K = 1 the ELBO with its KL in closed form, else the importance-weighted bound of K draws.
+    Dense layers and tanh, or 3x3 convolutions of stride 2 and gelu; the decoder is the encoder's
+    mirror.
     """
 
     name: str
@@ -49,15 +52,19 @@ class Problem(NamedTuple):
         sizes = "-".join(map(str, (*self.hidden, self.num_latents)))
         shape = "x".join(map(str, self.x_shape))
         bound = "ELBO" if self.num_samples == 1 else f"IWAE, K = {self.num_samples}"
-        return f"{'convolutions' if self.conv else 'MLP'} {shape}-{sizes}, {bound}, batch {self.batch_size}"
+        return (
+            f"{'convolutions' if self.conv else 'MLP'} {shape}-{sizes}, {bound}, batch "
+            f"{self.batch_size}"
+        )
 
 
 class Running(NamedTuple):
     """A contender that has started.
 
-    `steps(n)` takes n further steps, n a multiple of the block, waits for the last and returns their mean bound, nats per
-    example; nan where nothing is trained. `loss(x)` is the loss of x [B, *x_shape] in {0, 1} at the parameters as they stand, from
-    fresh draws; None where nothing is trained.
+    `steps(n)` takes n further steps, n a multiple of the block, waits for the last and returns
+    their mean bound, nats per example; nan where nothing is trained. `loss(x)` is the loss of x [B,
+    *x_shape] in {0, 1} at the parameters as they stand, from fresh draws; None where nothing is
+    trained.
     """
 
     steps: Callable[[int], float]
@@ -77,7 +84,8 @@ class NotAvailable(Exception):
 
 
 def make_problem(name: str, data_dir: str) -> Problem:
-    """One of `mlp`, `iwae`, `conv`; MNIST's training images where `data_dir` has them, else random pixels of their mean.
+    """One of `mlp`, `iwae`, `conv`; MNIST's training images where `data_dir` has them, else random
+    pixels of their mean.
 
     Raises:
       ValueError: there is no such problem.
@@ -109,8 +117,11 @@ def _random_pixels(num_images: int, shape: tuple[int, ...]) -> tuple[np.ndarray,
 
 
 def make_weights(problem: Problem, seed: int = 0) -> Weights:
-    """Where all start: kernels [..., in, out] of N(0, 1 / fan-in), the encoder's last at a tenth of that; biases 0."""
-    rng, weights = np.random.default_rng(seed), {}
+    """Where all start: kernels [..., in, out] of N(0, 1 / fan-in), the encoder's last at a tenth of
+    that; biases 0.
+    """
+    rng = np.random.default_rng(seed)
+    weights = {}
     for name, shape in _shapes(problem).items():
         scale = np.prod(shape[:-1]) ** -0.5 * (0.1 if name == f"e{len(problem.hidden)}" else 1.0)
         weights[f"{name}w"] = (scale * rng.standard_normal(shape)).astype(np.float32)
@@ -119,7 +130,9 @@ def make_weights(problem: Problem, seed: int = 0) -> Weights:
 
 
 def _shapes(problem: Problem) -> dict[str, tuple[int, ...]]:
-    sizes, latents, last = problem.hidden, problem.num_latents, len(problem.hidden)
+    sizes = problem.hidden
+    latents = problem.num_latents
+    last = len(problem.hidden)
     if not problem.conv:
         up = (problem.x_shape[0], *sizes, 2 * latents)
         down = (latents, *sizes[::-1], problem.x_shape[0])
@@ -128,12 +141,17 @@ def _shapes(problem: Problem) -> dict[str, tuple[int, ...]]:
     height, width, channels = problem.x_shape
     flat = (height >> last) * (width >> last) * sizes[-1]
     widths = (channels, *sizes)
-    shapes = {f"e{i}": (3, 3, *widths[i : i + 2]) for i in range(last)} | {f"e{last}": (flat, 2 * latents), "d0": (latents, flat)}
+    shapes = {f"e{i}": (3, 3, *widths[i : i + 2]) for i in range(last)} | {
+        f"e{last}": (flat, 2 * latents),
+        "d0": (latents, flat),
+    }
     return shapes | {f"d{i + 1}": (3, 3, *widths[::-1][i : i + 2]) for i in range(last)}
 
 
 def binarise(key: jax.Array, pixels: jax.Array) -> jax.Array:
-    """Each pixel is on with probability level / 255, drawn afresh, float32; what one would write in JAX."""
+    """Each pixel is on with probability level / 255, drawn afresh, float32; what one would write in
+    JAX.
+    """
     return jax.random.bernoulli(key, pixels * jnp.float32(1 / 255)).astype(jnp.float32)
 
 
@@ -141,14 +159,18 @@ class HostOrder:
     """Shuffled epochs on the host: the rows of one batch after another, int32 [batch_size]."""
 
     def __init__(self, problem: Problem, seed: int = 0) -> None:
-        self._problem, self._generator, self._position = problem, np.random.default_rng(seed), 0
+        self._problem = problem
+        self._generator = np.random.default_rng(seed)
+        self._position = 0
         self._order = np.empty(0, np.int32)
 
     def next(self) -> np.ndarray:
         """The next batch's rows."""
         if self._position == 0:
             order = self._generator.permutation(len(self._problem.pixels)).astype(np.int32)
-            self._order = np.resize(order, (self._problem.batches_per_epoch, self._problem.batch_size))
+            self._order = np.resize(
+                order, (self._problem.batches_per_epoch, self._problem.batch_size)
+            )
         rows = self._order[self._position]
         self._position = (self._position + 1) % self._problem.batches_per_epoch
         return rows

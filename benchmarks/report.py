@@ -1,4 +1,6 @@
-"""Where a benchmark ran, and how its table is written: Markdown, JSON, and the blocks of README.md."""
+"""Where a benchmark ran, and how its table is written: Markdown, JSON, and the blocks of
+README.md.
+"""
 
 import importlib.metadata
 import json
@@ -32,15 +34,25 @@ def device_name() -> str:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else []
+    names = (
+        re.findall(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.M)
+        if cpuinfo.exists()
+        else []
+    )
     return names[0].strip() if names else platform.processor() or platform.machine()
 
 
 def process_megabytes(field: str) -> float:
-    """MB of this process: VmHWM, the most it held, or RssAnon, what it holds without mapped files, where the system says so, as
-    Linux does; else the most by `ru_maxrss`, which is in bytes on macOS."""
+    """MB of this process: VmHWM, the most it held, or RssAnon, what it holds without mapped files,
+    where the system says so, as Linux does; else the most by `ru_maxrss`, which is in bytes on
+    macOS.
+    """
     status = Path("/proc/self/status")
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
+    lines = (
+        dict(line.split(":", 1) for line in status.read_text().splitlines())
+        if status.exists()
+        else {}
+    )
     if field in lines:
         return int(lines[field].split()[0]) / 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -75,10 +87,17 @@ def write_block(name: str, text: str) -> None:
     Raises:
       ValueError: the comments are not there, once each and in this order.
     """
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    begin = f"<!-- {name}: begin -->"
+    end = f"<!-- {name}: end -->"
     content = README.read_text()
-    if content.count(begin) != 1 or content.count(end) != 1 or content.index(begin) > content.index(end):
-        raise ValueError(f"{README.name} wants one {begin!r} and, after it, one {end!r}; put them back.")
+    if (
+        content.count(begin) != 1
+        or content.count(end) != 1
+        or content.index(begin) > content.index(end)
+    ):
+        raise ValueError(
+            f"{README.name} wants one {begin!r} and, after it, one {end!r}; put them back."
+        )
     before, rest = content.split(begin)
     README.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}")
     say(f"wrote the block {name!r} of {README.name}")

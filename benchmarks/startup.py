@@ -1,10 +1,11 @@
-"""Seconds from a new process to `import`, to `--help`, and to the first training step, cold and warm.
+"""Seconds from a new process to `import`, to `--help`, and to the first training step, cold and
+warm.
 
     python -m benchmarks.startup                     # about 3 minutes on 2 cores
     python -m benchmarks.startup --write             # and put the table into benchmarks/README.md
 
-Each number is the median of `--repeats` new processes. Cold: the persistent compilation cache is an empty folder. Warm:
-the second run with the same folder.
+Each number is the median of `--repeats` new processes. Cold: the persistent compilation cache is an
+empty folder. Warm: the second run with the same folder.
 """
 
 import argparse
@@ -33,7 +34,8 @@ class Run(NamedTuple):
 
 
 def run(arguments: list[str]) -> Run:
-    """Runs this Python with `arguments` in the repository's root and times it, reading its output as it comes.
+    """Runs this Python with `arguments` in the repository's root and times it, reading its output
+    as it comes.
 
     Raises:
       RuntimeError: the process failed; quotes its last lines.
@@ -42,17 +44,28 @@ def run(arguments: list[str]) -> Run:
     env.pop("JAX_COMPILATION_CACHE_DIR", None)  # a folder from outside would not be cold
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
-    lines, first_step, said = [], None, None
+    lines = []
+    first_step = None
+    said = None
     assert process.stdout is not None
     for line in process.stdout:
         lines.append(line)
         if first_step is None and (match := FIRST_STEP.search(line)):
-            first_step, said = time.perf_counter() - began, float(match[1])
+            first_step = time.perf_counter() - began
+            said = float(match[1])
     if process.wait():
         tail = "".join(lines[-5:]).strip()
-        raise RuntimeError(f"`python {' '.join(arguments)}` ended with {process.returncode}; its last lines: {tail}")
+        raise RuntimeError(
+            f"`python {' '.join(arguments)}` ended with {process.returncode}; its last lines: "
+            f"{tail}"
+        )
     return Run(time.perf_counter() - began, first_step, said)
 
 
@@ -66,11 +79,23 @@ def first_steps(flags: argparse.Namespace) -> tuple[Run, Run]:
         cache = Path(folder, "cache")
         runs = []
         for name in ("cold", "warm"):
-            arguments = ["-m", "experiments.train", f"--config={flags.config}", f"--workdir={Path(folder, name)}"]
-            arguments += [f"--compilation_cache={cache}", f"--config.train.num_steps={flags.num_steps}", *flags.set]
+            arguments = [
+                "-m",
+                "experiments.train",
+                f"--config={flags.config}",
+                f"--workdir={Path(folder, name)}",
+            ]
+            arguments += [
+                f"--compilation_cache={cache}",
+                f"--config.train.num_steps={flags.num_steps}",
+                *flags.set,
+            ]
             runs.append(run(arguments))
             if runs[-1].first_step is None:
-                raise RuntimeError("experiments.train did not say when its first steps were done; see FIRST_STEP here.")
+                raise RuntimeError(
+                    "experiments.train did not say when its first steps were done; see "
+                    "FIRST_STEP here."
+                )
         return runs[0], runs[1]
 
 
@@ -80,7 +105,10 @@ def measure(flags: argparse.Namespace) -> dict[str, list[float]]:
         "`python -c pass`": ["-c", "pass"],
         "`import jax`": ["-c", "import jax"],
         "`import vi_jax`": ["-c", "import vi_jax"],
-        "`import vi_jax` and all of it": ["-c", "import vi_jax as vi; vi.models.vae, vi.losses, vi.training"],
+        "`import vi_jax` and all of it": [
+            "-c",
+            "import vi_jax as vi; vi.models.vae, vi.losses, vi.training",
+        ],
         "`experiments.train --help`": ["-m", "experiments.train", "--help"],
     }
     seconds: dict[str, list[float]] = {}
@@ -91,9 +119,13 @@ def measure(flags: argparse.Namespace) -> dict[str, list[float]]:
         cold, warm = first_steps(flags)
         for kind, ended in (("cold", cold), ("warm", warm)):
             assert ended.first_step is not None
-            seconds.setdefault(f"first {flags.num_steps} steps, {kind}", []).append(ended.first_step)
+            seconds.setdefault(f"first {flags.num_steps} steps, {kind}", []).append(
+                ended.first_step
+            )
             seconds.setdefault(f"those, evaluation and figures, {kind}", []).append(ended.seconds)
-            report.say(f"{kind}: first step after {ended.first_step:.2f} s (it says {ended.said:.1f} s)")
+            report.say(
+                f"{kind}: first step after {ended.first_step:.2f} s (it says {ended.said:.1f} s)"
+            )
     return seconds
 
 
@@ -101,27 +133,43 @@ def main() -> None:
     """Runs the benchmark from the command line."""
     flags = parse_flags()
     seconds = measure(flags)
-    rows = [[name, f"{statistics.median(s):.2f}", f"{min(s):.2f}..{max(s):.2f}"] for name, s in seconds.items()]
+    rows = [
+        [name, f"{statistics.median(s):.2f}", f"{min(s):.2f}..{max(s):.2f}"]
+        for name, s in seconds.items()
+    ]
     versions = report.versions("jax", "jaxlib", "flax", "numpyro", "vi_jax")
     used = ", ".join(f"{name} {version}" for name, version in versions.items())
-    note = f"Seconds from the start of the process. {report.device_name()}; {used}; `--config={flags.config}`."
-    text = f"{report.markdown_table(['', f'median of {flags.repeats}, s', 'range'], rows)}\n\n{note}"
+    note = (
+        f"Seconds from the start of the process. {report.device_name()}; {used}; "
+        f"`--config={flags.config}`."
+    )
+    text = (
+        f"{report.markdown_table(['', f'median of {flags.repeats}, s', 'range'], rows)}\n\n{note}"
+    )
     print(text)
     if flags.json:
-        report.write_json(flags.json, {"device": report.device_name(), "versions": versions, "seconds": seconds})
+        report.write_json(
+            flags.json, {"device": report.device_name(), "versions": versions, "seconds": seconds}
+        )
     if flags.write:
         report.write_block("startup", text)
 
 
 def parse_flags() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Seconds to import, to --help, and to the first training step.")
+    parser = argparse.ArgumentParser(
+        description="Seconds to import, to --help, and to the first training step."
+    )
     parser.add_argument("--config", default="configs/vae.py", help="of experiments.train")
     parser.add_argument("--num_steps", type=int, default=10, help="of the training run")
     parser.add_argument("--repeats", type=int, default=3, help="new processes for each number")
-    parser.add_argument("--set", nargs="*", default=["--config.optim.lr_warmup_steps=0"], help="more of its flags")
+    parser.add_argument(
+        "--set", nargs="*", default=["--config.optim.lr_warmup_steps=0"], help="more of its flags"
+    )
     parser.add_argument("--json", help="file for every repeat's numbers")
-    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into benchmarks/README.md"
+    )
     return parser.parse_args()
 
 

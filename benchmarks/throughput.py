@@ -1,13 +1,15 @@
-"""Steps per second of training VAEs: vi_jax, the same model by hand, NumPyro, Flax's example and PyTorch, in one run.
+"""Steps per second of training VAEs: vi_jax, the same model by hand, NumPyro, Flax's example and
+PyTorch, in one run.
 
-    python -m benchmarks.throughput                  # about 7 minutes on 2 cores; leave the machine alone meanwhile
+    python -m benchmarks.throughput  # about 7 minutes on 2 cores; leave the machine alone meanwhile
     python -m benchmarks.throughput --write          # and put the table into benchmarks/README.md
     python -m benchmarks.throughput --problems=mlp --rounds=15
     python -m benchmarks.throughput --wide --write   # on a GPU: a wide model in bfloat16 against the peak of its products
 
-All start from the same weights, and have to agree on the loss there before anything is timed. Then they take turns, a second
-each, in an order that rotates from round to round; what is reported is the median over rounds, of the rate and of the ratio
-*within* a round, so that a slow minute of the machine hits everyone. Import, compilation and memory are those of a process each.
+All start from the same weights, and have to agree on the loss there before anything is timed. Then
+they take turns, a second each, in an order that rotates from round to round; what is reported is
+the median over rounds, of the rate and of the ratio *within* a round, so that a slow minute of the
+machine hits everyone. Import, compilation and memory are those of a process each.
 """
 
 import argparse
@@ -26,9 +28,18 @@ import numpy as np
 
 from benchmarks import report
 from benchmarks.contenders import CONTENDERS, by_name
-from benchmarks.problem import Contender, NotAvailable, Problem, Running, Weights, make_problem, make_weights
+from benchmarks.problem import (
+    Contender,
+    NotAvailable,
+    Problem,
+    Running,
+    Weights,
+    make_problem,
+    make_weights,
+)
 
-OURS, LIMIT = "vi_jax", "matrix products alone"
+OURS = "vi_jax"
+LIMIT = "matrix products alone"
 FLOORS = ("hand-written loop", "hand-written jit loop")
 CHECKS = 20  # draws of the loss at the start
 
@@ -47,11 +58,15 @@ class Alone(NamedTuple):
 
     imports: float  # seconds to import what the contender needs
     compiling: float  # seconds from there to the first block, less what a block takes
-    memory: float  # MB, the most that the process held, and on an accelerator the most that its device did
+    # MB, the most that the process held, and on an accelerator the most that its device did
+    memory: float
 
 
-def get_ready(contender: Contender, problem: Problem, weights: Weights, x: np.ndarray, seconds: float) -> Ready:
-    """Starts a contender, draws its loss at the start, and takes two blocks to see how many make a turn.
+def get_ready(
+    contender: Contender, problem: Problem, weights: Weights, x: np.ndarray, seconds: float
+) -> Ready:
+    """Starts a contender, draws its loss at the start, and takes two blocks to see how many make a
+    turn.
 
     Raises:
       NotAvailable: it cannot run here.
@@ -67,10 +82,12 @@ def get_ready(contender: Contender, problem: Problem, weights: Weights, x: np.nd
 
 
 def require_agreement(all_ready: list[Ready]) -> tuple[float, float]:
-    """The mean loss at the common start and its standard error; raises where a contender is 5 standard errors off the others.
+    """The mean loss at the common start and its standard error; raises where a contender is 5
+    standard errors off the others.
 
     Raises:
-      RuntimeError: the contenders do not compute the same thing; names the one that is farthest off.
+      RuntimeError: the contenders do not compute the same thing; names the one that is farthest
+        off.
     """
     trains = [ready for ready in all_ready if ready.losses]
     means = np.array([np.mean(ready.losses) for ready in trains])
@@ -79,7 +96,8 @@ def require_agreement(all_ready: list[Ready]) -> tuple[float, float]:
     if off.max() > 5:
         worst = trains[int(off.argmax())].contender.name
         raise RuntimeError(
-            f"{worst} has another loss at the same weights: {dict(zip([r.contender.name for r in trains], means, strict=True))}"
+            f"{worst} has another loss at the same weights: "
+            f"{dict(zip([r.contender.name for r in trains], means, strict=True))}"
         )
     return float(means.mean()), float(stderr.max())
 
@@ -93,7 +111,10 @@ def take_turns(all_ready: list[Ready], num_rounds: int) -> dict[str, list[float]
             began = time.perf_counter()
             ready.running.steps(ready.turn)
             rates[ready.contender.name].append(ready.turn / (time.perf_counter() - began))
-        report.say(f"round {i + 1}/{num_rounds}: " + ", ".join(f"{name} {r[-1]:.1f}" for name, r in rates.items()))
+        report.say(
+            f"round {i + 1}/{num_rounds}: "
+            + ", ".join(f"{name} {r[-1]:.1f}" for name, r in rates.items())
+        )
     return rates
 
 
@@ -104,7 +125,9 @@ def alone(contender: Contender, problem: Problem, data_dir: str) -> Alone:
       RuntimeError: it failed; quotes its last lines.
     """
     arguments = [sys.executable, "-m", "benchmarks.alone", contender.name, problem.name, data_dir]
-    done = subprocess.run(arguments, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        arguments, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"`{' '.join(arguments)}` failed: {done.stderr[-500:]}")
     found = Alone(**json.loads(done.stdout.splitlines()[-1]))
@@ -114,7 +137,9 @@ def alone(contender: Contender, problem: Problem, data_dir: str) -> Alone:
 
 def measure(problem: Problem, flags: argparse.Namespace) -> dict[str, Any]:
     """Everything of one problem, as JSON has it."""
-    weights, all_ready, absent = make_weights(problem), [], {}
+    weights = make_weights(problem)
+    all_ready = []
+    absent = {}
     x = np.float32(problem.pixels[: problem.batch_size] > 127)
     for contender in CONTENDERS:
         if flags.only not in contender.name or (flags.skip and flags.skip in contender.name):
@@ -125,9 +150,15 @@ def measure(problem: Problem, flags: argparse.Namespace) -> dict[str, Any]:
             absent[contender.name] = str(reason)
             report.say(f"{contender.name}: {reason}")
     loss, stderr = require_agreement(all_ready)
-    report.say(f"{problem.name}: all have the loss {loss:.2f}, standard error {stderr:.2f}, at the start")
+    report.say(
+        f"{problem.name}: all have the loss {loss:.2f}, standard error {stderr:.2f}, at the start"
+    )
     rates = take_turns(all_ready, flags.rounds)
-    processes = {ready.contender.name: alone(ready.contender, problem, flags.data_dir) for ready in all_ready if not flags.no_alone}
+    processes = {
+        ready.contender.name: alone(ready.contender, problem, flags.data_dir)
+        for ready in all_ready
+        if not flags.no_alone
+    }
     return {
         "title": problem.title,
         "source": problem.source,
@@ -147,14 +178,24 @@ def rows_of(found: dict[str, Any]) -> list[list[str]]:
     rows = [[f"*{found['title']}*", *[""] * 7]]
     for name, own in rates.items():
         process = found["alone"].get(name)
-        rows.append([
-            f"**{name}**: {by_name(name).how}",
-            _three_digits(statistics.median(own)),
-            _ratio(own, rates.get(OURS)),
-            _ratio(own, rates.get(floor)) + (", the floor" if name == floor else ""),
-            _ratio(rates.get(LIMIT), own).split(" ")[0],
-            *([f"{process['compiling']:.1f}", f"{process['imports']:.1f}", f"{process['memory']:,.0f}"] if process else [""] * 3),
-        ])  # fmt: skip
+        rows.append(
+            [
+                f"**{name}**: {by_name(name).how}",
+                _three_digits(statistics.median(own)),
+                _ratio(own, rates.get(OURS)),
+                _ratio(own, rates.get(floor)) + (", the floor" if name == floor else ""),
+                _ratio(rates.get(LIMIT), own).split(" ")[0],
+                *(
+                    [
+                        f"{process['compiling']:.1f}",
+                        f"{process['imports']:.1f}",
+                        f"{process['memory']:,.0f}",
+                    ]
+                    if process
+                    else [""] * 3
+                ),
+            ]
+        )
     return rows
 
 
@@ -171,16 +212,33 @@ def _ratio(rates: list[float] | None, base: list[float] | None) -> str:
 
 def describe(results: dict[str, dict[str, Any]], flags: argparse.Namespace) -> str:
     """The table, and what it was measured on and with."""
-    head = ["", "steps/s", f"vs {OURS}", "vs the floor", "times the products'", "compiling, s", "imports, s", "memory, MB"]
-    table = report.markdown_table(head, [row for found in results.values() for row in rows_of(found)])
+    head = [
+        "",
+        "steps/s",
+        f"vs {OURS}",
+        "vs the floor",
+        "times the products'",
+        "compiling, s",
+        "imports, s",
+        "memory, MB",
+    ]
+    table = report.markdown_table(
+        head, [row for found in results.values() for row in rows_of(found)]
+    )
     used = ", ".join(f"{name} {version}" for name, version in _versions().items())
-    absent = {name: reason for found in results.values() for name, reason in found["not_available"].items()}
+    absent = {
+        name: reason
+        for found in results.values()
+        for name, reason in found["not_available"].items()
+    }
     lines = [
         f"Float32. {report.device_name()}; {used}.",
-        f"Medians over {flags.rounds} rounds; ratios above 1 are faster, with their least and greatest in brackets; "
+        f"Medians over {flags.rounds} rounds; ratios above 1 are faster, with their least and "
+        "greatest in brackets; "
         "the floor is the faster of the two loops by hand.",
         *[
-            f"{found['title']}: {found['source']}; the loss at the start is {found['loss_at_start']:.2f} nats for all, within "
+            f"{found['title']}: {found['source']}; the loss at the start is "
+            f"{found['loss_at_start']:.2f} nats for all, within "
             f"{found['loss_stderr']:.2f} of standard error."
             for found in results.values()
         ],
@@ -205,19 +263,34 @@ def _versions() -> dict[str, str]:
 def main() -> None:
     """Runs the benchmark from the command line."""
     flags = parse_flags()
-    jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed: find no old programs
+    jax.config.update(
+        "jax_enable_compilation_cache", False
+    )  # compilation is timed: find no old programs
     jnp.zeros(1).block_until_ready()  # the first contender does not pay for the backend
     if flags.wide:
         from benchmarks import wide
 
-        name, (result, text) = "wide", wide.measure_and_describe(flags.rounds)
+        name = "wide"
+        (result, text) = wide.measure_and_describe(flags.rounds)
     else:
-        result = {name: measure(make_problem(name, flags.data_dir), flags) for name in flags.problems.split(",")}
-        name, text = "throughput", describe(result, flags)
+        result = {
+            name: measure(make_problem(name, flags.data_dir), flags)
+            for name in flags.problems.split(",")
+        }
+        name = "throughput"
+        text = describe(result, flags)
     print(text)
     if flags.json:
         load = os.getloadavg() if hasattr(os, "getloadavg") else None
-        report.write_json(flags.json, {"device": report.device_name(), "versions": _versions(), "load_average": load, **result})
+        report.write_json(
+            flags.json,
+            {
+                "device": report.device_name(),
+                "versions": _versions(),
+                "load_average": load,
+                **result,
+            },
+        )
     if flags.write:
         report.write_block(name, text)
 
@@ -227,14 +300,28 @@ def parse_flags() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Steps per second of training VAEs.")
     parser.add_argument("--problems", default="mlp,iwae,conv", help="which of mlp, iwae and conv")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each contender")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn, about; at least a block")
-    parser.add_argument("--data_dir", default="../shared/data/mnist", help="folder with MNIST's IDX files, if any")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="of a turn, about; at least a block"
+    )
+    parser.add_argument(
+        "--data_dir", default="../shared/data/mnist", help="folder with MNIST's IDX files, if any"
+    )
     parser.add_argument("--only", default="", help="contenders whose name holds this text")
-    parser.add_argument("--skip", default="", help="leave out contenders whose name holds this text")
-    parser.add_argument("--no_alone", action="store_true", help="leave out compilation, imports and memory: a process each")
-    parser.add_argument("--wide", action="store_true", help="a wide model in bfloat16 instead, for an accelerator")
+    parser.add_argument(
+        "--skip", default="", help="leave out contenders whose name holds this text"
+    )
+    parser.add_argument(
+        "--no_alone",
+        action="store_true",
+        help="leave out compilation, imports and memory: a process each",
+    )
+    parser.add_argument(
+        "--wide", action="store_true", help="a wide model in bfloat16 instead, for an accelerator"
+    )
     parser.add_argument("--json", help="file for every round's numbers")
-    parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the table into benchmarks/README.md"
+    )
     flags = parser.parse_args()
     if flags.rounds < 1 or flags.seconds <= 0:
         parser.error("--rounds is at least 1, and --seconds above 0")

@@ -14,7 +14,13 @@ from experiments.settings import CHOICES, parse_sigma
 from vi_jax.models import likelihoods, networks
 from vi_jax.training import State
 
-ACTIVATIONS = {"tanh": nn.tanh, "relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu, "softplus": nn.softplus}
+ACTIVATIONS = {
+    "tanh": nn.tanh,
+    "relu": nn.relu,
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+    "softplus": nn.softplus,
+}
 PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
 FAMILIES = {name: getattr(vi.families, name) for name in CHOICES["family"]}
 BOUNDS = {"elbo": vi.bounds.elbo, "iwae": vi.bounds.iwae}
@@ -31,7 +37,8 @@ def likelihood(config: Any, num_levels: int) -> likelihoods.Likelihood:
         return likelihoods.discretized_logistic(num_levels)
     if name == "categorical":
         return likelihoods.categorical(num_levels)
-    sigma, start = parse_sigma(config), config.model.sigma_init
+    sigma = parse_sigma(config)
+    start = config.model.sigma_init
     if isinstance(sigma, float):
         return likelihoods.gaussian(sigma, link=jax.nn.sigmoid)
     factories = {
@@ -42,15 +49,24 @@ def likelihood(config: Any, num_levels: int) -> likelihoods.Likelihood:
     return factories[sigma](start, link=jax.nn.sigmoid)
 
 
-def model(config: Any, x_shape: tuple[int, ...], num_levels: int, mean_image: np.ndarray | None = None) -> vi.Model:
-    """The VAE of a config for examples [*x_shape]; `mean_image` [*x_shape] in [0, 1] starts a Bernoulli decoder at its logit."""
-    spec, lik = config.model, likelihood(config, num_levels)
-    hidden, activation, dtype = tuple(spec.hidden), ACTIVATIONS[spec.activation], PRECISIONS[config.precision]
+def model(
+    config: Any, x_shape: tuple[int, ...], num_levels: int, mean_image: np.ndarray | None = None
+) -> vi.Model:
+    """The VAE of a config for examples [*x_shape]; `mean_image` [*x_shape] in [0, 1] starts a
+    Bernoulli decoder at its logit.
+    """
+    spec = config.model
+    lik = likelihood(config, num_levels)
+    hidden = tuple(spec.hidden)
+    activation = ACTIVATIONS[spec.activation]
+    dtype = PRECISIONS[config.precision]
     if spec.network == "conv":
         return vi.models.amortised(
             x_shape,
             lambda size: networks.conv_encoder(x_shape, size, hidden, activation, dtype=dtype),
-            lambda size: networks.conv_decoder(x_shape, size, spec.num_latents, hidden[::-1], activation, dtype=dtype),
+            lambda size: networks.conv_decoder(
+                x_shape, size, spec.num_latents, hidden[::-1], activation, dtype=dtype
+            ),
             FAMILIES[config.family](spec.num_latents),
             lik,
             num_latents=spec.num_latents,
@@ -63,7 +79,9 @@ def model(config: Any, x_shape: tuple[int, ...], num_levels: int, mean_image: np
     return vi.models.amortised(
         x_shape,
         lambda size: networks.mlp_encoder(x_shape, size, hidden, activation, dtype=dtype),
-        lambda size: networks.mlp_decoder(x_shape, size, spec.num_latents, hidden[::-1], activation, output_bias=bias, dtype=dtype),
+        lambda size: networks.mlp_decoder(
+            x_shape, size, spec.num_latents, hidden[::-1], activation, output_bias=bias, dtype=dtype
+        ),
         FAMILIES[config.family](spec.num_latents),
         lik,
         num_latents=spec.num_latents,
@@ -75,10 +93,17 @@ def loss(config: Any, the_model: vi.Model) -> vi.losses.Loss:
     """What is minimised, from config.bound, estimator, num_samples and objective."""
     if config.bound == "analytic_elbo":
         return vi.losses.negative_elbo(
-            the_model, num_samples=config.num_samples, beta=beta(config), free_bits=config.objective.free_bits
+            the_model,
+            num_samples=config.num_samples,
+            beta=beta(config),
+            free_bits=config.objective.free_bits,
         )
     return vi.losses.negative_bound(
-        the_model, BOUNDS[config.bound], ESTIMATORS[config.estimator], num_samples=config.num_samples, name=metric_name(config)
+        the_model,
+        BOUNDS[config.bound],
+        ESTIMATORS[config.estimator],
+        num_samples=config.num_samples,
+        name=metric_name(config),
     )
 
 
@@ -90,7 +115,9 @@ def step(
     rule: optax.GradientTransformation | None = None,
     grad_norm_every: int | None = None,
 ) -> Callable[[State, jax.Array], tuple[State, vi.training.Metrics]]:
-    """The pure step of a config, from levels [B, *x_shape]; `rule` is its optimiser and the rest the config's, if not given."""
+    """The pure step of a config, from levels [B, *x_shape]; `rule` is its optimiser and the rest
+    the config's, if not given.
+    """
     spec = config.train
     max_skipped = spec.max_skipped if spec.on_nonfinite == "skip" else 0
     return vi.make_step(
@@ -98,7 +125,8 @@ def step(
         rule or optimizer(config),
         ema_decay=config.optim.ema,
         prepare=prepare(config, num_levels),
-        grad_norm_every=grad_norm_every or (1 if max_skipped else min(GRAD_NORM_EVERY, spec.log_every)),
+        grad_norm_every=grad_norm_every
+        or (1 if max_skipped else min(GRAD_NORM_EVERY, spec.log_every)),
         max_skipped=max_skipped,
     )
 
@@ -120,7 +148,8 @@ def beta(config: Any) -> float | vi.losses.Schedule:
 
 def learning_rate(config: Any) -> optax.Schedule:
     """Steps -> learning rate: a linear warm-up, then the schedule down to 0 at the last step."""
-    spec, warmup = config.optim, config.optim.lr_warmup_steps
+    spec = config.optim
+    warmup = config.optim.lr_warmup_steps
     rest = config.train.num_steps - warmup
     main = {
         "constant": lambda: optax.constant_schedule(spec.learning_rate),
@@ -129,12 +158,15 @@ def learning_rate(config: Any) -> optax.Schedule:
     }[spec.schedule]()
     if not warmup:
         return main
-    return optax.join_schedules([optax.linear_schedule(0.0, spec.learning_rate, warmup), main], [warmup])
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, spec.learning_rate, warmup), main], [warmup]
+    )
 
 
 def optimizer(config: Any) -> optax.GradientTransformation:
     """The optax chain of config.optim."""
-    spec, rate = config.optim, learning_rate(config)
+    spec = config.optim
+    rate = learning_rate(config)
     update = {
         "adam": lambda: optax.adam(rate),
         "adamw": lambda: optax.adamw(rate, weight_decay=spec.weight_decay),
@@ -142,11 +174,15 @@ def optimizer(config: Any) -> optax.GradientTransformation:
         "rmsprop": lambda: optax.rmsprop(rate),
         "sgd": lambda: optax.sgd(rate, momentum=0.9),
     }[spec.name]()
-    return optax.chain(optax.clip_by_global_norm(spec.clip_norm), update) if spec.clip_norm else update
+    return (
+        optax.chain(optax.clip_by_global_norm(spec.clip_norm), update) if spec.clip_norm else update
+    )
 
 
 def prepare(config: Any, num_levels: int) -> vi.training.Prepare:
-    """(key, levels [B, *x_shape]) -> x as the likelihood wants it: binarised afresh, grey in [0, 1], or levels."""
+    """(key, levels [B, *x_shape]) -> x as the likelihood wants it: binarised afresh, grey in [0,
+    1], or levels.
+    """
     if config.data.binarisation == "dynamic" and num_levels > 2:
         return lambda key, levels: binarise(key, levels, num_levels)
     if config.model.likelihood in ("discretized_logistic", "categorical"):
@@ -155,10 +191,12 @@ def prepare(config: Any, num_levels: int) -> vi.training.Prepare:
 
 
 def binarise(key: jax.Array, levels: jax.Array, num_levels: int) -> jax.Array:
-    """Each pixel 1 with probability level / (num_levels - 1), by 16 random bits: right to 2^-17, exact at 0 and at 1.
+    """Each pixel 1 with probability level / (num_levels - 1), by 16 random bits: right to 2^-17,
+    exact at 0 and at 1.
 
-    A word of 32 bits serves two pixels of an example: half the time of `jax.random.bits(..., jnp.uint16)`, which draws a word for
-    each, and nothing that devices with examples of their own would have to send each other.
+    A word of 32 bits serves two pixels of an example: half the time of `jax.random.bits(...,
+    jnp.uint16)`, which draws a word for each, and nothing that devices with examples of their own
+    would have to send each other.
     """
     flat = levels.reshape(levels.shape[0], -1)  # one axis is faster on a CPU
     num = flat.shape[1]
@@ -175,4 +213,8 @@ def to_unit(config: Any, x: np.ndarray, num_levels: int) -> np.ndarray:
 
 
 def _input_scale(config: Any, num_levels: int) -> float:
-    return 1.0 / (num_levels - 1) if config.model.likelihood in ("discretized_logistic", "categorical") else 1.0
+    return (
+        1.0 / (num_levels - 1)
+        if config.model.likelihood in ("discretized_logistic", "categorical")
+        else 1.0
+    )

@@ -1,4 +1,6 @@
-"""Measures of guides by their draws, for families whose KL to the prior, or whose mean, has no closed form."""
+"""Measures of guides by their draws, for families whose KL to the prior, or whose mean, has no
+closed form.
+"""
 
 from typing import Any
 
@@ -11,30 +13,48 @@ MEAN_DRAWS = 100  # of z alone, nothing is decoded
 
 
 def evaluate_examples(
-    key: jax.Array, model: vi.Model, params: vi.types.Params, x: jax.Array, *, num_samples: int, batch_size: int
+    key: jax.Array,
+    model: vi.Model,
+    params: vi.types.Params,
+    x: jax.Array,
+    *,
+    num_samples: int,
+    batch_size: int,
 ) -> dict[str, jax.Array]:
-    """As `vi.diagnostics.amortised.evaluate_examples`, the KL estimated on the draws of log_lik and the mean on others.
+    """As `vi.diagnostics.amortised.evaluate_examples`, the KL estimated on the draws of log_lik and
+    the mean on others.
 
     Returns:
-      {"elbo": [N], "log_lik": [N], "kl": [N], "latent_mean": [N, D], "latent_noise": [N, D]}, the last the squared standard error
-      of latent_mean, 0 where the guide states its mean.
+      {"elbo": [N], "log_lik": [N], "kl": [N], "latent_mean": [N, D], "latent_noise": [N, D]}, the
+      last the squared standard error of latent_mean, 0 where the guide states its mean.
     """
 
     def one(key_and_x: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
         key, x = key_and_x
         key_terms, key_mean = jax.random.split(key)
-        q, prior = model.encode(params, x), model.prior(params)
+        q = model.encode(params, x)
+        prior = model.prior(params)
         z = q.sample(key_terms, (num_samples,))
         log_lik = jax.vmap(lambda z_k: model.log_lik(params, x, z_k))(z).mean()
         kl = jax.vmap(lambda z_k: q.log_prob(z_k) - prior.log_prob(z_k))(z).mean()
         mean, noise = mean_and_noise(key_mean, q)
-        return {"elbo": log_lik - kl, "log_lik": log_lik, "kl": kl, "latent_mean": mean, "latent_noise": noise}
+        return {
+            "elbo": log_lik - kl,
+            "log_lik": log_lik,
+            "kl": kl,
+            "latent_mean": mean,
+            "latent_noise": noise,
+        }
 
-    return jax.lax.map(one, (jax.random.split(key, x.shape[0]), x), batch_size=min(batch_size, x.shape[0]))
+    return jax.lax.map(
+        one, (jax.random.split(key, x.shape[0]), x), batch_size=min(batch_size, x.shape[0])
+    )
 
 
 def mean_and_noise(key: jax.Array, q: Any) -> tuple[jax.Array, jax.Array]:
-    """E_q[z] as the guide states it, or else the mean of draws; and the squared standard error of that, both [D]."""
+    """E_q[z] as the guide states it, or else the mean of draws; and the squared standard error of
+    that, both [D].
+    """
     if hasattr(q, "mean"):
         return q.mean, jnp.zeros_like(q.mean)
     z = q.sample(key, (MEAN_DRAWS,))
@@ -42,5 +62,9 @@ def mean_and_noise(key: jax.Array, q: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def latent_variance(terms: dict[str, jax.Array]) -> jax.Array:
-    """Var_x(E_q(z_d | x)) [D] without the variance that averaging draws adds to it, which alone would make a unit active."""
-    return vi.diagnostics.amortised.latent_variance(terms["latent_mean"]) - terms["latent_noise"].mean(0)
+    """Var_x(E_q(z_d | x)) [D] without the variance that averaging draws adds to it, which alone
+    would make a unit active.
+    """
+    return vi.diagnostics.amortised.latent_variance(terms["latent_mean"]) - terms[
+        "latent_noise"
+    ].mean(0)

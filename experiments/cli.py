@@ -1,4 +1,6 @@
-"""The front of every command: flags, one-sentence errors, and JAX's set-up. Nothing slow is imported here."""
+"""The front of every command: flags, one-sentence errors, and JAX's set-up. Nothing slow is
+imported here.
+"""
 
 import difflib
 import errno
@@ -18,9 +20,17 @@ STARTED = time.perf_counter()
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again
 # What a machine can do to a run that has begun: no room, no rights, a disk that fails or goes away.
 _OF_THE_MACHINE = (
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ESTALE,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ENOENT,
+    errno.ESTALE,
     errno.EMFILE,
-)  # fmt: skip
+)
 
 
 class UserError(Exception):
@@ -28,7 +38,9 @@ class UserError(Exception):
 
 
 class Requeue(BaseException):
-    """A run was asked to stop and has saved what it had: the same command goes on from there, exit code 75 (EX_TEMPFAIL)."""
+    """A run was asked to stop and has saved what it had: the same command goes on from there, exit
+    code 75 (EX_TEMPFAIL).
+    """
 
 
 def define_common_flags() -> None:
@@ -36,14 +48,20 @@ def define_common_flags() -> None:
     flags.DEFINE_string(
         "compilation_cache",
         "auto",
-        "Where compiled programs are kept between runs: a folder, `auto` (a folder of this kind of host under the user's "
+        "Where compiled programs are kept between runs: a folder, `auto` (a folder of this kind "
+        "of host under the user's "
         "cache) or `off`.",
     )
 
 
 def run(main: Callable[[], int | None], module_doc: str) -> NoReturn:
-    """Parses sys.argv and runs main; every anticipated failure is one sentence on stderr and a non-zero exit code."""
-    if any(argument in ("--help", "-h", "-help", "--helpfull", "--helpshort") for argument in sys.argv[1:]):
+    """Parses sys.argv and runs main; every anticipated failure is one sentence on stderr and a
+    non-zero exit code.
+    """
+    if any(
+        argument in ("--help", "-h", "-help", "--helpfull", "--helpshort")
+        for argument in sys.argv[1:]
+    ):
         print(_help(module_doc))
         sys.exit(0)
     try:
@@ -61,7 +79,10 @@ def run(main: Callable[[], int | None], module_doc: str) -> NoReturn:
         print(stopped, file=sys.stderr)
         code = REQUEUE
     except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on from the last checkpoint.", file=sys.stderr)
+        print(
+            "\ninterrupted; run the same command again to go on from the last checkpoint.",
+            file=sys.stderr,
+        )
         code = 130
     sys.exit(code)
 
@@ -91,7 +112,11 @@ def set_up_jax() -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        print(f"note: no compilation cache at {folder} ({error.strerror}); --compilation_cache names another.", file=sys.stderr)
+        print(
+            f"note: no compilation cache at {folder} ({error.strerror}); --compilation_cache "
+            "names another.",
+            file=sys.stderr,
+        )
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -99,10 +124,16 @@ def set_up_jax() -> None:
 
 
 def _cache_folder() -> Path:
-    """One folder for each kind of host: programs compiled for another processor are rejected, or crash."""
+    """One folder for each kind of host: programs compiled for another processor are rejected, or
+    crash.
+    """
     base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     try:
-        cpu = re.sub(r"(?m)^(?!flags|model name|Features|CPU part).*$", "", Path("/proc/cpuinfo").read_text().split("\n\n")[0])
+        cpu = re.sub(
+            r"(?m)^(?!flags|model name|Features|CPU part).*$",
+            "",
+            Path("/proc/cpuinfo").read_text().split("\n\n")[0],
+        )
     except OSError:
         cpu = platform.processor()
     host = hashlib.sha256(f"{platform.machine()} {cpu}".encode()).hexdigest()[:12]
@@ -113,7 +144,8 @@ def _parse(argv: list[str]) -> None:
     try:
         rest = flags.FLAGS(argv)[1:]
         if "config" in flags.FLAGS and flags.FLAGS.config is not None:
-            flags.FLAGS.config.to_dict()  # a config file that could not be loaded says so only when it is used
+            # a config file that could not be loaded says so only when it is used
+            flags.FLAGS.config.to_dict()
     except flags.Error as error:
         raise UserError(_sentence(str(error))) from None
     except (KeyError, AttributeError) as error:  # an override of a field that the config has not
@@ -125,19 +157,35 @@ def _parse(argv: list[str]) -> None:
 
 
 def _of_the_machine(error: OSError) -> str:
-    where = f"{error.filename} cannot be read or written" if error.filename else "a file cannot be read or written"
-    return f"{where}: {error.strerror}. What had been saved before is kept; the same command goes on from there."
+    where = (
+        f"{error.filename} cannot be read or written"
+        if error.filename
+        else "a file cannot be read or written"
+    )
+    return (
+        f"{where}: {error.strerror}. What had been saved before is kept; the same command "
+        "goes on from there."
+    )
 
 
 def _sentence(text: str) -> str:
     """The telling part of a flag parser's message, in one line."""
     if "No such file or directory" in text and "config" in text:
         path = re.findall(r"No such file or directory: '([^']*)'", text)
-        known = ", ".join(sorted(str(p) for p in Path("configs").rglob("*.py") if p.name != "__init__.py"))
-        return f"there is no config file {path[-1] if path else '?'}; there are {known or 'none here: run from the checkout'}."
+        known = ", ".join(
+            sorted(str(p) for p in Path("configs").rglob("*.py") if p.name != "__init__.py")
+        )
+        return (
+            f"there is no config file {path[-1] if path else '?'}; there are "
+            f"{known or 'none here: run from the checkout'}."
+        )
     if "Error whilst parsing config file" in text:
         return re.sub(r"^[\w.]*(Error|Exception): ", "", text.strip().splitlines()[-1])
-    text = re.sub(r"^flag (--\S+): invalid literal for (\w+)\(\).*", r"\1 is not of the field's type, \2", text.strip())
+    text = re.sub(
+        r"^flag (--\S+): invalid literal for (\w+)\(\).*",
+        r"\1 is not of the field's type, \2",
+        text.strip(),
+    )
     text = " ".join(text.replace("\\'", "'").split())
     return text[1:-1] if text[:1] == text[-1:] == "'" else text
 
@@ -146,7 +194,9 @@ def _unknown_field(text: str) -> str:
     """`'x'\\nDid you mean "y" ...`, however often quoted on its way, as one sentence."""
     field = re.search(r"\w+", text)
     hint = re.search(r'Did you mean "(\w+)"', text)
-    return f"the config has no field {field[0] if field else text!r}" + (f"; did you mean {hint[1]!r}?" if hint else ".")
+    return f"the config has no field {field[0] if field else text!r}" + (
+        f"; did you mean {hint[1]!r}?" if hint else "."
+    )
 
 
 def _help(module_doc: str) -> str:

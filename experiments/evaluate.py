@@ -1,10 +1,11 @@
-"""Evaluates the run in a folder: ELBO, log p(x) by importance sampling, KL per dimension, active units, mutual information.
+"""Evaluates the run in a folder: ELBO, log p(x) by importance sampling, KL per dimension, active
+units, mutual information.
 
     python -m experiments.evaluate --workdir=runs/NAME
     python -m experiments.evaluate --workdir=runs/NAME --num_samples=50000 --split=validation
 
-Every example of the split counts once; numbers are means and standard errors over examples, in nats. Prints the table and writes
-evaluation-SPLIT.json beside the checkpoints.
+Every example of the split counts once; numbers are means and standard errors over examples, in
+nats. Prints the table and writes evaluation-SPLIT.json beside the checkpoints.
 """
 
 import sys
@@ -17,21 +18,32 @@ from experiments import cli
 
 
 def define_flags() -> None:
-    """The flags of the command; not at import, so that the commands can be imported side by side."""
+    """The flags of the command; not at import, so that the commands can be imported side by
+    side.
+    """
     flags.DEFINE_string("workdir", "", "The folder of a run, as experiments.train printed it.")
     flags.DEFINE_string("split", "", "test or validation; that of the config if not given.")
-    flags.DEFINE_string("checkpoint", "latest", "latest (the newest good one), best (see config.train.keep_best) or a step.")
+    flags.DEFINE_string(
+        "checkpoint",
+        "latest",
+        "latest (the newest good one), best (see config.train.keep_best) or a step.",
+    )
     flags.DEFINE_string("data_dir", "", "Where the data are, if not where the run found them.")
     flags.DEFINE_integer("num_samples", 5_000, "K, importance samples per example.", lower_bound=1)
-    flags.DEFINE_integer("chunk", 100, "Importance samples at a time, at most; bounds the memory.", lower_bound=1)
-    flags.DEFINE_integer("batch_size", 0, "Examples at a time; that of the config if not given.", lower_bound=0)
+    flags.DEFINE_integer(
+        "chunk", 100, "Importance samples at a time, at most; bounds the memory.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "batch_size", 0, "Examples at a time; that of the config if not given.", lower_bound=0
+    )
     flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0)
     cli.define_common_flags()
 
 
 def main() -> int:
     """The command."""
-    workdir, args = Path(cli.require("workdir")), flags.FLAGS
+    workdir = Path(cli.require("workdir"))
+    args = flags.FLAGS
     from experiments import rundir, settings
 
     config = rundir.read_config(workdir)
@@ -39,14 +51,26 @@ def main() -> int:
         config.data.data_dir = args.data_dir or config.data.data_dir
         config.eval.split = args.split or config.eval.split
         config.eval.batch_size = args.batch_size or config.eval.batch_size
-        config.mesh.data, config.mesh.model = -1, 1  # the devices of this machine, not those of the run
+        config.mesh.data, config.mesh.model = (
+            -1,
+            1,
+        )  # the devices of this machine, not those of the run
     settings.validate(config)
     cli.set_up_jax()
-    evaluate(config, workdir, num_samples=args.num_samples, most=args.chunk, seed=args.seed, checkpoint=args.checkpoint)
+    evaluate(
+        config,
+        workdir,
+        num_samples=args.num_samples,
+        most=args.chunk,
+        seed=args.seed,
+        checkpoint=args.checkpoint,
+    )
     return 0
 
 
-def evaluate(config, workdir: Path, *, num_samples: int, most: int, seed: int, checkpoint: str = "latest") -> dict:
+def evaluate(
+    config, workdir: Path, *, num_samples: int, most: int, seed: int, checkpoint: str = "latest"
+) -> dict:
     """Measures a run and writes evaluation-SPLIT.json."""
     import jax
     import numpy as np
@@ -64,10 +88,19 @@ def evaluate(config, workdir: Path, *, num_samples: int, most: int, seed: int, c
 
     chunk = measure.chunk_for(num_samples, most)
     log_evidence = measure.make_log_evidence(
-        model, num_samples=num_samples, chunk=chunk, batch_size=config.eval.batch_size, layout=layout
+        model,
+        num_samples=num_samples,
+        chunk=chunk,
+        batch_size=config.eval.batch_size,
+        layout=layout,
     )
     values = []
-    with tqdm(total=len(x), unit=" examples", desc=f"log p(x), K = {num_samples:,}", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(
+        total=len(x),
+        unit=" examples",
+        desc=f"log p(x), K = {num_samples:,}",
+        disable=not sys.stderr.isatty(),
+    ) as bar:
         for batch in log_evidence(key_evidence, params, x):
             values.append(batch)
             bar.update(len(batch))
@@ -88,7 +121,9 @@ def evaluate(config, workdir: Path, *, num_samples: int, most: int, seed: int, c
     print(measure.table(f"{config.name}, step {step:,}", summary, config))
     if measures.kl.ndim:
         order = np.argsort(-measures.kl)
-        kls = "  ".join(f"{d}: {measures.kl[d]:.3f}{'' if measures.active[d] else ' (inactive)'}" for d in order)
+        kls = "  ".join(
+            f"{d}: {measures.kl[d]:.3f}{'' if measures.active[d] else ' (inactive)'}" for d in order
+        )
         print(f"  KL per latent dimension    {kls}")
     path = workdir / f"evaluation-{config.eval.split}.json"
     try:

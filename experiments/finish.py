@@ -13,30 +13,59 @@ from experiments.metrics import METRICS, read_rows
 
 
 def finish(
-    config: Any, workdir: Path, model: Any, params: Any, num_levels: int, x: Any, labels: Any, measures: Any
+    config: Any,
+    workdir: Path,
+    model: Any,
+    params: Any,
+    num_levels: int,
+    x: Any,
+    labels: Any,
+    measures: Any,
 ) -> dict[str, Any]:
     """Evaluates, draws and prints what a run ends with."""
-    summary, keys = summarise(config, workdir, model, params, x, measures), session.keys(config)
+    summary = summarise(config, workdir, model, params, x, measures)
+    keys = session.keys(config)
     paths = pictures.draw_all(
-        workdir / "figures", key=keys.pictures, model=model, params=params, config=config, num_levels=num_levels, x=x,
-        labels=labels, measures=measures,
-    )  # fmt: skip
+        workdir / "figures",
+        key=keys.pictures,
+        model=model,
+        params=params,
+        config=config,
+        num_levels=num_levels,
+        x=x,
+        labels=labels,
+        measures=measures,
+    )
     rows = read_rows(workdir / METRICS)
     if rows:
-        figures.learning_curves(workdir / "figures" / "learning_curves.png", rows, title=f"{config.name}: learning curves")
+        figures.learning_curves(
+            workdir / "figures" / "learning_curves.png",
+            rows,
+            title=f"{config.name}: learning curves",
+        )
     summary["seconds"] = time.perf_counter() - cli.STARTED
     rundir.write_json(workdir / "summary.json", summary)
     print(measure.table(config.name, summary, config))
-    print(f"  {summary['seconds']:.0f} s in all, {len(paths) + 1} figures; run folder {os.path.relpath(workdir)}")
+    print(
+        f"  {summary['seconds']:.0f} s in all, {len(paths) + 1} figures; run folder "
+        f"{os.path.relpath(workdir)}"
+    )
     return summary
 
 
-def summarise(config: Any, workdir: Path, model: Any, params: Any, x: Any, measures: Any) -> dict[str, Any]:
+def summarise(
+    config: Any, workdir: Path, model: Any, params: Any, x: Any, measures: Any
+) -> dict[str, Any]:
     """The measures of a run with log p(x) by importance sampling, written to summary.json."""
-    k, keys = config.eval.num_importance_samples, session.keys(config)
+    k = config.eval.num_importance_samples
+    keys = session.keys(config)
     layout = session.make_layout(config, cuts_batches=False) if jax.process_count() == 1 else None
     log_evidence = measure.make_log_evidence(
-        model, num_samples=k, chunk=measure.chunk_for(k), batch_size=config.eval.batch_size, layout=layout
+        model,
+        num_samples=k,
+        chunk=measure.chunk_for(k),
+        batch_size=config.eval.batch_size,
+        layout=layout,
     )
     values = np.concatenate(list(log_evidence(session.key_at(keys.evaluate, 0), params, x)))
     summary = {

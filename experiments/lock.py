@@ -1,4 +1,6 @@
-"""One run at a time in a folder: a lock that the kernel lets go of however its process ends, `kill -9` included."""
+"""One run at a time in a folder: a lock that the kernel lets go of however its process ends, `kill
+-9` included.
+"""
 
 import contextlib
 import errno
@@ -25,8 +27,9 @@ _WITHOUT_LOCKS = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
 def locked(folder: Path) -> Iterator[None]:
     """Holds the lock of a run folder, which is made if it is not there.
 
-    The lock is `flock` on a file in it, which says who holds it. Linux passes it on to the server of an NFS, so that it holds
-    between hosts too, unless the mount says `nolock` or `local_lock`; on Lustre it wants the mount option `flock`.
+    The lock is `flock` on a file in it, which says who holds it. Linux passes it on to the server
+    of an NFS, so that it holds between hosts too, unless the mount says `nolock` or `local_lock`;
+    on Lustre it wants the mount option `flock`.
 
     Raises:
       UserError: another process holds it, or the folder cannot be written.
@@ -35,22 +38,37 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+")
     except OSError as error:
-        raise UserError(f"--workdir={folder} cannot be written ({error.strerror}); name a folder of your own.") from None
+        raise UserError(
+            f"--workdir={folder} cannot be written ({error.strerror}); name a folder of your own."
+        ) from None
     with file:
         try:
             _take(file.fileno())
         except BlockingIOError:
             file.seek(0)
             raise UserError(
-                f"a run is going on in --workdir={folder} ({_holder(file.read())}); wait for its end, stop it, or name another "
+                f"a run is going on in --workdir={folder} ({_holder(file.read())}); wait for its "
+                "end, stop it, or name another "
                 "folder."
             ) from None
         except OSError as error:
             if error.errno not in _WITHOUT_LOCKS:
                 raise
-            print(f"note: {folder} takes no locks ({error.strerror}): nothing keeps a second run out of it.", file=sys.stderr)
+            print(
+                f"note: {folder} takes no locks ({error.strerror}): nothing keeps a second run "
+                "out of it.",
+                file=sys.stderr,
+            )
         file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
+        file.write(
+            json.dumps(
+                {
+                    "pid": os.getpid(),
+                    "host": socket.gethostname(),
+                    "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+                }
+            )
+        )
         file.flush()
         yield
 

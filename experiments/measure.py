@@ -1,4 +1,6 @@
-"""The measures of a trained model that the commands share: the bounds, the KL per dimension, and the health of the latents."""
+"""The measures of a trained model that the commands share: the bounds, the KL per dimension, and
+the health of the latents.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -25,16 +27,21 @@ class Measures(NamedTuple):
     latent_mean: np.ndarray
 
 
-def make_measure(model: vi.Model, config: Any) -> Callable[[jax.Array, vi.types.Params, jax.Array], Measures]:
+def make_measure(
+    model: vi.Model, config: Any
+) -> Callable[[jax.Array, vi.types.Params, jax.Array], Measures]:
     """A function (key, params, x) -> Measures, compiled once for each number of examples."""
-    batch_size, threshold = config.eval.batch_size, config.eval.active_threshold
+    batch_size = config.eval.batch_size
+    threshold = config.eval.active_threshold
     closed = config.family in CLOSED_FORM_KL
     evaluate = amortised.evaluate_examples if closed else by_draws.evaluate_examples
 
     @jax.jit
     def compute(key: jax.Array, params: vi.types.Params, x: jax.Array) -> dict[str, Any]:
         key_terms, key_aggregate = jax.random.split(key)
-        terms = evaluate(key_terms, model, params, x, num_samples=config.eval.num_samples, batch_size=batch_size)
+        terms = evaluate(
+            key_terms, model, params, x, num_samples=config.eval.num_samples, batch_size=batch_size
+        )
         per_dimension = terms["kl"].ndim == 2
         kl = terms["kl"].sum(-1) if per_dimension else terms["kl"]
         return {
@@ -42,8 +49,12 @@ def make_measure(model: vi.Model, config: Any) -> Callable[[jax.Array, vi.types.
             "log_lik": amortised.mean_and_stderr(terms["log_lik"]),
             "kl": amortised.mean_and_stderr(kl),
             "kl_per_dimension": terms["kl"].mean(0),
-            "latent_variance": amortised.latent_variance(terms["latent_mean"]) if closed else by_draws.latent_variance(terms),
-            "aggregate": amortised.aggregate_posterior(key_aggregate, model, params, x[:MAX_AGGREGATE], batch_size=batch_size),
+            "latent_variance": amortised.latent_variance(terms["latent_mean"])
+            if closed
+            else by_draws.latent_variance(terms),
+            "aggregate": amortised.aggregate_posterior(
+                key_aggregate, model, params, x[:MAX_AGGREGATE], batch_size=batch_size
+            ),
             "latent_mean": terms["latent_mean"],
         }
 
@@ -62,7 +73,12 @@ def make_measure(model: vi.Model, config: Any) -> Callable[[jax.Array, vi.types.
             "num_latents": len(active),
             "num_examples": int(x.shape[0]),
         }
-        return Measures(summary, np.asarray(out["kl_per_dimension"]), np.asarray(active), np.asarray(out["latent_mean"]))
+        return Measures(
+            summary,
+            np.asarray(out["kl_per_dimension"]),
+            np.asarray(active),
+            np.asarray(out["latent_mean"]),
+        )
 
     return measure
 
@@ -70,17 +86,21 @@ def make_measure(model: vi.Model, config: Any) -> Callable[[jax.Array, vi.types.
 def make_log_evidence(
     model: vi.Model, *, num_samples: int, chunk: int, batch_size: int, layout: Layout | None = None
 ) -> Callable[..., Iterator[np.ndarray]]:
-    """A function (key, params, x [N, ...]) that yields log p(x) by K importance samples, nats, a batch of examples at a time.
+    """A function (key, params, x [N, ...]) that yields log p(x) by K importance samples, nats, a
+    batch of examples at a time.
 
-    The last batch is filled up with its first example and cut again: one compile, every example once. On a `layout` (of one
-    process) the examples of a batch lie over its devices, and a batch is rounded up to a multiple of them.
+    The last batch is filled up with its first example and cut again: one compile, every example
+    once. On a `layout` (of one process) the examples of a batch lie over its devices, and a batch
+    is rounded up to a multiple of them.
     """
     devices = 1 if layout is None else layout.num_shards
     spread = layout.spread if layout is not None else lambda tree: tree
 
     def compute(keys: jax.Array, params: vi.types.Params, x: jax.Array) -> jax.Array:
         def one(key: jax.Array, x: jax.Array) -> jax.Array:
-            return amortised.log_evidence(key, model, params, x[None], num_samples=num_samples, chunk=chunk)[0]
+            return amortised.log_evidence(
+                key, model, params, x[None], num_samples=num_samples, chunk=chunk
+            )[0]
 
         return jax.vmap(one)(*spread((keys, x)))
 
@@ -116,28 +136,41 @@ def mean_stderr(values: np.ndarray) -> dict[str, float]:
 def collapse_alarm(measures: Measures, config: Any, step: int) -> str | None:
     """What to tell of posterior collapse, if it is there: its extent, and what to try.
 
-    A latent has collapsed when its posterior mean does not move with x (Burda et al. 2016); judged once the KL has had its full
-    weight for a tenth of the run, since before that a low KL says nothing.
+    A latent has collapsed when its posterior mean does not move with x (Burda et al. 2016); judged
+    once the KL has had its full weight for a tenth of the run, since before that a low KL says
+    nothing.
     """
-    spec, total = config.objective, config.train.num_steps
+    spec = config.objective
+    total = config.train.num_steps
     settled = (spec.warmup_steps if spec.warmup == "linear" else 0) + total // 10
-    dims, active = measures.active.size, int(measures.active.sum())
+    dims = measures.active.size
+    active = int(measures.active.sum())
     if step < settled or active > dims // 10:
         return None
     information = measures.summary["mutual_information"]["mean"]
-    extent = "every latent ignores x" if active == 0 else f"only {active} of {dims} latents move with x"
-    tries, analytic = [], config.bound == "analytic_elbo"
+    extent = (
+        "every latent ignores x" if active == 0 else f"only {active} of {dims} latents move with x"
+    )
+    tries = []
+    analytic = config.bound == "analytic_elbo"
     if analytic:
-        tries.append("--config.objective.warmup=linear --config.objective.warmup_steps=" + str(max(total // 4, 1)))
+        tries.append(
+            "--config.objective.warmup=linear --config.objective.warmup_steps="
+            + str(max(total // 4, 1))
+        )
     if analytic and config.family == "mean_field":
         tries.append("--config.objective.free_bits=0.1")
     if spec.beta > 1.0:
         tries.append("a smaller --config.objective.beta")
     if config.model.likelihood == "gaussian":
-        tries.append("a smaller --config.model.sigma" + (", or --config.model.sigma=optimal" if analytic else ""))
+        tries.append(
+            "a smaller --config.model.sigma"
+            + (", or --config.model.sigma=optimal" if analytic else "")
+        )
     tries.append("a smaller decoder (--config.model.hidden)")
     return (
-        f"ALARM posterior collapse at step {step:,}: {extent}; KL {measures.summary['kl']['mean']:.3f} nats, "
+        f"ALARM posterior collapse at step {step:,}: {extent}; KL "
+        f"{measures.summary['kl']['mean']:.3f} nats, "
         f"mutual information {information:.3f} nats. Try {'; '.join(tries)}."
     )
 
@@ -154,8 +187,13 @@ def table(name: str, summary: dict[str, Any], config: Any) -> str:
     ]
     split = f"{summary['num_examples']:,} {summary['split']} examples"
     lines = [f"{name}: nats per example, mean ± standard error over {split}"]
-    lines += [f"  {title:<34}{pair['mean']:>11.3f} ± {pair['stderr']:<8.3f}{note}".rstrip() for title, pair, note in rows]
-    lines.append(f"  {'active units':<34}{summary['active_units']:>7} of {summary['num_latents']:<3}")
+    lines += [
+        f"  {title:<34}{pair['mean']:>11.3f} ± {pair['stderr']:<8.3f}{note}".rstrip()
+        for title, pair, note in rows
+    ]
+    lines.append(
+        f"  {'active units':<34}{summary['active_units']:>7} of {summary['num_latents']:<3}"
+    )
     if "bits_per_dimension" in summary:
         lines.append(f"  {'bits per dimension':<34}{summary['bits_per_dimension']:>11.3f}")
     if "sigma" in summary:
@@ -163,8 +201,12 @@ def table(name: str, summary: dict[str, Any], config: Any) -> str:
     return "\n".join(lines)
 
 
-def extras(params: vi.types.Params, config: Any, num_pixels: int, log_evidence: float) -> dict[str, float]:
-    """Numbers that only some likelihoods have: sigma (the root mean square where there are many), bits per dimension."""
+def extras(
+    params: vi.types.Params, config: Any, num_pixels: int, log_evidence: float
+) -> dict[str, float]:
+    """Numbers that only some likelihoods have: sigma (the root mean square where there are many),
+    bits per dimension.
+    """
     more = {}
     if config.model.likelihood in ("discretized_logistic", "categorical"):
         more["bits_per_dimension"] = -log_evidence / num_pixels / float(np.log(2))
@@ -176,7 +218,11 @@ def extras(params: vi.types.Params, config: Any, num_pixels: int, log_evidence: 
 def _near(summary: dict[str, Any]) -> str:
     """A note where the estimate is at its ceiling log N."""
     ceiling = summary["max_information"]
-    return f"a lower bound: near log N = {ceiling:.2f}" if summary["mutual_information"]["mean"] > ceiling - 1.0 else ""
+    return (
+        f"a lower bound: near log N = {ceiling:.2f}"
+        if summary["mutual_information"]["mean"] > ceiling - 1.0
+        else ""
+    )
 
 
 def _pair(value: amortised.MeanStderr) -> dict[str, float]:

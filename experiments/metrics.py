@@ -1,4 +1,6 @@
-"""What a run writes while it goes: rows of metrics (JSON lines and TensorBoard), rows of timing, and the live line."""
+"""What a run writes while it goes: rows of metrics (JSON lines and TensorBoard), rows of timing,
+and the live line.
+"""
 
 import json
 import math
@@ -10,14 +12,17 @@ from typing import Any
 from experiments.board import Board
 from experiments.cli import UserError
 
-METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+METRICS = "metrics.jsonl"
+TIMING = "timing.jsonl"
 _BAR_COLUMNS = 22
 
 
 class MetricsLog:
-    """metrics.jsonl holds what is a function of the config alone, timing.jsonl what is not; TensorBoard has both.
+    """metrics.jsonl holds what is a function of the config alone, timing.jsonl what is not;
+    TensorBoard has both.
 
-    On resuming at a step, rows after it are dropped, so that the file ends as that of an unbroken run does.
+    On resuming at a step, rows after it are dropped, so that the file ends as that of an unbroken
+    run does.
     """
 
     def __init__(self, folder: Path, *, from_step: int) -> None:
@@ -25,10 +30,14 @@ class MetricsLog:
         for path in self._paths:
             _keep_rows(path, from_step)
         if from_step and [row["step"] for row in read_rows(self._paths[0])[-1:]] != [from_step]:
-            print(f"warning: {self._paths[0]} was damaged: its rows end before step {from_step:,}.", file=sys.stderr)
+            print(
+                f"warning: {self._paths[0]} was damaged: its rows end before step {from_step:,}.",
+                file=sys.stderr,
+            )
         self._files = [path.open("a") for path in self._paths]
         self._board = Board(folder / "tensorboard", from_step=from_step)
-        self._folder, self._has_failed = folder, False
+        self._folder = folder
+        self._has_failed = False
 
     def write(self, row: dict[str, Any], timing: dict[str, float] | None = None) -> None:
         """Appends a row (it has `step`) and flushes it.
@@ -38,10 +47,14 @@ class MetricsLog:
         """
         numbers = {**row, **(timing or {})}
         scalars = {
-            name: value for name, value in numbers.items() if name not in ("step", "alarm") and isinstance(value, int | float)
+            name: value
+            for name, value in numbers.items()
+            if name not in ("step", "alarm") and isinstance(value, int | float)
         }
         try:
-            for file, part in zip(self._files, (row, {"step": row["step"], **timing} if timing else None), strict=True):
+            for file, part in zip(
+                self._files, (row, {"step": row["step"], **timing} if timing else None), strict=True
+            ):
                 if part is not None:
                     file.write(json.dumps(part) + "\n")
                     file.flush()
@@ -49,19 +62,27 @@ class MetricsLog:
         except OSError as error:
             self._has_failed = True
             raise UserError(
-                f"the metrics of step {row['step']:,} cannot be written to {self._folder} ({error.strerror}). Make room, or the "
-                "folder writable, and run the same command again: it goes on from the last checkpoint."
+                f"the metrics of step {row['step']:,} cannot be written to {self._folder} "
+                f"({error.strerror}). Make room, or the "
+                "folder writable, and run the same command again: it goes on from the last "
+                "checkpoint."
             ) from None
 
     def close(self) -> None:
-        """Closes the files; a disk that refuses what is left is named on stderr, if it has not been."""
+        """Closes the files; a disk that refuses what is left is named on stderr, if it has not
+        been.
+        """
         parts: list[Any] = [*self._files, self._board]
         for each in parts:
             try:
                 each.close()
             except OSError as error:
                 if not self._has_failed:
-                    print(f"warning: {self._folder} could not take the last of its metrics ({error.strerror}).", file=sys.stderr)
+                    print(
+                        f"warning: {self._folder} could not take the last of its metrics "
+                        f"({error.strerror}).",
+                        file=sys.stderr,
+                    )
                 self._has_failed = True
 
 
@@ -77,7 +98,9 @@ class Silence:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file up to the first that is damaged, as the last one is after a crash; [] where there is none."""
+    """The rows of a JSON-lines file up to the first that is damaged, as the last one is after a
+    crash; [] where there is none.
+    """
     rows = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
@@ -101,8 +124,14 @@ def training_row(step: int, epoch: float, rate: float, metrics: Any) -> dict[str
 def evaluation_row(split: str, measures: Any) -> dict[str, Any]:
     """The columns of an evaluation."""
     summary = measures.summary
-    row = {f"{split}/{name}": summary[name]["mean"] for name in ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl")}
-    row |= {f"{split}/elbo_stderr": summary["elbo"]["stderr"], f"{split}/active_units": summary["active_units"]}
+    row = {
+        f"{split}/{name}": summary[name]["mean"]
+        for name in ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl")
+    }
+    row |= {
+        f"{split}/elbo_stderr": summary["elbo"]["stderr"],
+        f"{split}/active_units": summary["active_units"],
+    }
     if measures.kl.ndim:
         row |= {f"{split}/kl_dimension_{d}": float(kl) for d, kl in enumerate(measures.kl)}
     return row
@@ -111,18 +140,30 @@ def evaluation_row(split: str, measures: Any) -> dict[str, Any]:
 class Progress:
     """One live line on a terminal; elsewhere (a file, a job's log) a line at each evaluation."""
 
-    def __init__(self, *, start: int, total: int, steps_per_epoch: int, split: str = "test") -> None:
+    def __init__(
+        self, *, start: int, total: int, steps_per_epoch: int, split: str = "test"
+    ) -> None:
         self._split = split  # that is evaluated
-        self._total, self._steps_per_epoch = total, steps_per_epoch
-        self._steps, self._seconds = 0, 0.0
-        self._live, self._bar = sys.stderr.isatty(), None
+        self._total = total
+        self._steps_per_epoch = steps_per_epoch
+        self._steps = 0
+        self._seconds = 0.0
+        self._live = sys.stderr.isatty()
+        self._bar = None
         if self._live:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=start, bar_format="{percentage:3.0f}%|{bar:12}| {desc}", leave=True)
+            self._bar = tqdm(
+                total=total,
+                initial=start,
+                bar_format="{percentage:3.0f}%|{bar:12}| {desc}",
+                leave=True,
+            )
 
     def trained(self, steps: int, seconds: float) -> None:
-        """Counts a block of steps towards the rate; leave out the first, which compiles, and evaluations."""
+        """Counts a block of steps towards the rate; leave out the first, which compiles, and
+        evaluations.
+        """
         self._steps, self._seconds = self._steps + steps, self._seconds + seconds
 
     @property
@@ -130,8 +171,12 @@ class Progress:
         """Over the blocks counted so far; 0 before the first."""
         return self._steps / self._seconds if self._seconds else 0.0
 
-    def show(self, step: int, train: tuple[str, float], test: float | None, *, evaluated: bool) -> None:
-        """Updates the line: step, epochs, rate, time left, the bound on the training and on the evaluated split, nats."""
+    def show(
+        self, step: int, train: tuple[str, float], test: float | None, *, evaluated: bool
+    ) -> None:
+        """Updates the line: step, epochs, rate, time left, the bound on the training and on the
+        evaluated split, nats.
+        """
         rate = self.steps_per_second
         left = clock((self._total - step) / rate) if rate else "?"
         name, value = train
@@ -142,11 +187,14 @@ class Progress:
             f"train {name} {value:,.2f}  {self._split} ELBO {measured} nats"
         )
         if self._bar is not None:
-            if os.get_terminal_size(sys.stderr.fileno()).columns < len(text) + _BAR_COLUMNS:  # cut by tqdm, the ELBOs first
+            if (
+                os.get_terminal_size(sys.stderr.fileno()).columns < len(text) + _BAR_COLUMNS
+            ):  # cut by tqdm, the ELBOs first
                 self._bar.bar_format = "{desc}"
                 few = "-" if test is None else format(test, ",.1f")
                 text = (
-                    f"step {step:,}/{self._total:,} epoch {step / self._steps_per_epoch:,.0f} {rate:,.0f}/s {left} left "
+                    f"step {step:,}/{self._total:,} epoch {step / self._steps_per_epoch:,.0f} "
+                    f"{rate:,.0f}/s {left} left "
                     f"{name} {value:,.1f} {self._split} {few} nats"
                 )
             self._bar.set_description_str(text, refresh=False)

@@ -1,7 +1,9 @@
-"""A step whose loss or gradient is not finite: found, gone back to, and kept in a file from which it can be run alone.
+"""A step whose loss or gradient is not finite: found, gone back to, and kept in a file from which
+it can be run alone.
 
-Everything is a function of (key, step), so the state before a bad step is had by running again from the last checkpoint up to it.
-nonfinite/step_N.npz holds that state, the batch and its rows, as plain arrays: nothing in it is pickled.
+Everything is a function of (key, step), so the state before a bad step is had by running again from
+the last checkpoint up to it. nonfinite/step_N.npz holds that state, the batch and its rows, as
+plain arrays: nothing in it is pickled.
 """
 
 from collections.abc import Callable
@@ -20,9 +22,12 @@ from experiments.data import Dataset
 from experiments.processes import is_first
 from vi_jax.training import State, batch_rows, shuffle
 
-FOLDER, STATE = "nonfinite", "state/"  # of a run; of the names of a state's arrays in a file
+# of a run; of the names of a state's arrays in a file
+FOLDER = "nonfinite"
+STATE = "state/"
 CAUSES = (
-    "Usual causes: a learning rate too high (halve it, or clip the gradient: --config.optim.clip_norm=1), or data out of the "
+    "Usual causes: a learning rate too high (halve it, or clip the gradient: "
+    "--config.optim.clip_norm=1), or data out of the "
     "likelihood's range."
 )
 
@@ -46,8 +51,8 @@ def is_finite(tree: Any) -> jax.Array:
 def first_bad_step(state: State, bad_step: int) -> int:
     """The step of a block that ended in `state` at which something was not finite, -1 if none.
 
-    A gradient that is not finite shows in the norm where that is measured, else in the next step's loss, or, after the last step
-    of a block, in what it has made of the state.
+    A gradient that is not finite shows in the norm where that is measured, else in the next step's
+    loss, or, after the last step of a block, in what it has made of the state.
     """
     if bad_step >= 0 or bool(is_finite((state.params, state.opt_state))):
         return bad_step
@@ -55,14 +60,22 @@ def first_bad_step(state: State, bad_step: int) -> int:
 
 
 def record(
-    workdir: Path, bad_step: int, state_at: Callable[[int], State], *, config: Any, model: vi.Model, dataset: Dataset
+    workdir: Path,
+    bad_step: int,
+    state_at: Callable[[int], State],
+    *,
+    config: Any,
+    model: vi.Model,
+    dataset: Dataset,
 ) -> Path:
-    """Writes the moment of a bad step, or of the step before it where that one's gradient was the first; returns the file.
+    """Writes the moment of a bad step, or of the step before it where that one's gradient was the
+    first; returns the file.
 
     Args:
       workdir: of the run.
       bad_step: as a block names it.
-      state_at: step -> the state before it; called once or twice, the second time for the next step.
+      state_at: step -> the state before it; called once or twice, the second time for the next
+        step.
       config, model, dataset: of the run.
     """
     probe = jax.jit(build.step(config, model, dataset.num_levels, grad_norm_every=1))
@@ -77,19 +90,35 @@ def record(
     return path
 
 
-def stopped(workdir: Path, bad_step: int, state_at: Callable[[int], State], saved: list[int], **run: Any) -> UserError:
-    """What to raise where a step was not finite, once its moment is recorded; arguments as of `record`, and the saved steps."""
-    keeps = f"the checkpoint of step {saved[-1]:,} is kept" if saved else "no checkpoint had been written"
+def stopped(
+    workdir: Path, bad_step: int, state_at: Callable[[int], State], saved: list[int], **run: Any
+) -> UserError:
+    """What to raise where a step was not finite, once its moment is recorded; arguments as of
+    `record`, and the saved steps.
+    """
+    keeps = (
+        f"the checkpoint of step {saved[-1]:,} is kept"
+        if saved
+        else "no checkpoint had been written"
+    )
     limit = run["config"].train.max_skipped
-    after = f", after {limit:,} that were left out" if run["config"].train.on_nonfinite == "skip" else ""
+    after = (
+        f", after {limit:,} that were left out"
+        if run["config"].train.on_nonfinite == "skip"
+        else ""
+    )
     try:
         path = record(workdir, bad_step, state_at, **run)
         bad_step = int(path.stem.removeprefix("step_"))
-        moment = f"its batch, key and state are in {path}, and python -m experiments.replay --workdir={workdir} runs it alone"
+        moment = (
+            f"its batch, key and state are in {path}, and python -m experiments.replay "
+            f"--workdir={workdir} runs it alone"
+        )
     except OSError as error:
         moment = f"its batch and state could not be kept ({error.strerror})"
     return UserError(
-        f"the loss or its gradient was not finite at step {bad_step}; nothing was computed from it{after}. In {workdir}, {keeps}; "
+        f"the loss or its gradient was not finite at step {bad_step}; nothing was computed from "
+        f"it{after}. In {workdir}, {keeps}; "
         f"{moment}. {CAUSES}"
     )
 
@@ -97,17 +126,29 @@ def stopped(workdir: Path, bad_step: int, state_at: Callable[[int], State], save
 def write(path: Path, moment: Moment) -> None:
     """Writes a moment, whole or not at all."""
     path.parent.mkdir(exist_ok=True)
-    arrays: dict[str, Any] = {f"{STATE}{name}": leaf for name, leaf in to_leaves(moment.state).items()}
+    arrays: dict[str, Any] = {
+        f"{STATE}{name}": leaf for name, leaf in to_leaves(moment.state).items()
+    }
     temporary = path.with_name(f".{path.name}")
     with temporary.open("wb") as file:
-        np.savez(file, batch=moment.batch, rows=moment.rows, num_levels=np.int64(moment.num_levels), **arrays)
+        np.savez(
+            file,
+            batch=moment.batch,
+            rows=moment.rows,
+            num_levels=np.int64(moment.num_levels),
+            **arrays,
+        )
     temporary.replace(path)
 
 
 def recorded(workdir: Path) -> list[int]:
     """The steps that a run has kept so."""
     found = (workdir / FOLDER).glob("step_*.npz")
-    return sorted(int(path.stem.removeprefix("step_")) for path in found if path.stem.removeprefix("step_").isdecimal())
+    return sorted(
+        int(path.stem.removeprefix("step_"))
+        for path in found
+        if path.stem.removeprefix("step_").isdecimal()
+    )
 
 
 def read_batch(path: Path) -> tuple[np.ndarray, int]:
@@ -117,8 +158,15 @@ def read_batch(path: Path) -> tuple[np.ndarray, int]:
       UserError: the file cannot be read, is damaged, or holds anything but plain arrays.
     """
     arrays = _read(path, ("batch", "num_levels"))
-    if arrays["batch"].ndim < 2 or arrays["batch"].dtype != np.uint8 or arrays["num_levels"].shape != ():
-        raise UserError(f"{path} holds no batch of images; it is damaged, or was not written by experiments.train.")
+    if (
+        arrays["batch"].ndim < 2
+        or arrays["batch"].dtype != np.uint8
+        or arrays["num_levels"].shape != ()
+    ):
+        raise UserError(
+            f"{path} holds no batch of images; it is damaged, or was not written by "
+            "experiments.train."
+        )
     return arrays["batch"], int(arrays["num_levels"])
 
 
@@ -126,7 +174,8 @@ def read(path: Path, like: State) -> Moment:
     """A moment, in the structure of a state of its model.
 
     Raises:
-      UserError: the file cannot be read, is damaged, of another model, or holds anything but plain arrays.
+      UserError: the file cannot be read, is damaged, of another model, or holds anything but plain
+        arrays.
     """
     batch, num_levels = read_batch(path)
     wanted = to_leaves(like)
@@ -134,7 +183,10 @@ def read(path: Path, like: State) -> Moment:
     for name, leaf in wanted.items():
         found = arrays[f"{STATE}{name}"]
         if found.shape != leaf.shape or found.dtype != leaf.dtype:
-            raise UserError(f"{path} is of another model: {name} is {found.dtype} {found.shape}, not {leaf.dtype} {leaf.shape}.")
+            raise UserError(
+                f"{path} is of another model: {name} is {found.dtype} {found.shape}, not "
+                f"{leaf.dtype} {leaf.shape}."
+            )
     leaves = {name: jnp.asarray(arrays[f"{STATE}{name}"]) for name in wanted}
     return Moment(from_leaves(leaves, like), batch, arrays["rows"], num_levels)
 
@@ -143,9 +195,12 @@ def _moment(state: State, dataset: Dataset, batch_size: int) -> Moment:
     """What the step of a state is a function of, brought to this host."""
     images = dataset.train.images
     leaves = {name: jnp.asarray(_to_host(leaf)) for name, leaf in to_leaves(state).items()}
-    here, num_batches = from_leaves(leaves, state), -(-len(images) // batch_size)
+    here = from_leaves(leaves, state)
+    num_batches = -(-len(images) // batch_size)
     epoch, position = divmod(int(here.step), num_batches)
-    rows = np.asarray(batch_rows(shuffle(here.key, jnp.int32(epoch), len(images)), position, batch_size))
+    rows = np.asarray(
+        batch_rows(shuffle(here.key, jnp.int32(epoch), len(images)), position, batch_size)
+    )
     return Moment(here, np.asarray(images[rows]), rows, dataset.num_levels)
 
 
@@ -161,6 +216,13 @@ def _read(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as opened:
             return {name: np.asarray(opened[name]) for name in names}
-    except Exception as error:  # a damaged file fails in many ways inside numpy and zipfile, all meaning the same
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} cannot be read ({reason}); it is damaged, or was not written by experiments.train.") from None
+    except (
+        Exception
+    ) as error:  # a damaged file fails in many ways inside numpy and zipfile, all meaning the same
+        reason = (
+            str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        )
+        raise UserError(
+            f"{path} cannot be read ({reason}); it is damaged, or was not written by "
+            "experiments.train."
+        ) from None

@@ -1,4 +1,6 @@
-"""From a trained model to the arrays of its pictures: reconstructions, prior samples, walks, the latent plane."""
+"""From a trained model to the arrays of its pictures: reconstructions, prior samples, walks, the
+latent plane.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -21,20 +23,30 @@ def make_decode_mean(model: vi.Model, config: Any, num_levels: int) -> Any:
     return lambda params, z: build.to_unit(config, decode(params, z), num_levels)
 
 
-def samples(key: jax.Array, model: vi.Model, params: vi.types.Params, decode_mean: Any, num: int) -> tuple[np.ndarray, np.ndarray]:
+def samples(
+    key: jax.Array, model: vi.Model, params: vi.types.Params, decode_mean: Any, num: int
+) -> tuple[np.ndarray, np.ndarray]:
     """`num` draws z from the prior [num, D] and E[x | z] [num, *x_shape]."""
     z = model.prior(params).sample(key, (num,))
     return np.asarray(z), decode_mean(params, z)
 
 
-def walk(params: vi.types.Params, decode_mean: Any, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """E[x | z] on straight lines between posterior means: start, end [rows, D] -> [rows, WALK, *x_shape]."""
+def walk(
+    params: vi.types.Params, decode_mean: Any, start: np.ndarray, end: np.ndarray
+) -> np.ndarray:
+    """E[x | z] on straight lines between posterior means: start, end [rows, D] -> [rows, WALK,
+    *x_shape].
+    """
     t = np.linspace(0.0, 1.0, WALK, dtype=start.dtype)[:, None]
     return np.stack([decode_mean(params, a + t * (b - a)) for a, b in zip(start, end, strict=True)])
 
 
-def pairs(labels: np.ndarray | None, num_examples: int, rows: int = 6) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the examples at both ends of each walk: the first of each class to the first of the next, where there are labels."""
+def pairs(
+    labels: np.ndarray | None, num_examples: int, rows: int = 6
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the examples at both ends of each walk: the first of each class to the first of the
+    next, where there are labels.
+    """
     if labels is None:
         first = np.arange(min(2 * rows, num_examples - num_examples % 2))
         return first[::2], first[1::2]
@@ -56,9 +68,12 @@ def draw_all(
     measures: Measures,
     num_samples: int = 64,
 ) -> list[Path]:
-    """Every picture but the learning curves, as PNG files in `folder`; x [N, *x_shape] is the evaluation split."""
+    """Every picture but the learning curves, as PNG files in `folder`; x [N, *x_shape] is the
+    evaluation split.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    name, decode_mean = config.name, make_decode_mean(model, config, num_levels)
+    name = config.name
+    decode_mean = make_decode_mean(model, config, num_levels)
     grey = build.to_unit(config, np.asarray(x[:20]), num_levels)
     split = config.eval.split
     paths = [
@@ -88,26 +103,43 @@ def draw_all(
     if measures.kl.ndim == 1:
         paths.append(
             figures.kl_per_dimension(
-                folder / "kl_per_dimension.png", measures.kl, measures.active, title=f"{name}: KL of each latent dimension, {split}"
+                folder / "kl_per_dimension.png",
+                measures.kl,
+                measures.active,
+                title=f"{name}: KL of each latent dimension, {split}",
             )
         )
     return paths + _plane(folder, name, split, params, decode_mean, means, labels)
 
 
 def _plane(
-    folder: Path, name: str, split: str, params: Any, decode_mean: Any, means: np.ndarray, labels: np.ndarray | None
+    folder: Path,
+    name: str,
+    split: str,
+    params: Any,
+    decode_mean: Any,
+    means: np.ndarray,
+    labels: np.ndarray | None,
 ) -> list[Path]:
     num_latents = means.shape[1]
     if num_latents == 2:
-        points, what = means, "posterior means"
+        points = means
+        what = "posterior means"
         axes = ("z1", "z2")
     else:
         points, explained = figures.pca_2d(means)
-        first, second = (f"principal component {i + 1} ({100 * part:.0f} % of variance)" for i, part in enumerate(explained))
+        first, second = (
+            f"principal component {i + 1} ({100 * part:.0f} % of variance)"
+            for i, part in enumerate(explained)
+        )
         axes = (first, second)
         what = f"posterior means of {num_latents} latents, projected"
     title = f"{name}: {what}, {split}"
-    paths = [figures.latent_plane(folder / "latent_plane.png", points, labels, title=title, xlabel=axes[0], ylabel=axes[1])]
+    paths = [
+        figures.latent_plane(
+            folder / "latent_plane.png", points, labels, title=title, xlabel=axes[0], ylabel=axes[1]
+        )
+    ]
     if num_latents == 2:
         extent = (-2.0, 2.0)
         grid = figures.manifold_grid(PLANE, extent)
@@ -115,7 +147,12 @@ def _plane(
         images = decode_mean(params, z)
         images = images.reshape(PLANE, PLANE, *images.shape[1:])
         paths.append(
-            figures.manifold(folder / "manifold.png", images, extent=extent, title=f"{name}: E[x | z] over the latent plane")
+            figures.manifold(
+                folder / "manifold.png",
+                images,
+                extent=extent,
+                title=f"{name}: E[x | z] over the latent plane",
+            )
         )
     return paths
 

@@ -1,14 +1,18 @@
-"""Approximates the posterior of a NumPyro model, says whether to trust it, and leaves draws and figures.
+"""Approximates the posterior of a NumPyro model, says whether to trust it, and leaves draws and
+figures.
 
     python -m experiments.posterior --config=configs/posterior/eight_schools.py
-    python -m experiments.posterior --config=configs/posterior/breast_cancer.py --config.method=pathfinder
+    python -m experiments.posterior --config=configs/posterior/breast_cancer.py
+    --config.method=pathfinder
     python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model     a model of your own
-    python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model --config.data=FILE.npz
-    python -m experiments.posterior --config=configs/posterior/posteriordb.py:arK-arK --config.data_dir=CLONE
+    python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model
+    --config.data=FILE.npz python -m experiments.posterior
+    --config=configs/posterior/posteriordb.py:arK-arK --config.data_dir=CLONE
 
---config.data names an .npz, whose arrays the model is called with by their names: np.savez(FILE, x=x, y=y) for my_model(x, y).
-The run folder holds config.json, environment.json, result.json (the verdict and every number, the details too), moments.json,
-history.json, draws.npz (weighted draws of every site, with their log-weights) and figures/.
+--config.data names an .npz, whose arrays the model is called with by their names: np.savez(FILE,
+x=x, y=y) for my_model(x, y). The run folder holds config.json, environment.json, result.json (the
+verdict and every number, the details too), moments.json, history.json, draws.npz (weighted draws of
+every site, with their log-weights) and figures/.
 """
 
 import sys
@@ -21,7 +25,10 @@ from ml_collections import config_flags
 from experiments import cli, posterior_models
 from experiments.fit_progress import FitProgress, totals_of
 
-RESULT, MOMENTS, HISTORY, DRAWS = "result.json", "moments.json", "history.json", "draws.npz"
+RESULT = "result.json"
+MOMENTS = "moments.json"
+HISTORY = "history.json"
+DRAWS = "draws.npz"
 COMBINE = ("best", "stack")  # as in vi.fit
 NOT_BY_NAME = ("default", "local_advi")  # files of vi_jax/methods that no config names
 FIELDS = {
@@ -39,11 +46,18 @@ FIELDS = {
 
 
 def define_flags() -> None:
-    """The flags of the command; not at import, so that the commands can be imported side by side."""
+    """The flags of the command; not at import, so that the commands can be imported side by
+    side.
+    """
     config_flags.DEFINE_config_file(
-        "config", None, "The config, FILE[:VARIANT]; --config.FIELD=VALUE sets a field.", lock_config=True
+        "config",
+        None,
+        "The config, FILE[:VARIANT]; --config.FIELD=VALUE sets a field.",
+        lock_config=True,
     )
-    flags.DEFINE_string("workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given.")
+    flags.DEFINE_string(
+        "workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given."
+    )
     flags.DEFINE_bool("overwrite", False, "Delete the run that is in the folder and start anew.")
     cli.define_common_flags()
 
@@ -51,7 +65,10 @@ def define_flags() -> None:
 def main() -> int:
     """The command."""
     if flags.FLAGS.config is None:
-        raise cli.UserError("--config is missing; try --config=configs/posterior/eight_schools.py, see --help for examples.")
+        raise cli.UserError(
+            "--config is missing; try --config=configs/posterior/eight_schools.py, see --help "
+            "for examples."
+        )
     config = flags.FLAGS.config
     validate(config)
     cli.set_up_jax()
@@ -67,25 +84,41 @@ def validate(config: Any) -> None:
     """Raises UserError for the first thing in a config that cannot be meant."""
     for field, kind in FIELDS.items():
         if field not in config:
-            raise cli.UserError(f"the config has no field {field}; configs/posterior/eight_schools.py has all of them.")
+            raise cli.UserError(
+                f"the config has no field {field}; configs/posterior/eight_schools.py has all of "
+                "them."
+            )
         if not isinstance(config[field], kind) or (kind is int and isinstance(config[field], bool)):
-            raise cli.UserError(f"config.{field} is {config[field]!r}; it has to be of type {kind.__name__}.")
+            raise cli.UserError(
+                f"config.{field} is {config[field]!r}; it has to be of type {kind.__name__}."
+            )
     for field, least in (("num_starts", 1), ("num_draws", 25), ("seed", 0)):
         if config[field] < least:
-            raise cli.UserError(f"config.{field} is {config[field]}; it has to be at least {least}.")
+            raise cli.UserError(
+                f"config.{field} is {config[field]}; it has to be at least {least}."
+            )
     if config.combine not in COMBINE:
-        raise cli.UserError(f"config.combine is {config.combine!r}; it can be {', '.join(COMBINE)}.")
+        raise cli.UserError(
+            f"config.combine is {config.combine!r}; it can be {', '.join(COMBINE)}."
+        )
     posterior_models.check_name(config.model)
     posterior_models.check_data(config.model, config.data)
     names = ["default", *_method_names()]
     if config.method not in names:
-        raise cli.UserError(f"config.method is {config.method!r}; it can be {', '.join(names)}{cli.suggest(config.method, names)}.")
+        raise cli.UserError(
+            f"config.method is {config.method!r}; it can be "
+            f"{', '.join(names)}{cli.suggest(config.method, names)}."
+        )
 
 
 def _method_names() -> list[str]:
     """The members of vi_jax/methods, without importing them."""
     folder = Path(__file__).parents[1] / "vi_jax" / "methods"
-    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_") and path.stem not in NOT_BY_NAME)
+    return sorted(
+        path.stem
+        for path in folder.glob("*.py")
+        if not path.stem.startswith("_") and path.stem not in NOT_BY_NAME
+    )
 
 
 def approximate(config: Any, workdir: Path) -> None:
@@ -107,7 +140,8 @@ def approximate(config: Any, workdir: Path) -> None:
         target = vi.targets.from_numpyro(model)
         if isinstance(target, LocalTarget):
             raise cli.UserError(
-                "the model's subsampled plate holds latent sites; this command has no figures for those: use vi.fit."
+                "the model's subsampled plate holds latent sites; this command has no figures "
+                "for those: use vi.fit."
             )
         print(f"{config.name}: {target.size:,} unconstrained latents", file=sys.stderr)
         rundir.write_json(
@@ -116,14 +150,24 @@ def approximate(config: Any, workdir: Path) -> None:
         key = jax.random.key(config.seed)
         progress = FitProgress(totals_of(method, target))
         result = vi.fit(
-            key, target, method, num_starts=config.num_starts, combine=config.combine, num_draws=config.num_draws,
-            mesh=_mesh(config.num_starts), report=progress, report_every=progress.every,
-        )  # fmt: skip
+            key,
+            target,
+            method,
+            num_starts=config.num_starts,
+            combine=config.combine,
+            num_draws=config.num_draws,
+            mesh=_mesh(config.num_starts),
+            report=progress,
+            report_every=progress.every,
+        )
     except (TargetError, FloatingPointError) as error:
         raise cli.UserError(str(error)) from None
 
     print(result)
-    sites = {name: np.asarray(value) for name, value in jax.jit(jax.vmap(target.constrain))(result.weighed.u).items()}
+    sites = {
+        name: np.asarray(value)
+        for name, value in jax.jit(jax.vmap(target.constrain))(result.weighed.u).items()
+    }
     log_weights = np.asarray(result.weighed.log_weights)
     trusted = result.diagnostics.trusted
     moments = result.moments()
@@ -132,9 +176,17 @@ def approximate(config: Any, workdir: Path) -> None:
     if reference is not None:
         print(_against(reference, sites, log_weights if trusted else None))
     rundir.write_json(workdir / RESULT, result.report())
-    rundir.write_json(workdir / MOMENTS, jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), moments))
-    rundir.write_json(workdir / HISTORY, {name: np.asarray(value).tolist() for name, value in result.history.items()})
-    arrays: dict[str, Any] = {"log_weights": log_weights, **{f"site/{name}": value for name, value in sites.items()}}
+    rundir.write_json(
+        workdir / MOMENTS, jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), moments)
+    )
+    rundir.write_json(
+        workdir / HISTORY,
+        {name: np.asarray(value).tolist() for name, value in result.history.items()},
+    )
+    arrays: dict[str, Any] = {
+        "log_weights": log_weights,
+        **{f"site/{name}": value for name, value in sites.items()},
+    }
     np.savez(workdir / DRAWS, **arrays)
     weights = np.exp(log_weights) if trusted else np.full(len(log_weights), 1 / len(log_weights))
     drawn = figures.draw_all(workdir / "figures", result, sites, weights, title=config.name)
@@ -152,7 +204,9 @@ def _mesh(num_starts: int) -> Any:
         return None
     if num_starts % devices:
         print(
-            f"note: {num_starts} starts on one of {devices} devices; a multiple of {devices} would take them all.", file=sys.stderr
+            f"note: {num_starts} starts on one of {devices} devices; a multiple of {devices} "
+            "would take them all.",
+            file=sys.stderr,
         )
         return None
     print(f"{num_starts} starts over {devices} devices", file=sys.stderr)
@@ -167,7 +221,9 @@ def _table(moments: dict[str, Any], most: int = 30) -> str:
     for name, mean in moments["mean"].items():
         for index in np.ndindex(mean.shape):
             place = f"[{','.join(map(str, index))}]" if index else ""
-            rows.append(f"  {name + place:<24}{mean[index]:>12.4f} {moments['sd'][name][index]:>12.4f}")
+            rows.append(
+                f"  {name + place:<24}{mean[index]:>12.4f} {moments['sd'][name][index]:>12.4f}"
+            )
     how = "by smoothed importance weights" if moments["corrected"] else "of the guide's own draws"
     more = [f"  ... and {len(rows) - most:,} more in {MOMENTS}"] if len(rows) > most else []
     return "\n".join([f"  {'site':<24}{'mean':>12} {'sd':>12}   ({how})", *rows[:most], *more])
@@ -180,9 +236,11 @@ def _against(reference: Any, sites: dict[str, Any], log_weights: Any) -> str:
     w = np.full(len(x), 1 / len(x)) if log_weights is None else np.exp(log_weights)
     mean = w @ x
     sd = np.sqrt(w @ (x - mean) ** 2)
-    off, ratio = np.abs(mean - reference.mean) / reference.sd, np.abs(sd / reference.sd - 1)
+    off = np.abs(mean - reference.mean) / reference.sd
+    ratio = np.abs(sd / reference.sd - 1)
     return (
-        f"  against the reference draws: worst mean error {off.max():.3f} sd ({reference.names[int(off.argmax())]}), "
+        f"  against the reference draws: worst mean error {off.max():.3f} sd "
+        f"({reference.names[int(off.argmax())]}), "
         f"worst sd error {100 * ratio.max():.1f} % ({reference.names[int(ratio.argmax())]})"
     )
 

@@ -1,11 +1,13 @@
-"""Runs one step of a run again, alone: a step whose loss or gradient was not finite, as experiments.train kept it.
+"""Runs one step of a run again, alone: a step whose loss or gradient was not finite, as
+experiments.train kept it.
 
     python -m experiments.replay --workdir=runs/NAME                the last one that was kept
     python -m experiments.replay --workdir=runs/NAME --step=1234
 
-Needs no data, no checkpoint and none of the code in the folder, only config.json and nonfinite/step_N.npz. Prints the batch, the
-parameters, the terms of the loss, and the first operation that made nan, or else infinity, with its line. The exit code is 0 where
-the step is not finite again, 1 where it is finite here.
+Needs no data, no checkpoint and none of the code in the folder, only config.json and
+nonfinite/step_N.npz. Prints the batch, the parameters, the terms of the loss, and the first
+operation that made nan, or else infinity, with its line. The exit code is 0 where the step is not
+finite again, 1 where it is finite here.
 """
 
 import contextlib
@@ -19,7 +21,9 @@ from experiments import cli
 
 
 def define_flags() -> None:
-    """The flags of the command; not at import, so that the commands can be imported side by side."""
+    """The flags of the command; not at import, so that the commands can be imported side by
+    side.
+    """
     flags.DEFINE_string("workdir", "", "The folder of a run, as experiments.train printed it.")
     flags.DEFINE_integer("step", -1, "The step; the last that was kept if not given.")
     cli.define_common_flags()
@@ -46,9 +50,13 @@ def replay(config: Any, workdir: Path, step: int = -1) -> int:
 
     kept = nonfinite.recorded(workdir)
     if not kept:
-        raise cli.UserError(f"{workdir} has kept no step that was not finite; there is nothing to run again.")
+        raise cli.UserError(
+            f"{workdir} has kept no step that was not finite; there is nothing to run again."
+        )
     if step >= 0 and step not in kept:
-        raise cli.UserError(f"{workdir} has kept no step {step}; it has {', '.join(map(str, kept))}.")
+        raise cli.UserError(
+            f"{workdir} has kept no step {step}; it has {', '.join(map(str, kept))}."
+        )
     path = workdir / nonfinite.FOLDER / f"step_{step if step >= 0 else kept[-1]}.npz"
     batch, num_levels = nonfinite.read_batch(path)
     try:
@@ -56,7 +64,8 @@ def replay(config: Any, workdir: Path, step: int = -1) -> int:
     except ValueError as error:
         raise cli.UserError(f"{path} does not fit the config of {workdir}: {error}") from None
     moment = nonfinite.read(path, session.start_state(config, model))
-    state, x = moment.state, jnp.asarray(moment.batch)
+    state = moment.state
+    x = jnp.asarray(moment.batch)
     one = build.step(config, model, num_levels, grad_norm_every=1)
 
     _, metrics = jax.jit(one)(state, x)
@@ -68,7 +77,10 @@ def replay(config: Any, workdir: Path, step: int = -1) -> int:
     for name, value in numbers.items():
         print(f"  {name:<12} {value:.6g}")
     if np.isfinite(numbers["loss"]) and np.isfinite(numbers["grad_norm"]):
-        print("  it is finite here: another device, version or number of devices rounds in another way")
+        print(
+            "  it is finite here: another device, version or number of devices rounds in another "
+            "way"
+        )
         return 1
     print(f"  first        {first_line(config, model, moment)}")
     print(f"  debug_nans   {debug_nans(one, state, x)}")
@@ -76,7 +88,9 @@ def replay(config: Any, workdir: Path, step: int = -1) -> int:
 
 
 def first_line(config: Any, model: Any, moment: Any) -> str:
-    """The first operation of the loss, or else of its gradient, that makes nan of numbers; or else infinity."""
+    """The first operation of the loss, or else of its gradient, that makes nan of numbers; or else
+    infinity.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -86,7 +100,8 @@ def first_line(config: Any, model: Any, moment: Any) -> str:
 
     if not bool(nonfinite.is_finite(moment.state.params)):
         return "the parameters were not finite before this step"
-    state, loss = moment.state, build.loss(config, model)
+    state = moment.state
+    loss = build.loss(config, model)
     key_prepare, key_loss = jax.random.split(jax.random.fold_in(step_key(state.key), state.step))
     x = build.prepare(config, moment.num_levels)(key_prepare, jnp.asarray(moment.batch))
 
@@ -105,7 +120,11 @@ def debug_nans(step: Any, state: Any, x: Any) -> str:
     import jax
 
     try:
-        with jax.debug_nans(True), jax.debug_infs(True), contextlib.redirect_stdout(io.StringIO()):  # JAX prints that it looks
+        with (
+            jax.debug_nans(True),
+            jax.debug_infs(True),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):  # JAX prints that it looks
             jax.block_until_ready(jax.jit(step)(state, x))
     except FloatingPointError as error:
         return str(error).strip().splitlines()[0]
@@ -114,10 +133,15 @@ def debug_nans(step: Any, state: Any, x: Any) -> str:
 
 def describe_batch(moment: Any) -> str:
     """The examples of a batch and their levels."""
-    batch, rows = moment.batch, moment.rows
-    levels = f"levels {batch.min()} to {batch.max()} of 0 to {moment.num_levels - 1}, mean {batch.mean():.4g}"
+    batch = moment.batch
+    rows = moment.rows
+    levels = (
+        f"levels {batch.min()} to {batch.max()} of 0 to {moment.num_levels - 1}, mean "
+        f"{batch.mean():.4g}"
+    )
     return (
-        f"{len(batch)} examples {batch.shape[1:]}, {levels}; rows {', '.join(map(str, rows[:6]))}{', ...' if len(rows) > 6 else ''}"
+        f"{len(batch)} examples {batch.shape[1:]}, {levels}; rows "
+        f"{', '.join(map(str, rows[:6]))}{', ...' if len(rows) > 6 else ''}"
     )
 
 
@@ -128,13 +152,23 @@ def describe(tree: Any) -> str:
     import numpy as np
 
     found = jax.tree_util.tree_flatten_with_path(tree)[0]
-    arrays = {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in found}
-    arrays = {name: leaf for name, leaf in arrays.items() if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.size}
+    arrays = {
+        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+        for path, leaf in found
+    }
+    arrays = {
+        name: leaf
+        for name, leaf in arrays.items()
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.size
+    }
     if not arrays:
         return "none"
     bad = [name for name, leaf in arrays.items() if not np.isfinite(leaf).all()]
     if bad:
-        return f"{len(bad)} of {len(arrays)} arrays are not finite: {', '.join(bad[:4])}{', ...' if len(bad) > 4 else ''}"
+        return (
+            f"{len(bad)} of {len(arrays)} arrays are not finite: "
+            f"{', '.join(bad[:4])}{', ...' if len(bad) > 4 else ''}"
+        )
     name = max(arrays, key=lambda name: np.abs(arrays[name]).max())
     return f"{len(arrays)} arrays, all finite, at most {np.abs(arrays[name]).max():.3g} ({name})"
 

@@ -1,6 +1,8 @@
-"""Runs side by side in one program: seeds, and learning rates, each with a run folder of its own under that of the sweep.
+"""Runs side by side in one program: seeds, and learning rates, each with a run folder of its own
+under that of the sweep.
 
-A replica is the run that its config.json describes: it is evaluated, sampled from and gone on with like any other.
+A replica is the run that its config.json describes: it is evaluated, sampled from and gone on with
+like any other.
 """
 
 import contextlib
@@ -17,11 +19,19 @@ import optax
 import vi_jax as vi
 from experiments import build, cli, finish, measure, processes, rundir, session
 from experiments.checkpoints import Checkpoints
-from experiments.metrics import METRICS, MetricsLog, Progress, evaluation_row, read_rows, training_row
+from experiments.metrics import (
+    METRICS,
+    MetricsLog,
+    Progress,
+    evaluation_row,
+    read_rows,
+    training_row,
+)
 from experiments.parts import Parts, ends_at, evaluates_at
 from vi_jax.training import State, Totals
 
-STOPPED, SUMMARY = "stopped.json", "replicas.json"
+STOPPED = "stopped.json"
+SUMMARY = "replicas.json"
 
 
 class Replica(NamedTuple):
@@ -33,34 +43,45 @@ class Replica(NamedTuple):
 
 
 def configs(config: Any) -> list[Any]:
-    """The configs of the runs: config.replicas seeds from config.seed on, at each of config.sweep.learning_rates."""
+    """The configs of the runs: config.replicas seeds from config.seed on, at each of
+    config.sweep.learning_rates.
+    """
     runs = []
     for rate in config.sweep.learning_rates or (config.optim.learning_rate,):
         for number in range(config.replicas):
             one = config.copy_and_resolve_references()
             with one.unlocked():
-                one.replicas, one.sweep.learning_rates = 1, ()
-                one.seed, one.optim.learning_rate = config.seed + number, float(rate)
+                one.replicas = 1
+                one.sweep.learning_rates = ()
+                one.seed = config.seed + number
+                one.optim.learning_rate = float(rate)
             runs.append(one)
     return runs
 
 
 def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
-    """Trains what is left of all runs and returns their summaries; `stop` (`stopping.Stop`) ends them early, after a save."""
-    runs, spec, layout = configs(config), config.train, _layout(config)
+    """Trains what is left of all runs and returns their summaries; `stop` (`stopping.Stop`) ends
+    them early, after a save.
+    """
+    runs = configs(config)
+    spec = config.train
+    layout = _layout(config)
     dataset = session.load_data(config)
     rundir.check_data(workdir, dataset)
-    model, images = session.make_model(config, dataset), dataset.train.images
+    model = session.make_model(config, dataset)
+    images = dataset.train.images
     x, _ = session.evaluation_set(config, dataset, config.eval.split)
-    processes.say(f"{config.name}: {len(runs)} replicas side by side, {len(images):,} training examples {images.shape[1:]}")
-    step = build.step(config, model, dataset.num_levels, rule=with_rate(build.optimizer(config)))
-    run, data = vi.replicas.make_run(step, batch_size=spec.batch_size, layout=layout), session.on_devices(images, layout)
-    parts = Parts(run, stop.asked)
-    measure_now, num_batches, name = (
-        measure.make_measure(model, config),
-        -(-len(images) // spec.batch_size),
-        build.metric_name(config),
+    processes.say(
+        f"{config.name}: {len(runs)} replicas side by side, {len(images):,} training examples "
+        f"{images.shape[1:]}"
     )
+    step = build.step(config, model, dataset.num_levels, rule=with_rate(build.optimizer(config)))
+    run = vi.replicas.make_run(step, batch_size=spec.batch_size, layout=layout)
+    data = session.on_devices(images, layout)
+    parts = Parts(run, stop.asked)
+    measure_now = measure.make_measure(model, config)
+    num_batches = -(-len(images) // spec.batch_size)
+    name = build.metric_name(config)
 
     def measured(replica: Replica, state: State) -> measure.Measures:
         key = session.key_at(session.keys(replica.config).evaluate, int(state.step))
@@ -69,31 +90,61 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
     with contextlib.ExitStack() as stack, stop.deferred():
         replicas = [_open(stack, workdir, number, one, dataset) for number, one in enumerate(runs)]
         states, alive, block = _restored(replicas, config, model)
-        start, saved_at, best = int(states.step), time.monotonic(), None
-        renews, inside = all(len(each.checkpoints.steps) > 1 for each in replicas), _num_steps(block)  # as in experiments.train
-        logs = [stack.enter_context(contextlib.closing(MetricsLog(each.folder, from_step=start - inside))) for each in replicas]
-        progress = Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches, split=config.eval.split)
+        start = int(states.step)
+        saved_at = time.monotonic()
+        best = None
+        renews, inside = (
+            all(len(each.checkpoints.steps) > 1 for each in replicas),
+            _num_steps(block),
+        )  # as in experiments.train
+        logs = [
+            stack.enter_context(
+                contextlib.closing(MetricsLog(each.folder, from_step=start - inside))
+            )
+            for each in replicas
+        ]
+        progress = Progress(
+            start=start, total=spec.num_steps, steps_per_epoch=num_batches, split=config.eval.split
+        )
         stack.callback(progress.close)
         while ((done := int(states.step)) < spec.num_steps or block is not None) and alive.any():
-            began, last = time.perf_counter(), ends_at(done, inside, spec)
-            (states, info), block, inside = parts(states, data, last - done, alive, since=block), None, 0
-            metrics, now = jax.device_get(info.metrics), int(states.step)
+            began = time.perf_counter()
+            last = ends_at(done, inside, spec)
+            (states, info) = parts(states, data, last - done, alive, since=block)
+            block = None
+            inside = 0
+            metrics = jax.device_get(info.metrics)
+            now = int(states.step)
             if done > start:
                 progress.trained(now - done, time.perf_counter() - began)
             alive = _stopped(replicas, alive, np.asarray(info.bad_step), progress)
-            evaluates, ends, stops = evaluates_at(now, last, spec), now == spec.num_steps, stop.asked()
+            evaluates = evaluates_at(now, last, spec)
+            ends = now == spec.num_steps
+            stops = stop.asked()
             if stops and (now < last or evaluates):  # as in experiments.train
                 for which in np.flatnonzero(alive):
                     own = jax.tree.map(lambda leaf, which=which: leaf[which], info.totals)
-                    replicas[which].checkpoints.save(_alone(vi.replicas.pick(states, int(which))), block=own)
-                raise cli.Requeue(stop.sentence(f"step {now:,} of {spec.num_steps:,} of every replica is saved"))
-            late = spec.checkpoint_minutes and time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes
-            may, elbos = now > start or renews, []
+                    replicas[which].checkpoints.save(
+                        _alone(vi.replicas.pick(states, int(which))), block=own
+                    )
+                raise cli.Requeue(
+                    stop.sentence(f"step {now:,} of {spec.num_steps:,} of every replica is saved")
+                )
+            late = (
+                spec.checkpoint_minutes
+                and time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes
+            )
+            may = now > start or renews
+            elbos = []
             saves = may and (ends or stops or late or now % spec.checkpoint_every == 0)
             for which in np.flatnonzero(alive):
-                replica, state = replicas[which], vi.replicas.pick(states, int(which))
-                own, elbo = {key: value[which] for key, value in metrics.items()}, None
-                row = training_row(now, now / num_batches, float(build.learning_rate(replica.config)(now - 1)), own)
+                replica = replicas[which]
+                state = vi.replicas.pick(states, int(which))
+                own = {key: value[which] for key, value in metrics.items()}
+                elbo = None
+                row = training_row(
+                    now, now / num_batches, float(build.learning_rate(replica.config)(now - 1)), own
+                )
                 if evaluates:
                     measures = measured(replica, state)
                     elbo = measures.summary["elbo"]["mean"]
@@ -105,80 +156,143 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
                 logs[which].write(row, {"seconds": time.perf_counter() - cli.STARTED})
                 best_yet = replica.checkpoints.is_best(elbo)
                 if best_yet and not may:
-                    progress.say(f"replica {which}: the best so far, but its only checkpoint is not written anew")
+                    progress.say(
+                        f"replica {which}: the best so far, but its only checkpoint is not "
+                        "written anew"
+                    )
                 elif saves or best_yet:
                     replica.checkpoints.save(_alone(state), elbo=elbo)
                 replica.checkpoints.check()
-            best, saved_at = max(elbos, default=best), time.monotonic() if saves else saved_at
+            best = max(elbos, default=best)
+            saved_at = time.monotonic() if saves else saved_at
             if alive.any():
-                progress.show(now, (f"best {name.upper()}", float(metrics[name][alive].max())), best, evaluated=evaluates)
+                progress.show(
+                    now,
+                    (f"best {name.upper()}", float(metrics[name][alive].max())),
+                    best,
+                    evaluated=evaluates,
+                )
             if stops and not ends:
-                raise cli.Requeue(stop.sentence(f"step {now:,} of {spec.num_steps:,} of every replica is saved"))
+                raise cli.Requeue(
+                    stop.sentence(f"step {now:,} of {spec.num_steps:,} of every replica is saved")
+                )
         if not alive.any():
             raise cli.UserError(
-                f"none of the {len(replicas)} replicas is left: each has a {STOPPED} in its folder; try lower rates."
+                f"none of the {len(replicas)} replicas is left: each has a {STOPPED} in its "
+                "folder; try lower rates."
             )
     finals = {int(which): vi.replicas.pick(states, int(which)) for which in np.flatnonzero(alive)}
-    return _finish(config, workdir, replicas, {which: (state, measured(replicas[which], state)) for which, state in finals.items()},
-                   model, x, layout)  # fmt: skip
+    return _finish(
+        config,
+        workdir,
+        replicas,
+        {which: (state, measured(replicas[which], state)) for which, state in finals.items()},
+        model,
+        x,
+        layout,
+    )
 
 
 def with_rate(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """An optimiser whose updates are scaled by a number in its state, 1 at first: a learning rate for each replica."""
+    """An optimiser whose updates are scaled by a number in its state, 1 at first: a learning rate
+    for each replica.
+    """
 
     def init(params: Any) -> Any:
         return inner.init(params), jnp.ones(())
 
     def update(gradient: Any, state: Any, params: Any = None) -> Any:
         updates, new = inner.update(gradient, state[0], params)
-        return jax.tree.map(lambda leaf: leaf * state[1].astype(leaf.dtype), updates), (new, state[1])
+        return jax.tree.map(lambda leaf: leaf * state[1].astype(leaf.dtype), updates), (
+            new,
+            state[1],
+        )
 
     return optax.GradientTransformation(init, update)
 
 
 def _layout(config: Any) -> Any:
     if jax.process_count() > 1:
-        raise cli.UserError("config.replicas are trained by one process; in several, set config.replicas=1 and no sweep.")
-    num, layout = len(configs(config)), session.make_layout(config, cuts_batches=False)
+        raise cli.UserError(
+            "config.replicas are trained by one process; in several, set config.replicas=1 and "
+            "no sweep."
+        )
+    num = len(configs(config))
+    layout = session.make_layout(config, cuts_batches=False)
     if layout is not None and num % layout.num_shards:
-        raise cli.UserError(f"{num} replicas do not lie evenly over {layout.num_shards} devices; take a multiple of that.")
+        raise cli.UserError(
+            f"{num} replicas do not lie evenly over {layout.num_shards} devices; take a multiple "
+            "of that."
+        )
     return layout
 
 
-def _open(stack: contextlib.ExitStack, workdir: Path, number: int, one: Any, dataset: Any) -> Replica:
+def _open(
+    stack: contextlib.ExitStack, workdir: Path, number: int, one: Any, dataset: Any
+) -> Replica:
     folder = workdir / f"replica_{number}"
     rundir.open_folder(folder, one, overwrite=False)
     rundir.check_data(folder, dataset)
-    saves = Checkpoints(folder / "checkpoints", keep=one.train.keep_checkpoints, keep_best=one.train.keep_best)
+    saves = Checkpoints(
+        folder / "checkpoints", keep=one.train.keep_checkpoints, keep_best=one.train.keep_best
+    )
     return Replica(one, folder, stack.enter_context(saves))
 
 
-def _restored(replicas: list[Replica], config: Any, model: vi.Model) -> tuple[State, np.ndarray, Totals | None]:
-    """The states at the newest step that all have saved which have not stopped, who they are, and the block they stopped in."""
+def _restored(
+    replicas: list[Replica], config: Any, model: vi.Model
+) -> tuple[State, np.ndarray, Totals | None]:
+    """The states at the newest step that all have saved which have not stopped, who they are, and
+    the block they stopped in.
+    """
     alive = np.array([not (each.folder / STOPPED).exists() for each in replicas])
     fresh = [session.start_state(each.config, model) for each in replicas]
-    states = [each.checkpoints.restore_latest(state) or state for each, state in zip(replicas, fresh, strict=True)]
-    first = min((int(state.step) for state, lives in zip(states, alive, strict=True) if lives), default=0)
+    states = [
+        each.checkpoints.restore_latest(state) or state
+        for each, state in zip(replicas, fresh, strict=True)
+    ]
+    first = min(
+        (int(state.step) for state, lives in zip(states, alive, strict=True) if lives), default=0
+    )
     for which, each in enumerate(replicas):
-        if alive[which] and int(states[which].step) > first:  # the sweep was killed between two saves
+        if (
+            alive[which] and int(states[which].step) > first
+        ):  # the sweep was killed between two saves
             each.checkpoints.block = None
-            states[which] = (each.checkpoints.restore(str(first), fresh[which]) if first else None) or fresh[which]
+            states[which] = (
+                each.checkpoints.restore(str(first), fresh[which]) if first else None
+            ) or fresh[which]
     if first:
-        processes.say(f"resuming {int(alive.sum())} replicas at step {first:,} of {config.train.num_steps:,}")
+        processes.say(
+            f"resuming {int(alive.sum())} replicas at step {first:,} of {config.train.num_steps:,}"
+        )
     base = config.optim.learning_rate
     rates = [jnp.float32(each.config.optim.learning_rate / base) for each in replicas]
     side = [
-        state._replace(step=jnp.int32(first), opt_state=(state.opt_state, rate)) for state, rate in zip(states, rates, strict=True)
+        state._replace(step=jnp.int32(first), opt_state=(state.opt_state, rate))
+        for state, rate in zip(states, rates, strict=True)
     ]
-    return vi.replicas.stack(side), alive, _block_of([each.checkpoints.block for each in replicas], alive)
+    return (
+        vi.replicas.stack(side),
+        alive,
+        _block_of([each.checkpoints.block for each in replicas], alive),
+    )
 
 
 def _block_of(blocks: list[Totals | None], alive: np.ndarray) -> Totals | None:
-    """The sums of the replicas side by side; those of a run that has stopped count for nothing and are any other's."""
-    some = next((block for block, lives in zip(blocks, alive, strict=True) if lives and block is not None), None)
+    """The sums of the replicas side by side; those of a run that has stopped count for nothing and
+    are any other's.
+    """
+    some = next(
+        (block for block, lives in zip(blocks, alive, strict=True) if lives and block is not None),
+        None,
+    )
     if some is None:
         return None
-    own = [block if lives and block is not None else some for block, lives in zip(blocks, alive, strict=True)]
+    own = [
+        block if lives and block is not None else some
+        for block, lives in zip(blocks, alive, strict=True)
+    ]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
 
 
@@ -192,42 +306,83 @@ def _alone(state: State) -> State:
     return state._replace(opt_state=state.opt_state[0])
 
 
-def _stopped(replicas: list[Replica], alive: np.ndarray, bad: np.ndarray, progress: Progress) -> np.ndarray:
+def _stopped(
+    replicas: list[Replica], alive: np.ndarray, bad: np.ndarray, progress: Progress
+) -> np.ndarray:
     """Who goes on; what stops is recorded and told."""
     for which in np.flatnonzero(alive & (bad >= 0)):
         rundir.write_json(replicas[which].folder / STOPPED, {"step": int(bad[which])})
-        progress.say(f"replica {which} stops: its loss or gradient was not finite at step {bad[which]:,}; the others go on")
+        progress.say(
+            f"replica {which} stops: its loss or gradient was not finite at step {bad[which]:,}; "
+            "the others go on"
+        )
     return alive & (bad < 0)
 
 
 def _finish(
-    config: Any, workdir: Path, replicas: list[Replica], ends: dict[int, Any], model: Any, x: Any, layout: Any
+    config: Any,
+    workdir: Path,
+    replicas: list[Replica],
+    ends: dict[int, Any],
+    model: Any,
+    x: Any,
+    layout: Any,
 ) -> list[dict[str, Any]]:
-    """Evaluates each run, writes their summaries and replicas.json, draws their curves and prints the table."""
+    """Evaluates each run, writes their summaries and replicas.json, draws their curves and prints
+    the table.
+    """
     from experiments import figures
 
     rows = []
     for which, each in enumerate(replicas):
-        row = {"replica": which, "seed": each.config.seed, "learning_rate": each.config.optim.learning_rate}
+        row = {
+            "replica": which,
+            "seed": each.config.seed,
+            "learning_rate": each.config.optim.learning_rate,
+        }
         if which in ends:
             state, measures = ends[which]
-            rows.append(row | finish.summarise(each.config, each.folder, model, session.whole_params(state, layout), x, measures))
+            rows.append(
+                row
+                | finish.summarise(
+                    each.config,
+                    each.folder,
+                    model,
+                    session.whole_params(state, layout),
+                    x,
+                    measures,
+                )
+            )
         else:
             rows.append(row | {"stopped": json.loads((each.folder / STOPPED).read_text())["step"]})
     rundir.write_json(workdir / SUMMARY, rows)
-    curves = {_name(row): read_rows(each.folder / METRICS) for row, each in zip(rows, replicas, strict=True)}
+    curves = {
+        _name(row): read_rows(each.folder / METRICS)
+        for row, each in zip(rows, replicas, strict=True)
+    }
     figures.replica_curves(
-        workdir / "figures" / "replicas.png", curves, key=f"{config.eval.split}/elbo", title=f"{config.name}: ELBO of the replicas"
+        workdir / "figures" / "replicas.png",
+        curves,
+        key=f"{config.eval.split}/elbo",
+        title=f"{config.name}: ELBO of the replicas",
     )
     print(table(config, rows))
-    print(f"  {time.perf_counter() - cli.STARTED:.0f} s in all; {SUMMARY}, figures/replicas.png and replica_*/ in {workdir}")
+    print(
+        f"  {time.perf_counter() - cli.STARTED:.0f} s in all; {SUMMARY}, figures/replicas.png "
+        f"and replica_*/ in {workdir}"
+    )
     print(f"  pictures: python -m experiments.sample --workdir={workdir}/replica_{_best(rows)}")
     return rows
 
 
 def table(config: Any, rows: list[dict[str, Any]]) -> str:
-    """One line for each run, and the mean over seeds with its standard error for each learning rate; nats."""
-    lines = [f"{config.name}: nats per example on the {config.eval.split} split, mean ± standard error over examples"]
+    """One line for each run, and the mean over seeds with its standard error for each learning
+    rate; nats.
+    """
+    lines = [
+        f"{config.name}: nats per example on the {config.eval.split} split, mean ± standard "
+        "error over examples"
+    ]
     lines += [f"  {'replica':<9}{'seed':>5}  {'learning rate':>13}  {'ELBO':>20}  {'log p(x)':>20}"]
     for row in rows:
         head = f"  {row['replica']:<9}{row['seed']:>5}  {row['learning_rate']:>13g}  "
@@ -238,10 +393,15 @@ def table(config: Any, rows: list[dict[str, Any]]) -> str:
         )
         lines.append(head + told)
     for rate in dict.fromkeys(row["learning_rate"] for row in rows):
-        elbos = np.array([row["elbo"]["mean"] for row in rows if row["learning_rate"] == rate and "elbo" in row])
+        elbos = np.array(
+            [row["elbo"]["mean"] for row in rows if row["learning_rate"] == rate and "elbo" in row]
+        )
         if len(elbos) > 1:
             spread = measure.mean_stderr(elbos)
-            lines.append(f"  over {len(elbos)} seeds at {rate:g}: ELBO {_pair(spread)}, standard error over seeds")
+            lines.append(
+                f"  over {len(elbos)} seeds at {rate:g}: ELBO {_pair(spread)}, standard error "
+                "over seeds"
+            )
     return "\n".join(lines)
 
 
@@ -254,4 +414,6 @@ def _name(row: dict[str, Any]) -> str:
 
 
 def _best(rows: list[dict[str, Any]]) -> int:
-    return max((row for row in rows if "elbo" in row), key=lambda row: row["elbo"]["mean"])["replica"]
+    return max((row for row in rows if "elbo" in row), key=lambda row: row["elbo"]["mean"])[
+        "replica"
+    ]

@@ -1,4 +1,6 @@
-"""The run folder: where it is, whether it may be used, and the files that say how the run came about."""
+"""The run folder: where it is, whether it may be used, and the files that say how the run came
+about.
+"""
 
 import hashlib
 import json
@@ -17,13 +19,33 @@ from experiments.cli import UserError
 from experiments.lock import LOCK
 from experiments.settings import flatten
 
-CONFIG, ENVIRONMENT, DATA = "config.json", "environment.json", "data.json"
-# Fields, or how their names begin, that say nothing of the numbers of a run: it may go on with others.
-MAY_CHANGE = ("mesh.", "train.checkpoint_", "train.keep_", "train.on_nonfinite", "train.max_skipped")
+CONFIG = "config.json"
+ENVIRONMENT = "environment.json"
+DATA = "data.json"
+# Fields, or how their names begin, that say nothing of the numbers of a run: it may go on with
+# others.
+MAY_CHANGE = (
+    "mesh.",
+    "train.checkpoint_",
+    "train.keep_",
+    "train.on_nonfinite",
+    "train.max_skipped",
+)
 _PACKAGES = (
-    "vi_jax", "jax", "jaxlib", "flax", "optax", "numpyro", "numpy", "orbax-checkpoint", "ml-collections", "chex",
-    "scikit-learn", "tensorflow-datasets", "matplotlib",
-)  # fmt: skip
+    "vi_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "numpyro",
+    "numpy",
+    "orbax-checkpoint",
+    "ml-collections",
+    "chex",
+    "scikit-learn",
+    "tensorflow-datasets",
+    "matplotlib",
+)
 
 
 def to_plain(config: Any) -> dict[str, Any]:
@@ -43,24 +65,39 @@ def from_plain(plain: dict[str, Any]) -> ConfigDict:
 
 
 def default_folder(config: Any) -> Path:
-    """runs/NAME-HASH: the same config finds its run again, MAY_CHANGE apart; another one gets a folder of its own."""
-    digest = hashlib.sha256(json.dumps(_of_the_numbers(to_plain(config)), sort_keys=True).encode()).hexdigest()[:8]
+    """runs/NAME-HASH: the same config finds its run again, MAY_CHANGE apart; another one gets a
+    folder of its own.
+    """
+    digest = hashlib.sha256(
+        json.dumps(_of_the_numbers(to_plain(config)), sort_keys=True).encode()
+    ).hexdigest()[:8]
     return Path("runs") / f"{config.name}-{digest}"
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raises UserError where a folder is a file, or holds something that is no run; touches nothing."""
+    """Raises UserError where a folder is a file, or holds something that is no run; touches
+    nothing.
+    """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--workdir={folder} is a file; name a folder.")
-    if folder.exists() and not (folder / CONFIG).exists() and any(path.name != LOCK for path in folder.iterdir()):
-        raise UserError(f"--workdir={folder} is not empty and holds no run; name a new folder, or one of an earlier run.")
+    if (
+        folder.exists()
+        and not (folder / CONFIG).exists()
+        and any(path.name != LOCK for path in folder.iterdir())
+    ):
+        raise UserError(
+            f"--workdir={folder} is not empty and holds no run; name a new folder, or one of an "
+            "earlier run."
+        )
 
 
 def open_folder(folder: Path, config: Any, *, overwrite: bool) -> bool:
-    """Makes the folder ready for a run; True where it holds a run of this config that is to be gone on with.
+    """Makes the folder ready for a run; True where it holds a run of this config that is to be gone
+    on with.
 
     Raises:
-      UserError: it holds a run of another config (the differing fields are named), is no run folder, or cannot be written.
+      UserError: it holds a run of another config (the differing fields are named), is no run
+        folder, or cannot be written.
     """
     refuse_foreign(folder)
     resumed = False
@@ -76,26 +113,35 @@ def open_folder(folder: Path, config: Any, *, overwrite: bool) -> bool:
         write_json(folder / CONFIG, to_plain(config))
         write_json(folder / ENVIRONMENT, environment())
     except OSError as error:
-        raise UserError(f"--workdir={folder} cannot be written ({error.strerror}); name a folder of your own.") from None
+        raise UserError(
+            f"--workdir={folder} cannot be written ({error.strerror}); name a folder of your own."
+        ) from None
     return resumed
 
 
 def check_data(folder: Path, dataset: Any) -> None:
-    """Records what a run is trained on, or raises UserError where a run that was begun finds other data."""
+    """Records what a run is trained on, or raises UserError where a run that was begun finds other
+    data.
+    """
     if not (folder / DATA).exists() and _has_checkpoints(folder):
         raise UserError(
-            f"{folder} has checkpoints and no {DATA}, which says what they were trained on; restore it, or train again with "
+            f"{folder} has checkpoints and no {DATA}, which says what they were trained on; "
+            "restore it, or train again with "
             "--overwrite."
         )
-    path, found = folder / DATA, {"name": dataset.name, "source": dataset.source, "fingerprint": dataset.fingerprint}
+    path = folder / DATA
+    found = {"name": dataset.name, "source": dataset.source, "fingerprint": dataset.fingerprint}
     if path.exists():
         try:
             before = dict(json.loads(path.read_text()))
         except (OSError, TypeError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}); restore it, or train again with --overwrite.") from None
+            raise UserError(
+                f"{path} cannot be read ({error}); restore it, or train again with --overwrite."
+            ) from None
         if before.get("fingerprint") != found["fingerprint"]:
             raise UserError(
-                f"the data have changed since the run in {folder} began ({before.get('source')} then, {dataset.source} now): "
+                f"the data have changed since the run in {folder} began ({before.get('source')} "
+                f"then, {dataset.source} now): "
                 "their pixels differ. Give back the old data, or name another --workdir."
             )
     else:
@@ -110,16 +156,25 @@ def read_config(folder: Path) -> ConfigDict:
     """
     path = folder / CONFIG
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; --workdir wants the folder of a run, as experiments.train printed it.")
+        raise UserError(
+            f"there is no folder {folder}; --workdir wants the folder of a run, as "
+            "experiments.train printed it."
+        )
     if not path.exists():
-        raise UserError(f"{folder} holds no run: it has no {CONFIG}. --workdir wants the folder of a run of experiments.train.")
+        raise UserError(
+            f"{folder} holds no run: it has no {CONFIG}. --workdir wants the folder of a run of "
+            "experiments.train."
+        )
     try:
         plain = json.loads(path.read_text())
         if not isinstance(plain, dict):
             raise ValueError("not a config")
         return from_plain(plain)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a config ({error}); restore it, or train again with --overwrite.") from None
+        raise UserError(
+            f"{path} cannot be read as a config ({error}); restore it, or train again with "
+            "--overwrite."
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -130,7 +185,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """What a run ran on: interpreter, packages, devices, command, and the commit of the checkout where there is one."""
+    """What a run ran on: interpreter, packages, devices, command, and the commit of the checkout
+    where there is one.
+    """
     import jax
 
     return {
@@ -153,12 +210,16 @@ def _of_the_numbers(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     kept = {}
     for name, value in plain.items():
         if not f"{prefix}{name}.".startswith(MAY_CHANGE):
-            kept[name] = _of_the_numbers(value, f"{prefix}{name}.") if isinstance(value, dict) else value
+            kept[name] = (
+                _of_the_numbers(value, f"{prefix}{name}.") if isinstance(value, dict) else value
+            )
     return kept
 
 
 def _empty(folder: Path) -> None:
-    """Deletes a run, its config last: a deletion that is cut short is of a run still. Its lock stays, held."""
+    """Deletes a run, its config last: a deletion that is cut short is of a run still. Its lock
+    stays, held.
+    """
     for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -167,12 +228,14 @@ def _empty(folder: Path) -> None:
 
 
 def _refuse_other(folder: Path, old: Any, new: Any) -> None:
-    was, is_now = flatten(to_plain(old)), flatten(to_plain(new))
+    was = flatten(to_plain(old))
+    is_now = flatten(to_plain(new))
     changed = [name for name in sorted(was | is_now) if was.get(name) != is_now.get(name)]
     fields = {name: f"{name} was {was.get(name)!r} and is {is_now.get(name)!r}" for name in changed}
     if others := [said for name, said in fields.items() if not name.startswith(MAY_CHANGE)]:
         raise UserError(
-            f"--workdir={folder} holds a run of another config: {'; '.join(others)}. Name another folder, or --overwrite to delete "
+            f"--workdir={folder} holds a run of another config: {'; '.join(others)}. Name "
+            "another folder, or --overwrite to delete "
             "that run."
         )
     for said in fields.values():
@@ -189,6 +252,8 @@ def _version(package: str) -> str:
 def _commit() -> str:
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"

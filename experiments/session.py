@@ -1,4 +1,6 @@
-"""What the three commands share once a config is known: the data as the model wants them, the model, and a run that is trained."""
+"""What the three commands share once a config is known: the data as the model wants them, the
+model, and a run that is trained.
+"""
 
 import sys
 from functools import partial
@@ -48,9 +50,14 @@ def load_data(config: Any) -> Dataset:
 def make_model(config: Any, dataset: Dataset) -> vi.Model:
     """The model of a config for a data set; what does not fit is a UserError."""
     x_shape = tuple(dataset.train.images.shape[1:])
-    if config.model.likelihood == "bernoulli" and config.data.binarisation == "none" and dataset.num_levels > 2:
+    if (
+        config.model.likelihood == "bernoulli"
+        and config.data.binarisation == "none"
+        and dataset.num_levels > 2
+    ):
         print(
-            "note: grey levels under a Bernoulli likelihood are read as probabilities: the ELBO is the mean over binary images.",
+            "note: grey levels under a Bernoulli likelihood are read as probabilities: the ELBO "
+            "is the mean over binary images.",
             file=sys.stderr,
         )
     try:
@@ -59,26 +66,38 @@ def make_model(config: Any, dataset: Dataset) -> vi.Model:
         raise UserError(f"this model does not fit the data of {dataset.name}: {error}") from None
 
 
-def evaluation_set(config: Any, dataset: Dataset, split: str) -> tuple[jax.Array, np.ndarray | None]:
-    """x [N, *x_shape] of a split, binarised once by config.data.static_seed where training does so afresh, and its labels."""
+def evaluation_set(
+    config: Any, dataset: Dataset, split: str
+) -> tuple[jax.Array, np.ndarray | None]:
+    """x [N, *x_shape] of a split, binarised once by config.data.static_seed where training does so
+    afresh, and its labels.
+    """
     part: Split | None = getattr(dataset, split)
     if part is None:
         raise UserError(f"config.data.{split} is empty; name a split, or evaluate on another.")
     if len(part.images) < 2:
-        raise UserError(f"the {split} split has {len(part.images)} example; a standard error wants at least 2.")
+        raise UserError(
+            f"the {split} split has {len(part.images)} example; a standard error wants at least 2."
+        )
     levels = jnp.asarray(part.images[np.arange(len(part.images))])
     prepare = build.prepare(config, dataset.num_levels)
     return jax.jit(prepare)(jax.random.key(config.data.static_seed), levels), part.labels
 
 
 def make_layout(config: Any, *, cuts_batches: bool = True) -> Layout | None:
-    """Where the arrays of a run lie, from config.mesh; None on one device. `cuts_batches`: over its devices.
+    """Where the arrays of a run lie, from config.mesh; None on one device. `cuts_batches`: over its
+    devices.
 
     Raises:
       UserError: the devices do not fit the mesh, or a batch does not lie evenly over them.
     """
-    sizes, devices = (config.mesh.data, config.mesh.model), jax.devices()
-    if -1 not in sizes and jax.process_count() == 1 and (wanted := sizes[0] * sizes[1]) < len(devices):
+    sizes = (config.mesh.data, config.mesh.model)
+    devices = jax.devices()
+    if (
+        -1 not in sizes
+        and jax.process_count() == 1
+        and (wanted := sizes[0] * sizes[1]) < len(devices)
+    ):
         print(f"note: config.mesh takes {wanted} of {len(devices)} devices.", file=sys.stderr)
         devices = devices[:wanted]
     try:
@@ -94,17 +113,26 @@ def describe(layout: Layout) -> str:
     """The mesh, in a line."""
     sizes = " x ".join(f"{axis} {size}" for axis, size in layout.mesh.shape.items())
     count = jax.process_count()
-    return f"on {layout.num_shards} devices, {sizes}" + (f", in {count} processes" if count > 1 else "")
+    return f"on {layout.num_shards} devices, {sizes}" + (
+        f", in {count} processes" if count > 1 else ""
+    )
 
 
-def make_run(config: Any, model: vi.Model, dataset: Dataset, layout: Layout | None) -> tuple[Any, Any]:
-    """The `run` of a config, and what it goes over: the training examples on the devices where they fit, else on the host."""
-    step, images = build.step(config, model, dataset.num_levels), dataset.train.images
+def make_run(
+    config: Any, model: vi.Model, dataset: Dataset, layout: Layout | None
+) -> tuple[Any, Any]:
+    """The `run` of a config, and what it goes over: the training examples on the devices where they
+    fit, else on the host.
+    """
+    step = build.step(config, model, dataset.num_levels)
+    images = dataset.train.images
     fits = images.nbytes <= config.data.device_limit_mb * 2**20
     on_device = {"compiled": vi.make_run, "stepwise": vi.make_stepwise_run}[config.train.loop]
     most_steps = min(MOST_STEPS, config.train.log_every) if config.train.loop == "compiled" else 1
     streamed: Any = partial(make_streaming_run, most_steps=most_steps)
-    run: Any = (on_device if fits else streamed)(step, batch_size=config.train.batch_size, layout=layout)
+    run: Any = (on_device if fits else streamed)(
+        step, batch_size=config.train.batch_size, layout=layout
+    )
     return run, on_devices(images, layout) if fits else images
 
 
@@ -122,20 +150,36 @@ def whole_params(state: State, layout: Layout | None) -> vi.types.Params:
 def start_state(config: Any, model: vi.Model, layout: Layout | None = None) -> State:
     """The state before the first step."""
     ema = bool(config.optim.ema)
-    return vi.init_state(keys(config).train, model.init, build.optimizer(config), ema=ema, layout=layout)
+    return vi.init_state(
+        keys(config).train, model.init, build.optimizer(config), ema=ema, layout=layout
+    )
 
 
-def trained_params(config: Any, model: vi.Model, workdir: Path, which: str = "latest") -> tuple[vi.types.Params, int]:
-    """The parameters that evaluation uses, of a checkpoint (`latest`: the newest good one; `best`; a step), and its step."""
+def trained_params(
+    config: Any, model: vi.Model, workdir: Path, which: str = "latest"
+) -> tuple[vi.types.Params, int]:
+    """The parameters that evaluation uses, of a checkpoint (`latest`: the newest good one; `best`;
+    a step), and its step.
+    """
     if config.replicas > 1 or config.sweep.learning_rates:
-        raise UserError(f"{workdir} holds replicas, each a run of its own: name one, such as --workdir={workdir / 'replica_0'}.")
+        raise UserError(
+            f"{workdir} holds replicas, each a run of its own: name one, such as "
+            f"--workdir={workdir / 'replica_0'}."
+        )
     folder = workdir / "checkpoints"
     state = None
     if folder.is_dir():
         with Checkpoints(folder, keep=config.train.keep_checkpoints, read_only=True) as checkpoints:
-            state = checkpoints.restore(which, start_state(config, model)) if checkpoints.steps else None
+            state = (
+                checkpoints.restore(which, start_state(config, model))
+                if checkpoints.steps
+                else None
+            )
     if state is None:
-        raise UserError(f"{workdir} has no checkpoint yet; train with experiments.train --workdir={workdir} first.")
+        raise UserError(
+            f"{workdir} has no checkpoint yet; train with experiments.train --workdir={workdir} "
+            "first."
+        )
     step = int(state.step)
     if step < config.train.num_steps:
         what = "this run is at" if which == "latest" else "this is the checkpoint of"

@@ -1,4 +1,5 @@
-"""SIGTERM and Ctrl-C: a run ends its part of a block of steps, saves, and exits with a code on which a scheduler runs it again.
+"""SIGTERM and Ctrl-C: a run ends its part of a block of steps, saves, and exits with a code on
+which a scheduler runs it again.
 
 A second signal ends the process at once, as it does where nothing listens.
 """
@@ -24,8 +25,12 @@ class Stop:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Hears SIGTERM and SIGINT; outside of `deferred` they raise `cli.Requeue` where they come."""
-        if threading.current_thread() is not threading.main_thread():  # Python lets no other thread listen
+        """Hears SIGTERM and SIGINT; outside of `deferred` they raise `cli.Requeue` where they
+        come.
+        """
+        if (
+            threading.current_thread() is not threading.main_thread()
+        ):  # Python lets no other thread listen
             yield
             return
         before = {number: signal.signal(number, self._heard) for number in _SIGNALS}
@@ -37,7 +42,9 @@ class Stop:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, signals are kept for `asked`; one that has been kept and not been asked for is raised at the end."""
+        """Inside, signals are kept for `asked`; one that has been kept and not been asked for is
+        raised at the end.
+        """
         self._at_once = False
         try:
             yield
@@ -52,7 +59,10 @@ class Stop:
 
     def sentence(self, what: str) -> str:
         """Says what came and what to do."""
-        return f"stopped by {self._name or 'a signal in another process'}; {what}: run the same command again to go on."
+        return (
+            f"stopped by {self._name or 'a signal in another process'}; {what}: run the same "
+            "command again to go on."
+        )
 
     def _heard(self, number: int, frame: Any) -> None:
         self._name = signal.Signals(number).name

@@ -1,4 +1,6 @@
-"""What Orbax and its storage need to be told: to be quiet, to read a damaged file once, to say why they failed."""
+"""What Orbax and its storage need to be told: to be quiet, to read a damaged file once, to say why
+they failed.
+"""
 
 import functools
 import logging
@@ -9,9 +11,11 @@ from typing import Any
 
 
 def read_once(folder: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of a checkpoint's arrays; reads them one after the other, and raises at the first that is damaged.
+    """The shapes of a checkpoint's arrays; reads them one after the other, and raises at the first
+    that is damaged.
 
-    Orbax reads them at once, and of a damaged file its threads go on to print hundreds of tracebacks.
+    Orbax reads them at once, and of a damaged file its threads go on to print hundreds of
+    tracebacks.
     """
     import tensorstore as ts
 
@@ -19,25 +23,35 @@ def read_once(folder: Path) -> dict[str, tuple[int, ...]]:
         raise FileNotFoundError(f"{folder / 'manifest.ocdbt'} is missing")
     store = {"driver": "ocdbt", "base": folder.as_uri() + "/"}
     keys = [key.decode().rpartition("/") for key in ts.KvStore.open(store).result().list().result()]
-    arrays = {name: {"driver": "zarr3", "kvstore": {**store, "path": f"{name}/"}} for name, _, file in keys if file == "zarr.json"}
+    arrays = {
+        name: {"driver": "zarr3", "kvstore": {**store, "path": f"{name}/"}}
+        for name, _, file in keys
+        if file == "zarr.json"
+    }
     return {name: ts.open(spec).result().read().result().shape for name, spec in arrays.items()}
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error; of a long one its beginning and its end, where storage says the cause."""
+    """The first line of an error; of a long one its beginning and its end, where storage says the
+    cause.
+    """
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return text if len(text) <= 240 else f"{text[:100]} ... {text[-120:]}"
 
 
 @functools.cache
 def hush() -> None:
-    """Orbax logs each save and what it raises as well; of writes and reads that it gave up, each array prints a traceback more."""
+    """Orbax logs each save and what it raises as well; of writes and reads that it gave up, each
+    array prints a traceback more.
+    """
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", r"coroutine '_\w+' was never awaited", RuntimeWarning)
     hook = sys.unraisablehook
 
     def quiet(raised: Any) -> None:
-        given_up = str(raised.exc_value) == "Event loop is closed" or isinstance(raised.exc_value.__cause__, GeneratorExit)
+        given_up = str(raised.exc_value) == "Event loop is closed" or isinstance(
+            raised.exc_value.__cause__, GeneratorExit
+        )
         if not given_up:
             hook(raised)
 

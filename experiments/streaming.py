@@ -1,4 +1,6 @@
-"""The same run as `vi_jax.make_run`, for data that stay on the host: batches are gathered ahead in a thread and sent over."""
+"""The same run as `vi_jax.make_run`, for data that stay on the host: batches are gathered ahead in
+a thread and sent over.
+"""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,26 +41,32 @@ def make_streaming_run(
     most_steps: int = MOST_STEPS,
     layout: Layout | None = None,
 ) -> Callable[..., tuple[State, BlockInfo]]:
-    """`run(state, data, num_steps, since=None)` over data [N, ...] on the host: any object with `len`, indexed by rows of integers.
+    """`run(state, data, num_steps, since=None)` over data [N, ...] on the host: any object with
+    `len`, indexed by rows of integers.
 
-    The order of examples is that of `vi_jax.make_run`; so are the draws, and what `since` is. Batches go over in groups of up to
-    `most_steps`, each group one program call, while the next ones are gathered: the device holds at most AHEAD + 3 groups, however
-    large the data. A group is as large for fewer steps: take no more than a block has, and `most_steps=1` where XLA is slow within
-    a loop, as for `vi_jax.make_stepwise_run`. A block goes on to its end after a loss that was not finite, and names its step. On a
-    `layout` each device is sent its own rows, and each process reads those alone.
+    The order of examples is that of `vi_jax.make_run`; so are the draws, and what `since` is.
+    Batches go over in groups of up to `most_steps`, each group one program call, while the next
+    ones are gathered: the device holds at most AHEAD + 3 groups, however large the data. A group is
+    as large for fewer steps: take no more than a block has, and `most_steps=1` where XLA is slow
+    within a loop, as for `vi_jax.make_stepwise_run`. A block goes on to its end after a loss that
+    was not finite, and names its step. On a `layout` each device is sent its own rows, and each
+    process reads those alone.
 
-    Rows of a `np.memmap` are announced to the kernel before they are read (`experiments.mapped`), so that a file larger than the
-    memory streams as fast as its disk serves many rows at once.
+    Rows of a `np.memmap` are announced to the kernel before they are read (`experiments.mapped`),
+    so that a file larger than the memory streams as fast as its disk serves many rows at once.
 
     Raises:
-      ValueError: batch_size or most_steps is not positive, or batch_size no multiple of the number of devices.
+      ValueError: batch_size or most_steps is not positive, or batch_size no multiple of the number
+        of devices.
     """
     require_batches(batch_size, layout)
     if most_steps < 1:
         raise ValueError(f"most_steps is at least 1; got {most_steps}.")
     step = on_layout(step, layout)
 
-    def several(state: State, batches: jax.Array, totals: Totals, num_steps: jax.Array) -> tuple[State, Totals]:
+    def several(
+        state: State, batches: jax.Array, totals: Totals, num_steps: jax.Array
+    ) -> tuple[State, Totals]:
         def one(i: Any, carry: tuple[State, Totals]) -> tuple[State, Totals]:
             state, totals = carry
             new_state, metrics = step(state, batches[i])
@@ -69,32 +77,52 @@ def make_streaming_run(
         return jax.lax.fori_loop(0, num_steps, one, (state, totals))
 
     compiled = (jax.jit if layout is None else layout.jit)(several, donate_argnums=0)
-    order_of, start, announced = _make_order_of(), starting_totals(step, batch_size, layout), _Announced()
+    order_of = _make_order_of()
+    start = starting_totals(step, batch_size, layout)
+    announced = _Announced()
 
-    def run(state: State, data: Any, num_steps: int, since: Totals | None = None) -> tuple[State, BlockInfo]:
+    def run(
+        state: State, data: Any, num_steps: int, since: Totals | None = None
+    ) -> tuple[State, BlockInfo]:
         # the state's own key is donated with it; this one is of this process alone
-        key = jax.random.wrap_key_data(jnp.array(np.asarray(jax.random.key_data(state.key))), impl=jax.random.key_impl(state.key))
+        key = jax.random.wrap_key_data(
+            jnp.array(np.asarray(jax.random.key_data(state.key))),
+            impl=jax.random.key_impl(state.key),
+        )
         row = np.asarray(data[np.zeros(1, np.int32)])
-        first, totals = int(state.step), start(state, row) if since is None else since
+        first = int(state.step)
+        totals = start(state, row) if since is None else since
         # of the config alone, so that a step is the same program however a run is cut into blocks
         size = max(1, min(most_steps, MOST_BYTES // (batch_size * row.nbytes)))
-        groups = [(number, min(size, first + num_steps - number)) for number in range(first, first + num_steps, size)]
-        rows_of = _make_rows_of(lambda epoch: order_of(key, epoch, len(data)), len(data), batch_size)
+        groups = [
+            (number, min(size, first + num_steps - number))
+            for number in range(first, first + num_steps, size)
+        ]
+        rows_of = _make_rows_of(
+            lambda epoch: order_of(key, epoch, len(data)), len(data), batch_size
+        )
         tell = announced.of(data, rows_of, ahead=(AHEAD + ANNOUNCED) * size)
         for batches, count in _batches(data, groups, size, batch_size, rows_of, tell, layout):
-            before, (state, totals) = totals, compiled(state, batches, totals, np.int32(count))
-            if layout is not None:  # many host devices on few cores deadlock when programs are queued
+            before = totals
+            (state, totals) = compiled(state, batches, totals, np.int32(count))
+            if (
+                layout is not None
+            ):  # many host devices on few cores deadlock when programs are queued
                 jax.block_until_ready(totals)
-            jax.block_until_ready(before)  # calls do not wait: batches would pile up on a device slower than the host
+            jax.block_until_ready(
+                before
+            )  # calls do not wait: batches would pile up on a device slower than the host
         return state, mean_metrics(totals)
 
     return run
 
 
 def _make_order_of() -> OrderOf:
-    """(key, epoch, N) -> the order of that epoch, [N]; the next one is drawn on the device while this one lasts.
+    """(key, epoch, N) -> the order of that epoch, [N]; the next one is drawn on the device while
+    this one lasts.
 
-    The one before is kept too: what is announced is ahead of what is read, and they pass into an epoch one after the other.
+    The one before is kept too: what is announced is ahead of what is read, and they pass into an
+    epoch one after the other.
     """
     shuffled = jax.jit(shuffle, static_argnums=2)
     known: dict[tuple[bytes, int, int], Any] = {}
@@ -107,7 +135,9 @@ def _make_order_of() -> OrderOf:
         for name in names:
             if name not in known:
                 known[name] = shuffled(key, jnp.int32(name[1]), num_examples)
-            if name == names[0]:  # on the host before the next one is drawn: a draw takes a few times the memory of an order
+            if (
+                name == names[0]
+            ):  # on the host before the next one is drawn: a draw takes a few times the memory of an order
                 known[name] = np.asarray(known[name])
         return known[names[0]]
 
@@ -115,7 +145,9 @@ def _make_order_of() -> OrderOf:
 
 
 class _Announced:
-    """What a disk has been told of: the steps that are read next, past the end of a block too, each of them once."""
+    """What a disk has been told of: the steps that are read next, past the end of a block too, each
+    of them once.
+    """
 
     def __init__(self) -> None:
         self._data: Any = None
@@ -124,8 +156,11 @@ class _Announced:
 
     def of(self, data: Any, rows_of: RowsOf, *, ahead: int) -> Callable[[int], None]:
         """`tell(first)`: announces the `ahead` steps from `first` on."""
-        if data is not self._data:  # where processes share a batch, all of them would read all of it
-            self._data, self._until = data, 0
+        if (
+            data is not self._data
+        ):  # where processes share a batch, all of them would read all of it
+            self._data = data
+            self._until = 0
             self._announce = make_announce(data) if jax.process_count() == 1 else None
 
         def tell(first: int) -> None:
@@ -139,13 +174,19 @@ class _Announced:
         return tell
 
 
-def _make_rows_of(order_of: Callable[[int], np.ndarray], num_examples: int, batch_size: int) -> RowsOf:
+def _make_rows_of(
+    order_of: Callable[[int], np.ndarray], num_examples: int, batch_size: int
+) -> RowsOf:
     """The rows of the batch of a step, [B]."""
     num_batches = -(-num_examples // batch_size)
 
     def rows_of(number: int) -> np.ndarray:
         epoch, position = divmod(number, num_batches)
-        return np.take(order_of(epoch), np.arange(position * batch_size, (position + 1) * batch_size), mode="wrap")
+        return np.take(
+            order_of(epoch),
+            np.arange(position * batch_size, (position + 1) * batch_size),
+            mode="wrap",
+        )
 
     return rows_of
 
@@ -159,7 +200,9 @@ def _batches(
     tell: Callable[[int], None],
     layout: Layout | None,
 ) -> Iterator[tuple[jax.Array, int]]:
-    """(batches [size, batch_size, ...] on the device, how many of them count) for each group (its first step, its steps)."""
+    """(batches [size, batch_size, ...] on the device, how many of them count) for each group (its
+    first step, its steps).
+    """
 
     def gather(first: int, count: int) -> jax.Array:
         tell(first)
@@ -169,7 +212,9 @@ def _batches(
             found = np.asarray(data[rows[:, part].ravel()])
             found = found.reshape(count, -1, *found.shape[1:])
             if count < size:  # the last group of a block: filled up, so that one program serves all
-                found = np.concatenate([found, np.zeros((size - count, *found.shape[1:]), found.dtype)])
+                found = np.concatenate(
+                    [found, np.zeros((size - count, *found.shape[1:]), found.dtype)]
+                )
             return found
 
         if layout is None:

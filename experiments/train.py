@@ -1,12 +1,15 @@
-"""Trains a model, evaluates it and leaves a folder worth looking at; run again, it goes on from the last checkpoint.
+"""Trains a model, evaluates it and leaves a folder worth looking at; run again, it goes on from the
+last checkpoint.
 
-    python -m experiments.train --config=configs/vae.py                         8x8 digits, no download, about a minute
+    python -m experiments.train --config=configs/vae.py  8x8 digits, no download, about a minute
     python -m experiments.train --config=configs/vae.py:mnist --config.data.data_dir=DIR
-    python -m experiments.train --config=configs/vae.py --config.model.num_latents=2 --config.seed=1 --workdir=runs/plane
+    python -m experiments.train --config=configs/vae.py --config.model.num_latents=2 --config.seed=1
+    --workdir=runs/plane
     python -m experiments.train --config=configs/replay.py:runs/plane/config.json    the same run, from its record
 
-Any field of the config can be set: --config.optim.learning_rate=1e-3. The run folder holds config.json, environment.json,
-metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, figures/ and summary.json.
+Any field of the config can be set: --config.optim.learning_rate=1e-3. The run folder holds
+config.json, environment.json, metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, figures/ and
+summary.json.
 """
 
 import time
@@ -20,11 +23,18 @@ from experiments import cli, processes, settings
 
 
 def define_flags() -> None:
-    """The flags of the command; not at import, so that the commands can be imported side by side."""
+    """The flags of the command; not at import, so that the commands can be imported side by
+    side.
+    """
     config_flags.DEFINE_config_file(
-        "config", None, "The config, FILE[:VARIANT]; --config.FIELD=VALUE sets a field.", lock_config=True
+        "config",
+        None,
+        "The config, FILE[:VARIANT]; --config.FIELD=VALUE sets a field.",
+        lock_config=True,
     )
-    flags.DEFINE_string("workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given.")
+    flags.DEFINE_string(
+        "workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given."
+    )
     flags.DEFINE_bool("overwrite", False, "Delete the run that is in the folder and start anew.")
     processes.define_flags()
     cli.define_common_flags()
@@ -33,7 +43,9 @@ def define_flags() -> None:
 def main() -> int:
     """The command."""
     if flags.FLAGS.config is None:
-        raise cli.UserError("--config is missing; try --config=configs/vae.py, see --help for examples.")
+        raise cli.UserError(
+            "--config is missing; try --config=configs/vae.py, see --help for examples."
+        )
     config = flags.FLAGS.config
     settings.validate(config)
     cli.set_up_jax()
@@ -44,7 +56,9 @@ def main() -> int:
     workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else rundir.default_folder(config)
     rundir.refuse_foreign(workdir)
     with processes.first_holds(lambda: lock.locked(workdir)), (stop := Stop()).listening():
-        resumed = processes.from_first(lambda: rundir.open_folder(workdir, config, overwrite=flags.FLAGS.overwrite))
+        resumed = processes.from_first(
+            lambda: rundir.open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
+        )
         if config.replicas > 1 or config.sweep.learning_rates:
             from experiments import replicas
 
@@ -55,7 +69,9 @@ def main() -> int:
 
 
 def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dict[str, Any]:
-    """Runs what is left of a run and returns its summary; `stop` (`stopping.Stop`) ends it early, after a save."""
+    """Runs what is left of a run and returns its summary; `stop` (`stopping.Stop`) ends it early,
+    after a save.
+    """
     import jax
 
     from experiments import build, measure, nonfinite, rundir, session
@@ -70,20 +86,29 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
     processes.from_first(lambda: rundir.check_data(workdir, dataset))
     model = session.make_model(config, dataset)
     x, labels = session.evaluation_set(config, dataset, config.eval.split)
-    images, spec, keys = dataset.train.images, config.train, session.keys(config)
+    images = dataset.train.images
+    spec = config.train
+    keys = session.keys(config)
     num_batches = -(-len(images) // spec.batch_size)
-    processes.say(f"{config.name}: {len(images):,} training examples {images.shape[1:]} from {dataset.source}")
+    processes.say(
+        f"{config.name}: {len(images):,} training examples {images.shape[1:]} from {dataset.source}"
+    )
     if layout is not None:
         processes.say(session.describe(layout))
 
     run, data = session.make_run(config, model, dataset, layout)
-    rate, measure_now = build.learning_rate(config), measure.make_measure(model, config)
+    rate = build.learning_rate(config)
+    measure_now = measure.make_measure(model, config)
 
     if spec.keep_best and config.eval.split == "test":
         processes.say(
-            "note: the best checkpoint is chosen by the test split: its test ELBO is a maximum over noise (docs/runs.md)."
+            "note: the best checkpoint is chosen by the test split: its test ELBO is a maximum "
+            "over noise (docs/runs.md)."
         )
-    stop, saves = stop or Stop(), Checkpoints(workdir / "checkpoints", keep=spec.keep_checkpoints, keep_best=spec.keep_best)
+    stop = stop or Stop()
+    saves = Checkpoints(
+        workdir / "checkpoints", keep=spec.keep_checkpoints, keep_best=spec.keep_best
+    )
     parts = Parts(run, stop.asked)
 
     def state_at(number: int) -> Any:
@@ -96,62 +121,115 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
     with saves as checkpoints, stop.deferred():
         state = session.start_state(config, model, layout)
         state = (resumed and checkpoints.restore_latest(state)) or state
-        start, block = int(state.step), checkpoints.block  # the block that the run was stopped in
+        # the block that the run was stopped in
+        start = int(state.step)
+        block = checkpoints.block
         inside = int(block.steps) if block else 0
-        renews = len(checkpoints.steps) > 1  # a save over another removes that first, so that there has to be one more
+        renews = (
+            len(checkpoints.steps) > 1
+        )  # a save over another removes that first, so that there has to be one more
         if block is not None and layout is not None:
             block = layout.replicate(block)
         if resumed and start == spec.num_steps and block is None:
-            processes.say(f"the run in {workdir} is complete; its figures and summary are made again")
+            processes.say(
+                f"the run in {workdir} is complete; its figures and summary are made again"
+            )
         elif resumed:
             processes.say(f"resuming the run in {workdir} at step {start:,} of {spec.num_steps:,}")
         writes = processes.is_first()
         log = MetricsLog(workdir, from_step=start - inside) if writes else Silence()
         progress = (
-            Progress(start=start, total=spec.num_steps, steps_per_epoch=num_batches, split=config.eval.split)
+            Progress(
+                start=start,
+                total=spec.num_steps,
+                steps_per_epoch=num_batches,
+                split=config.eval.split,
+            )
             if writes
             else Silence()
         )
-        measures, elbo_now, saved_at = None, None, time.monotonic()
+        measures = None
+        elbo_now = None
+        saved_at = time.monotonic()
         try:
             while (done := int(state.step)) < spec.num_steps or block is not None:
-                began, last = time.perf_counter(), ends_at(done, inside, spec)
-                (state, info), block, inside = parts(state, data, last - done, since=block), None, 0
-                now, ended = int(state.step), time.perf_counter()
+                began = time.perf_counter()
+                last = ends_at(done, inside, spec)
+                (state, info) = parts(state, data, last - done, since=block)
+                block = None
+                inside = 0
+                now = int(state.step)
+                ended = time.perf_counter()
                 if (bad := nonfinite.first_bad_step(state, int(info.bad_step))) >= 0:
                     progress.say(f"not finite at step {bad:,}: going back to keep what led to it")
-                    raise nonfinite.stopped(workdir, bad, state_at, saves.steps, config=config, model=model, dataset=dataset)
+                    raise nonfinite.stopped(
+                        workdir,
+                        bad,
+                        state_at,
+                        saves.steps,
+                        config=config,
+                        model=model,
+                        dataset=dataset,
+                    )
                 if done == start:
-                    progress.say(f"the first {now - done:,} steps done {ended - cli.STARTED:.1f} s after the start")
+                    progress.say(
+                        f"the first {now - done:,} steps done {ended - cli.STARTED:.1f} s after "
+                        "the start"
+                    )
                 else:
                     progress.trained(now - done, ended - began)
-                ends, evaluates = now == spec.num_steps, evaluates_at(now, last, spec)
-                if (now < last or evaluates) and stop.asked():  # nor does an evaluation begin; the row comes when the run goes on
+                ends = now == spec.num_steps
+                evaluates = evaluates_at(now, last, spec)
+                if (
+                    (now < last or evaluates) and stop.asked()
+                ):  # nor does an evaluation begin; the row comes when the run goes on
                     checkpoints.save(state, block=info.totals)
                     checkpoints.wait()
                     raise cli.Requeue(stop.sentence(f"step {now:,} of {spec.num_steps:,} is saved"))
                 skipped = int(state.skipped)  # which the schedule of the learning rate has not seen
-                row = training_row(now, now / num_batches, float(rate(now - 1 - skipped)), info.metrics)
+                row = training_row(
+                    now, now / num_batches, float(rate(now - 1 - skipped)), info.metrics
+                )
                 if row.get("train/skipped"):
                     progress.say(
-                        f"up to step {now:,}, {skipped:,} steps were not finite and are left out; {spec.max_skipped:,} may be"
+                        f"up to step {now:,}, {skipped:,} steps were not finite and are left "
+                        f"out; {spec.max_skipped:,} may be"
                     )
                 if evaluates:
-                    measures = measure_now(session.key_at(keys.evaluate, now), session.whole_params(state, layout), x)
+                    measures = measure_now(
+                        session.key_at(keys.evaluate, now), session.whole_params(state, layout), x
+                    )
                     elbo_now = measures.summary["elbo"]["mean"]
                     row |= evaluation_row(config.eval.split, measures)
                     if alarm := measure.collapse_alarm(measures, config, now):
                         row["alarm"] = alarm
                         progress.say(alarm)
-                log.write(row, {"steps_per_second": progress.steps_per_second, "seconds": time.perf_counter() - cli.STARTED})
+                log.write(
+                    row,
+                    {
+                        "steps_per_second": progress.steps_per_second,
+                        "seconds": time.perf_counter() - cli.STARTED,
+                    },
+                )
                 name = build.metric_name(config)
-                progress.show(now, (name.upper(), row.get(f"train/{name}", float("nan"))), elbo_now, evaluated=bool(evaluates))
+                progress.show(
+                    now,
+                    (name.upper(), row.get(f"train/{name}", float("nan"))),
+                    elbo_now,
+                    evaluated=bool(evaluates),
+                )
                 elbo = elbo_now if evaluates else None
-                late = spec.checkpoint_minutes and any_of_them(time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes)
+                late = spec.checkpoint_minutes and any_of_them(
+                    time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes
+                )
                 stops = stop.asked()
-                due, best = ends or stops or late or now % spec.checkpoint_every == 0, checkpoints.is_best(elbo)
+                due = ends or stops or late or now % spec.checkpoint_every == 0
+                best = checkpoints.is_best(elbo)
                 if best and now == start and not renews:
-                    progress.say(f"the best so far, but the checkpoint of step {now:,} is the only one and is not written anew")
+                    progress.say(
+                        f"the best so far, but the checkpoint of step {now:,} is the only one "
+                        "and is not written anew"
+                    )
                 elif (due or best) and (now > start or renews):
                     checkpoints.save(state, elbo=elbo)
                     saved_at = time.monotonic()
@@ -163,7 +241,9 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
             progress.close()
             log.close()
     if measures is None:
-        measures = measure_now(session.key_at(keys.evaluate, spec.num_steps), session.whole_params(state, layout), x)
+        measures = measure_now(
+            session.key_at(keys.evaluate, spec.num_steps), session.whole_params(state, layout), x
+        )
     params = jax.block_until_ready(session.whole_params(state, layout))
     if not processes.is_first():
         return measures.summary

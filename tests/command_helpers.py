@@ -1,6 +1,8 @@
-"""What the tests of the commands share: small configs, real processes, and one trained run that many of them look at.
+"""What the tests of the commands share: small configs, real processes, and one trained run that
+many of them look at.
 
-A plugin of the tests that name it (pytest_plugins); PYTEST_DONT_REWRITE, since they import it before that.
+A plugin of the tests that name it (pytest_plugins); PYTEST_DONT_REWRITE, since they import it
+before that.
 """
 
 import os
@@ -31,30 +33,49 @@ SMALL = {
 def small(variant="digits", **changes):
     """A config of configs/vae.py that takes a second; `train__num_steps=5` sets train.num_steps."""
     config = get_config(variant)
-    config.update_from_flattened_dict(SMALL | {name.replace("__", "."): value for name, value in changes.items()})
+    config.update_from_flattened_dict(
+        SMALL | {name.replace("__", "."): value for name, value in changes.items()}
+    )
     return config
 
 
 def as_flags(**changes):
     """The flags of a command that make its default config `small(**changes)`."""
     fields = SMALL | {name.replace("__", "."): value for name, value in changes.items()}
-    return ["--config=configs/vae.py", *(f"--config.{name}={value}" for name, value in fields.items())]
+    return [
+        "--config=configs/vae.py",
+        *(f"--config.{name}={value}" for name, value in fields.items()),
+    ]
 
 
 class Commands:
-    """Runs experiments.NAME in a process of its own; the processes of a session share their compiled programs."""
+    """Runs experiments.NAME in a process of its own; the processes of a session share their
+    compiled programs.
+    """
 
     def __init__(self, cache):
         self._cache = cache
 
     def argv(self, name, *args):
         """The whole command line."""
-        return [sys.executable, "-m", f"experiments.{name}", *map(str, args), f"--compilation_cache={self._cache}"]
+        return [
+            sys.executable,
+            "-m",
+            f"experiments.{name}",
+            *map(str, args),
+            f"--compilation_cache={self._cache}",
+        ]
 
     def __call__(self, name, *args, timeout=300):
         """The finished process, with its stdout and stderr as text."""
         return subprocess.run(
-            self.argv(name, *args), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+            self.argv(name, *args),
+            cwd=ROOT,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
 
     def ok(self, name, *args):
@@ -81,7 +102,9 @@ def commands(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def trained(commands, tmp_path_factory):
-    """The folder of an unbroken run of `small()`, and the process that made it; copy what you change."""
+    """The folder of an unbroken run of `small()`, and the process that made it; copy what you
+    change.
+    """
     folder = tmp_path_factory.mktemp("runs") / "trained"
     return folder, commands.ok("train", *as_flags(), f"--workdir={folder}")
 
@@ -94,5 +117,7 @@ def write_idx(folder, *, num_train=60, num_test=40, side=6):
         header = np.array([2051, num, side, side], ">u4").tobytes()
         (folder / f"{stem}-images-idx3-ubyte").write_bytes(header + images.tobytes())
         labels = (np.arange(num) % 10).astype(np.uint8)
-        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(np.array([2049, num], ">u4").tobytes() + labels.tobytes())
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(
+            np.array([2049, num], ">u4").tobytes() + labels.tobytes()
+        )
     return folder

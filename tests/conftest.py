@@ -1,4 +1,6 @@
-"""Settings of every test: the CPU unless asked otherwise, no key drawn from twice, and no setting left behind."""
+"""Settings of every test: the CPU unless asked otherwise, no key drawn from twice, and no setting
+left behind.
+"""
 
 import os
 from importlib import metadata
@@ -6,7 +8,8 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile far more than they compute: programs are compiled quickly, not to run quickly.
-# (Fusion emitters: XLA ends on a flag that it does not know, and later releases do not know this one.)
+# (Fusion emitters: XLA ends on a flag that it does not know, and later releases do not know this
+# one.)
 os.environ["XLA_FLAGS"] = " ".join(
     ["--xla_backend_optimization_level=0"]
     + ["--xla_cpu_use_fusion_emitters=false"] * metadata.version("jaxlib").startswith("0.10.")
@@ -17,14 +20,32 @@ import hypothesis
 import jax
 import pytest
 
-# A key that is used twice is an error. Rank promotion cannot be one everywhere: numpyro's own `sample(key, (K,))` of a guide
-# with a batch or event axis is [K, D] * [D]; what does not sample asks for the fixture `strict_ranks`.
+# A key that is used twice is an error. Rank promotion cannot be one everywhere: numpyro's own
+# `sample(key, (K,))` of a guide with a batch or event axis is [K, D] * [D]; what does not sample
+# asks for the fixture `strict_ranks`.
 jax.config.update("jax_debug_key_reuse", True)
 
-hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=30, database=None)
+hypothesis.settings.register_profile(
+    "fixed", derandomize=True, deadline=None, max_examples=30, database=None
+)
 hypothesis.settings.load_profile("fixed")
 
-_WATCHED = ("jax_enable_x64", "jax_numpy_rank_promotion", "jax_debug_key_reuse", "jax_debug_nans", "jax_disable_jit")
+_WATCHED = (
+    "jax_enable_x64",
+    "jax_numpy_rank_promotion",
+    "jax_debug_key_reuse",
+    "jax_debug_nans",
+    "jax_disable_jit",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """A test that runs the commands as processes is an integration test, unless it is slow."""
+    for item in items:
+        starts_processes = "commands" in getattr(item, "fixturenames", ())
+        if starts_processes and item.get_closest_marker("slow") is None:
+            item.add_marker(pytest.mark.integration)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +60,9 @@ def _config_left_as_found():
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs_are_let_go():
-    """A process may map only so many pieces of memory (65,530 on Linux), and compiled programs take several each."""
+    """A process may map only so many pieces of memory (65,530 on Linux), and compiled programs take
+    several each.
+    """
     yield
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_text().count("\n") > 30_000:
@@ -66,5 +89,8 @@ def shared_data() -> Path:
     beside = Path(__file__).resolve().parents[2] / "shared"
     folder = Path(os.environ.get("VI_JAX_SHARED", beside)) / "data"
     if not folder.is_dir():
-        pytest.skip(f"the real data is not at hand: {folder} is no folder (VI_JAX_SHARED names the one that holds data/)")
+        pytest.skip(
+            f"the real data is not at hand: {folder} is no folder (VI_JAX_SHARED names the one "
+            "that holds data/)"
+        )
     return folder

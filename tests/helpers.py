@@ -1,4 +1,6 @@
-"""What several test files use: distances in standard errors, finite differences, the members of a folder."""
+"""What several test files use: distances in standard errors, finite differences, the members of a
+folder.
+"""
 
 import functools
 import importlib
@@ -10,12 +12,17 @@ import numpy as np
 
 
 def assert_mean(samples, expected, *, sigmas=5):
-    """The mean over the first axis is the expected one, within so many standard errors (float64 sums)."""
-    samples, expected = np.asarray(samples, np.float64), np.asarray(expected, np.float64)
+    """The mean over the first axis is the expected one, within so many standard errors (float64
+    sums).
+    """
+    samples = np.asarray(samples, np.float64)
+    expected = np.asarray(expected, np.float64)
     assert np.isfinite(samples).all(), "some samples are not finite"
     stderr = samples.std(0, ddof=1) / samples.shape[0] ** 0.5
     off = np.abs(samples.mean(0) - expected) / (stderr + 1e-12)
-    assert (off < sigmas).all(), f"the mean is {off.max():.1f} standard errors away: {samples.mean(0)}, not {expected}"
+    assert (off < sigmas).all(), (
+        f"the mean is {off.max():.1f} standard errors away: {samples.mean(0)}, not {expected}"
+    )
 
 
 def central_differences(f, theta, step=1e-4):
@@ -33,7 +40,9 @@ def members(package):
 
 
 def bounds(package):
-    """name -> bound as estimators know it: the function itself, or a partial of it with the numbers that it wants."""
+    """name -> bound as estimators know it: the function itself, or a partial of it with the numbers
+    that it wants.
+    """
     numbers = {
         "ciwae": {"beta": 0.3},
         "jackknife": {"order": 0},
@@ -43,7 +52,10 @@ def bounds(package):
         "vr_iwae": {"alpha": 0.3},
     }
     found = {name: module.bound for name, module in members(package).items()}
-    return {name: functools.partial(bound, **numbers[name]) if name in numbers else bound for name, bound in found.items()}
+    return {
+        name: functools.partial(bound, **numbers[name]) if name in numbers else bound
+        for name, bound in found.items()
+    }
 
 
 def keys(seed, num_keys):
@@ -59,13 +71,18 @@ def normal(seed, *shape):
 def tree_allclose(a, b, **tolerance):
     """Whether two pytrees are alike in structure and near in value."""
     same = jax.tree.structure(a) == jax.tree.structure(b)
-    return same and all(np.allclose(x, y, **tolerance) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return same and all(
+        np.allclose(x, y, **tolerance)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 def tree_equal(a, b):
     """Whether two pytrees are alike to the last bit."""
     same = jax.tree.structure(a) == jax.tree.structure(b)
-    return same and all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return same and all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 def all_finite(tree):

@@ -29,7 +29,9 @@ LOGISTIC = vi.targets.from_log_density(logistic, 2)
 
 
 def run(key, method, log_density, start, *, sampled=None):
-    """The last state, its MethodInfo and the number of steps: `vi.fit` without its starts and its diagnostics."""
+    """The last state, its MethodInfo and the number of steps: `vi.fit` without its starts and its
+    diagnostics.
+    """
 
     def advance(carry):
         state, _, number = carry
@@ -54,7 +56,8 @@ def quadrature():
     grid = jnp.linspace(-4.0, 6.0, 201)
     points = jnp.stack(jnp.meshgrid(grid, grid, indexing="ij"), -1).reshape(-1, 2)
     log_p = np.asarray(jax.jit(jax.vmap(logistic))(points), np.float64)
-    points, top = np.asarray(points, np.float64), log_p.max()
+    points = np.asarray(points, np.float64)
+    top = log_p.max()
     w = np.exp(log_p - top)
     evidence = top + np.log(w.sum() * float(grid[1] - grid[0]) ** 2)
     w /= w.sum()
@@ -63,7 +66,9 @@ def quadrature():
 
 
 def best_gaussian(*, full_rank):
-    """Mean [2] and covariance [2, 2] of the Gaussian of highest ELBO, by Gauss-Hermite quadrature and BFGS."""
+    """Mean [2] and covariance [2, 2] of the Gaussian of highest ELBO, by Gauss-Hermite quadrature
+    and BFGS.
+    """
     from scipy.optimize import minimize
 
     nodes, weights = np.polynomial.hermite_e.hermegauss(30)
@@ -78,6 +83,11 @@ def best_gaussian(*, full_rank):
         return -(w @ values) - p[2] - p[3]
 
     with jax.enable_x64(True):
-        p = minimize(lambda p: [np.asarray(v, np.float64) for v in loss(jnp.asarray(p))], np.zeros(5), jac=True, tol=1e-8).x
+        p = minimize(
+            lambda p: [np.asarray(v, np.float64) for v in loss(jnp.asarray(p))],
+            np.zeros(5),
+            jac=True,
+            tol=1e-8,
+        ).x
     lower = np.array([[np.exp(p[2]), 0.0], [p[4] if full_rank else 0.0, np.exp(p[3])]])
     return p[:2], lower @ lower.T

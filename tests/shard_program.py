@@ -1,4 +1,6 @@
-"""Run by test_shard.py in processes of their own: `python shard_program.py [COORDINATOR PROCESSES ID]` prints JSON."""
+"""Run by test_shard.py in processes of their own: `python shard_program.py [COORDINATOR PROCESSES
+ID]` prints JSON.
+"""
 
 import json
 import re
@@ -21,13 +23,17 @@ NUM_STEPS = 50
 
 
 def vae_losses(layout, make_run=vi.make_run):
-    """The loss of each of 50 steps: one layer of every kind, an epoch of seven batches, averaged parameters."""
-    model, optimizer = vi.models.vae((8, 8), num_latents=4, hidden=(32,)), optax.adam(1e-2)
+    """The loss of each of 50 steps: one layer of every kind, an epoch of seven batches, averaged
+    parameters.
+    """
+    model = vi.models.vae((8, 8), num_latents=4, hidden=(32,))
+    optimizer = optax.adam(1e-2)
     x = np.random.default_rng(0).integers(0, 2, (100, 8, 8)).astype(np.float32)
     step = vi.make_step(vi.losses.negative_elbo(model), optimizer, ema_decay=0.99)
     state = vi.init_state(jax.random.key(0), model.init, optimizer, ema=True, layout=layout)
     run = make_run(step, batch_size=16, layout=layout)
-    data, losses = x, []
+    data = x
+    losses = []
     if make_run is not make_streaming_run:
         data = jnp.asarray(x) if layout is None else layout.replicate(x)
     for _ in range(NUM_STEPS):
@@ -45,19 +51,34 @@ def slices(state):
 
 def collectives(layout):
     """{kind: number} in the compiled training step."""
-    model, optimizer = vi.models.vae((8, 8), num_latents=4, hidden=(32,)), optax.adam(1e-2)
-    step = vi.make_step(vi.losses.negative_elbo(model), optimizer, prepare=lambda key, levels: binarise(key, levels, 256))
+    model = vi.models.vae((8, 8), num_latents=4, hidden=(32,))
+    optimizer = optax.adam(1e-2)
+    step = vi.make_step(
+        vi.losses.negative_elbo(model),
+        optimizer,
+        prepare=lambda key, levels: binarise(key, levels, 256),
+    )
     step = on_layout(step, layout)
     state = jax.eval_shape(lambda: vi.init_state(jax.random.key(0), model.init, optimizer))
-    state = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, layout.shardings(state))
-    batch = jax.ShapeDtypeStruct((16, 8, 8), jnp.float32, sharding=layout.shardings(jnp.zeros((16, 8, 8))))
+    state = jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
+        state,
+        layout.shardings(state),
+    )
+    batch = jax.ShapeDtypeStruct(
+        (16, 8, 8), jnp.float32, sharding=layout.shardings(jnp.zeros((16, 8, 8)))
+    )
     text = jax.jit(step).lower(state, batch).compile().as_text()
-    found = re.findall(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", text)
+    found = re.findall(
+        r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(", text
+    )
     return {kind: found.count(kind) for kind in set(found)}
 
 
 def over_draws(mesh):
-    """IWAE and its gradient with K = 64 draws over the devices, by the wrapped guide and by shard_map, and on one device."""
+    """IWAE and its gradient with K = 64 draws over the devices, by the wrapped guide and by
+    shard_map, and on one device.
+    """
     params = {"loc": jnp.arange(3.0) / 3, "log_scale": jnp.full(3, -0.5)}
 
     def target(z):
@@ -68,17 +89,35 @@ def over_draws(mesh):
         q = vi.shard.over_draws(q, mesh) if over else q
         return vi.estimators.dreg(jax.random.key(3), vi.bounds.iwae, target, q, num_samples=64)
 
-    both = [jax.jit(jax.value_and_grad(lambda p, over=over: bound(p, over)))(params) for over in (False, True)]
-    log_w = jnp.where(jnp.arange(64) < 8, -jnp.inf, jax.random.normal(jax.random.key(4), (64,)) * 30)  # one device has no weight
-    spread = jax.shard_map(lambda w: vi.shard.iwae(w, "data"), mesh=mesh, in_specs=P("data"), out_specs=P())
+    both = [
+        jax.jit(jax.value_and_grad(lambda p, over=over: bound(p, over)))(params)
+        for over in (False, True)
+    ]
+    log_w = jnp.where(
+        jnp.arange(64) < 8, -jnp.inf, jax.random.normal(jax.random.key(4), (64,)) * 30
+    )  # one device has no weight
+    spread = jax.shard_map(
+        lambda w: vi.shard.iwae(w, "data"), mesh=mesh, in_specs=P("data"), out_specs=P()
+    )
     mapped = [jax.jit(jax.value_and_grad(f))(log_w) for f in (vi.bounds.iwae, spread)]
     return jax.tree.map(lambda leaf: np.asarray(leaf, float).tolist(), [both, mapped])
 
 
 def fit(mesh):
-    """What 8 starts on a funnel come to: the history of the best, the ELBO of each, moments, and how the steps compiled."""
-    target = vi.targets.from_log_density(lambda u: -0.5 * u[0] ** 2 - 0.5 * (u[1] ** 2) * jnp.exp(-u[0]) - 0.5 * u[0], 2)
-    result = vi.fit(jax.random.key(1), target, vi.methods.gsm(num_steps=50), num_starts=8, num_draws=200, mesh=mesh)
+    """What 8 starts on a funnel come to: the history of the best, the ELBO of each, moments, and
+    how the steps compiled.
+    """
+    target = vi.targets.from_log_density(
+        lambda u: -0.5 * u[0] ** 2 - 0.5 * (u[1] ** 2) * jnp.exp(-u[0]) - 0.5 * u[0], 2
+    )
+    result = vi.fit(
+        jax.random.key(1),
+        target,
+        vi.methods.gsm(num_steps=50),
+        num_starts=8,
+        num_draws=200,
+        mesh=mesh,
+    )
     mean = result.moments()["mean"]
     return [
         result.history["value"].tolist(),
@@ -98,7 +137,11 @@ def main():
         out["fit"] = fit(None)
         print(json.dumps(out))
         return
-    for name, sizes, explicit in (("data", (-1, 1), False), ("fsdp", (2, -1), False), ("explicit", (4, 2), True)):
+    for name, sizes, explicit in (
+        ("data", (-1, 1), False),
+        ("fsdp", (2, -1), False),
+        ("explicit", (4, 2), True),
+    ):
         if explicit and cluster:
             continue
         layout = vi.shard.make_layout(vi.shard.make_mesh(*sizes, explicit=explicit))
@@ -110,7 +153,9 @@ def main():
     if not cluster:
         out["stepwise"] = vae_losses(layout, vi.make_stepwise_run)[0]
     out["streaming"] = vae_losses(layout, make_streaming_run)[0]
-    out["fit"] = [fit(vi.shard.make_mesh())] + ([] if cluster else [fit(vi.shard.make_mesh(4, 2, explicit=True))])
+    out["fit"] = [fit(vi.shard.make_mesh())] + (
+        [] if cluster else [fit(vi.shard.make_mesh(4, 2, explicit=True))]
+    )
     out["from the first"] = processes.from_first(lambda: {"process": jax.process_index()})
     if not cluster:
         out["draws"] = {size: over_draws(vi.shard.make_mesh(size, -1)) for size in (2, 8)}

@@ -1,4 +1,6 @@
-"""Annealed importance sampling brackets a known log p(x); a chunk of draws changes nothing; memory and compile stay flat in K."""
+"""Annealed importance sampling brackets a known log p(x); a chunk of draws changes nothing; memory
+and compile stay flat in K.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -25,16 +27,25 @@ def posterior_draws(key, num):
     return dist.MultivariateNormal(mean, precision_matrix=precision).sample(key, (num,))
 
 
-EVIDENCE = dist.MultivariateNormal(jnp.zeros(2), WEIGHTS @ WEIGHTS.T + NOISE**2 * jnp.eye(2)).log_prob(X)
+EVIDENCE = dist.MultivariateNormal(
+    jnp.zeros(2), WEIGHTS @ WEIGHTS.T + NOISE**2 * jnp.eye(2)
+).log_prob(X)
 
 
 def test_weights_have_the_evidence_as_their_mean_and_bracket_it():
     settings = {"num_temperatures": 150, "step_size": 0.4, "num_leapfrog": 4}
-    up = jax.jit(lambda key: ais.forward(key, log_joint, PRIOR, num_chains=2_000, **settings))(jax.random.key(0))
-    down = jax.jit(lambda key: ais.reverse(key, log_joint, PRIOR, posterior_draws(jax.random.key(1), 2_000), **settings))(
-        jax.random.key(2)
+    up = jax.jit(lambda key: ais.forward(key, log_joint, PRIOR, num_chains=2_000, **settings))(
+        jax.random.key(0)
     )
-    for weights in (np.exp(np.asarray(up.log_w - EVIDENCE)), np.exp(np.asarray(EVIDENCE - down.log_w))):
+    down = jax.jit(
+        lambda key: ais.reverse(
+            key, log_joint, PRIOR, posterior_draws(jax.random.key(1), 2_000), **settings
+        )
+    )(jax.random.key(2))
+    for weights in (
+        np.exp(np.asarray(up.log_w - EVIDENCE)),
+        np.exp(np.asarray(EVIDENCE - down.log_w)),
+    ):
         assert abs(weights.mean() - 1) < 5 * weights.std() / len(weights) ** 0.5
     assert up.log_w.mean() < EVIDENCE < down.log_w.mean()  # each chain alone is a bound
     assert abs(up.lower - EVIDENCE) < 0.05
@@ -43,11 +54,21 @@ def test_weights_have_the_evidence_as_their_mean_and_bracket_it():
 
 
 def test_without_transitions_that_move_it_is_plain_importance_sampling():
-    out = ais.forward(jax.random.key(3), log_joint, PRIOR, num_chains=500, num_temperatures=20, step_size=1e-7, num_leapfrog=1)
+    out = ais.forward(
+        jax.random.key(3),
+        log_joint,
+        PRIOR,
+        num_chains=500,
+        num_temperatures=20,
+        step_size=1e-7,
+        num_leapfrog=1,
+    )
     assert float(out.acceptance.min()) == 1.0
     key_start, _ = jax.random.split(jax.random.key(3))
     z = PRIOR.sample(key_start, (500,))
-    np.testing.assert_allclose(out.log_w, jax.vmap(log_joint)(z) - jax.vmap(PRIOR.log_prob)(z), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        out.log_w, jax.vmap(log_joint)(z) - jax.vmap(PRIOR.log_prob)(z), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_more_temperatures_tighten_both_bounds():
@@ -55,7 +76,9 @@ def test_more_temperatures_tighten_both_bounds():
     for num in (5, 50):
         settings = {"num_temperatures": num, "step_size": 0.25, "num_leapfrog": 4}
         up = ais.forward(jax.random.key(4), log_joint, PRIOR, num_chains=300, **settings)
-        down = ais.reverse(jax.random.key(5), log_joint, PRIOR, posterior_draws(jax.random.key(6), 300), **settings)
+        down = ais.reverse(
+            jax.random.key(5), log_joint, PRIOR, posterior_draws(jax.random.key(6), 300), **settings
+        )
         gaps.append(float(down.log_w.mean() - up.log_w.mean()))
     assert gaps[1] < 0.5 * gaps[0]
 
@@ -75,10 +98,14 @@ def test_latents_may_be_a_pytree():
     assert abs(out.lower - dist.Normal(0.0, 1.25**0.5).log_prob(1.0)) < 0.05
 
 
-@pytest.mark.parametrize("wrong", [{"num_chains": 0}, {"num_temperatures": 0}, {"step_size": 0.0}, {"num_leapfrog": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"num_chains": 0}, {"num_temperatures": 0}, {"step_size": 0.0}, {"num_leapfrog": 0}]
+)
 def test_bad_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="annealing wants"):
-        ais.forward(jax.random.key(0), log_joint, PRIOR, **{"num_chains": 2, "num_temperatures": 2, **wrong})
+        ais.forward(
+            jax.random.key(0), log_joint, PRIOR, **{"num_chains": 2, "num_temperatures": 2, **wrong}
+        )
 
 
 @pytest.mark.slow
@@ -86,7 +113,9 @@ def test_bad_numbers_are_refused(wrong):
 def test_chunks_of_draws_leave_value_and_gradient_as_they_are(estimator):
     def value(loc, chunk):
         q = dist.Normal(loc, 0.5 * jnp.ones(3)).to_event(1)
-        return estimator(jax.random.key(8), vi.bounds.iwae, log_joint, q, num_samples=1_000, chunk=chunk)
+        return estimator(
+            jax.random.key(8), vi.bounds.iwae, log_joint, q, num_samples=1_000, chunk=chunk
+        )
 
     whole = jax.value_and_grad(value)(jnp.zeros(3), None)
     for chunk in (1_000, 128, 7):
@@ -99,7 +128,14 @@ def test_the_program_does_not_grow_with_the_number_of_draws():
     def program(num_samples, chunk):
         def value(loc):
             q = dist.Normal(loc, 0.5 * jnp.ones(3)).to_event(1)
-            return vi.estimators.dreg(jax.random.key(8), vi.bounds.iwae, log_joint, q, num_samples=num_samples, chunk=chunk)
+            return vi.estimators.dreg(
+                jax.random.key(8),
+                vi.bounds.iwae,
+                log_joint,
+                q,
+                num_samples=num_samples,
+                chunk=chunk,
+            )
 
         return len(jax.jit(jax.grad(value)).lower(jnp.zeros(3)).as_text().splitlines())
 

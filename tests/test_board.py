@@ -1,4 +1,6 @@
-"""The record of a run: TensorBoard's events as they are read back, and a disk that refuses a row."""
+"""The record of a run: TensorBoard's events as they are read back, and a disk that refuses a
+row.
+"""
 
 import struct
 
@@ -12,7 +14,8 @@ from experiments.cli import UserError
 
 def events(path):
     """The events of a file, by the format: length, its checksum, the record, its checksum."""
-    content, found = path.read_bytes(), []
+    content = path.read_bytes()
+    found = []
     while content:
         (length,) = struct.unpack("<Q", content[:8])
         found.append(Event.FromString(content[12 : 12 + length]))
@@ -38,8 +41,11 @@ def test_what_is_written_is_read_back(tmp_path):
     board.close()
     board.close()
     assert scalars(tmp_path / "tensorboard") == {
-        (1, "train/elbo"): -1.5, (2, "train/elbo"): -3.0, (1, "seconds"): 0.25, (2, "seconds"): 0.25,
-    }  # fmt: skip
+        (1, "train/elbo"): -1.5,
+        (2, "train/elbo"): -3.0,
+        (1, "seconds"): 0.25,
+        (2, "seconds"): 0.25,
+    }
 
 
 def test_a_run_that_goes_on_has_a_file_of_its_own_and_hides_what_came_later(tmp_path, monkeypatch):
@@ -49,7 +55,10 @@ def test_a_run_that_goes_on_has_a_file_of_its_own_and_hides_what_came_later(tmp_
         board = Board(tmp_path, from_step=start)
         board.write(start + 1, {"x": 1.0})
         board.close()
-    first, second = sorted(tmp_path.iterdir(), key=lambda path: "10." in path.name.split("tfevents.")[1].split(".", 1)[1])
+    first, second = sorted(
+        tmp_path.iterdir(),
+        key=lambda path: "10." in path.name.split("tfevents.")[1].split(".", 1)[1],
+    )
     assert [event.session_log.status for event in events(first)] == [0, 0]
     starts = [event for event in events(second) if event.session_log.status]
     assert [event.step for event in starts] == [11]
@@ -63,7 +72,10 @@ def test_a_full_disk_is_a_sentence(tmp_path, which, capsys):
     with open("/dev/full", "ab" if which == "event" else "a") as full:
         if which == "row":
             log._files[0] = full
-            with pytest.raises(UserError, match=r"the metrics of step 2 cannot be written to .* \(No space left on device\)"):
+            with pytest.raises(
+                UserError,
+                match=r"the metrics of step 2 cannot be written to .* \(No space left on device\)",
+            ):
                 log.write({"step": 2, "x": 1.0})
         else:
             log._board._writer._py_recordio_writer._writer = full
@@ -71,6 +83,8 @@ def test_a_full_disk_is_a_sentence(tmp_path, which, capsys):
         log.close()
     said = capsys.readouterr().err
     assert said == (
-        f"warning: {tmp_path} could not take the last of its metrics (No space left on device).\n" if which == "event" else ""
+        f"warning: {tmp_path} could not take the last of its metrics (No space left on device).\n"
+        if which == "event"
+        else ""
     )
     assert metrics.read_rows(tmp_path / metrics.METRICS)[0] == {"step": 1, "x": 1.0}

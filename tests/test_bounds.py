@@ -1,4 +1,6 @@
-"""Laws that every bound of the folder obeys, what sets each apart, and the exact gradients of the two that are there by name."""
+"""Laws that every bound of the folder obeys, what sets each apart, and the exact gradients of the
+two that are there by name.
+"""
 
 import math
 
@@ -21,8 +23,14 @@ NUMBERS = {  # member -> the numbers it is tested at, where it has any without a
     "sumo": {"stop": 3.0},
     "vr_iwae": {"alpha": 0.4},
 }
-BOUNDS = {name: (module.bound, NUMBERS.get(name, {})) for name, module in members(vi.bounds).items()}
-REWEIGHTED = {"eubo", "tvo", "sumo"}  # E_pi[log w] under weights that move with log w: not monotone in each of them
+BOUNDS = {
+    name: (module.bound, NUMBERS.get(name, {})) for name, module in members(vi.bounds).items()
+}
+REWEIGHTED = {
+    "eubo",
+    "tvo",
+    "sumo",
+}  # E_pi[log w] under weights that move with log w: not monotone in each of them
 IN_ORDER = {"sumo"}  # the order of the draws is part of the estimate
 
 
@@ -88,7 +96,9 @@ def test_it_lies_between_the_smallest_and_the_largest(exchangeable):
     assert log_w.min() <= bound(log_w) <= log_w.max()
 
 
-@pytest.mark.parametrize("extremes", [[-1e4, 1e4], [1e4, 1e4 + 1.0], [-1e4, -1e4 - 1.0], [0.0, -1e4]])
+@pytest.mark.parametrize(
+    "extremes", [[-1e4, 1e4], [1e4, 1e4 + 1.0], [-1e4, -1e4 - 1.0], [0.0, -1e4]]
+)
 def test_huge_log_weights_stay_finite_and_the_gradient_sums_to_one(bound, extremes):
     log_w = jnp.array(extremes)
     value, gradient = jax.value_and_grad(bound)(log_w)
@@ -150,7 +160,9 @@ def test_iwae_rises_with_the_number_of_draws_towards_the_log_mean():
     assert_mean(bounds[1], -(spread**2) / 2)
     for small, large in zip((1, 2, 4, 8), (2, 4, 8, 16), strict=True):
         gain = bounds[large] - bounds[small]
-        assert gain.mean() > 5 * gain.std() / len(gain) ** 0.5, f"K = {large} is not above K = {small}"
+        assert gain.mean() > 5 * gain.std() / len(gain) ** 0.5, (
+            f"K = {large} is not above K = {small}"
+        )
     assert -0.1 < bounds[16].mean() < 0
 
 
@@ -181,9 +193,13 @@ def test_renyi_has_the_elbo_iwae_and_the_maximum_as_limits_and_falls_with_alpha(
     renyi = vi.bounds.renyi
     np.testing.assert_allclose(renyi(log_w, alpha=0.0), iwae(log_w), rtol=1e-14)
     np.testing.assert_allclose(renyi(log_w, alpha=1.0), elbo(log_w), rtol=1e-14)
-    np.testing.assert_allclose(renyi(log_w, alpha=1.0 - 0.99e-4), renyi(log_w, alpha=1.0 - 1.01e-4), rtol=1e-4)  # the seam
+    np.testing.assert_allclose(
+        renyi(log_w, alpha=1.0 - 0.99e-4), renyi(log_w, alpha=1.0 - 1.01e-4), rtol=1e-4
+    )  # the seam
     np.testing.assert_allclose(renyi(log_w, alpha=-1e4), vi.bounds.vr_max(log_w), rtol=1e-3)
-    values = np.array([renyi(log_w, alpha=a) for a in (-5.0, -1.0, 0.0, 0.5, 0.9999999, 1.0, 2.0, 5.0)])
+    values = np.array(
+        [renyi(log_w, alpha=a) for a in (-5.0, -1.0, 0.0, 0.5, 0.9999999, 1.0, 2.0, 5.0)]
+    )
     assert np.all(np.diff(values) < 0)
     with pytest.raises(ValueError, match="finite alpha"):
         renyi(log_w, alpha=-math.inf)
@@ -208,7 +224,8 @@ def test_the_upper_bounds_are_above_iwae_on_the_same_draws():
 
 
 def test_bounds_bracket_a_known_evidence_in_expectation():
-    # w log-normal, log w ~ N(-s^2/2, s^2): log p = 0, ELBO -s^2/2, EUBO s^2/2, CUBO_2 s^2/2, and TVO between
+    # w log-normal, log w ~ N(-s^2/2, s^2): log p = 0, ELBO -s^2/2, EUBO s^2/2, CUBO_2 s^2/2, and
+    # TVO between
     spread = 0.8
     log_w = jnp.asarray(spread * normal(10, 400, 2_000) - spread**2 / 2, jnp.float32)
     assert_mean(jax.vmap(elbo)(log_w), -(spread**2) / 2)
@@ -218,8 +235,12 @@ def test_bounds_bracket_a_known_evidence_in_expectation():
         assert abs(values.mean() - exact) < 0.03  # biased at finite K: the size of it at K = 2,000
     # E_{pi_b}[log w] = s^2 (b - 1/2): Riemann sums on this line
     betas = np.array(vi.bounds.tvo_schedule(5, first=0.1))
-    heights, widths = spread**2 * (betas - 0.5), np.diff(betas)
-    for sums, expected in ((vi.bounds.tvo, heights[:-1] @ widths), (vi.bounds.tvo_upper, heights[1:] @ widths)):
+    heights = spread**2 * (betas - 0.5)
+    widths = np.diff(betas)
+    for sums, expected in (
+        (vi.bounds.tvo, heights[:-1] @ widths),
+        (vi.bounds.tvo_upper, heights[1:] @ widths),
+    ):
         values = np.asarray(jax.vmap(lambda row, sums=sums: sums(row, betas=tuple(betas)))(log_w))
         assert abs(values.mean() - expected) < 0.01
 
@@ -227,7 +248,9 @@ def test_bounds_bracket_a_known_evidence_in_expectation():
 def test_tvo_with_two_temperatures_is_the_elbo_and_the_eubo(x64):
     log_w = jnp.asarray(normal(11, 20))
     np.testing.assert_allclose(vi.bounds.tvo(log_w, betas=(0.0, 1.0)), elbo(log_w), rtol=1e-13)
-    np.testing.assert_allclose(vi.bounds.tvo_upper(log_w, betas=(0.0, 1.0)), vi.bounds.eubo(log_w), rtol=1e-13)
+    np.testing.assert_allclose(
+        vi.bounds.tvo_upper(log_w, betas=(0.0, 1.0)), vi.bounds.eubo(log_w), rtol=1e-13
+    )
     assert vi.bounds.tvo_schedule(1) == (0.0, 1.0)
     for betas in ((0.0, 0.5), (0.0, 0.5, 0.5, 1.0), (0.1, 1.0)):
         with pytest.raises(ValueError, match="rise from 0 to 1"):
@@ -239,10 +262,20 @@ def test_jackknife_equals_its_sum_over_subsets(order, x64):
     from itertools import combinations
 
     log_w = normal(12, 7) * 2.0
-    means = [np.mean([np.log(np.mean(np.exp(log_w[list(s)]))) for s in combinations(range(7), 7 - j)]) for j in range(order + 1)]
-    coefficients = [(-1) ** j * (7 - j) ** order / (math.factorial(order - j) * math.factorial(j)) for j in range(order + 1)]
+    means = [
+        np.mean([np.log(np.mean(np.exp(log_w[list(s)]))) for s in combinations(range(7), 7 - j)])
+        for j in range(order + 1)
+    ]
+    coefficients = [
+        (-1) ** j * (7 - j) ** order / (math.factorial(order - j) * math.factorial(j))
+        for j in range(order + 1)
+    ]
     np.testing.assert_allclose(sum(coefficients), 1.0, rtol=1e-12)  # it keeps constants
-    np.testing.assert_allclose(vi.bounds.jackknife(jnp.asarray(log_w), order=order), np.dot(coefficients, means), rtol=1e-10)
+    np.testing.assert_allclose(
+        vi.bounds.jackknife(jnp.asarray(log_w), order=order),
+        np.dot(coefficients, means),
+        rtol=1e-10,
+    )
     with pytest.raises(ValueError, match="more draws"):
         vi.bounds.jackknife(jnp.zeros(order), order=order)
 
@@ -250,14 +283,19 @@ def test_jackknife_equals_its_sum_over_subsets(order, x64):
 def test_jackknife_removes_bias():
     spread = 0.8
     log_w = jnp.asarray(spread * normal(13, 40_000, 8) - spread**2 / 2, jnp.float32)
-    bias = [float(jax.vmap(lambda row, m=m: vi.bounds.jackknife(row, order=m))(log_w).mean()) for m in (0, 1, 2)]
+    bias = [
+        float(jax.vmap(lambda row, m=m: vi.bounds.jackknife(row, order=m))(log_w).mean())
+        for m in (0, 1, 2)
+    ]
     assert abs(bias[1]) < 0.4 * abs(bias[0])
     assert abs(bias[2]) < abs(bias[1])
 
 
 def test_sumo_telescopes_to_the_longest_bound_and_is_unbiased(x64):
     log_w = jnp.asarray(normal(14, 10))
-    np.testing.assert_allclose(vi.bounds.sumo(log_w, stop=0.0, first=4), iwae(log_w[:4]), rtol=1e-13)
+    np.testing.assert_allclose(
+        vi.bounds.sumo(log_w, stop=0.0, first=4), iwae(log_w[:4]), rtol=1e-13
+    )
     partial = np.array([iwae(log_w[: k + 1]) for k in range(10)])
     # over T with P(T >= t) = 1/t, t (L_{t+1} - L_t) counts each difference once
     draws = jax.vmap(vi.bounds.sumo_stop)(jax.random.split(jax.random.key(0), 20_000))

@@ -24,9 +24,16 @@ def infer(shift, scale):
 
 @pytest.mark.parametrize(
     ("shift", "scale", "uniform", "symmetric"),
-    [(0.0, 1.0, True, True), (0.0, 0.5, False, True), (0.4, 1.0, False, False), (0.4, 0.5, False, False)],
+    [
+        (0.0, 1.0, True, True),
+        (0.0, 0.5, False, True),
+        (0.4, 1.0, False, False),
+        (0.4, 0.5, False, False),
+    ],
 )
-def test_narrow_guides_are_not_uniform_and_shifted_ones_not_symmetric(shift, scale, uniform, symmetric):
+def test_narrow_guides_are_not_uniform_and_shifted_ones_not_symmetric(
+    shift, scale, uniform, symmetric
+):
     result = calibrate(jax.random.key(0), simulate, infer(shift, scale))
     assert bool(jnp.all(result.uniform_p > 0.005)) == uniform
     assert bool(jnp.all(result.symmetric_p > 0.005)) == symmetric
@@ -68,14 +75,27 @@ def looped(key, x):  # as the docstring of calibrate_fits has it
 
 def test_a_fit_for_each_data_set_compiles_once_under_jit():
     seen = []
-    result = calibrate_fits(jax.random.key(3), named, looped, num_simulations=300, report=lambda *counts: seen.append(counts))
+    result = calibrate_fits(
+        jax.random.key(3),
+        named,
+        looped,
+        num_simulations=300,
+        report=lambda *counts: seen.append(counts),
+    )
     assert TRACED == [(2,)]  # 300 data sets, one program
     assert seen == [(number, 300) for number in range(1, 301)]
     assert result.share.shape == (300, 2)
     assert float(result.uniform_p.min()) > 0.005
     assert float(result.symmetric_p.min()) > 0.005
     shifted = lambda key, x: infer(0.4, 1.0)(key, x)  # noqa: E731 -- a guide, and z no dict
-    assert float(calibrate_fits(jax.random.key(3), simulate, shifted, num_simulations=200).symmetric_p.max()) < 0.005
+    assert (
+        float(
+            calibrate_fits(
+                jax.random.key(3), simulate, shifted, num_simulations=200
+            ).symmetric_p.max()
+        )
+        < 0.005
+    )
 
 
 def test_results_of_fit_are_ranked_by_the_guides_draws():
@@ -92,7 +112,9 @@ def test_a_fit_that_cannot_be_traced_is_sent_to_calibrate_fits():
     for infer in (fit, lambda key, x: dist.Normal(np.asarray(x), 1.0)):
         with pytest.raises(TypeError, match=r"calibrate_fits\(key, simulate, fit\)"):
             calibrate(jax.random.key(0), simulate, infer, num_simulations=4)
-    with pytest.raises(TypeError, match="unsupported operand"):  # a fault of infer's own stays what it is
+    with pytest.raises(
+        TypeError, match="unsupported operand"
+    ):  # a fault of infer's own stays what it is
         calibrate(jax.random.key(0), simulate, lambda key, x: None + x, num_simulations=4)
 
 
@@ -116,7 +138,10 @@ def test_draws_that_do_not_fit_end_it_and_name_the_simulation(draws, error, word
 
 def test_p_values_are_uniform_where_the_posterior_is_exact():
     keys = jax.random.split(jax.random.key(1), 60)
-    results = [calibrate(key, simulate, infer(0.0, 1.0), num_simulations=200, num_draws=100) for key in keys[:3]]
+    results = [
+        calibrate(key, simulate, infer(0.0, 1.0), num_simulations=200, num_draws=100)
+        for key in keys[:3]
+    ]
     assert min(float(result.uniform_p.min()) for result in results) > 1e-3
     shares = jax.random.uniform(jax.random.key(2), (400, 300))
     from vi_jax.diagnostics import calibration
@@ -124,11 +149,15 @@ def test_p_values_are_uniform_where_the_posterior_is_exact():
     for p_value in (calibration._uniform_p, calibration._symmetric_p):
         p = np.asarray(jax.vmap(p_value)(shares))
         assert abs(np.mean(p < 0.05) - 0.05) < 5 * (0.05 * 0.95 / 400) ** 0.5
-        assert abs(np.mean(p < 0.5) - 0.5) < 5 * (0.25 / 400) ** 0.5 + 0.03  # the statistic is a step function of 300 signs
+        assert (
+            abs(np.mean(p < 0.5) - 0.5) < 5 * (0.25 / 400) ** 0.5 + 0.03
+        )  # the statistic is a step function of 300 signs
 
 
 def test_the_laws_are_scipys():
     x = np.linspace(0.3, 2.0, 10)
     np.testing.assert_allclose([kolmogorov(v) for v in x], stats.kstwobign.sf(x), atol=1e-5)
     walk = np.cumsum(np.random.default_rng(0).choice([-1.0, 1.0], (20_000, 400)), axis=1) / 20
-    np.testing.assert_allclose(brownian_supremum(jnp.asarray(1.55)), np.mean(np.abs(walk).max(1) > 1.549), atol=0.015)
+    np.testing.assert_allclose(
+        brownian_supremum(jnp.asarray(1.55)), np.mean(np.abs(walk).max(1) > 1.549), atol=0.015
+    )

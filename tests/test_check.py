@@ -1,6 +1,8 @@
-"""vi.check: every finding by a fault planted in a small model, the same models without a fault, and the page it prints.
+"""vi.check: every finding by a fault planted in a small model, the same models without a fault, and
+the page it prints.
 
-The exact checks have no false alarms to count; the statistical ones are counted over many keys in a slow test.
+The exact checks have no false alarms to count; the statistical ones are counted over many keys in a
+slow test.
 """
 
 import json
@@ -20,7 +22,9 @@ import vi_jax as vi
 from vi_jax.diagnostics import CHECKS, FINDINGS
 
 KEY = jax.random.key(0)
-N, B, D = 40, 8, 2
+N = 40
+B = 8
+D = 2
 X = jnp.asarray(normal(0, N, D), jnp.float32)
 Y = jnp.asarray(normal(1, N) > 0, jnp.float32)
 BATCH = (X[:B], Y[:B])
@@ -64,7 +68,8 @@ def assert_finds(name, log_joint, q=Q, only=(), **given):
     return next(finding for finding in report.findings if finding.name == name)
 
 
-# --- shapes, chance, broadcasting -----------------------------------------------------------------------------------
+# --- shapes, chance, broadcasting
+# -----------------------------------------------------------------------------------
 
 
 def test_log_joint_of_more_than_one_number():
@@ -74,7 +79,9 @@ def test_log_joint_of_more_than_one_number():
 
 
 def test_a_guide_without_its_event_axis():
-    assert "to_event" in assert_finds("shape", gaussian, dist.Normal(jnp.zeros(D), jnp.ones(D))).remedy
+    assert (
+        "to_event" in assert_finds("shape", gaussian, dist.Normal(jnp.zeros(D), jnp.ones(D))).remedy
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,7 +90,12 @@ def test_a_guide_without_its_event_axis():
 )
 def test_an_implicit_outer_product(shape_z, shape_x):
     def log_joint(z):
-        return log_prior(z) + dist.Normal(z[0] * jnp.ones(shape_z), 1.0).log_prob(jnp.arange(5.0).reshape(shape_x)).sum()
+        return (
+            log_prior(z)
+            + dist.Normal(z[0] * jnp.ones(shape_z), 1.0)
+            .log_prob(jnp.arange(5.0).reshape(shape_x))
+            .sum()
+        )
 
     assert assert_finds("broadcast", log_joint, only=["broadcasting"]).evidence["size"] == 5
 
@@ -103,7 +115,8 @@ def test_a_hidden_random_state():
     assert_finds("random", lambda z: gaussian(z) + rng.standard_normal(), only=["chance"])
 
 
-# --- NaN, support ---------------------------------------------------------------------------------------------------
+# --- NaN, support
+# -------------------------------------------------------------------------------------------------
 
 
 def test_a_nan_names_its_line():
@@ -112,7 +125,10 @@ def test_a_nan_names_its_line():
         return log_prior(z) - root
 
     finding = assert_finds("nan", log_joint, only=["finite"])
-    assert finding.evidence["where"] == f"`sqrt` at test_check.py:{log_joint.__code__.co_firstlineno + 1} ({LOCAL}log_joint)"
+    assert (
+        finding.evidence["where"]
+        == f"`sqrt` at test_check.py:{log_joint.__code__.co_firstlineno + 1} ({LOCAL}log_joint)"
+    )
 
 
 LOCAL = "test_a_nan_names_its_line.<locals>."
@@ -146,35 +162,61 @@ def test_a_guide_wider_than_the_model():
 
 
 def test_the_models_support_against_the_guides():
-    positive, real = dist.LogNormal(0.0, 1.0), dist.Normal(0.0, 1.0)
+    positive = dist.LogNormal(0.0, 1.0)
+    real = dist.Normal(0.0, 1.0)
     only = ["supports"]
     assert (
         "share_outside"
-        in assert_finds("support", dist.Exponential(1.0).log_prob, real, only, support=constraints.positive).evidence
+        in assert_finds(
+            "support", dist.Exponential(1.0).log_prob, real, only, support=constraints.positive
+        ).evidence
     )
-    assert "share_missed" in assert_finds("support", real.log_prob, positive, only, support=constraints.real).evidence
+    assert (
+        "share_missed"
+        in assert_finds("support", real.log_prob, positive, only, support=constraints.real).evidence
+    )
     assert found(dist.Exponential(1.0).log_prob, positive, only, support=constraints.positive).ok
 
 
 def test_draws_that_are_not_numbers():
-    assert_finds("nan", gaussian, faulty("none")({**PARAMS, "log_scale": jnp.array([0.0, jnp.inf])}), only=["finite"])
+    assert_finds(
+        "nan",
+        gaussian,
+        faulty("none")({**PARAMS, "log_scale": jnp.array([0.0, jnp.inf])}),
+        only=["finite"],
+    )
 
 
-# --- gradients in z -------------------------------------------------------------------------------------------------
+# --- gradients in z
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "detach",
-    [jax.lax.stop_gradient, lambda z: z.at[1].set(jax.lax.stop_gradient(z[1])), lambda z: jnp.round(8.0 * z) / 8.0],
+    [
+        jax.lax.stop_gradient,
+        lambda z: z.at[1].set(jax.lax.stop_gradient(z[1])),
+        lambda z: jnp.round(8.0 * z) / 8.0,
+    ],
     ids=["all", "one coordinate", "rounding"],
 )
 def test_a_detached_path_in_log_joint(detach):
-    assert assert_finds("gradient", lambda z: gaussian(detach(z)), only=["differences"]).evidence["term"] == "log_joint"
+    assert (
+        assert_finds("gradient", lambda z: gaussian(detach(z)), only=["differences"]).evidence[
+            "term"
+        ]
+        == "log_joint"
+    )
 
 
 def test_a_wrong_derivative_rule():
     f = jax.custom_jvp(lambda z: gaussian(z))
-    f.defjvp(lambda primals, tangents: (gaussian(*primals), 2.0 * jax.jvp(gaussian, primals, tangents)[1]))
+    f.defjvp(
+        lambda primals, tangents: (
+            gaussian(*primals),
+            2.0 * jax.jvp(gaussian, primals, tangents)[1],
+        )
+    )
     assert_finds("gradient", f, only=["differences"])
 
 
@@ -182,10 +224,14 @@ def test_float32_cliffs():
     def softplus(x):
         return jnp.log(1.0 + jnp.exp(x))  # inf beyond 88
 
-    at_draws = assert_finds("float32", lambda z: log_prior(z) - softplus(200.0 * z[0]), only=["float32"])
+    at_draws = assert_finds(
+        "float32", lambda z: log_prior(z) - softplus(200.0 * z[0]), only=["float32"]
+    )
     assert at_draws.severity == "error"
     assert "test_check.py" in at_draws.message
-    far_out = assert_finds("float32", lambda z: log_prior(z) - softplus(45.0 * z[0]), only=["float32"])
+    far_out = assert_finds(
+        "float32", lambda z: log_prior(z) - softplus(45.0 * z[0]), only=["float32"]
+    )
     assert far_out.severity == "warning"
 
 
@@ -193,12 +239,15 @@ def test_digits_that_cancel_in_float32():
     x = jnp.float32(1e4) + jnp.asarray(normal(3, 50), jnp.float32)
 
     def log_joint(z):  # sum (x - z)^2 by its moments, with x far from 0
-        return log_prior(z) - 0.5 * ((x**2).sum() - 2.0 * x.sum() * (1e4 + z[0]) + 50.0 * (1e4 + z[0]) ** 2)
+        return log_prior(z) - 0.5 * (
+            (x**2).sum() - 2.0 * x.sum() * (1e4 + z[0]) + 50.0 * (1e4 + z[0]) ** 2
+        )
 
     assert "cancel" in assert_finds("float32", log_joint, only=["float32"]).message
 
 
-# --- sign, normalisation of the model -------------------------------------------------------------------------------
+# --- sign, normalisation of the model
+# -------------------------------------------------------------------------------
 
 
 def test_a_flipped_sign():
@@ -214,25 +263,35 @@ def test_a_flipped_likelihood_or_prior():
 
 
 def test_a_prior_that_is_missing():
-    finding = assert_finds("improper", lambda z: dist.Normal(0.0, 1.0).log_prob(z[0]), only=["tails"])
+    finding = assert_finds(
+        "improper", lambda z: dist.Normal(0.0, 1.0).log_prob(z[0]), only=["tails"]
+    )
     assert finding.evidence["level"] == 2
     assert "[1]" in finding.message
 
 
 def test_a_log_determinant_that_leaves_a_flat_tail():
-    scale_prior, x = dist.HalfNormal(1.0), jnp.array([0.3, -0.4])
+    scale_prior = dist.HalfNormal(1.0)
+    x = jnp.array([0.3, -0.4])
 
     def log_joint(z, with_log_det):  # z = (location, log of its scale), non-centred
         scale = jnp.exp(z[1])
         lik = dist.Normal(z[0] * scale, 1.0).log_prob(x).sum()
-        return dist.Normal(0.0, 1.0).log_prob(z[0]) + scale_prior.log_prob(scale) + lik + (z[1] if with_log_det else 0.0)
+        return (
+            dist.Normal(0.0, 1.0).log_prob(z[0])
+            + scale_prior.log_prob(scale)
+            + lik
+            + (z[1] if with_log_det else 0.0)
+        )
 
     finding = assert_finds("improper", lambda z: log_joint(z, False), only=["tails"])
     assert "log |d constrained / dz|" in finding.remedy
     assert found(lambda z: log_joint(z, True), only=["tails"]).ok
 
 
-@pytest.mark.parametrize(("factor", "says"), [(0.0, "is missing"), (-1.0, "wrong sign"), (0.5, "is not what")])
+@pytest.mark.parametrize(
+    ("factor", "says"), [(0.0, "is missing"), (-1.0, "wrong sign"), (0.5, "is not what")]
+)
 def test_a_change_of_variables_against_its_claim(factor, says):
     def log_density(s):
         return dist.Gamma(3.0, 2.0).log_prob(s).sum()
@@ -245,7 +304,8 @@ def test_a_change_of_variables_against_its_claim(factor, says):
     assert found(lambda z: log_joint(z, 1.0), **claim).ok
 
 
-# --- rows of a batch ------------------------------------------------------------------------------------------------
+# --- rows of a batch
+# ------------------------------------------------------------------------------------------------
 
 ROWS = dict(batch=BATCH, only=["rows"])
 
@@ -297,7 +357,12 @@ def test_the_scale_of_a_prior_that_is_told(factor, says):
     def log_joint(z, batch):
         return factor * log_prior(z) + N / B * terms(z, batch).sum()
 
-    assert says in assert_finds("prior_scale", log_joint, num_data=N, per_example=terms, log_prior=log_prior, **ROWS).message
+    assert (
+        says
+        in assert_finds(
+            "prior_scale", log_joint, num_data=N, per_example=terms, log_prior=log_prior, **ROWS
+        ).message
+    )
 
 
 def test_terms_that_are_not_those_of_log_joint():
@@ -305,7 +370,9 @@ def test_terms_that_are_not_those_of_log_joint():
 
 
 def test_terms_that_are_mixed():
-    assert_finds("rows_mixed", full, per_example=lambda z, b: terms(z, b) - terms(z, b).mean(), **ROWS)
+    assert_finds(
+        "rows_mixed", full, per_example=lambda z, b: terms(z, b) - terms(z, b).mean(), **ROWS
+    )
     assert_finds("rows_mixed", full, per_example=lambda z, b: terms(z, b)[:, None], **ROWS)
 
 
@@ -319,13 +386,18 @@ def test_a_constant_factor_is_settled_by_the_terms():
 
 def test_what_rows_cannot_tell_is_said():
     moving = (X[:B, 0],)
-    notes = found(lambda z, b: log_prior(z) - (jnp.arange(B) * (b[0] - z[0]) ** 2).sum(), batch=moving, only=["rows"]).undecided
+    notes = found(
+        lambda z, b: log_prior(z) - (jnp.arange(B) * (b[0] - z[0]) ** 2).sum(),
+        batch=moving,
+        only=["rows"],
+    ).undecided
     assert any("order" in note for note in notes)
     notes = found(lambda z, b: full(z, (b[0].reshape(B, D), b[1])), **ROWS).undecided
     assert any("another size" in note for note in notes)
 
 
-# --- sample against log_prob ----------------------------------------------------------------------------------------
+# --- sample against log_prob
+# ----------------------------------------------------------------------------------------
 
 
 @jax.tree_util.register_dataclass
@@ -378,7 +450,9 @@ def faulty(fault):
 def test_a_faulty_guide(name, fault, only):
     finding = assert_finds(name, gaussian, faulty(fault), [only], params=PARAMS)
     if only == "detached":
-        assert finding.evidence["parameters"] == ("['loc']" if "draws" in fault else "['log_scale']")
+        assert finding.evidence["parameters"] == (
+            "['loc']" if "draws" in fault else "['log_scale']"
+        )
     assert found(gaussian, faulty("none"), [only], params=PARAMS).ok
 
 
@@ -398,28 +472,37 @@ def test_a_correlation_that_log_prob_does_not_know():
 
 def test_a_path_that_is_cut_between_parameters_and_guide():
     def guide(params):
-        return dist.Normal(params["loc"], jnp.exp(jax.lax.stop_gradient(params["log_scale"]))).to_event(1)
+        return dist.Normal(
+            params["loc"], jnp.exp(jax.lax.stop_gradient(params["log_scale"]))
+        ).to_event(1)
 
     assert_finds("detached", gaussian, guide, ["detached"], params=PARAMS)
 
 
 def test_a_choice_of_component_that_autodiff_does_not_see():
     def guide(params):
-        mixture = dist.MixtureSameFamily(dist.Categorical(logits=params["logits"]), dist.Normal(params["loc"], 0.1))
+        mixture = dist.MixtureSameFamily(
+            dist.Categorical(logits=params["logits"]), dist.Normal(params["loc"], 0.1)
+        )
 
         class Claims:
             has_rsample = True
-            sample, log_prob = mixture.sample, mixture.log_prob
+            sample = mixture.sample
+            log_prob = mixture.log_prob
 
         return Claims
 
     params = {"logits": jnp.zeros(2), "loc": jnp.array([-3.0, 3.0])}
-    finding = assert_finds("detached", dist.Normal(0.0, 1.0).log_prob, guide, ["detached"], params=params)
+    finding = assert_finds(
+        "detached", dist.Normal(0.0, 1.0).log_prob, guide, ["detached"], params=params
+    )
     assert finding.evidence["parameters"] == "['logits']"
 
 
 def test_a_parameter_that_nothing_uses():
-    assert_finds("unused", gaussian, faulty("none"), ["detached"], params={**PARAMS, "idle": jnp.zeros(3)})
+    assert_finds(
+        "unused", gaussian, faulty("none"), ["detached"], params={**PARAMS, "idle": jnp.zeros(3)}
+    )
 
 
 def test_discrete_guides():
@@ -431,40 +514,57 @@ def test_discrete_guides():
         def log_prob(self, value):
             return self.logits[value]
 
-    logits, log_joint = jnp.array([0.0, 1.0, -1.0]), lambda z: jnp.array([-1.0, -2.0, -3.0])[z]
+    logits = jnp.array([0.0, 1.0, -1.0])
+
+    def log_joint(z):
+        return jnp.array([-1.0, -2.0, -3.0])[z]
+
     assert_finds("sample_log_prob", log_joint, Wrong(logits), ["frequencies"])
     assert_finds("normalisation", log_joint, Unnormalised(logits), ["frequencies"])
-    assert found(log_joint, dist.Categorical(logits=logits), ["finite", "frequencies", "tails", "stein"]).ok
+    assert found(
+        log_joint, dist.Categorical(logits=logits), ["finite", "frequencies", "tails", "stein"]
+    ).ok
     bits = dist.Bernoulli(logits=jnp.array([0.3, -1.0, 2.0])).to_event(1)
     assert found(lambda z: -1.0 * z.sum(), bits, ["finite", "frequencies"]).ok
 
 
-# --- clean models ---------------------------------------------------------------------------------------------------
+# --- clean models
+# -------------------------------------------------------------------------------------------------
 
 
 def eight_schools():
-    effects, errors = jnp.array([28.0, 8, -3, 7, -1, 1, 18, 12]), jnp.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+    effects = jnp.array([28.0, 8, -3, 7, -1, 1, 18, 12])
+    errors = jnp.array([15.0, 10, 16, 11, 9, 11, 10, 18])
 
     def log_joint(z):
         prior = dist.Normal(0.0, 5.0).log_prob(z["mu"]) + dist.HalfCauchy(5.0).log_prob(z["tau"])
         lik = dist.Normal(z["mu"] + z["tau"] * z["theta"], errors).log_prob(effects).sum()
         return prior + dist.Normal(0.0, 1.0).log_prob(z["theta"]).sum() + lik
 
-    supports = {"mu": (constraints.real, ()), "tau": (constraints.positive, ()), "theta": (constraints.real, (8,))}
+    supports = {
+        "mu": (constraints.real, ()),
+        "tau": (constraints.positive, ()),
+        "theta": (constraints.real, (8,)),
+    }
     family = vi.families.constrained(supports)
     return log_joint, family.guide, {"params": family.init(KEY)}
 
 
 def vae():
     model = vi.models.vae((12,), num_latents=3, hidden=(16,))
-    params, x = model.init(KEY), jnp.asarray(normal(5, 12) > 0, jnp.float32)
+    params = model.init(KEY)
+    x = jnp.asarray(normal(5, 12) > 0, jnp.float32)
     encode = lambda encoder: model.encode({**params, "encoder": encoder}, x)  # noqa: E731
     return vi.losses.log_joint(model, params, x), encode, {"params": params["encoder"]}
 
 
 def logistic(**given):
     family = vi.families.full_rank(D)
-    return (full if "num_data" not in given else scaled), family.guide, {"params": family.init(KEY), **given}
+    return (
+        (full if "num_data" not in given else scaled),
+        family.guide,
+        {"params": family.init(KEY), **given},
+    )
 
 
 def of_family(name, **options):
@@ -476,21 +576,38 @@ CLEAN = {
     "gaussian": lambda: (gaussian, Q, {}),
     "logistic": lambda: logistic(batch=(X, Y), per_example=terms, log_prior=log_prior),
     "logistic minibatch": lambda: logistic(batch=BATCH, num_data=N),
-    "logistic minibatch, all told": lambda: logistic(batch=BATCH, num_data=N, per_example=terms, log_prior=log_prior),
+    "logistic minibatch, all told": lambda: logistic(
+        batch=BATCH, num_data=N, per_example=terms, log_prior=log_prior
+    ),
     "eight schools": eight_schools,
     "vae": vae,
     "mixture": lambda: of_family("mixture"),
     "student_t": lambda: of_family("student_t"),
     "real_nvp": lambda: of_family("real_nvp"),
-    "gamma": lambda: (dist.Gamma(3.0, 2.0).log_prob, dist.Gamma(2.5, 2.0), {"support": constraints.positive}),
+    "gamma": lambda: (
+        dist.Gamma(3.0, 2.0).log_prob,
+        dist.Gamma(2.5, 2.0),
+        {"support": constraints.positive},
+    ),
     "beta": lambda: (dist.Beta(3.0, 2.0).log_prob, dist.Beta(2.5, 2.0), {}),
-    "dirichlet": lambda: (dist.Dirichlet(jnp.array([3.0, 2, 1])).log_prob, dist.Dirichlet(jnp.array([2.0, 2, 2])), {}),
-    "full": lambda: (gaussian, dist.MultivariateNormal(jnp.zeros(2), jnp.array([[1.0, 0.6], [0.6, 1.0]])), {}),
+    "dirichlet": lambda: (
+        dist.Dirichlet(jnp.array([3.0, 2, 1])).log_prob,
+        dist.Dirichlet(jnp.array([2.0, 2, 2])),
+        {},
+    ),
+    "full": lambda: (
+        gaussian,
+        dist.MultivariateNormal(jnp.zeros(2), jnp.array([[1.0, 0.6], [0.6, 1.0]])),
+        {},
+    ),
     "cauchy": lambda: (dist.Cauchy(0.0, 1.0).log_prob, dist.StudentT(2.0, 0.0, 1.0), {}),
 }
 
 
-@pytest.mark.parametrize("name", ["eight schools", "vae", pytest.param("logistic minibatch, all told", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    ["eight schools", "vae", pytest.param("logistic minibatch, all told", marks=pytest.mark.slow)],
+)
 def test_clean_models_give_no_findings(name):
     log_joint, q, given = CLEAN[name]()
     report = found(log_joint, q, **given)
@@ -506,7 +623,8 @@ def test_clean_models_give_no_findings_for_other_keys(name, seed):
     assert report.ok, str(report)
 
 
-# --- the report -----------------------------------------------------------------------------------------------------
+# --- the report
+# -------------------------------------------------------------------------------------------------
 
 
 def test_the_report_reads_and_is_machine_readable():

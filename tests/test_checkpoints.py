@@ -1,4 +1,6 @@
-"""Checkpoints: what is saved comes back to the last bit, or is named as damaged; a save that fails says so."""
+"""Checkpoints: what is saved comes back to the last bit, or is named as damaged; a save that fails
+says so.
+"""
 
 import functools
 import pickle
@@ -23,7 +25,9 @@ from vi_jax.training import State
 
 
 def made_state(seed=0, step=7):
-    """A small state with every kind of part: a typed key, a moment of Adam, averaged parameters, a scalar."""
+    """A small state with every kind of part: a typed key, a moment of Adam, averaged parameters, a
+    scalar.
+    """
     return first_state(seed)._replace(step=jnp.int32(step))
 
 
@@ -32,7 +36,10 @@ def first_state(seed):
     config = small()
     model = session.make_model(config, session.load_data(config))
     state = vi.init_state(jax.random.key(seed), model.init, build.optimizer(config), ema=True)
-    filled = [leaf + 0.5 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf for leaf in jax.tree.leaves(state.opt_state)]
+    filled = [
+        leaf + 0.5 if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+        for leaf in jax.tree.leaves(state.opt_state)
+    ]
     opt_state = jax.tree.unflatten(jax.tree.structure(state.opt_state), filled)
     return state._replace(opt_state=opt_state)
 
@@ -51,7 +58,9 @@ def test_a_checkpoint_gives_the_state_back(tmp_path):
     assert jnp.issubdtype(back.key.dtype, jax.dtypes.prng_key)
     assert tree_equal(plain_key(back), plain_key(state))
     assert not tree_equal(plain_key(back), plain_key(made_state(seed=1, step=7)))
-    assert [leaf.dtype for leaf in jax.tree.leaves(back)] == [leaf.dtype for leaf in jax.tree.leaves(state)]
+    assert [leaf.dtype for leaf in jax.tree.leaves(back)] == [
+        leaf.dtype for leaf in jax.tree.leaves(state)
+    ]
 
 
 def test_the_last_few_checkpoints_are_kept(tmp_path):
@@ -74,9 +83,13 @@ class Bomb:
 
 DAMAGES = {
     "cut": lambda content: content[: len(content) // 2],
-    "bytes flipped": lambda content: bytes(byte ^ 0x55 if i % 7 == 0 else byte for i, byte in enumerate(content)),
+    "bytes flipped": lambda content: bytes(
+        byte ^ 0x55 if i % 7 == 0 else byte for i, byte in enumerate(content)
+    ),
     "one byte flipped": lambda content: (
-        content[: len(content) // 2] + bytes([content[len(content) // 2] ^ 1]) + content[len(content) // 2 + 1 :]
+        content[: len(content) // 2]
+        + bytes([content[len(content) // 2] ^ 1])
+        + content[len(content) // 2 + 1 :]
     ),
     "emptied": lambda content: b"",
     "pickled": lambda content: pickle.dumps(Bomb()),
@@ -94,11 +107,16 @@ def saved(tmp_path_factory):
 
 
 def test_any_damaged_file_is_found(saved, tmp_path, capfd):
-    """File by file: the newest checkpoint is restored to the last bit, or is named, and the one before it taken.
+    """File by file: the newest checkpoint is restored to the last bit, or is named, and the one
+    before it taken.
 
     No damage of a file unpickles it.
     """
-    files = sorted(path.relative_to(saved) for path in (saved / "2").rglob("*") if path.is_file() and path.stat().st_size)
+    files = sorted(
+        path.relative_to(saved)
+        for path in (saved / "2").rglob("*")
+        if path.is_file() and path.stat().st_size
+    )
     found = []
     for number, file in enumerate(files * 2):
         folder = tmp_path / str(number)  # a folder of its own: storage caches by path
@@ -118,26 +136,37 @@ def test_any_damaged_file_is_found(saved, tmp_path, capfd):
 
 
 def test_sound_files_with_other_numbers_are_found(saved, tmp_path, capsys):
-    """The arrays of step 1 in the place of those of step 2: they read well, and are not what was saved."""
+    """The arrays of step 1 in the place of those of step 2: they read well, and are not what was
+    saved.
+    """
     folder = tmp_path / "checkpoints"
     shutil.copytree(saved, folder)
     shutil.rmtree(folder / "2" / "state")
     shutil.copytree(folder / "1" / "state", folder / "2" / "state")
     with Checkpoints(folder, keep=2) as checkpoints:
         state = checkpoints.restore_latest(made_state(seed=1, step=0))
-    assert f"{folder / '2'} is damaged: its numbers are not those that were saved" in capsys.readouterr().err
+    assert (
+        f"{folder / '2'} is damaged: its numbers are not those that were saved"
+        in capsys.readouterr().err
+    )
     assert int(state.step) == 1
 
 
 def test_all_damaged_is_an_error(saved, tmp_path, capsys, monkeypatch):
-    """Found before Orbax reads them: its threads would print a traceback each for a file that is gone."""
-    folder, read = tmp_path / "checkpoints", []
+    """Found before Orbax reads them: its threads would print a traceback each for a file that is
+    gone.
+    """
+    folder = tmp_path / "checkpoints"
+    read = []
     shutil.copytree(saved, folder)
     for path in folder.glob("*/state/d/*"):
         path.unlink()
     with Checkpoints(folder, keep=2) as checkpoints:
         monkeypatch.setattr(checkpoints._manager, "load", lambda step, abstract: read.append(step))
-        with pytest.raises(UserError, match=r"no checkpoint in .* can be read \(steps 1, 2\); start again with --overwrite"):
+        with pytest.raises(
+            UserError,
+            match=r"no checkpoint in .* can be read \(steps 1, 2\); start again with --overwrite",
+        ):
             checkpoints.restore_latest(made_state())
     assert capsys.readouterr().err.count("warning: the checkpoint") == 2
     assert read == []
@@ -146,12 +175,21 @@ def test_all_damaged_is_an_error(saved, tmp_path, capsys, monkeypatch):
 def test_a_checkpoint_of_another_model_is_no_checkpoint(saved, capsys):
     config = small(model__hidden=(5,))
     other = session.start_state(config, session.make_model(config, session.load_data(config)))
-    with Checkpoints(saved, keep=2) as checkpoints, pytest.raises(UserError, match="no checkpoint in"):
+    with (
+        Checkpoints(saved, keep=2) as checkpoints,
+        pytest.raises(UserError, match="no checkpoint in"),
+    ):
         checkpoints.restore_latest(other)
-    assert capsys.readouterr().err.count("damaged or of another model (its arrays are not those of this model)") == 2
+    assert (
+        capsys.readouterr().err.count(
+            "damaged or of another model (its arrays are not those of this model)"
+        )
+        == 2
+    )
 
 
-# --- while training goes on -----------------------------------------------------------------------------------------
+# --- while training goes on
+# -----------------------------------------------------------------------------------------
 
 
 def large_state(step=0):
@@ -160,9 +198,14 @@ def large_state(step=0):
 
 
 def test_a_state_may_be_donated_while_it_is_saved(tmp_path):
-    """What is written is the state that was given, although its memory is asked for by the next block at once."""
+    """What is written is the state that was given, although its memory is asked for by the next
+    block at once.
+    """
     advance = jax.jit(
-        lambda state: state._replace(step=state.step + 1, params=jax.tree.map(lambda w: w + 1.0, state.params)), donate_argnums=0
+        lambda state: state._replace(
+            step=state.step + 1, params=jax.tree.map(lambda w: w + 1.0, state.params)
+        ),
+        donate_argnums=0,
     )
     state = large_state()
     with Checkpoints(tmp_path / "c", keep=9) as checkpoints:
@@ -183,7 +226,9 @@ def test_a_save_returns_before_it_is_written(tmp_path, monkeypatch):
         checkpoints.save(large_state(step=1))
         assert checkpoints._response is not None
         checkpoints.check()  # does not wait
-        assert not list((tmp_path / "c").glob("1/_CHECKPOINT_METADATA")), "the folder appears once it is whole"
+        assert not list((tmp_path / "c").glob("1/_CHECKPOINT_METADATA")), (
+            "the folder appears once it is whole"
+        )
         checkpoints.wait()
         assert list((tmp_path / "c").glob("1/_CHECKPOINT_METADATA"))
 
@@ -199,7 +244,8 @@ def test_a_clock_that_goes_back_changes_nothing(tmp_path, monkeypatch):
         assert int(checkpoints.restore_latest(made_state()).step) == 3
 
 
-# --- the best one ---------------------------------------------------------------------------------------------------
+# --- the best one
+# -------------------------------------------------------------------------------------------------
 
 
 def save_all(folder, elbos, *, keep=1):
@@ -226,10 +272,14 @@ def test_the_best_checkpoint_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("which", "words"), [("best", "none has an ELBO saved"), ("9", "none of latest, best"), ("-1", "steps 1, 2.")]
+    ("which", "words"),
+    [("best", "none has an ELBO saved"), ("9", "none of latest, best"), ("-1", "steps 1, 2.")],
 )
 def test_a_checkpoint_that_is_not_there(saved, which, words):
-    with Checkpoints(saved, keep=2, read_only=True) as checkpoints, pytest.raises(UserError) as caught:
+    with (
+        Checkpoints(saved, keep=2, read_only=True) as checkpoints,
+        pytest.raises(UserError) as caught,
+    ):
         checkpoints.restore(which, made_state())
     assert words in str(caught.value)
     assert "has those of the steps 1, 2" in str(caught.value)
@@ -239,7 +289,10 @@ def test_one_that_is_asked_for_by_name_has_no_substitute(saved, tmp_path):
     folder = tmp_path / "c"
     shutil.copytree(saved, folder)
     (folder / "2" / "state" / "manifest.ocdbt").unlink()
-    with Checkpoints(folder, keep=2) as checkpoints, pytest.raises(UserError, match=r"c/2 is damaged"):
+    with (
+        Checkpoints(folder, keep=2) as checkpoints,
+        pytest.raises(UserError, match=r"c/2 is damaged"),
+    ):
         checkpoints.restore("2", made_state())
 
 
@@ -252,7 +305,8 @@ def test_a_moved_checkpoint_is_noticed(saved, tmp_path, capsys):
     assert "c/3 is of step 2: it has been moved" in capsys.readouterr().err
 
 
-# --- a disk that is full --------------------------------------------------------------------------------------------
+# --- a disk that is full
+# --------------------------------------------------------------------------------------------
 
 FULL = """
 import resource, sys
@@ -274,7 +328,9 @@ except UserError as error:
 
 @pytest.mark.parametrize("limit", [pytest.param(100, marks=pytest.mark.slow), 2500])
 def test_a_save_that_the_disk_refuses_is_said_once(tmp_path, limit):
-    """Files may not grow beyond a limit, as with a quota: by turns the first and a later write of a checkpoint fails."""
+    """Files may not grow beyond a limit, as with a quota: by turns the first and a later write of a
+    checkpoint fails.
+    """
     done = subprocess.run(
         [sys.executable, "-c", FULL, tmp_path / "c", str(limit)],
         cwd=ROOT,
@@ -291,7 +347,9 @@ def test_a_save_that_the_disk_refuses_is_said_once(tmp_path, limit):
     with Checkpoints(tmp_path / "c", keep=3) as checkpoints:
         assert int(checkpoints.restore_latest(made_state()).step) == 1
         checkpoints.save(made_state(step=2))
-    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2"], "what was half written is removed"
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2"], (
+        "what was half written is removed"
+    )
 
 
 class NoRoom:
@@ -309,12 +367,15 @@ def test_a_save_that_fails_in_its_thread_is_said_at_the_next_look(tmp_path, monk
         checkpoints.wait()
         monkeypatch.setattr(checkpoints._manager, "save_async", lambda *args, **kwargs: NoRoom())
         checkpoints.save(made_state(step=2))
-        with pytest.raises(UserError, match=r"step 2 could not .*No space left on device.*that of step 1 is kept"):
+        with pytest.raises(
+            UserError, match=r"step 2 could not .*No space left on device.*that of step 1 is kept"
+        ):
             checkpoints.check()
         checkpoints.check()  # once
 
 
-# --- the checksum ---------------------------------------------------------------------------------------------------
+# --- the checksum
+# -------------------------------------------------------------------------------------------------
 
 
 def test_the_checksum_follows_every_bit():
@@ -335,7 +396,11 @@ def test_the_checksum_follows_every_bit():
         bits[rng.integers(12)] ^= np.uint32(1) << np.uint32(rng.integers(32))
         seen.add(checksum({**leaves, "a": jnp.asarray(numbers)}))
     assert len(seen) > 80  # of 384 bits, drawn 100 times
-    assert want not in {checksum({**leaves, "a": leaves["a"].at[jnp.array([0, 1])].set(leaves["a"][jnp.array([1, 0])])})}
+    assert want not in {
+        checksum(
+            {**leaves, "a": leaves["a"].at[jnp.array([0, 1])].set(leaves["a"][jnp.array([1, 0])])}
+        )
+    }
     for other in (
         {**leaves, "b": jnp.ones((), jnp.int32)},
         {**leaves, "b": jnp.zeros((), jnp.uint32)},
@@ -353,7 +418,8 @@ def test_the_checksum_knows_every_width(dtype, x64):
     want = checksum({"x": leaf})
     assert want == checksum({"x": jnp.copy(leaf)})
     assert want != checksum({"x": leaf.at[4, 7].set(1)})
-    # A golden number: checkpoints that people have hold it. If it changes, the CHANGELOG has to say that they cannot be read.
+    # A golden number: checkpoints that people have hold it. If it changes, the CHANGELOG has to say
+    # that they cannot be read.
     assert checksum({"x": jnp.arange(3, dtype=jnp.float32)})[:16] == "6cc8d7405b2585e5"
 
 
@@ -390,7 +456,13 @@ def on_devices(number, *args):
     flags = f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={number}"
     command = [sys.executable, "-c", DEVICES, *map(str, args)]
     done = subprocess.run(
-        command, cwd=ROOT, env={**environment(), "XLA_FLAGS": flags}, capture_output=True, text=True, check=False, timeout=120
+        command,
+        cwd=ROOT,
+        env={**environment(), "XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -398,7 +470,9 @@ def on_devices(number, *args):
 
 @pytest.mark.parametrize("axes", ["Auto", pytest.param("Explicit", marks=pytest.mark.slow)])
 def test_a_checkpoint_is_the_same_on_any_number_of_devices(tmp_path, axes):
-    """Saved from arrays cut over 4 devices, restored on 1 and on 2, each to where its own state lies."""
+    """Saved from arrays cut over 4 devices, restored on 1 and on 2, each to where its own state
+    lies.
+    """
     saved = on_devices(4, tmp_path / "c", "save", axes)
     assert on_devices(1, tmp_path / "c", "restore", axes) == saved
     assert on_devices(2, tmp_path / "c", "restore", axes) == saved

@@ -1,4 +1,6 @@
-"""train, evaluate and sample as real processes: what they leave, what they print, and the one sentence for each mistake."""
+"""train, evaluate and sample as real processes: what they leave, what they print, and the one
+sentence for each mistake.
+"""
 
 import contextlib
 import fcntl
@@ -27,7 +29,14 @@ from experiments.cli import UserError
 pytest_plugins = ("command_helpers",)
 
 LAST = SMALL["train.num_steps"]
-FIGURES = ("learning_curves", "reconstructions", "samples", "interpolation", "kl_per_dimension", "latent_plane")
+FIGURES = (
+    "learning_curves",
+    "reconstructions",
+    "samples",
+    "interpolation",
+    "kl_per_dimension",
+    "latent_plane",
+)
 
 
 def pictures(folder):
@@ -53,7 +62,8 @@ def checkpoint_folders(folder):
     return sorted((folder / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
 
 
-# --- what a run leaves ----------------------------------------------------------------------------------------------
+# --- what a run leaves
+# ----------------------------------------------------------------------------------------------
 
 
 def test_train_leaves_a_folder_worth_looking_at(trained):
@@ -79,7 +89,10 @@ def test_train_keeps_a_table_of_metrics(trained):
     folder, _ = trained
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, LAST + 1))
-    every = {f"train/{name}" for name in ("elbo", "log_lik", "kl", "loss", "beta", "grad_norm", "learning_rate")}
+    every = {
+        f"train/{name}"
+        for name in ("elbo", "log_lik", "kl", "loss", "beta", "grad_norm", "learning_rate")
+    }
     assert all(every | {"epoch"} <= set(row) for row in rows)
     for row in rows:
         assert row["epoch"] == pytest.approx(row["step"] / 13)
@@ -87,9 +100,17 @@ def test_train_keeps_a_table_of_metrics(trained):
         assert row["train/elbo"] == pytest.approx(row["train/log_lik"] - row["train/kl"], rel=1e-5)
     evaluated = [row for row in rows if "test/elbo" in row]
     assert [row["step"] for row in evaluated] == list(range(20, LAST + 1, 20))
-    health = {f"test/{name}" for name in ("elbo_stderr", "kl", "active_units", "mutual_information", "marginal_kl")}
-    assert all(health | {f"test/kl_dimension_{d}" for d in range(3)} <= set(row) for row in evaluated)
-    assert evaluated[-1]["test/elbo"] > evaluated[0]["test/elbo"] + 2 * evaluated[0]["test/elbo_stderr"], "it did not learn"
+    health = {
+        f"test/{name}"
+        for name in ("elbo_stderr", "kl", "active_units", "mutual_information", "marginal_kl")
+    }
+    assert all(
+        health | {f"test/kl_dimension_{d}" for d in range(3)} <= set(row) for row in evaluated
+    )
+    assert (
+        evaluated[-1]["test/elbo"]
+        > evaluated[0]["test/elbo"] + 2 * evaluated[0]["test/elbo_stderr"]
+    ), "it did not learn"
     timing = [json.loads(line) for line in (folder / "timing.jsonl").read_text().splitlines()]
     assert [row["step"] for row in timing] == [row["step"] for row in rows]
     assert all(row["seconds"] > 0 for row in timing)
@@ -131,7 +152,9 @@ def on_a_terminal(command, *, columns):
     """What a command writes to stderr where that is a pseudo-terminal, and to stdout."""
     control, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=terminal)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=terminal
+    )
     os.close(terminal)
     shown = b""
     with contextlib.suppress(OSError):  # what Linux says when the other end is closed
@@ -147,37 +170,50 @@ def on_a_terminal(command, *, columns):
 def test_the_live_line_fits_its_terminal(columns):
     """Steps, epochs, rate, time left and both bounds are seen on 80 columns too."""
     code = (
-        "from experiments.metrics import Progress; p = Progress(start=0, total=40_000, steps_per_epoch=196);"
-        "p.trained(1000, 10.0); p.show(20_000, ('ELBO', -100.125), -101.5, evaluated=True); p.say('a note'); p.close()"
+        "from experiments.metrics import Progress; p = Progress(start=0, total=40_000, "
+        "steps_per_epoch=196);"
+        "p.trained(1000, 10.0); p.show(20_000, ('ELBO', -100.125), -101.5, evaluated=True); "
+        "p.say('a note'); p.close()"
     )
     text, _ = on_a_terminal([sys.executable, "-c", code], columns=columns)
     lines = [line for line in re.split(r"[\r\n]+", text) if "20,000/40,000" in line]
     assert lines
     for line in lines:
         assert len(line) < columns
-        assert all(part in line for part in ("epoch 102", "100", "3:20 left", "-100.1", "-101.5")), line
+        assert all(
+            part in line for part in ("epoch 102", "100", "3:20 left", "-100.1", "-101.5")
+        ), line
     assert "\ra note\r\n" in text
 
 
 @pytest.mark.slow
 def test_a_terminal_has_one_live_line(commands, copy):
-    """The last 20 steps again, on a pseudo-terminal: the line is drawn over itself, and nothing else is."""
+    """The last 20 steps again, on a pseudo-terminal: the line is drawn over itself, and nothing
+    else is.
+    """
     for path in checkpoint_folders(copy)[1:]:
         shutil.rmtree(path)
-    text, stdout = on_a_terminal(commands.argv("train", *as_flags(), f"--workdir={copy}"), columns=160)
+    text, stdout = on_a_terminal(
+        commands.argv("train", *as_flags(), f"--workdir={copy}"), columns=160
+    )
     assert f"resuming the run in {copy} at step 100 of 120" in text
-    steps = re.findall(r"\r[^\r\n]*%\|[^\r\n]*step (\d+)/120  epoch [^\r\n]* left  train ELBO [^\r\n]* nats", text)
+    steps = re.findall(
+        r"\r[^\r\n]*%\|[^\r\n]*step (\d+)/120  epoch [^\r\n]* left  train ELBO [^\r\n]* nats", text
+    )
     assert [int(step) for step in dict.fromkeys(steps)] == list(range(101, 121))
     assert "test ELBO -" in text
     assert "ELBO" in stdout
     assert "step 1" not in stdout
 
 
-# --- evaluate and sample --------------------------------------------------------------------------------------------
+# --- evaluate and sample
+# --------------------------------------------------------------------------------------------
 
 
 def test_evaluate_measures_every_example_once(commands, copy):
-    """The 360 test examples, by a process in batches of 256, and in batches of 7, which leave a rest of 3."""
+    """The 360 test examples, by a process in batches of 256, and in batches of 7, which leave a
+    rest of 3.
+    """
     done = commands.ok("evaluate", f"--workdir={copy}", "--num_samples=12", "--chunk=5", "--seed=3")
     found = json.loads((copy / "evaluation-test.json").read_text())
     assert found["num_examples"] == 360
@@ -187,8 +223,14 @@ def test_evaluate_measures_every_example_once(commands, copy):
     assert len(found["kl_per_dimension"]) == len(found["active"]) == 3
     assert sum(found["kl_per_dimension"]) == pytest.approx(found["kl"]["mean"], rel=1e-4)
     assert found["log_evidence"]["mean"] > found["elbo"]["mean"]
-    assert found["mutual_information"]["mean"] <= found["max_information"] == pytest.approx(np.log(360))
-    assert f"  {'log p(x), IWAE K = 12':<34}{found['log_evidence']['mean']:>11.3f} ± " in done.stdout
+    assert (
+        found["mutual_information"]["mean"]
+        <= found["max_information"]
+        == pytest.approx(np.log(360))
+    )
+    assert (
+        f"  {'log p(x), IWAE K = 12':<34}{found['log_evidence']['mean']:>11.3f} ± " in done.stdout
+    )
     assert "KL per latent dimension" in done.stdout
 
     config = rundir.read_config(copy)
@@ -224,10 +266,14 @@ def test_sample_writes_pictures_and_numbers(commands, trained, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_a_split_is_named(commands, copy):
-    """A file of it is gone: storage reads in threads, each of which would print a traceback if it were let."""
+    """A file of it is gone: storage reads in threads, each of which would print a traceback if it
+    were let.
+    """
     for path in (checkpoint_folders(copy)[-1] / "state" / "d").iterdir():
         path.unlink()
-    done = commands.ok("evaluate", f"--workdir={copy}", "--num_samples=4", "--split=validation", "--batch_size=100")
+    done = commands.ok(
+        "evaluate", f"--workdir={copy}", "--num_samples=4", "--split=validation", "--batch_size=100"
+    )
     assert f"warning: the checkpoint {copy / 'checkpoints' / '120'} is damaged" in done.stderr
     assert "note: this run is at step 110 of 120." in done.stderr
     assert len(done.stderr.splitlines()) == 2
@@ -238,7 +284,8 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_split_is_named(commands, copy
     assert not (copy / "evaluation-test.json").exists()
 
 
-# --- before JAX is there --------------------------------------------------------------------------------------------
+# --- before JAX is there
+# --------------------------------------------------------------------------------------------
 
 
 def cpu_seconds(run):
@@ -254,17 +301,29 @@ def cpu_seconds(run):
     [
         ("train", ["--help"], 0, "python -m experiments.train --config=configs/vae.py"),
         ("train", ["-h"], 0, "--overwrite: Delete the run"),
-        ("evaluate", ["--help"], 0, "python -m experiments.evaluate --workdir=runs/NAME --num_samples=50000"),
+        (
+            "evaluate",
+            ["--help"],
+            0,
+            "python -m experiments.evaluate --workdir=runs/NAME --num_samples=50000",
+        ),
         ("sample", ["--help"], 0, "python -m experiments.sample --workdir=runs/NAME --num=256"),
         ("train", ["--config=configs/vae.py:mnits"], 2, "no variant 'mnits'"),
-        ("train", ["--config=configs/vae.py", "--config.model.activation=tahn"], 2, "did you mean 'tanh'?"),
+        (
+            "train",
+            ["--config=configs/vae.py", "--config.model.activation=tahn"],
+            2,
+            "did you mean 'tanh'?",
+        ),
         ("evaluate", ["--workdir=not/there"], 2, "there is no folder not/there"),
     ],
 )
 def test_help_and_config_errors_answer_before_jax_is_imported(name, args, code, words):
     command = [sys.executable, "-X", "importtime", "-m", f"experiments.{name}", *args]
     done, seconds = cpu_seconds(
-        lambda: subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+        lambda: subprocess.run(
+            command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+        )
     )
     imported = set(re.findall(r"^import time:.*\|\s+(\S+)$", done.stderr, re.M))
     assert "absl.flags" in imported, "this test does not see the imports"
@@ -274,49 +333,92 @@ def test_help_and_config_errors_answer_before_jax_is_imported(name, args, code, 
     assert seconds < 1.0
 
 
-# --- mistakes -------------------------------------------------------------------------------------------------------
+# --- mistakes
+# -------------------------------------------------------------------------------------------------
 
 CONFIG = "--config=configs/vae.py"
 
 
 def mistakes():
-    """Name: (command, arguments, words of the answer); {run} is a copy of the trained run, {tmp} an empty folder."""
+    """Name: (command, arguments, words of the answer); {run} is a copy of the trained run, {tmp} an
+    empty folder.
+    """
     train = {
         "no config": ([], "--config is missing; try --config=configs/vae.py"),
-        "unknown variant": (["--config=configs/vae.py:minst"], "no variant 'minst'; it has digits, mnist"),
+        "unknown variant": (
+            ["--config=configs/vae.py:minst"],
+            "no variant 'minst'; it has digits, mnist",
+        ),
         "unknown config": (
             ["--config=configs/vea.py"],
             "no config file configs/vea.py; there are configs/posterior/breast_cancer.py",
         ),
-        "unknown field": ([CONFIG, "--config.optim.learning_rat=1"], "no field 'learning_rat'; did you mean 'learning_rate'?"),
+        "unknown field": (
+            [CONFIG, "--config.optim.learning_rat=1"],
+            "no field 'learning_rat'; did you mean 'learning_rate'?",
+        ),
         "unknown flag": ([CONFIG, "--workdri=x"], "'workdri'. Did you mean: workdir"),
-        "unknown name": ([CONFIG, "--config.model.likelihood=bernouli"], "did you mean 'bernoulli'?"),
+        "unknown name": (
+            [CONFIG, "--config.model.likelihood=bernouli"],
+            "did you mean 'bernoulli'?",
+        ),
         "unknown data": ([CONFIG, "--config.data.name=mnits"], "Did you mean 'mnist'?"),
-        "wrong type": ([CONFIG, "--config.train.num_steps=many"], "--config.train.num_steps=many is not of the field's type, int"),
-        "negative size": ([CONFIG, "--config.train.batch_size=-1"], "config.train.batch_size is -1; it has to be greater than 0"),
+        "wrong type": (
+            [CONFIG, "--config.train.num_steps=many"],
+            "--config.train.num_steps=many is not of the field's type, int",
+        ),
+        "negative size": (
+            [CONFIG, "--config.train.batch_size=-1"],
+            "config.train.batch_size is -1; it has to be greater than 0",
+        ),
         "stray argument": ([CONFIG, "extra"], "unexpected argument 'extra'"),
-        "no replay": (["--config=configs/replay.py:{tmp}/none.json"], "there is no file {tmp}/none.json"),
-        "workdir is a file": ([CONFIG, "--workdir={run}/config.json"], "--workdir={run}/config.json is a file"),
-        "unwritable": ([CONFIG, "--workdir={run}/config.json/sub"], "--workdir={run}/config.json/sub cannot be written"),
-        "foreign folder": ([CONFIG, "--workdir={run}/figures"], "{run}/figures is not empty and holds no run"),
+        "no replay": (
+            ["--config=configs/replay.py:{tmp}/none.json"],
+            "there is no file {tmp}/none.json",
+        ),
+        "workdir is a file": (
+            [CONFIG, "--workdir={run}/config.json"],
+            "--workdir={run}/config.json is a file",
+        ),
+        "unwritable": (
+            [CONFIG, "--workdir={run}/config.json/sub"],
+            "--workdir={run}/config.json/sub cannot be written",
+        ),
+        "foreign folder": (
+            [CONFIG, "--workdir={run}/figures"],
+            "{run}/figures is not empty and holds no run",
+        ),
         "another config": (
             [*as_flags(seed=1, model__hidden=(9,)), "--workdir={run}"],
-            "of another config: model.hidden was [8] and is [9]; seed was 0 and is 1. Name another folder, or --overwrite",
+            "of another config: model.hidden was [8] and is [9]; seed was 0 and is 1. Name "
+            "another folder, or --overwrite",
         ),
         "no data folder": (
             [CONFIG + ":mnist", "--config.data.data_dir={tmp}/none", "--workdir={tmp}/run"],
             "config.data.data_dir='{tmp}/none' does not exist",
         ),
-        "data file cut short": ([CONFIG + ":mnist", "--config.data.data_dir={idx}", "--workdir={tmp}/run"], "cut short or damaged"),
-        "wrong split": ([CONFIG, "--config.data.train=trian", "--workdir={tmp}/run"], "config.data.train"),
-        "data that changed": ([*as_flags(), "--workdir={changed}"], "the data have changed since the run in {changed} began"),
+        "data file cut short": (
+            [CONFIG + ":mnist", "--config.data.data_dir={idx}", "--workdir={tmp}/run"],
+            "cut short or damaged",
+        ),
+        "wrong split": (
+            [CONFIG, "--config.data.train=trian", "--workdir={tmp}/run"],
+            "config.data.train",
+        ),
+        "data that changed": (
+            [*as_flags(), "--workdir={changed}"],
+            "the data have changed since the run in {changed} began",
+        ),
     }
     evaluate = {
         "no workdir": ([], "--workdir is missing; see --help"),
         "missing workdir": (["--workdir={tmp}/none"], "there is no folder {tmp}/none"),
         "no run": (["--workdir={tmp}"], "{tmp} holds no run: it has no config.json"),
         "cut config": (["--workdir={cut}"], "{cut}/config.json cannot be read as a config"),
-        "hand-made config": (["--workdir={odd}"], "config.train.batch_size is 'ten'; it has to be a whole number"),
+        "hand-made config": (
+            ["--workdir={odd}"],
+            "config.train.batch_size is 'ten'; it has to be a whole number",
+        ),
         "no field": (["--workdir={old}"], "the config has no field bound"),
         "no checkpoint": (
             ["--workdir={bare}"],
@@ -327,17 +429,27 @@ def mistakes():
             "no checkpoint in {broken}/checkpoints can be read (steps 100, 110",
         ),
         "wrong split": (["--workdir={run}", "--split=tset"], "did you mean 'test'?"),
-        "no such checkpoint": (["--workdir={run}", "--checkpoint=7"], "--checkpoint=7 is none of latest, best and the steps"),
+        "no such checkpoint": (
+            ["--workdir={run}", "--checkpoint=7"],
+            "--checkpoint=7 is none of latest, best and the steps",
+        ),
         "no draws": (["--workdir={run}", "--num_samples=0"], "--num_samples=0"),
         "wrong flag": (["--workdir={run}", "--num_sample=1"], "Did you mean: num_samples"),
     }
     sample = {
         "missing workdir": (["--workdir={tmp}/none"], "there is no folder {tmp}/none"),
-        "unwritable out": (["--workdir={run}", "--out={run}/config.json/sub"], "--out={run}/config.json/sub cannot be written"),
+        "unwritable out": (
+            ["--workdir={run}", "--out={run}/config.json/sub"],
+            "--out={run}/config.json/sub cannot be written",
+        ),
         "no number": (["--workdir={run}", "--num=few"], "--num=few"),
     }
     groups = {"train": train, "evaluate": evaluate, "sample": sample}
-    return {f"{command}: {what}": (command, *case) for command, cases in groups.items() for what, case in cases.items()}
+    return {
+        f"{command}: {what}": (command, *case)
+        for command, cases in groups.items()
+        for what, case in cases.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -353,10 +465,16 @@ def places(trained, tmp_path_factory):
     images = folders["idx"] / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:-100])
     config = json.loads((folders["run"] / "config.json").read_text())
-    (folders["changed"] / "data.json").write_text(json.dumps({"fingerprint": "0123", "source": "elsewhere"}))
+    (folders["changed"] / "data.json").write_text(
+        json.dumps({"fingerprint": "0123", "source": "elsewhere"})
+    )
     (folders["cut"] / "config.json").write_text(json.dumps(config)[:100])
-    (folders["odd"] / "config.json").write_text(json.dumps({**config, "train": {**config["train"], "batch_size": "ten"}}))
-    (folders["old"] / "config.json").write_text(json.dumps({name: value for name, value in config.items() if name != "bound"}))
+    (folders["odd"] / "config.json").write_text(
+        json.dumps({**config, "train": {**config["train"], "batch_size": "ten"}})
+    )
+    (folders["old"] / "config.json").write_text(
+        json.dumps({name: value for name, value in config.items() if name != "bound"})
+    )
     shutil.rmtree(folders["bare"] / "checkpoints")
     for path in folders["broken"].rglob("manifest.ocdbt"):
         path.write_bytes(b"damaged")
@@ -371,7 +489,11 @@ def test_a_mistake_is_answered_in_one_sentence(mistake, commands, places):
     assert "Traceback" not in done.stderr + done.stdout
     assert words.format_map(places) in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
-    notes = [line for line in done.stderr.splitlines() if not line.startswith(("error: ", "warning: ", "vae-"))]
+    notes = [
+        line
+        for line in done.stderr.splitlines()
+        if not line.startswith(("error: ", "warning: ", "vae-"))
+    ]
     assert not notes, "more than a sentence"
     assert done.stdout == ""
 

@@ -1,4 +1,6 @@
-"""Every config in configs/ and every variant of it: it loads, is valid and documented, trains, and comes back from its JSON."""
+"""Every config in configs/ and every variant of it: it loads, is valid and documented, trains, and
+comes back from its JSON.
+"""
 
 import importlib
 import json
@@ -32,7 +34,9 @@ def test_every_variant_is_valid(name, variant):
     config = config_of(name, variant)
     settings.validate(config)
     assert config.name == f"{name}-{variant}"
-    assert set(settings.flatten(config.to_dict())) == set(settings.flatten(MODULES[name].get_config().to_dict()))
+    assert set(settings.flatten(config.to_dict())) == set(
+        settings.flatten(MODULES[name].get_config().to_dict())
+    )
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -47,34 +51,51 @@ def test_first_variant_is_the_default(name):
 
 @pytest.mark.parametrize(("name", "variant"), MEMBERS)
 def test_two_calls_share_nothing(name, variant):
-    one, two = config_of(name, variant), config_of(name, variant)
-    one.model.hidden, one.data.name = (1,), "other"
+    one = config_of(name, variant)
+    two = config_of(name, variant)
+    one.model.hidden = (1,)
+    one.data.name = "other"
     assert two.to_dict() == config_of(name, variant).to_dict()
     assert two.data.name != "other"
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_choices_are_in_the_comments(name):
-    """Beside a field with names to choose from, its comment, which may go on over the next lines, lists all of them."""
+    """Beside a field with names to choose from, its comment, which may go on over the next lines,
+    lists all of them.
+    """
     lines = re.sub(r"\n\s+# ", " ", Path(MODULES[name].__file__).read_text()).splitlines()
     for field, names in settings.CHOICES.items():
         if len(names) < 2 or field == "eval.split":
             continue
-        own = [line for line in lines if re.match(rf"\s+{field.split('.')[-1]}=\"", line) and "#" in line]
-        assert any(all(re.search(rf"\b{each}\b", line.split("#")[1]) for each in names) for line in own), field
+        own = [
+            line
+            for line in lines
+            if re.match(rf"\s+{field.split('.')[-1]}=\"", line) and "#" in line
+        ]
+        assert any(
+            all(re.search(rf"\b{each}\b", line.split("#")[1]) for each in names) for line in own
+        ), field
 
 
 def stand_in(config, folder):
-    """The same config on random images in the files that its data would come in, and of a tiny size."""
+    """The same config on random images in the files that its data would come in, and of a tiny
+    size.
+    """
     folder.mkdir()
     if config.data.name in ("mnist", "fashion_mnist"):
         write_idx(folder)
         config.data.update(data_dir=str(folder), train="train[:40]", validation="train[40:]")
     elif config.data.name != "digits":
         rng = np.random.default_rng(0)
-        splits = {f"x_{split}": rng.integers(0, 256, (40, 8, 8), dtype=np.uint8) for split in ("train", "test")}
+        splits = {
+            f"x_{split}": rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)
+            for split in ("train", "test")
+        }
         np.savez(folder / "stand_in.npz", **splits)
-        config.data.update(name=f"npz:{folder / 'stand_in.npz'}", train="train", validation="", test="test")
+        config.data.update(
+            name=f"npz:{folder / 'stand_in.npz'}", train="train", validation="", test="test"
+        )
     config.model.hidden = tuple(min(width, 4) for width in config.model.hidden)
     config.optim.lr_warmup_steps = min(config.optim.lr_warmup_steps, 1)
     config.train.update(batch_size=16, num_steps=2)
@@ -83,7 +104,9 @@ def stand_in(config, folder):
 
 @pytest.mark.parametrize(("name", "variant"), MEMBERS)
 def test_every_variant_trains(name, variant, tmp_path):
-    """Two steps by the pieces of experiments.train: every parameter moves, and one example can be decoded."""
+    """Two steps by the pieces of experiments.train: every parameter moves, and one example can be
+    decoded.
+    """
     config = stand_in(config_of(name, variant), tmp_path / "data")
     settings.validate(config)
     dataset = session.load_data(config)
@@ -103,14 +126,19 @@ def test_every_variant_trains(name, variant, tmp_path):
     assert int(info.bad_step) == -1
     assert all(np.isfinite(value) for value in info.metrics.values())
     moved = jax.tree.map(lambda old, new: not np.array_equal(old, new), before, state.params)
-    still = [jax.tree_util.keystr(path) for path, each in jax.tree_util.tree_flatten_with_path(moved)[0] if not each]
+    still = [
+        jax.tree_util.keystr(path)
+        for path, each in jax.tree_util.tree_flatten_with_path(moved)[0]
+        if not each
+    ]
     assert not still, f"these parameters did not move: {still}"
     x, _ = session.evaluation_set(config, dataset, config.eval.split)
     p = model.decode(evaluation_params(state), np.zeros(config.model.num_latents, np.float32))
     assert np.isfinite(p.log_prob(x[0]).sum())
 
 
-# --- JSON and back --------------------------------------------------------------------------------------------------
+# --- JSON and back
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "variant"), MEMBERS)

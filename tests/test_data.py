@@ -1,4 +1,6 @@
-"""experiments.data: names and settings, splits and their grammar, the digits, static binarisation."""
+"""experiments.data: names and settings, splits and their grammar, the digits, static
+binarisation.
+"""
 
 import subprocess
 import sys
@@ -21,8 +23,12 @@ def config(name="digits", **changes):
     """config.data with the digits' splits, or those of a source with official ones."""
     official = dict(train="train", validation="", test="test")
     thirds = dict(train="all[:50%]", validation="all[50%:75%]", test="all[75%:]")
-    values = dict(data_dir="", shuffle_seed=0, binarisation="none", static_seed=0, device_limit_mb=2048)
-    return SimpleNamespace(name=name, **(values | (thirds if name == "digits" else official) | changes))
+    values = dict(
+        data_dir="", shuffle_seed=0, binarisation="none", static_seed=0, device_limit_mb=2048
+    )
+    return SimpleNamespace(
+        name=name, **(values | (thirds if name == "digits" else official) | changes)
+    )
 
 
 def fails(match, **changes):
@@ -33,7 +39,8 @@ def fails(match, **changes):
     return str(caught.value)
 
 
-# --- names and settings ---------------------------------------------------------------------------------------------
+# --- names and settings
+# ---------------------------------------------------------------------------------------------
 
 
 def test_import_is_light():
@@ -41,7 +48,11 @@ def test_import_is_light():
     code = f"import sys, experiments.data; print([m for m in {slow} if m in sys.modules])"
     assert (
         subprocess.run(
-            [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         == "[]\n"
     )
@@ -105,7 +116,8 @@ def test_missing_setting():
         data.load(broken)
 
 
-# --- splits ---------------------------------------------------------------------------------------------------------
+# --- splits
+# -------------------------------------------------------------------------------------------------
 
 BOUNDS = st.one_of(st.none(), st.integers(-40, 40))
 
@@ -139,7 +151,9 @@ def test_any_text_parses_or_is_a_data_error(text):
     assert text.strip()
 
 
-@pytest.mark.parametrize("text", ["", "all[5]", "all[1:2:3]", "all[a:]", "[1:2]", "all[:", "all[:-101%]", "all[:50 %]"])
+@pytest.mark.parametrize(
+    "text", ["", "all[5]", "all[1:2:3]", "all[a:]", "[1:2]", "all[:", "all[:-101%]", "all[:50 %]"]
+)
 def test_bad_splits(text):
     fails("is no split|per cents are wanted", train=text)
 
@@ -162,7 +176,11 @@ def test_splits_that_do_not_fit(changes, match):
 def test_digits():
     got = data.load(config(train="all[:1257]", validation="all[1257:1437]", test="all[1437:]"))
     assert [len(part.images) for part in (got.train, got.validation, got.test)] == [1257, 180, 360]
-    assert (got.num_levels, got.train.images.dtype, got.train.images.shape[1:]) == (17, np.uint8, (8, 8))
+    assert (got.num_levels, got.train.images.dtype, got.train.images.shape[1:]) == (
+        17,
+        np.uint8,
+        (8, 8),
+    )
     assert got.train.images.max() == 16
     assert got.source == "embedded in scikit-learn"
     assert len(np.unique(got.test.labels)) == 10
@@ -171,22 +189,31 @@ def test_digits():
 def test_shuffle_is_one_permutation_keyed_by_its_seed():
     whole = data.load(config(train="all[:1796]", validation="", test="all[1796:]"))
     halves = data.load(config(train="all[:50%]", validation="", test="all[50%:]"))
-    np.testing.assert_array_equal(halves.train.images, whole.train.images[: len(halves.train.images)])
-    np.testing.assert_array_equal(halves.train.labels, whole.train.labels[: len(halves.train.labels)])
+    np.testing.assert_array_equal(
+        halves.train.images, whole.train.images[: len(halves.train.images)]
+    )
+    np.testing.assert_array_equal(
+        halves.train.labels, whole.train.labels[: len(halves.train.labels)]
+    )
     other = data.load(config(train="all[:50%]", validation="", test="all[50%:]", shuffle_seed=1))
     assert not np.array_equal(other.train.labels, halves.train.labels)
     assert other.fingerprint != halves.fingerprint
     assert data.load(config()).fingerprint == data.load(config()).fingerprint
 
 
-# --- static binarisation --------------------------------------------------------------------------------------------
+# --- static binarisation
+# --------------------------------------------------------------------------------------------
 
 
 def test_static_binarisation_is_a_function_of_seed_and_example():
     def get(seed, static_seed, **changes):
-        return data.load(config(binarisation="static", shuffle_seed=seed, static_seed=static_seed, **changes))
+        return data.load(
+            config(binarisation="static", shuffle_seed=seed, static_seed=static_seed, **changes)
+        )
 
-    one, again, reshuffled = get(0, 7), get(0, 7), get(1, 7)
+    one = get(0, 7)
+    again = get(0, 7)
+    reshuffled = get(1, 7)
     assert one.num_levels == 2
     np.testing.assert_array_equal(one.train.images, again.train.images)
     unshuffle = [np.argsort(np.random.default_rng(seed).permutation(1797)) for seed in (0, 1)]
@@ -194,7 +221,9 @@ def test_static_binarisation_is_a_function_of_seed_and_example():
         np.concatenate([part.images for part in (got.train, got.validation, got.test)])[order]
         for got, order in zip((one, reshuffled), unshuffle, strict=True)
     ]
-    np.testing.assert_array_equal(both[0], both[1])  # the same bits for the same image under another shuffle
+    np.testing.assert_array_equal(
+        both[0], both[1]
+    )  # the same bits for the same image under another shuffle
     assert not np.array_equal(one.train.images, get(0, 8).train.images)
 
 
@@ -208,7 +237,8 @@ def test_static_binarisation_has_the_right_mean():
 
 
 def test_static_binarisation_never_lights_a_pixel_of_level_0():
-    seed, shape = 0, (8, 2**22)
+    seed = 0
+    shape = (8, 2**22)
     generator = np.random.Generator(np.random.PCG64([seed, *b"all"]))
     draws = [generator.random(shape[1], dtype=np.float32).min() for _ in range(shape[0])]
     assert min(draws) == 0  # this seed draws a 0, the one number that tells < from <=
@@ -216,9 +246,15 @@ def test_static_binarisation_never_lights_a_pixel_of_level_0():
 
 
 def test_static_binarisation_heeds_no_chunks_and_keys_by_split(monkeypatch):
-    images = RNG.integers(0, 256, (4099, 33, 33), dtype=np.uint8)  # an odd size, more than one chunk
+    images = RNG.integers(
+        0, 256, (4099, 33, 33), dtype=np.uint8
+    )  # an odd size, more than one chunk
     bits = levels.binarise(images, 256, seed=0, split="train")
-    draws = np.random.Generator(np.random.PCG64([0, *b"train"])).random(images.shape, dtype=np.float32)
+    draws = np.random.Generator(np.random.PCG64([0, *b"train"])).random(
+        images.shape, dtype=np.float32
+    )
     np.testing.assert_array_equal(bits, draws < images / np.float32(255))
     assert not np.array_equal(bits, levels.binarise(images, 256, seed=0, split="test"))
-    np.testing.assert_array_equal(bits, levels.binarise(bits, 2, seed=5, split="train"))  # binary images stay
+    np.testing.assert_array_equal(
+        bits, levels.binarise(bits, 2, seed=5, split="train")
+    )  # binary images stay

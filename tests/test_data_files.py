@@ -22,7 +22,14 @@ RNG = np.random.default_rng(0)
 
 
 def config(name, data_dir, **changes):
-    values = dict(train="train", validation="", test="test", shuffle_seed=0, binarisation="none", static_seed=0)
+    values = dict(
+        train="train",
+        validation="",
+        test="test",
+        shuffle_seed=0,
+        binarisation="none",
+        static_seed=0,
+    )
     return SimpleNamespace(name=name, data_dir=str(data_dir), **(values | changes))
 
 
@@ -35,7 +42,8 @@ def fails(match, *args, **changes):
     assert "\n" not in str(caught.value)
 
 
-# --- IDX ------------------------------------------------------------------------------------------------------------
+# --- IDX
+# -------------------------------------------------------------------------------------------------
 
 
 def as_idx(array):
@@ -47,11 +55,15 @@ def write_set(folder, *, suffix=".gz", scale=0.5):
     """A small set in the four files; returns its arrays by file stem."""
     arrays = {}
     for stem, count in zip(("train", "t10k"), (20, 10), strict=True):
-        arrays[f"{stem}-images-idx3-ubyte"] = (RNG.integers(0, 256, (count, 6, 5)) * scale).astype(np.uint8)
+        arrays[f"{stem}-images-idx3-ubyte"] = (RNG.integers(0, 256, (count, 6, 5)) * scale).astype(
+            np.uint8
+        )
         arrays[f"{stem}-labels-idx1-ubyte"] = RNG.integers(0, 10, count, dtype=np.uint8)
     for stem, array in arrays.items():
         content = as_idx(array)
-        (folder / f"{stem}{suffix}").write_bytes(gzip.compress(content) if suffix == ".gz" else content)
+        (folder / f"{stem}{suffix}").write_bytes(
+            gzip.compress(content) if suffix == ".gz" else content
+        )
     return arrays
 
 
@@ -71,10 +83,13 @@ def test_idx_other_spellings(tmp_path):
         path.rename(path.with_name(path.name.replace("-idx", ".idx")))
     labels = tmp_path / "t10k-labels.idx1-ubyte"
     labels.rename(tmp_path / "t10k-labels-idx1-ubyte.gz")  # unpacked on the way, its name kept
-    np.testing.assert_array_equal(data.load(config("mnist", tmp_path)).test.images, arrays["t10k-images-idx3-ubyte"])
+    np.testing.assert_array_equal(
+        data.load(config("mnist", tmp_path)).test.images, arrays["t10k-images-idx3-ubyte"]
+    )
 
 
-IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+IMAGES = "train-images-idx3-ubyte"
+LABELS = "train-labels-idx1-ubyte"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +106,11 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
         (IMAGES, lambda raw: raw[:-1], "599 bytes after its header"),
         (IMAGES, lambda raw: raw + b"\0", "601 bytes after its header"),
         (IMAGES, lambda raw: raw[:4] + b"\xff" * 12 + raw[16:], "600 bytes after its header"),
-        (LABELS, lambda raw: as_idx(np.zeros(19)), "20 images and train-labels-idx1-ubyte.gz 19 labels"),
+        (
+            LABELS,
+            lambda raw: as_idx(np.zeros(19)),
+            "20 images and train-labels-idx1-ubyte.gz 19 labels",
+        ),
     ],
 )
 def test_spoilt_idx_is_named(tmp_path, stem, spoil, match):
@@ -100,11 +119,22 @@ def test_spoilt_idx_is_named(tmp_path, stem, spoil, match):
     fails(rf"{stem}.*{match}" if stem not in match else match, "mnist", tmp_path)
 
 
-@given(content=st.binary(max_size=64), packed=st.booleans(), magic=st.sampled_from([2051, 2049]), head=st.booleans())
+@given(
+    content=st.binary(max_size=64),
+    packed=st.booleans(),
+    magic=st.sampled_from([2051, 2049]),
+    head=st.booleans(),
+)
 def test_random_bytes_are_an_array_or_a_data_error(content, packed, magic, head):
-    content = np.array([magic, 1, 2, 2], ">u4").tobytes()[: 4 + len(content) % 13] + content if head else content
+    content = (
+        np.array([magic, 1, 2, 2], ">u4").tobytes()[: 4 + len(content) % 13] + content
+        if head
+        else content
+    )
     try:
-        array = idx.parse(gzip.compress(content) if packed else content, Path("some-file"), magic=magic)
+        array = idx.parse(
+            gzip.compress(content) if packed else content, Path("some-file"), magic=magic
+        )
     except data.DataError as error:
         message = str(error)
     else:
@@ -162,13 +192,17 @@ def test_unreadable_file(tmp_path):
     fails("cannot be read", "mnist", tmp_path)
 
 
-# --- fetching -------------------------------------------------------------------------------------------------------
+# --- fetching
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """A mirror on this machine with a small mnist; yields (its folder, arrays, the paths asked for)."""
-    folder, asked = tmp_path / "mirror", []
+    """A mirror on this machine with a small mnist; yields (its folder, arrays, the paths asked
+    for).
+    """
+    folder = tmp_path / "mirror"
+    asked = []
     folder.mkdir()
     arrays = write_set(folder)
 
@@ -181,8 +215,12 @@ def mirror(tmp_path, monkeypatch):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=partial(server.serve_forever, 0.02), daemon=True).start()
-    monkeypatch.setitem(idx.MIRRORS, "mnist", ("http://127.0.0.1:1/", f"http://127.0.0.1:{server.server_port}/"))
-    sums = {stem: hashlib.sha256((folder / f"{stem}.gz").read_bytes()).hexdigest() for stem in arrays}
+    monkeypatch.setitem(
+        idx.MIRRORS, "mnist", ("http://127.0.0.1:1/", f"http://127.0.0.1:{server.server_port}/")
+    )
+    sums = {
+        stem: hashlib.sha256((folder / f"{stem}.gz").read_bytes()).hexdigest() for stem in arrays
+    }
     monkeypatch.setitem(idx.SHA256, "mnist", sums)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "*")
@@ -208,7 +246,10 @@ def test_fetch_into_data_dir(tmp_path, mirror):
     target = tmp_path / "here"
     target.mkdir()
     data.load(config("mnist", target, train="train[:10]", test="train[10:]"))
-    assert sorted(path.name for path in target.iterdir()) == [f"{IMAGES}.gz", f"{LABELS}.gz"]  # only what is needed
+    assert sorted(path.name for path in target.iterdir()) == [
+        f"{IMAGES}.gz",
+        f"{LABELS}.gz",
+    ]  # only what is needed
 
 
 def test_fetch_refuses_other_bytes(tmp_path, mirror):
@@ -245,7 +286,9 @@ def test_offline_hosts_that_refuse_or_are_unknown(tmp_path, monkeypatch):
 
 
 def test_offline_hosts_that_never_answer(tmp_path, monkeypatch):
-    """A socket that accepts and stays mute, and a name look-up that hangs: both are given up in time."""
+    """A socket that accepts and stays mute, and a name look-up that hangs: both are given up in
+    time.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("no_proxy", "*")
     look_up = socket.getaddrinfo
@@ -257,28 +300,41 @@ def test_offline_hosts_that_never_answer(tmp_path, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        monkeypatch.setitem(idx.MIRRORS, "mnist", (f"http://127.0.0.1:{server.getsockname()[1]}/", "http://slow.invalid/"))
+        monkeypatch.setitem(
+            idx.MIRRORS,
+            "mnist",
+            (f"http://127.0.0.1:{server.getsockname()[1]}/", "http://slow.invalid/"),
+        )
         fails("no answer in 3 s", "mnist", "")
 
 
-# --- the fixed binarisation -----------------------------------------------------------------------------------------
+# --- the fixed binarisation
+# -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def few(monkeypatch):
     """The three splits with few rows; yields their pixels."""
     monkeypatch.setattr(binarized, "ROWS", {"train": 6, "validation": 4, "test": 3})
-    return {split: RNG.integers(0, 2, (rows, 28, 28), dtype=np.uint8) for split, rows in binarized.ROWS.items()}
+    return {
+        split: RNG.integers(0, 2, (rows, 28, 28), dtype=np.uint8)
+        for split, rows in binarized.ROWS.items()
+    }
 
 
 def write_amat(folder, few):
     for split, pixels in few.items():
         lines = [" ".join(map(str, row)) for row in pixels.reshape(len(pixels), -1)]
-        (folder / f"binarized_mnist_{binarized.STORED[split]}.amat").write_text(" \n".join(lines) + "\n")
+        (folder / f"binarized_mnist_{binarized.STORED[split]}.amat").write_text(
+            " \n".join(lines) + "\n"
+        )
 
 
 def write_bits(folder, few):
-    packed = {binarized.STORED[split]: np.packbits(a.reshape(len(a), -1), axis=1) for split, a in few.items()}
+    packed = {
+        binarized.STORED[split]: np.packbits(a.reshape(len(a), -1), axis=1)
+        for split, a in few.items()
+    }
     np.savez(folder / binarized.BITS, **packed, train_label=np.arange(6))
 
 

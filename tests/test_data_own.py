@@ -15,7 +15,9 @@ RNG = np.random.default_rng(0)
 
 
 def config(name, **changes):
-    values = dict(data_dir="", train="train", validation="", test="test", shuffle_seed=0, binarisation="none")
+    values = dict(
+        data_dir="", train="train", validation="", test="test", shuffle_seed=0, binarisation="none"
+    )
     return SimpleNamespace(name=name, **(values | dict(static_seed=0) | changes))
 
 
@@ -27,7 +29,8 @@ def fails(match, **changes):
     return str(caught.value)
 
 
-# --- npz ------------------------------------------------------------------------------------------------------------
+# --- npz
+# -------------------------------------------------------------------------------------------------
 
 
 def images_of(count, *shape):
@@ -44,10 +47,20 @@ def both(array):
     return dict(x_train=array, x_test=array)
 
 
-@pytest.mark.parametrize("keys", ["train test", "x_train x_test", "X_train X_test", "train_images test_images"])
+@pytest.mark.parametrize(
+    "keys", ["train test", "x_train x_test", "X_train X_test", "train_images test_images"]
+)
 def test_npz_spellings(tmp_path, keys):
     train, test = (images_of(n, 4, 4) for n in (6, 3))
-    got = data.load(config(npz(tmp_path, **dict(zip(keys.split(), (train, test), strict=True)), y_train=np.arange(6))))
+    got = data.load(
+        config(
+            npz(
+                tmp_path,
+                **dict(zip(keys.split(), (train, test), strict=True)),
+                y_train=np.arange(6),
+            )
+        )
+    )
     np.testing.assert_array_equal(got.train.images, train)
     np.testing.assert_array_equal(got.train.labels, np.arange(6))
     np.testing.assert_array_equal(got.test.images, test)
@@ -57,7 +70,9 @@ def test_npz_spellings(tmp_path, keys):
 
 def test_npz_of_one_array_is_shuffled(tmp_path):
     array = images_of(20, 5)
-    got = data.load(config(npz(tmp_path, images=array, labels=np.arange(20)), train="all[:15]", test="all[15:]"))
+    got = data.load(
+        config(npz(tmp_path, images=array, labels=np.arange(20)), train="all[:15]", test="all[15:]")
+    )
     np.testing.assert_array_equal(array[got.train.labels], got.train.images)
     assert sorted([*got.train.labels, *got.test.labels]) == list(range(20))
     assert not np.array_equal(got.train.labels, np.arange(15))
@@ -79,10 +94,16 @@ def test_npz_of_one_array_is_shuffled(tmp_path):
 )
 def test_npz_types_and_shapes(tmp_path, array, shape, num_levels, capsys):
     got = data.load(config(npz(tmp_path, **both(array))))
-    assert (got.train.images.shape, got.train.images.dtype, got.num_levels) == ((5, *shape), np.uint8, num_levels)
+    assert (got.train.images.shape, got.train.images.dtype, got.num_levels) == (
+        (5, *shape),
+        np.uint8,
+        num_levels,
+    )
     scale = 255 if array.dtype == np.float64 else 1
     np.testing.assert_array_equal(got.train.images, np.rint(array * scale).reshape(5, *shape))
-    assert bool(capsys.readouterr().err) == np.issubdtype(array.dtype, np.floating)  # a change of scale is said
+    assert bool(capsys.readouterr().err) == np.issubdtype(
+        array.dtype, np.floating
+    )  # a change of scale is said
 
 
 @pytest.mark.parametrize(
@@ -139,7 +160,8 @@ def test_npz_paths(tmp_path):
     fails("one .npy array", name=f"npz:{tmp_path}/c.npy")
 
 
-# --- folders of images ----------------------------------------------------------------------------------------------
+# --- folders of images
+# ----------------------------------------------------------------------------------------------
 
 
 def write(path, array, **kwargs):
@@ -152,7 +174,9 @@ def test_folder_with_splits_and_classes(tmp_path):
     names = ("train/b/1.png", "train/a/2.png", "train/a/1.png", "test/b/9.PNG")
     arrays = {name: write(tmp_path / name, images_of(5, 4)) for name in names}
     got = data.load(config(f"images:{tmp_path}"))
-    expected = np.stack([arrays[name] for name in ("train/a/1.png", "train/a/2.png", "train/b/1.png")])
+    expected = np.stack(
+        [arrays[name] for name in ("train/a/1.png", "train/a/2.png", "train/b/1.png")]
+    )
     np.testing.assert_array_equal(got.train.images, expected)
     np.testing.assert_array_equal(got.train.labels, [0, 0, 1])
     np.testing.assert_array_equal(got.test.labels, [1])
@@ -177,12 +201,21 @@ def test_lazy_folder_reads_as_the_array_does(tmp_path):
     for i in range(9):
         write(tmp_path / f"{i}.png", images_of(6, 4, 3))
     changes = dict(name=f"images:{tmp_path}", train="all[:6]", test="all[6:]")
-    eager, lazy = data.load(config(**changes)).train.images, data.load(config(**changes, device_limit_mb=0)).train.images
+    eager = data.load(config(**changes)).train.images
+    lazy = data.load(config(**changes, device_limit_mb=0)).train.images
     assert isinstance(lazy, data.LazyImages)
     facts = ("shape", "dtype", "nbytes", "ndim")
     assert [getattr(lazy, fact) for fact in facts] == [getattr(eager, fact) for fact in facts]
     assert len(lazy) == len(eager) == 6
-    for index in (slice(None), slice(4, 1, -2), np.array([3, 0, 0, -1]), 2, -1, np.array([], int), np.eye(2, dtype=int)):
+    for index in (
+        slice(None),
+        slice(4, 1, -2),
+        np.array([3, 0, 0, -1]),
+        2,
+        -1,
+        np.array([], int),
+        np.eye(2, dtype=int),
+    ):
         np.testing.assert_array_equal(lazy[index], eager[index])
     with pytest.raises(IndexError):
         lazy[6]
@@ -193,7 +226,9 @@ def test_lazy_folder_reads_as_the_array_does(tmp_path):
 def test_corrupt_image_is_named(tmp_path, limit):
     for i in range(4):
         write(tmp_path / f"{i}.png", images_of(32, 32))
-    changes = dict(name=f"images:{tmp_path}", train="all[:2]", test="all[2:]", device_limit_mb=limit)
+    changes = dict(
+        name=f"images:{tmp_path}", train="all[:2]", test="all[2:]", device_limit_mb=limit
+    )
     good = (tmp_path / "2.png").read_bytes()
     (tmp_path / "2.png").write_bytes(good[: len(good) // 2])  # a good header, half the pixels
     with pytest.raises(data.DataError, match=r"2\.png is a damaged image"):

@@ -22,7 +22,14 @@ RNG = np.random.default_rng(0)
 
 
 def config(name, data_dir, **changes):
-    values = dict(train="train", validation="", test="test", shuffle_seed=0, binarisation="none", static_seed=0)
+    values = dict(
+        train="train",
+        validation="",
+        test="test",
+        shuffle_seed=0,
+        binarisation="none",
+        static_seed=0,
+    )
     return SimpleNamespace(name=name, data_dir=str(data_dir), **(values | changes))
 
 
@@ -41,11 +48,14 @@ def shared(folder):
     return SHARED / folder
 
 
-# --- TFDS -----------------------------------------------------------------------------------------------------------
+# --- TFDS
+# -------------------------------------------------------------------------------------------------
 
 
 def prepare_tiny(root, images, *, channels=1):
-    """A TFDS set `tiny` with train and test splits, prepared by TFDS itself from PNG bytes, without a network."""
+    """A TFDS set `tiny` with train and test splits, prepared by TFDS itself from PNG bytes, without
+    a network.
+    """
     import tensorflow_datasets as library
 
     def png(array):
@@ -60,7 +70,9 @@ def prepare_tiny(root, images, *, channels=1):
         def _info(self):
             image = library.features.Image(shape=(*images.shape[1:3], channels))
             features = {"image": image, "label": library.features.ClassLabel(num_classes=3)}
-            return library.core.DatasetInfo(builder=self, features=library.features.FeaturesDict(features))
+            return library.core.DatasetInfo(
+                builder=self, features=library.features.FeaturesDict(features)
+            )
 
         def _split_generators(self, dl_manager):
             return {"train": self._generate_examples(0), "test": self._generate_examples(1)}
@@ -89,7 +101,11 @@ def test_features_of_another_package_are_not_imported(tiny, tmp_path, monkeypatc
     (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(tmp_path)
     text = (there / "features.json").read_text()
-    changed = re.sub(r'"pythonClassName": "tensorflow_datasets[^"]*Image"', lambda _: f'"{key}": "trap.Image"', text)
+    changed = re.sub(
+        r'"pythonClassName": "tensorflow_datasets[^"]*Image"',
+        lambda _: f'"{key}": "trap.Image"',
+        text,
+    )
     assert changed != text
     (there / "features.json").write_text(changed)
     fails("names the class 'trap.Image', which is not of TFDS", "tfds:tiny", tmp_path / "root")
@@ -149,7 +165,11 @@ def test_tfds_that_will_not_do(tiny, tmp_path):
 def test_tfds_needs_images(tiny, tmp_path):
     copy = copy_of(tiny[2], tmp_path)
     features = copy / "features.json"
-    features.write_text(features.read_text().replace('"image": {\n                "image"', '"photo": {\n                "image"'))
+    features.write_text(
+        features.read_text().replace(
+            '"image": {\n                "image"', '"photo": {\n                "image"'
+        )
+    )
     fails(r"features \(photo, label\)|features \(label, photo\)", "tfds:tiny", tmp_path)
 
 
@@ -205,22 +225,49 @@ def test_tfds_names_the_package_that_is_missing(tmp_path, monkeypatch, module, p
     fails(f"pip install {package}", "tfds:mnist", tmp_path)
 
 
-# --- the real sets --------------------------------------------------------------------------------------------------
+# --- the real sets
+# --------------------------------------------------------------------------------------------------
 
 
 def test_real_mnist():
-    got = data.load(config("mnist", shared("mnist"), train="train[:50000]", validation="train[50000:]"))
+    got = data.load(
+        config("mnist", shared("mnist"), train="train[:50000]", validation="train[50000:]")
+    )
     images = np.concatenate([got.train.images, got.validation.images])
     labels = np.concatenate([got.train.labels, got.validation.labels])
     assert images.shape == (60_000, 28, 28)
     assert abs(images.mean() / 255 - 0.1307) < 5e-5
-    assert np.bincount(labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert np.bincount(got.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert np.bincount(labels).tolist() == [
+        5923,
+        6742,
+        5958,
+        6131,
+        5842,
+        5421,
+        5918,
+        6265,
+        5851,
+        5949,
+    ]
+    assert np.bincount(got.test.labels).tolist() == [
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]
     fails("is mnist's", "fashion_mnist", shared("mnist"))
 
 
 def test_real_mnist_static_binarisation_keeps_the_mean():
-    """E[bits] is the mean grey level; the standard error is that of independent pixels given the levels."""
+    """E[bits] is the mean grey level; the standard error is that of independent pixels given the
+    levels.
+    """
     part = dict(train="test[:5000]", test="test[5000:]")
     grey = data.load(config("mnist", shared("mnist"), **part)).test.images / 255
     bits = data.load(config("mnist", shared("mnist"), **part, binarisation="static")).test.images
@@ -258,7 +305,10 @@ def test_real_binarized_mnist():
 def test_real_fashion_mnist():
     folder = Path(tempfile.gettempdir()) / "fashion"
     if not folder.is_dir():
-        pytest.skip("Fashion-MNIST absent: run ../shared/data/scripts/fashion_mnist_original_gz.sh into TMPDIR/fashion")
+        pytest.skip(
+            "Fashion-MNIST absent: run ../shared/data/scripts/fashion_mnist_original_gz.sh into "
+            "TMPDIR/fashion"
+        )
     got = data.load(config("fashion_mnist", folder))
     assert abs(got.train.images.mean() / 255 - 0.2860) < 5e-5
     assert np.bincount(got.train.labels).tolist() == [6000] * 10

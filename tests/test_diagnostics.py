@@ -1,4 +1,6 @@
-"""vi_jax.diagnostics.amortised on a linear-Gaussian model, whose posterior and evidence are known, and by quadrature."""
+"""vi_jax.diagnostics.amortised on a linear-Gaussian model, whose posterior and evidence are known,
+and by quadrature.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,11 @@ from helpers import assert_mean, keys, normal
 from vi_jax.diagnostics import amortised
 from vi_jax.types import Model
 
-D, P, SIGMA = 2, 3, 0.7
-W, B = normal(0, P, D), normal(1, P)
+D = 2
+P = 3
+SIGMA = 0.7
+W = normal(0, P, D)
+B = normal(1, P)
 PRECISION = np.eye(D) + W.T @ W / SIGMA**2
 COVARIANCE = np.linalg.inv(PRECISION)
 X = normal(2, 11, P) @ np.linalg.cholesky(W @ W.T + SIGMA**2 * np.eye(P)).T + B
@@ -20,7 +25,9 @@ X32 = jnp.asarray(X, jnp.float32)
 
 @pytest.fixture(autouse=True)
 def _no_key_check():
-    """JAX takes the keys of a scan inside a vmap for used ones (`vmap(lambda k: lax.map(normal, split(k, 2)))` is an error)."""
+    """JAX takes the keys of a scan inside a vmap for used ones (`vmap(lambda k: lax.map(normal,
+    split(k, 2)))` is an error).
+    """
     with jax.debug_key_reuse(False):
         yield
 
@@ -32,7 +39,8 @@ def posterior_mean(x):
 def linear_gaussian(encode):
     """p(z) = N(0, I), p(x | z) = N(W z + b, sigma^2 I); `encode` is the guide of one x."""
     prior = dist.Normal(jnp.zeros(D), jnp.ones(D)).to_event(1)
-    weights, bias = jnp.asarray(W, jnp.float32), jnp.asarray(B, jnp.float32)
+    weights = jnp.asarray(W, jnp.float32)
+    bias = jnp.asarray(B, jnp.float32)
 
     def decode(params, z):
         return dist.Normal(weights @ z + bias, SIGMA)
@@ -51,7 +59,9 @@ def mean32(x):
 
 
 def exact_posterior(x):
-    return dist.MultivariateNormal(mean32(x), scale_tril=jnp.asarray(np.linalg.cholesky(COVARIANCE), jnp.float32))
+    return dist.MultivariateNormal(
+        mean32(x), scale_tril=jnp.asarray(np.linalg.cholesky(COVARIANCE), jnp.float32)
+    )
 
 
 def wrong_posterior(x):
@@ -60,14 +70,18 @@ def wrong_posterior(x):
     return dist.Normal(mean32(x) + 0.3, jnp.full(D, wide)).to_event(1)
 
 
-EXACT, WRONG = linear_gaussian(exact_posterior), linear_gaussian(wrong_posterior)
+EXACT = linear_gaussian(exact_posterior)
+WRONG = linear_gaussian(wrong_posterior)
 
 
 def log_marginal(x):
     """log N(x | b, W W' + sigma^2 I) in float64."""
     covariance = W @ W.T + SIGMA**2 * np.eye(P)
     off = x - B
-    return -0.5 * ((off @ np.linalg.inv(covariance) * off).sum(-1) + np.linalg.slogdet(2 * np.pi * covariance)[1])
+    return -0.5 * (
+        (off @ np.linalg.inv(covariance) * off).sum(-1)
+        + np.linalg.slogdet(2 * np.pi * covariance)[1]
+    )
 
 
 def posterior_kl(x):
@@ -76,12 +90,15 @@ def posterior_kl(x):
     return 0.5 * (np.trace(COVARIANCE) + (mean**2).sum(-1) - D - np.linalg.slogdet(COVARIANCE)[1])
 
 
-# --- log p(x) -------------------------------------------------------------------------------------------------------
+# --- log p(x)
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("num_samples", "chunk"), [(1, 100), (12, 4), (200, 100)])
 def test_log_evidence_is_exact_where_the_guide_is_the_posterior(num_samples, chunk):
-    found = amortised.log_evidence(jax.random.key(3), EXACT, {}, X32, num_samples=num_samples, chunk=chunk, batch_size=4)
+    found = amortised.log_evidence(
+        jax.random.key(3), EXACT, {}, X32, num_samples=num_samples, chunk=chunk, batch_size=4
+    )
     np.testing.assert_allclose(found, log_marginal(X), rtol=0, atol=2e-5)
 
 
@@ -89,7 +106,12 @@ def evidence_of_a_wrong_guide(num_samples, chunk=100, repeats=4000):
     """Estimates of log p(x_0) by a guide that is not the posterior, [repeats] of them."""
     x = jnp.broadcast_to(X32[0], (repeats, P))
     key = jax.random.fold_in(jax.random.key(4), 1000 * num_samples + chunk)
-    return np.asarray(amortised.log_evidence(key, WRONG, {}, x, num_samples=num_samples, chunk=chunk, batch_size=1000), np.float64)
+    return np.asarray(
+        amortised.log_evidence(
+            key, WRONG, {}, x, num_samples=num_samples, chunk=chunk, batch_size=1000
+        ),
+        np.float64,
+    )
 
 
 def test_log_evidence_of_a_wrong_guide_rises_to_the_truth():
@@ -97,7 +119,8 @@ def test_log_evidence_of_a_wrong_guide_rises_to_the_truth():
     truth = log_marginal(X[0])
     assert one.mean() < ten.mean() - 5 * one.std() / len(one) ** 0.5
     assert ten.mean() < truth - 5 * ten.std() / len(ten) ** 0.5
-    # log p(x) - L_K is of order Var(w) / 2K: at K = 1000 the bias is below a standard error of these repeats
+    # log p(x) - L_K is of order Var(w) / 2K: at K = 1000 the bias is below a standard error of
+    # these repeats
     assert_mean(evidence_of_a_wrong_guide(1000, repeats=400), truth)
 
 
@@ -109,7 +132,8 @@ def test_weights_have_mean_one_whatever_the_chunk(num_samples, chunk):
 
 def test_chunks_leave_the_bound_the_same():
     """L_6 in chunks of 6 and of 2 has one distribution; a mean of three L_2 would be lower."""
-    whole, parts = evidence_of_a_wrong_guide(6, 6, repeats=4000), evidence_of_a_wrong_guide(6, 2, repeats=4000)
+    whole = evidence_of_a_wrong_guide(6, 6, repeats=4000)
+    parts = evidence_of_a_wrong_guide(6, 2, repeats=4000)
     stderr = np.hypot(whole.std(), parts.std()) / len(whole) ** 0.5
     assert abs(whole.mean() - parts.mean()) < 5 * stderr
     lower = evidence_of_a_wrong_guide(2, 2, repeats=4000)
@@ -119,7 +143,9 @@ def test_chunks_leave_the_bound_the_same():
 @pytest.mark.parametrize(("num_samples", "chunk"), [(10, 3), (0, 5), (-4, 2), (101, 100)])
 def test_chunks_that_do_not_divide_are_refused(num_samples, chunk):
     with pytest.raises(ValueError, match=rf"multiple of chunk; got {num_samples}"):
-        amortised.log_evidence(jax.random.key(0), EXACT, {}, X32, num_samples=num_samples, chunk=chunk)
+        amortised.log_evidence(
+            jax.random.key(0), EXACT, {}, X32, num_samples=num_samples, chunk=chunk
+        )
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 1000])
@@ -127,17 +153,24 @@ def test_batch_size_never_changes_log_evidence(batch_size):
     args = dict(num_samples=6, chunk=3)
     want = amortised.log_evidence(jax.random.key(5), WRONG, {}, X32, **args, batch_size=11)
     np.testing.assert_allclose(
-        amortised.log_evidence(jax.random.key(5), WRONG, {}, X32, **args, batch_size=batch_size), want, rtol=1e-5
+        amortised.log_evidence(jax.random.key(5), WRONG, {}, X32, **args, batch_size=batch_size),
+        want,
+        rtol=1e-5,
     )
 
 
-# --- the terms of each example --------------------------------------------------------------------------------------
+# --- the terms of each example
+# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 1000])
 def test_batch_size_never_changes_the_terms(batch_size):
-    want = amortised.evaluate_examples(jax.random.key(6), WRONG, {}, X32, num_samples=2, batch_size=11)
-    found = amortised.evaluate_examples(jax.random.key(6), WRONG, {}, X32, num_samples=2, batch_size=batch_size)
+    want = amortised.evaluate_examples(
+        jax.random.key(6), WRONG, {}, X32, num_samples=2, batch_size=11
+    )
+    found = amortised.evaluate_examples(
+        jax.random.key(6), WRONG, {}, X32, num_samples=2, batch_size=batch_size
+    )
     assert set(found) == {"elbo", "log_lik", "kl", "latent_mean"}
     for name, value in want.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
@@ -146,12 +179,16 @@ def test_batch_size_never_changes_the_terms(batch_size):
 
 
 def test_terms_are_those_of_the_closed_form():
-    """E_q[log p(x | z)] - KL = log p(x) at the posterior; the KL and the mean are exact for every key."""
+    """E_q[log p(x | z)] - KL = log p(x) at the posterior; the KL and the mean are exact for every
+    key.
+    """
     repeats = 2000
     x = jnp.broadcast_to(X32[3], (repeats, P))
     terms = amortised.evaluate_examples(jax.random.key(7), EXACT, {}, x, batch_size=500)
     np.testing.assert_allclose(terms["kl"], posterior_kl(X[3]), rtol=1e-4)
-    np.testing.assert_allclose(terms["latent_mean"], np.tile(posterior_mean(X[3]), (repeats, 1)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        terms["latent_mean"], np.tile(posterior_mean(X[3]), (repeats, 1)), rtol=1e-4, atol=1e-5
+    )
     np.testing.assert_allclose(terms["elbo"], terms["log_lik"] - terms["kl"], rtol=1e-5, atol=1e-5)
     assert_mean(terms["elbo"], log_marginal(X[3]))
 
@@ -170,17 +207,33 @@ def test_one_example_has_no_standard_error():
 
 def test_active_units_are_those_of_known_variance():
     variances = np.array([0.0, 0.005, 0.0099, 0.0101, 0.5, 4.0])
-    points = np.array([-1.0, 1.0, -1.0, 1.0])[:, None] * np.sqrt(variances) + 3.0  # variance is about the mean, not 0
-    np.testing.assert_allclose(amortised.latent_variance(jnp.asarray(points)), variances, rtol=1e-4, atol=1e-9)
-    assert amortised.active_units(jnp.asarray(points)).tolist() == [False, False, False, True, True, True]
-    assert amortised.active_units(jnp.asarray(points), threshold=1.0).tolist() == [False] * 5 + [True]
+    points = (
+        np.array([-1.0, 1.0, -1.0, 1.0])[:, None] * np.sqrt(variances) + 3.0
+    )  # variance is about the mean, not 0
+    np.testing.assert_allclose(
+        amortised.latent_variance(jnp.asarray(points)), variances, rtol=1e-4, atol=1e-9
+    )
+    assert amortised.active_units(jnp.asarray(points)).tolist() == [
+        False,
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert amortised.active_units(jnp.asarray(points), threshold=1.0).tolist() == [False] * 5 + [
+        True
+    ]
 
 
-# --- the aggregate posterior ----------------------------------------------------------------------------------------
+# --- the aggregate posterior
+# ----------------------------------------------------------------------------------------
 
 
 def line(locs, scale):
-    """A model whose guide of x_n = [n] is N(locs[n], scale^2) in one dimension; the rest is of no account."""
+    """A model whose guide of x_n = [n] is N(locs[n], scale^2) in one dimension; the rest is of no
+    account.
+    """
     locs = jnp.asarray(locs, jnp.float32)
     prior = dist.Normal(jnp.zeros(1), jnp.ones(1)).to_event(1)
     return Model(
@@ -199,12 +252,17 @@ def rows(num):
 def by_quadrature(locs, scale):
     """I_q(x; z) and KL(q(z) || p(z)) on a fine grid, float64."""
     z = np.linspace(-15.0, 15.0, 20_001)
-    each = np.exp(-0.5 * ((z - np.asarray(locs)[:, None]) / scale) ** 2) / (scale * np.sqrt(2 * np.pi))
-    mixture, prior = each.mean(0), np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
+    each = np.exp(-0.5 * ((z - np.asarray(locs)[:, None]) / scale) ** 2) / (
+        scale * np.sqrt(2 * np.pi)
+    )
+    mixture = each.mean(0)
+    prior = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
 
     def integral(density, other):
         ratio = density / np.maximum(other, 1e-300)
-        return np.trapezoid(np.where(density > 0, density * np.log(np.where(density > 0, ratio, 1.0)), 0.0), z)
+        return np.trapezoid(
+            np.where(density > 0, density * np.log(np.where(density > 0, ratio, 1.0)), 0.0), z
+        )
 
     return np.mean([integral(q, mixture) for q in each]), integral(mixture, prior)
 
@@ -212,8 +270,11 @@ def by_quadrature(locs, scale):
 @pytest.mark.parametrize("scale", [0.2, 0.8])
 def test_aggregate_posterior_equals_enumeration(scale):
     locs = [-1.0, 0.0, 1.5]
-    model, x = line(locs, scale), rows(3)
-    many = jax.jit(jax.vmap(lambda key: amortised.aggregate_posterior(key, model, {}, x)))(keys(9, 3000))
+    model = line(locs, scale)
+    x = rows(3)
+    many = jax.jit(jax.vmap(lambda key: amortised.aggregate_posterior(key, model, {}, x)))(
+        keys(9, 3000)
+    )
     information, marginal_kl = by_quadrature(locs, scale)
     assert_mean(many.mutual_information.mean, information)
     assert_mean(many.marginal_kl.mean, marginal_kl)
@@ -222,9 +283,12 @@ def test_aggregate_posterior_equals_enumeration(scale):
 
 def test_information_and_marginal_kl_add_up_to_the_mean_kl():
     q = jax.vmap(wrong_posterior)(X32).base_dist
-    loc, scale = np.asarray(q.loc, np.float64), np.asarray(q.scale, np.float64)
+    loc = np.asarray(q.loc, np.float64)
+    scale = np.asarray(q.scale, np.float64)
     mean_kl = (0.5 * (scale**2 + loc**2 - 1.0) - np.log(scale)).sum(-1).mean()
-    many = jax.jit(jax.vmap(lambda key: amortised.aggregate_posterior(key, WRONG, {}, X32)))(keys(10, 500))
+    many = jax.jit(jax.vmap(lambda key: amortised.aggregate_posterior(key, WRONG, {}, X32)))(
+        keys(10, 500)
+    )
     assert_mean(many.mutual_information.mean + many.marginal_kl.mean, mean_kl)
     once = amortised.aggregate_posterior(jax.random.key(11), WRONG, {}, X32)
     gap = once.mutual_information.mean + once.marginal_kl.mean - mean_kl
@@ -233,7 +297,9 @@ def test_information_and_marginal_kl_add_up_to_the_mean_kl():
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 1000])
 def test_batch_size_never_changes_the_aggregate(batch_size):
-    """11 examples in batches that do not divide them: the rows that fill the last batch count for nothing."""
+    """11 examples in batches that do not divide them: the rows that fill the last batch count for
+    nothing.
+    """
     want = amortised.aggregate_posterior(jax.random.key(12), WRONG, {}, X32, batch_size=11)
     found = amortised.aggregate_posterior(jax.random.key(12), WRONG, {}, X32, batch_size=batch_size)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
@@ -244,7 +310,9 @@ def test_batch_size_never_changes_the_aggregate(batch_size):
 def test_information_is_between_nothing_and_log_n(gap):
     num = 7
     model = line(gap * np.arange(num), 1.0)
-    found = amortised.aggregate_posterior(jax.random.key(13), model, {}, rows(num), batch_size=3).mutual_information
+    found = amortised.aggregate_posterior(
+        jax.random.key(13), model, {}, rows(num), batch_size=3
+    ).mutual_information
     assert found.mean <= np.log(num) + 1e-5
     if gap == 0.0:
         np.testing.assert_allclose(found.mean, 0.0, atol=1e-6)

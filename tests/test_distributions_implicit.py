@@ -1,4 +1,6 @@
-"""Reparameterised gradients, numpyro's and ours: d/dtheta E[f(z)] through draws against closed forms or quadrature."""
+"""Reparameterised gradients, numpyro's and ours: d/dtheta E[f(z)] through draws against closed
+forms or quadrature.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -27,12 +29,19 @@ def gradients(make, f, theta, seed=0):
 
 def by_quadrature(density, f, low, high):
     """theta -> E[f(z)] under a density of scipy."""
-    return lambda theta: integrate.quad(lambda z: f(z) * density(theta).pdf(z), low, high, epsabs=1e-11, limit=300)[0]
+    return lambda theta: integrate.quad(
+        lambda z: f(z) * density(theta).pdf(z), low, high, epsabs=1e-11, limit=300
+    )[0]
 
 
 # name: (theta -> q, f, theta -> the exact gradient of E[f], theta)
 CASES = {
-    "gamma mean": (lambda t: dist.Gamma(t[0], t[1]), lambda z: z, lambda t: [1 / t[1], -t[0] / t[1] ** 2], (0.3, 2.0)),
+    "gamma mean": (
+        lambda t: dist.Gamma(t[0], t[1]),
+        lambda z: z,
+        lambda t: [1 / t[1], -t[0] / t[1] ** 2],
+        (0.3, 2.0),
+    ),
     "gamma log": (lambda t: dist.Gamma(t[0]), jnp.log, lambda t: polygamma(1, t), (0.3,)),
     "gamma log, large": (lambda t: dist.Gamma(t[0]), jnp.log, lambda t: polygamma(1, t), (50.0,)),
     "gamma square": (
@@ -75,7 +84,13 @@ CASES = {
         lambda t: dist.StudentT(t[0], t[1], t[2]),
         lambda z: jnp.tanh(z) ** 2,
         lambda t: central_differences(
-            by_quadrature(lambda t: stats.t(t[0], loc=t[1], scale=t[2]), lambda z: np.tanh(z) ** 2, -np.inf, np.inf), t
+            by_quadrature(
+                lambda t: stats.t(t[0], loc=t[1], scale=t[2]),
+                lambda z: np.tanh(z) ** 2,
+                -np.inf,
+                np.inf,
+            ),
+            t,
         ),
         (3.0, 0.4, 0.8),
     ),
@@ -89,7 +104,13 @@ CASES = {
         lambda t: VonMises(t[0], t[1]),
         lambda z: jnp.cos(2 * z) + jnp.sin(z),
         lambda t: central_differences(
-            by_quadrature(lambda t: stats.vonmises(t[1], loc=t[0]), lambda z: np.cos(2 * z) + np.sin(z), -np.pi, np.pi), t
+            by_quadrature(
+                lambda t: stats.vonmises(t[1], loc=t[0]),
+                lambda z: np.cos(2 * z) + np.sin(z),
+                -np.pi,
+                np.pi,
+            ),
+            t,
         ),
         (0.7, 0.1),
     ),
@@ -116,7 +137,8 @@ def test_numpyros_von_mises_has_no_gradient():
 
 
 def test_jaxs_dirichlet_has_lost_the_slope_of_its_logarithm_at_small_concentrations():
-    """d E[log z] / da is 10,000 at 0.01, and numpyro gives about 2,000. `LogDirichlet` is right: see its test.
+    """d E[log z] / da is 10,000 at 0.01, and numpyro gives about 2,000. `LogDirichlet` is right:
+    see its test.
 
     Should this fail, it has been mended: say so in `vi_jax.distributions.log_gamma`.
     """
@@ -134,7 +156,9 @@ def test_von_mises_slope_is_that_of_the_cdf(k, x64):
     angle = np.array([1e-3, 0.3, 0.75, 1.0, 1.5, 2.0, 3.0]) * min(1.0, k**-0.5)
 
     def cdf(x, k):  # from 0, by quadrature of the density over its peak's height
-        area = integrate.quad(lambda t: np.exp(-2 * k * np.sin(t / 2) ** 2), 0, x, epsabs=0, epsrel=1e-13)[0]
+        area = integrate.quad(
+            lambda t: np.exp(-2 * k * np.sin(t / 2) ** 2), 0, x, epsabs=0, epsrel=1e-13
+        )[0]
         return area / (2 * np.pi * i0e(k))
 
     step = 1e-4 * k
@@ -142,16 +166,22 @@ def test_von_mises_slope_is_that_of_the_cdf(k, x64):
     expected = [-(cdf(x, k + step) - cdf(x, k - step)) / (2 * step) for x in angle] / pdf
     slope = slope_in_concentration(jnp.asarray(angle), jnp.full(angle.shape, k))
     np.testing.assert_allclose(slope, expected, rtol=2e-6)
-    np.testing.assert_allclose(slope_in_concentration(-jnp.asarray(angle), jnp.full(angle.shape, k)), -slope, rtol=1e-12)
-    narrow = slope_in_concentration(jnp.asarray(angle, jnp.float32), jnp.full(angle.shape, k, jnp.float32))
+    np.testing.assert_allclose(
+        slope_in_concentration(-jnp.asarray(angle), jnp.full(angle.shape, k)), -slope, rtol=1e-12
+    )
+    narrow = slope_in_concentration(
+        jnp.asarray(angle, jnp.float32), jnp.full(angle.shape, k, jnp.float32)
+    )
     np.testing.assert_allclose(narrow, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("k", [1e-30, 1e-3, 1.0, 30.0, 1e6, 1e15])
 def test_von_mises_draws_are_fine_at_any_concentration(k):
-    draws, slopes = jax.jit(jax.vmap(lambda key: jax.value_and_grad(lambda k: VonMises(0.0, k).sample(key))(jnp.float32(k))))(
-        keys(4, NUM_KEYS)
-    )
+    draws, slopes = jax.jit(
+        jax.vmap(
+            lambda key: jax.value_and_grad(lambda k: VonMises(0.0, k).sample(key))(jnp.float32(k))
+        )
+    )(keys(4, NUM_KEYS))
     assert all_finite((draws, slopes))
     assert np.abs(draws).max() <= np.pi
     versine = 2 * np.sin(np.asarray(draws, np.float64) / 2) ** 2
@@ -162,11 +192,14 @@ def test_von_mises_draws_are_fine_at_any_concentration(k):
 
 def test_von_mises_draws_follow_scipys_cdf():
     draws = VonMises(0.4, 2.0).sample(jax.random.key(5), (5000,))
-    assert stats.kstest(np.asarray(draws, np.float64), stats.vonmises(2.0, loc=0.4).cdf).pvalue > 0.01
+    assert (
+        stats.kstest(np.asarray(draws, np.float64), stats.vonmises(2.0, loc=0.4).cdf).pvalue > 0.01
+    )
 
 
 def test_von_mises_is_still_numpyros(x64):
-    q, theirs = VonMises(0.3, jnp.array([0.5, 90.0])), dist.VonMises(0.3, jnp.array([0.5, 90.0]))
+    q = VonMises(0.3, jnp.array([0.5, 90.0]))
+    theirs = dist.VonMises(0.3, jnp.array([0.5, 90.0]))
     x = jnp.array([3.0, -0.2])
     np.testing.assert_allclose(q.log_prob(x), theirs.log_prob(x), rtol=1e-12)
     np.testing.assert_allclose(q.mean, theirs.mean)
@@ -181,8 +214,12 @@ def test_von_mises_under_jit_vmap_grad_and_hessian():
     draw = lambda k, key: VonMises(0.3, k).sample(key)  # noqa: E731
     concentrations = jnp.array([0.5, 80.0])
     batch = jax.jit(jax.vmap(jax.grad(draw)))(concentrations, keys(6, 2))
-    loop = [jax.jit(jax.grad(draw))(k, key) for k, key in zip(concentrations, keys(6, 2), strict=True)]
+    loop = [
+        jax.jit(jax.grad(draw))(k, key) for k, key in zip(concentrations, keys(6, 2), strict=True)
+    ]
     np.testing.assert_allclose(batch, loop, rtol=1e-4)
-    forward = jax.jit(jax.vmap(lambda k, key: jax.jvp(lambda k: draw(k, key), (k,), (1.0,))[1]))(concentrations, keys(6, 2))
+    forward = jax.jit(jax.vmap(lambda k, key: jax.jvp(lambda k: draw(k, key), (k,), (1.0,))[1]))(
+        concentrations, keys(6, 2)
+    )
     np.testing.assert_allclose(forward, batch, rtol=1e-4)
     assert all_finite(jax.jit(jax.vmap(jax.hessian(draw)))(concentrations, keys(6, 2)))

@@ -1,4 +1,6 @@
-"""Gamma and Dirichlet in log space: density, draws and gradients where the variates themselves underflow."""
+"""Gamma and Dirichlet in log space: density, draws and gradients where the variates themselves
+underflow.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,9 @@ def test_log_gamma_is_scipys(a, x64):
     q = LogGamma(a, 2.0)
     y = psi(a) - np.log(2.0) + np.linspace(-3, 2, 7) * polygamma(1, a) ** 0.5
     y = np.minimum(y, 5.0 + np.log(a + 1.0))
-    np.testing.assert_allclose(q.log_prob(y), stats.loggamma(a, loc=-np.log(2.0)).logpdf(y), rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(
+        q.log_prob(y), stats.loggamma(a, loc=-np.log(2.0)).logpdf(y), rtol=1e-8, atol=1e-8
+    )
     np.testing.assert_allclose(q.mean, psi(a) - np.log(2.0), rtol=1e-10)
     np.testing.assert_allclose(q.variance, polygamma(1, a), rtol=1e-10)
     np.testing.assert_allclose(q.entropy(), stats.loggamma(a).entropy(), rtol=1e-6, atol=1e-8)
@@ -30,7 +34,9 @@ def test_log_gamma_is_scipys(a, x64):
 def test_log_gamma_has_the_jacobian(a, x64):
     """Against numpyro's Gamma of x = e^y: log p(y) = log p(x) + y."""
     y = jnp.linspace(-3.0, 1.0, 5)
-    np.testing.assert_allclose(LogGamma(a, 2.0).log_prob(y), dist.Gamma(a, 2.0).log_prob(jnp.exp(y)) + y, rtol=1e-10)
+    np.testing.assert_allclose(
+        LogGamma(a, 2.0).log_prob(y), dist.Gamma(a, 2.0).log_prob(jnp.exp(y)) + y, rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("a", [1e-3, 1.0, 1e3, 1e6])
@@ -38,10 +44,14 @@ def test_log_gamma_keeps_its_digits_in_float32(a):
     spread = polygamma(1, a) ** 0.5
     y = np.float32(psi(a) + np.array([-1.0, 0.0, 0.5]) * spread)
     a = float(np.float32(a))
-    value, gradient = jax.vmap(jax.value_and_grad(lambda y: LogGamma(jnp.float32(a)).log_prob(y)))(y)
+    value, gradient = jax.vmap(jax.value_and_grad(lambda y: LogGamma(jnp.float32(a)).log_prob(y)))(
+        y
+    )
     exact = stats.loggamma(a).logpdf(y.astype(float))
     # y itself has 24 bits: the density is no better known than its slope times the last of them
-    slack = np.abs(a - np.exp(y.astype(float))) * np.spacing(np.float32(np.abs(y) + np.log(a + 1.0))).astype(float)
+    slack = np.abs(a - np.exp(y.astype(float))) * np.spacing(
+        np.float32(np.abs(y) + np.log(a + 1.0))
+    ).astype(float)
     assert (np.abs(value - exact) < 2e-5 * (1 + np.abs(exact)) + 4 * slack).all()
     assert all_finite(gradient)
 
@@ -57,7 +67,8 @@ def test_log_gamma_draws_and_their_gradients(a):
     theta = jnp.array([a, 0.7], jnp.float32)
     draws = jax.jit(jax.vmap(both, (None, 0)))(theta, keys(0, 20_000))
     slopes = jax.jit(jax.vmap(jax.jacfwd(both), (None, 0)))(theta, keys(0, 20_000))
-    mean, width = psi(a) - 0.7, polygamma(1, a)
+    mean = psi(a) - 0.7
+    width = polygamma(1, a)
     assert_mean(draws, [mean, mean**2 + width])
     assert_mean(slopes[:, 0, 0], width)
     np.testing.assert_allclose(slopes[:, 0, 1], -1.0, rtol=1e-6)
@@ -65,13 +76,17 @@ def test_log_gamma_draws_and_their_gradients(a):
 
 
 def test_why_it_is_here():
-    """Numpyro's Gamma(0.001) is 0 most of the time; and jax's own loggamma has a twelfth of the slope there.
+    """Numpyro's Gamma(0.001) is 0 most of the time; and jax's own loggamma has a twelfth of the
+    slope there.
 
-    Should this fail, jax or numpyro has mended it: say so in `vi_jax.distributions.log_gamma`, and consider taking theirs.
+    Should this fail, jax or numpyro has mended it: say so in `vi_jax.distributions.log_gamma`, and
+    consider taking theirs.
     """
     draws = dist.Gamma(jnp.float32(1e-3), 1.0).sample(jax.random.key(0), (1000,))
     assert (draws == 0).mean() > 0.8
-    slope = jax.grad(lambda a: jax.random.loggamma(jax.random.key(1), jnp.full(4000, a, jnp.float32)).mean())(1e-3)
+    slope = jax.grad(
+        lambda a: jax.random.loggamma(jax.random.key(1), jnp.full(4000, a, jnp.float32)).mean()
+    )(1e-3)
     assert slope < 0.2 * polygamma(1, 1e-3)
 
 
@@ -104,9 +119,12 @@ def test_log_dirichlet_integrates_to_one(x64):
 
 
 def test_log_dirichlet_is_the_dirichlet_with_its_jacobian(x64):
-    a, z = np.array([0.4, 1.5, 3.0]), np.array([0.2, 0.3, 0.5])
+    a = np.array([0.4, 1.5, 3.0])
+    z = np.array([0.2, 0.3, 0.5])
     expected = stats.dirichlet(a).logpdf(z) + np.log(z).sum()
-    np.testing.assert_allclose(LogDirichlet(jnp.asarray(a)).log_prob(np.log(z)), expected, rtol=1e-10)
+    np.testing.assert_allclose(
+        LogDirichlet(jnp.asarray(a)).log_prob(np.log(z)), expected, rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("a", [(1e-3, 2e-3, 1.0), (0.3, 0.5, 4.0)])
@@ -114,7 +132,10 @@ def test_log_dirichlet_draws_and_their_gradients(a):
     """E[y_c] = digamma(a_c) - digamma(sum a)."""
     a = np.array(a)
     sample = lambda a, key: LogDirichlet(a).sample(key)  # noqa: E731
-    draws, jacobian = (jax.jit(jax.vmap(f, (None, 0)))(jnp.float32(a), keys(3, 20_000)) for f in (sample, jax.jacfwd(sample)))
+    draws, jacobian = (
+        jax.jit(jax.vmap(f, (None, 0)))(jnp.float32(a), keys(3, 20_000))
+        for f in (sample, jax.jacfwd(sample))
+    )
     assert_mean(draws, psi(a) - psi(a.sum()))
     assert_mean(jacobian, np.diag(polygamma(1, a)) - polygamma(1, a.sum()))
 
@@ -124,14 +145,22 @@ def test_log_dirichlets_moments(x64):
     q = LogDirichlet(jnp.asarray(a))
     beta = stats.beta(a[0], a[1] + a[2])
     for power, ours in ((1, q.mean[0]), (2, q.variance[0] + q.mean[0] ** 2)):
-        moment = integrate.quad(lambda y, power=power: y**power * np.exp(beta.logpdf(np.exp(y)) + y), -90, 0, limit=400)[0]
+        moment = integrate.quad(
+            lambda y, power=power: y**power * np.exp(beta.logpdf(np.exp(y)) + y), -90, 0, limit=400
+        )[0]
         np.testing.assert_allclose(ours, moment, rtol=1e-7)
 
 
 def test_their_kl_is_that_of_the_variates():
     pairs = [
         (LogGamma(1e-3, 2.0), LogGamma(0.5, 1.0), dist.Gamma(1e-3, 2.0), dist.Gamma(0.5, 1.0)),
-        (*(f(jnp.array(c)) for f in (LogDirichlet, dist.Dirichlet) for c in ([1e-3, 0.2, 3.0], [1.0, 1.0, 1.0])),),
+        (
+            *(
+                f(jnp.array(c))
+                for f in (LogDirichlet, dist.Dirichlet)
+                for c in ([1e-3, 0.2, 3.0], [1.0, 1.0, 1.0])
+            ),
+        ),
     ]
     for q, p, q_plain, p_plain in pairs:
         assert vi.kl_divergence(q, p) == vi.kl_divergence(q_plain, p_plain)
@@ -144,13 +173,20 @@ def test_shapes_and_pytrees():
     q = LogGamma(jnp.ones((4, 1)), jnp.ones(3)).to_event(1)
     assert (q.batch_shape, q.event_shape) == ((4,), (3,))
     assert q.sample(jax.random.key(0), (5,)).shape == (5, 4, 3)
-    assert q.base_dist.entropy().shape == q.base_dist.mean.shape == q.base_dist.variance.shape == (4, 3)
+    assert (
+        q.base_dist.entropy().shape
+        == q.base_dist.mean.shape
+        == q.base_dist.variance.shape
+        == (4, 3)
+    )
     d = LogDirichlet(jnp.ones((4, 3)))
     assert d.sample(jax.random.key(0), (5,)).shape == (5, 4, 3)
     assert d.log_prob(d.mean).shape == (4,)
     for x in (q, d):
         z = x.sample(jax.random.key(1))
-        np.testing.assert_allclose(jax.jit(lambda x, z: x.log_prob(z))(x, z), x.log_prob(z), rtol=1e-5)
+        np.testing.assert_allclose(
+            jax.jit(lambda x, z: x.log_prob(z))(x, z), x.log_prob(z), rtol=1e-5
+        )
     assert LogGamma(2.0).sample(jax.random.key(0)).shape == ()
     with pytest.raises(ValueError, match=r"\[\.\.\., C\]; got the shape \(\)"):
         LogDirichlet(1.0)
@@ -159,4 +195,6 @@ def test_shapes_and_pytrees():
 def test_density_gradient_in_the_parameters(x64):
     f = lambda t: LogGamma(jnp.exp(t[0]), jnp.exp(t[1])).log_prob(t[2])  # noqa: E731
     for theta in ([-3.0, 0.2, -4.0], [3.5, 0.2, 3.0]):
-        np.testing.assert_allclose(jax.grad(f)(jnp.array(theta)), central_differences(f, theta), rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(
+            jax.grad(f)(jnp.array(theta)), central_differences(f, theta), rtol=1e-6, atol=1e-8
+        )

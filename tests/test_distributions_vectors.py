@@ -1,4 +1,6 @@
-"""One-hot classes, and Gaussians by the factor of their precision: densities, draws, moments, shapes."""
+"""One-hot classes, and Gaussians by the factor of their precision: densities, draws, moments,
+shapes.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +17,15 @@ LOGITS = np.array([0.4, -1.1, 2.0])
 
 
 def test_one_hot_is_the_categorical(x64):
-    q, plain = OneHotCategorical(jnp.asarray(LOGITS)), dist.Categorical(logits=jnp.asarray(LOGITS))
+    q = OneHotCategorical(jnp.asarray(LOGITS))
+    plain = dist.Categorical(logits=jnp.asarray(LOGITS))
     values = q.enumerate_support()
     np.testing.assert_array_equal(values, np.eye(3))
     np.testing.assert_allclose(jax.vmap(q.log_prob)(values), log_softmax(LOGITS), rtol=1e-12)
     np.testing.assert_allclose(q.mean, softmax(LOGITS), rtol=1e-12)
-    np.testing.assert_allclose(q.variance, stats.multinomial(1, softmax(LOGITS)).cov().diagonal(), rtol=1e-10)
+    np.testing.assert_allclose(
+        q.variance, stats.multinomial(1, softmax(LOGITS)).cov().diagonal(), rtol=1e-10
+    )
     np.testing.assert_allclose(q.entropy(), plain.entropy(), rtol=1e-10)
 
 
@@ -68,25 +73,33 @@ def covariance(t):
 
 
 def test_precision_normal_is_scipys(x64):
-    q, frozen = PrecisionNormal(LOC, band(THETA)), stats.multivariate_normal(LOC, covariance(THETA))
+    q = PrecisionNormal(LOC, band(THETA))
+    frozen = stats.multivariate_normal(LOC, covariance(THETA))
     z = normal(2, 5, 4)
     np.testing.assert_allclose(q.log_prob(z), frozen.logpdf(z), rtol=1e-9)
     np.testing.assert_allclose(q.covariance_matrix, covariance(THETA), rtol=1e-9)
-    np.testing.assert_allclose(q.precision_matrix, np.linalg.inv(covariance(THETA)), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        q.precision_matrix, np.linalg.inv(covariance(THETA)), rtol=1e-9, atol=1e-12
+    )
     np.testing.assert_allclose(q.variance, covariance(THETA).diagonal(), rtol=1e-9)
     np.testing.assert_allclose(q.entropy(), frozen.entropy(), rtol=1e-9)
     np.testing.assert_array_equal(q.mean, LOC)
-    assert np.abs(np.triu(q.precision_matrix, 2)).max() == 0.0  # a chain: z_i and z_(i + 2) meet through z_(i + 1) alone
+    assert (
+        np.abs(np.triu(q.precision_matrix, 2)).max() == 0.0
+    )  # a chain: z_i and z_(i + 2) meet through z_(i + 1) alone
 
 
 def test_precision_normal_gradient_of_its_density(x64):
     f = lambda t: PrecisionNormal(LOC, band(t)).log_prob(jnp.zeros(4))  # noqa: E731
-    np.testing.assert_allclose(jax.grad(f)(THETA), central_differences(f, THETA), rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(
+        jax.grad(f)(THETA), central_differences(f, THETA), rtol=1e-7, atol=1e-8
+    )
 
 
 def test_precision_normal_draws_and_their_gradient():
     """E[z z'] = covariance, and the slope of E[sum z^2] by central differences of its trace."""
-    loc, theta = jnp.asarray(LOC, jnp.float32), jnp.asarray(THETA, jnp.float32)
+    loc = jnp.asarray(LOC, jnp.float32)
+    theta = jnp.asarray(THETA, jnp.float32)
     draws = PrecisionNormal(loc, band(theta)).sample(jax.random.key(0), (20_000,))
     assert_mean(draws, LOC)
     gap = draws - loc
@@ -107,7 +120,9 @@ def test_precision_normal_batches_and_pytree():
     assert all_finite(jax.grad(lambda q: q.log_prob(z).sum())(q))
 
 
-@pytest.mark.parametrize(("loc", "tril"), [(jnp.zeros(3), jnp.eye(4)), (0.0, jnp.eye(1)), (jnp.zeros(3), jnp.ones(3))])
+@pytest.mark.parametrize(
+    ("loc", "tril"), [(jnp.zeros(3), jnp.eye(4)), (0.0, jnp.eye(1)), (jnp.zeros(3), jnp.ones(3))]
+)
 def test_precision_normal_shapes_are_checked(loc, tril):
     with pytest.raises(ValueError, match=r"precision_tril of shape \[\.\.\., D, D\]; got"):
         PrecisionNormal(loc, tril)

@@ -1,4 +1,6 @@
-"""Rényi and alpha divergences against quadrature and sums, Wasserstein-2 against scipy's matrix square root; gradients included."""
+"""Rényi and alpha divergences against quadrature and sums, Wasserstein-2 against scipy's matrix
+square root; gradients included.
+"""
 
 from itertools import pairwise
 
@@ -13,7 +15,12 @@ from scipy.special import expit, softmax
 
 import vi_jax as vi
 from vi_jax.distributions import LogDirichlet, LogGamma, OneHotCategorical, PrecisionNormal
-from vi_jax.divergences import alpha_divergence, renyi_divergence, wasserstein2, wasserstein2_squared
+from vi_jax.divergences import (
+    alpha_divergence,
+    renyi_divergence,
+    wasserstein2,
+    wasserstein2_squared,
+)
 
 
 def by_quadrature(q, p, alpha):
@@ -29,13 +36,17 @@ def by_sum(x, y, alpha):
 
 
 def by_dirichlet_integral(a, c, alpha):
-    """Two independent beta integrals over a stick-breaking grid: Gauss-Legendre over the triangle."""
+    """Two independent beta integrals over a stick-breaking grid: Gauss-Legendre over the
+    triangle.
+    """
     side, weight = np.polynomial.legendre.leggauss(150)
     u, v = np.meshgrid((side + 1) / 2, (side + 1) / 2, indexing="ij")
     z = np.stack([u, (1 - u) * v, (1 - u) * (1 - v)]).reshape(3, -1)
     z = z / z.sum(0)
     log_q, log_p = (stats.dirichlet(x).logpdf(z).reshape(u.shape) for x in (a, c))
-    return np.log((np.outer(weight, weight) / 4 * (1 - u) * np.exp(alpha * log_q + (1 - alpha) * log_p)).sum()) / (alpha - 1)
+    return np.log(
+        (np.outer(weight, weight) / 4 * (1 - u) * np.exp(alpha * log_q + (1 - alpha) * log_p)).sum()
+    ) / (alpha - 1)
 
 
 def by_dense_algebra(mq, sq, mp, sp, alpha):
@@ -63,35 +74,56 @@ def inverse_form(t):
 
 
 def scalars(make, frozen):
-    return lambda t: (make(*t[:2]), make(*t[2:])), lambda t, alpha: by_quadrature(frozen(*t[:2]), frozen(*t[2:]), alpha)
+    return lambda t: (make(*t[:2]), make(*t[2:])), lambda t, alpha: by_quadrature(
+        frozen(*t[:2]), frozen(*t[2:]), alpha
+    )
 
 
 exp = np.exp
 CASES = {
-    "normal": (*scalars(lambda m, s: dist.Normal(m, jnp.exp(s)), lambda m, s: stats.norm(m, exp(s))), [0.3, -0.5, -0.4, 0.2]),
+    "normal": (
+        *scalars(lambda m, s: dist.Normal(m, jnp.exp(s)), lambda m, s: stats.norm(m, exp(s))),
+        [0.3, -0.5, -0.4, 0.2],
+    ),
     "log-normal": (
-        *scalars(lambda m, s: dist.LogNormal(m, jnp.exp(s)), lambda m, s: stats.lognorm(exp(s), scale=exp(m))),
+        *scalars(
+            lambda m, s: dist.LogNormal(m, jnp.exp(s)),
+            lambda m, s: stats.lognorm(exp(s), scale=exp(m)),
+        ),
         [0.3, -0.5, -0.1, -0.3],
     ),
     "gamma": (
-        *scalars(lambda a, b: dist.Gamma(jnp.exp(a), jnp.exp(b)), lambda a, b: stats.gamma(exp(a), scale=exp(-b))),
+        *scalars(
+            lambda a, b: dist.Gamma(jnp.exp(a), jnp.exp(b)),
+            lambda a, b: stats.gamma(exp(a), scale=exp(-b)),
+        ),
         [0.9, 0.4, 0.5, -0.3],
     ),
     "log-gamma": (
-        *scalars(lambda a, b: LogGamma(jnp.exp(a), jnp.exp(b)), lambda a, b: stats.loggamma(exp(a), loc=-b)),
+        *scalars(
+            lambda a, b: LogGamma(jnp.exp(a), jnp.exp(b)),
+            lambda a, b: stats.loggamma(exp(a), loc=-b),
+        ),
         [0.9, 0.4, 0.5, -0.3],
     ),
     "inverse gamma": (
-        *scalars(lambda a, b: dist.InverseGamma(jnp.exp(a), jnp.exp(b)), lambda a, b: stats.invgamma(exp(a), scale=exp(b))),
+        *scalars(
+            lambda a, b: dist.InverseGamma(jnp.exp(a), jnp.exp(b)),
+            lambda a, b: stats.invgamma(exp(a), scale=exp(b)),
+        ),
         [2.4, 0.4, 2.0, -0.3],
     ),
     "beta": (
-        *scalars(lambda a, b: dist.Beta(jnp.exp(a), jnp.exp(b)), lambda a, b: stats.beta(exp(a), exp(b))),
+        *scalars(
+            lambda a, b: dist.Beta(jnp.exp(a), jnp.exp(b)), lambda a, b: stats.beta(exp(a), exp(b))
+        ),
         [0.9, 0.8, 0.4, 0.6],
     ),
     "exponential": (
         lambda t: (dist.Exponential(jnp.exp(t[0])), dist.Exponential(jnp.exp(t[1]))),
-        lambda t, alpha: by_quadrature(stats.expon(scale=exp(-t[0])), stats.expon(scale=exp(-t[1])), alpha),
+        lambda t, alpha: by_quadrature(
+            stats.expon(scale=exp(-t[0])), stats.expon(scale=exp(-t[1])), alpha
+        ),
         [0.5, -0.3],
     ),
     "poisson": (
@@ -131,7 +163,9 @@ CASES = {
     ),
     "vectors": (
         lambda t: (full(t[:5]), inverse_form(t[5:])),
-        lambda t, alpha: by_dense_algebra(t[:2], covariance(t[:5]), t[5:7], covariance(t[5:]), alpha),
+        lambda t, alpha: by_dense_algebra(
+            t[:2], covariance(t[:5]), t[5:7], covariance(t[5:]), alpha
+        ),
         [0.3, 0.2, -0.4, -0.2, 0.3, -0.3, 0.1, 0.1, 0.2, -0.2],
     ),
 }
@@ -141,9 +175,13 @@ CASES = {
 def test_renyi_is_the_integral_and_so_is_its_gradient(name, x64):
     make, oracle, theta = CASES[name]
     theta = np.asarray(theta, np.float64)
-    value, gradient = jax.jit(jax.value_and_grad(lambda t: renyi_divergence(*make(t), alpha=1.3)))(theta)
+    value, gradient = jax.jit(jax.value_and_grad(lambda t: renyi_divergence(*make(t), alpha=1.3)))(
+        theta
+    )
     np.testing.assert_allclose(value, oracle(theta, 1.3), rtol=1e-7)
-    np.testing.assert_allclose(gradient, central_differences(lambda t: oracle(t, 1.3), theta), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        gradient, central_differences(lambda t: oracle(t, 1.3), theta), rtol=1e-4, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
@@ -158,21 +196,31 @@ def test_renyi_below_one_and_its_limits(name, x64):
     np.testing.assert_allclose(renyi_divergence(q, p, alpha=1.0 - 1e-6), kl, rtol=1e-4)
     assert abs(renyi_divergence(q, q, alpha=0.4)) < 1e-12
     # skew symmetry, (1 - a) D_a(q || p) = a D_(1 - a)(p || q)
-    np.testing.assert_allclose(0.6 * renyi_divergence(q, p, alpha=0.4), 0.4 * renyi_divergence(p, q, alpha=0.6), rtol=1e-9)
+    np.testing.assert_allclose(
+        0.6 * renyi_divergence(q, p, alpha=0.4), 0.4 * renyi_divergence(p, q, alpha=0.6), rtol=1e-9
+    )
     rising = [float(renyi_divergence(q, p, alpha=a)) for a in (0.2, 0.6, 0.95, 1.0, 1.05, 1.3)]
     assert rising[0] >= 0
     assert rising == sorted(rising)
 
 
 def test_alpha_divergence(x64):
-    q, p = dist.Normal(0.3, 0.6), dist.Normal(-0.4, 1.2)
-    fq, fp = stats.norm(0.3, 0.6), stats.norm(-0.4, 1.2)
+    q = dist.Normal(0.3, 0.6)
+    p = dist.Normal(-0.4, 1.2)
+    fq = stats.norm(0.3, 0.6)
+    fp = stats.norm(-0.4, 1.2)
     for alpha in (0.3, 0.5, 1.2):
-        area = integrate.quad(lambda z, a=alpha: fq.pdf(z) ** a * fp.pdf(z) ** (1 - a), -9, 9, epsabs=1e-13)[0]
-        np.testing.assert_allclose(alpha_divergence(q, p, alpha=alpha), (1 - area) / (alpha * (1 - alpha)), rtol=1e-9)
+        area = integrate.quad(
+            lambda z, a=alpha: fq.pdf(z) ** a * fp.pdf(z) ** (1 - a), -9, 9, epsabs=1e-13
+        )[0]
+        np.testing.assert_allclose(
+            alpha_divergence(q, p, alpha=alpha), (1 - area) / (alpha * (1 - alpha)), rtol=1e-9
+        )
     np.testing.assert_allclose(alpha_divergence(q, p, alpha=1.0), vi.kl_divergence(q, p))
     np.testing.assert_allclose(alpha_divergence(q, p, alpha=0.0), vi.kl_divergence(p, q))
-    np.testing.assert_allclose(alpha_divergence(q, p, alpha=1e-5), vi.kl_divergence(p, q), rtol=1e-4)
+    np.testing.assert_allclose(
+        alpha_divergence(q, p, alpha=1e-5), vi.kl_divergence(p, q), rtol=1e-4
+    )
 
 
 FAR = {
@@ -183,8 +231,14 @@ FAR = {
     "beta": (dist.Beta(1.0, 1.0), dist.Beta(1.0, 3.0)),
     "exponential": (dist.Exponential(1.0), dist.Exponential(2.5)),
     "dirichlet": (dist.Dirichlet(jnp.ones(3)), dist.Dirichlet(jnp.array([1.0, 1.0, 3.0]))),
-    "vectors": (dist.MultivariateNormal(jnp.zeros(2), 4 * jnp.eye(2)), dist.Normal(jnp.zeros(2), 1.0).to_event(1)),
-    "categorical": (dist.Categorical(probs=jnp.array([0.5, 0.5])), dist.Categorical(probs=jnp.array([1.0, 0.0]))),
+    "vectors": (
+        dist.MultivariateNormal(jnp.zeros(2), 4 * jnp.eye(2)),
+        dist.Normal(jnp.zeros(2), 1.0).to_event(1),
+    ),
+    "categorical": (
+        dist.Categorical(probs=jnp.array([0.5, 0.5])),
+        dist.Categorical(probs=jnp.array([1.0, 0.0])),
+    ),
 }
 
 
@@ -204,20 +258,26 @@ def test_one_row_that_diverges_spoils_no_gradient_of_the_others():
 
 
 def test_classes_that_q_never_takes():
-    q, p = dist.Categorical(probs=jnp.array([0.5, 0.5, 0.0])), dist.Categorical(probs=jnp.array([0.25, 0.5, 0.25]))
-    np.testing.assert_allclose(renyi_divergence(q, p, alpha=2.0), np.log(0.25 / 0.25 + 0.25 / 0.5), rtol=1e-6)
+    q = dist.Categorical(probs=jnp.array([0.5, 0.5, 0.0]))
+    p = dist.Categorical(probs=jnp.array([0.25, 0.5, 0.25]))
+    np.testing.assert_allclose(
+        renyi_divergence(q, p, alpha=2.0), np.log(0.25 / 0.25 + 0.25 / 0.5), rtol=1e-6
+    )
     np.testing.assert_allclose(renyi_divergence(q, q, alpha=2.0), 0.0, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_renyi_batches():
-    q, p = dist.Normal(jnp.zeros((4, 3)), 0.5).to_event(1), dist.Normal(0.0, 1.0).expand([3]).to_event(1)
+    q = dist.Normal(jnp.zeros((4, 3)), 0.5).to_event(1)
+    p = dist.Normal(0.0, 1.0).expand([3]).to_event(1)
     assert renyi_divergence(q, p, alpha=0.5).shape == (4,)
     q = dist.MultivariateNormal(jnp.zeros((4, 3)), jnp.eye(3))
     assert renyi_divergence(q, p, alpha=0.5).shape == (4,)
     np.testing.assert_allclose(renyi_divergence(q, p, alpha=0.5), 0.0, atol=1e-6)
     prior = dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3)).expand([4])
-    assert renyi_divergence(prior, p, alpha=0.5).shape == wasserstein2_squared(prior, p).shape == (4,)
+    assert (
+        renyi_divergence(prior, p, alpha=0.5).shape == wasserstein2_squared(prior, p).shape == (4,)
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, np.inf])
@@ -245,40 +305,61 @@ def by_matrix_root(mq, sq, mp, sp):
 
 
 def low_rank(t):
-    return dist.LowRankMultivariateNormal(t[:2], t[4:5, None] * jnp.ones((2, 1)), jnp.exp(2 * t[2:4]))
+    return dist.LowRankMultivariateNormal(
+        t[:2], t[4:5, None] * jnp.ones((2, 1)), jnp.exp(2 * t[2:4])
+    )
 
 
 def low_rank_covariance(t):
     return np.diag(np.exp(2 * t[2:4])) + t[4] ** 2
 
 
-FORMS = {"full": (full, covariance), "precision": (inverse_form, covariance), "low-rank": (low_rank, low_rank_covariance)}
+FORMS = {
+    "full": (full, covariance),
+    "precision": (inverse_form, covariance),
+    "low-rank": (low_rank, low_rank_covariance),
+}
 
 
-@pytest.mark.parametrize(("one", "other"), [("full", "full"), ("full", "low-rank"), ("low-rank", "precision")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("full", "full"), ("full", "low-rank"), ("low-rank", "precision")]
+)
 def test_wasserstein_is_that_of_matrix_roots(one, other, x64):
-    (make_q, cov_q), (make_p, cov_p) = FORMS[one], FORMS[other]
+    (make_q, cov_q) = FORMS[one]
+    (make_p, cov_p) = FORMS[other]
     oracle = lambda t: by_matrix_root(t[:2], cov_q(t[:5]), t[5:7], cov_p(t[5:]))  # noqa: E731
     theta = 0.5 * normal(0, 10)
-    value, gradient = jax.jit(jax.value_and_grad(lambda t: wasserstein2_squared(make_q(t[:5]), make_p(t[5:]))))(theta)
+    value, gradient = jax.jit(
+        jax.value_and_grad(lambda t: wasserstein2_squared(make_q(t[:5]), make_p(t[5:])))
+    )(theta)
     np.testing.assert_allclose(value, oracle(theta), rtol=1e-9)
     np.testing.assert_allclose(gradient, central_differences(oracle, theta), rtol=1e-5, atol=1e-7)
 
 
 def test_wasserstein_of_scalars_is_that_of_quantiles(x64):
-    area = integrate.quad(lambda u: (stats.norm(0.3, 0.5).ppf(u) - stats.norm(-0.4, 1.2).ppf(u)) ** 2, 0, 1, limit=200)[0]
-    np.testing.assert_allclose(wasserstein2_squared(dist.Normal(0.3, 0.5), dist.Normal(-0.4, 1.2)), area, rtol=1e-6)
-    np.testing.assert_allclose(wasserstein2(dist.Normal(0.3, 0.5), dist.Normal(-0.4, 1.2)), area**0.5, rtol=1e-6)
+    area = integrate.quad(
+        lambda u: (stats.norm(0.3, 0.5).ppf(u) - stats.norm(-0.4, 1.2).ppf(u)) ** 2, 0, 1, limit=200
+    )[0]
+    np.testing.assert_allclose(
+        wasserstein2_squared(dist.Normal(0.3, 0.5), dist.Normal(-0.4, 1.2)), area, rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        wasserstein2(dist.Normal(0.3, 0.5), dist.Normal(-0.4, 1.2)), area**0.5, rtol=1e-6
+    )
 
 
 def test_wasserstein_batches_and_the_diagonal_is_the_full_one():
-    loc, scale = jnp.asarray(normal(1, 4, 3), jnp.float32), jnp.exp(jnp.asarray(normal(2, 4, 3), jnp.float32))
-    q, p = dist.Normal(loc, scale).to_event(1), dist.Normal(0.0, 1.0).expand([3]).to_event(1)
+    loc = jnp.asarray(normal(1, 4, 3), jnp.float32)
+    scale = jnp.exp(jnp.asarray(normal(2, 4, 3), jnp.float32))
+    q = dist.Normal(loc, scale).to_event(1)
+    p = dist.Normal(0.0, 1.0).expand([3]).to_event(1)
     dense = dist.MultivariateNormal(loc, scale_tril=jax.vmap(jnp.diag)(scale))
     for other in (p, dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3))):
         for one in (q, dense):
             assert wasserstein2_squared(one, other).shape == (4,)
-            np.testing.assert_allclose(wasserstein2_squared(one, other), (loc**2 + (scale - 1) ** 2).sum(-1), rtol=1e-4)
+            np.testing.assert_allclose(
+                wasserstein2_squared(one, other), (loc**2 + (scale - 1) ** 2).sum(-1), rtol=1e-4
+            )
 
 
 def test_wasserstein_of_itself():

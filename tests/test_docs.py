@@ -25,7 +25,9 @@ def test_python_blocks_run_in_order(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_shell_and_yaml_blocks_parse(page):
     for block in re.findall(r"```(?:bash|sh)\n(.*?)```", page.read_text(), re.DOTALL):
-        done = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True, check=False)
+        done = subprocess.run(
+            ["bash", "-n"], input=block, text=True, capture_output=True, check=False
+        )
         assert done.returncode == 0, f"{done.stderr} in\n{block}"
     for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
         assert all("kind" in document for document in yaml.safe_load_all(block))
@@ -52,9 +54,19 @@ def test_every_variant_is_in_the_readme():
 
 
 def test_nothing_of_one_machine_is_in_the_project():
-    paths = [path for path in ROOT.rglob("*") if path.suffix in {".py", ".md", ".toml"} and ".git" not in path.parts]
+    paths = [
+        path
+        for path in ROOT.rglob("*")
+        if path.suffix in {".py", ".md", ".toml"} and ".git" not in path.parts
+    ]
     home = re.compile(r"(?<![\w.])/(home|Users|root)/\w+")
-    environments = {config.parent for config in ROOT.rglob("pyvenv.cfg")}  # of whoever works here, by any name
+    environments = {
+        config.parent for config in ROOT.rglob("pyvenv.cfg")
+    }  # of whoever works here, by any name
     for path in paths:
-        if not {"build", "runs", "_build"} & set(path.parts) and not environments & set(path.parents):
-            assert not home.search(path.read_text(errors="replace")), f"{path} names a folder of one machine"
+        if not {"build", "runs", "_build"} & set(path.parts) and not environments & set(
+            path.parents
+        ):
+            assert not home.search(path.read_text(errors="replace")), (
+                f"{path} names a folder of one machine"
+            )

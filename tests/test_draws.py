@@ -1,4 +1,6 @@
-"""Draws that depend on each other: right means, less noise, refused where independence is wanted; control variates."""
+"""Draws that depend on each other: right means, less noise, refused where independence is wanted;
+control variates.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,8 @@ from helpers import assert_mean
 
 import vi_jax as vi
 
-LOC, SCALE = jnp.array([0.4, -1.0]), jnp.array([0.5, 1.5])
+LOC = jnp.array([0.4, -1.0])
+SCALE = jnp.array([0.5, 1.5])
 DIAGONAL = dist.Normal(LOC, SCALE).to_event(1)
 FULL = dist.MultivariateNormal(LOC, scale_tril=jnp.array([[0.5, 0.0], [0.3, 1.2]]))
 
@@ -21,10 +24,15 @@ def log_joint(z):
 @pytest.mark.parametrize("guide", [DIAGONAL, FULL], ids=["diagonal", "full"])
 @pytest.mark.parametrize("wrap", [vi.draws.antithetic, vi.draws.quasi])
 def test_each_draw_alone_has_the_guides_distribution(wrap, guide):
-    z = jax.vmap(lambda key: wrap(guide).sample(key, (4,))[2])(jax.random.split(jax.random.key(0), 20_000))
+    z = jax.vmap(lambda key: wrap(guide).sample(key, (4,))[2])(
+        jax.random.split(jax.random.key(0), 20_000)
+    )
     assert_mean(z, LOC)
     centred = np.asarray(z - LOC)
-    assert_mean(centred[:, :, None] * centred[:, None, :], guide.covariance_matrix if guide is FULL else jnp.diag(SCALE**2))
+    assert_mean(
+        centred[:, :, None] * centred[:, None, :],
+        guide.covariance_matrix if guide is FULL else jnp.diag(SCALE**2),
+    )
     np.testing.assert_allclose(wrap(guide).log_prob(LOC), guide.log_prob(LOC))
     np.testing.assert_allclose(wrap(guide).mean, LOC)
 
@@ -45,7 +53,9 @@ def test_quasi_points_fill_space_more_evenly_than_random_ones():
 def test_gradients_have_the_same_mean_and_less_noise(wrap, at_most):
     def gradient(q_of, key):
         def value(params):
-            return vi.estimators.reparam(key, vi.bounds.elbo, log_joint, q_of(params), num_samples=512)
+            return vi.estimators.reparam(
+                key, vi.bounds.elbo, log_joint, q_of(params), num_samples=512
+            )
 
         return jax.grad(value)({"loc": LOC, "scale": SCALE})["loc"]
 
@@ -56,8 +66,14 @@ def test_gradients_have_the_same_mean_and_less_noise(wrap, at_most):
         return jax.random.split(jax.random.key(3), 1_000)
 
     base = np.asarray(jax.jit(jax.vmap(lambda key: gradient(plain, key)))(keys()))
-    better = np.asarray(jax.jit(jax.vmap(lambda key: gradient(lambda params: wrap(plain(params)), key)))(keys()))
-    off = np.abs(base.mean(0) - better.mean(0)) / np.hypot(base.std(0), better.std(0)) * len(base) ** 0.5
+    better = np.asarray(
+        jax.jit(jax.vmap(lambda key: gradient(lambda params: wrap(plain(params)), key)))(keys())
+    )
+    off = (
+        np.abs(base.mean(0) - better.mean(0))
+        / np.hypot(base.std(0), better.std(0))
+        * len(base) ** 0.5
+    )
     assert off.max() < 5
     assert (better.var(0) < at_most * base.var(0)).all(), better.var(0) / base.var(0)
 
@@ -72,7 +88,11 @@ def test_a_wrapped_guide_is_a_pytree_that_freezes():
 
 @pytest.mark.parametrize(
     ("estimator", "bound"),
-    [(vi.estimators.dreg, vi.bounds.iwae), (vi.estimators.score, vi.bounds.elbo), (vi.estimators.vimco, vi.bounds.iwae)],
+    [
+        (vi.estimators.dreg, vi.bounds.iwae),
+        (vi.estimators.score, vi.bounds.elbo),
+        (vi.estimators.vimco, vi.bounds.iwae),
+    ],
 )
 def test_estimators_that_want_independent_draws_refuse_these(estimator, bound):
     with pytest.raises(ValueError, match="independent of each other"):
@@ -92,7 +112,9 @@ def test_controlled_mean_is_unbiased_and_takes_away_what_the_controls_explain():
     def one(key):
         controls = jax.random.normal(key, (64, 2))
         noise = jax.random.normal(jax.random.fold_in(key, 1), (64,))
-        return vi.draws.controlled_mean(3.0 + 2.0 * controls[:, 0] - controls[:, 1] + 0.5 * noise, controls)
+        return vi.draws.controlled_mean(
+            3.0 + 2.0 * controls[:, 0] - controls[:, 1] + 0.5 * noise, controls
+        )
 
     with jax.debug_key_reuse(False):  # fold_in beside the key's own draw
         out = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(4), 4_000))

@@ -1,4 +1,6 @@
-"""What estimators take and refuse: guides of any pytree, densities that are scalars, draws that carry a gradient."""
+"""What estimators take and refuse: guides of any pytree, densities that are scalars, draws that
+carry a gradient.
+"""
 
 from typing import NamedTuple
 
@@ -13,7 +15,9 @@ import vi_jax as vi
 
 ESTIMATORS = members(vi.estimators)
 # Those for guides of one kind are held to the exact gradients of that kind in test_matrix.
-ANY_GUIDE = {name for name, module in ESTIMATORS.items() if not hasattr(module, "GUIDES")} - {"enumerated"}
+ANY_GUIDE = {name for name, module in ESTIMATORS.items() if not hasattr(module, "GUIDES")} - {
+    "enumerated"
+}
 
 
 def log_joint(z):
@@ -32,11 +36,18 @@ class Guide(NamedTuple):
 
     def sample(self, key, sample_shape=()):
         key_a, key_b = jax.random.split(key)
-        noise = {"a": jax.random.normal(key_a, (*sample_shape, 2)), "b": jax.random.normal(key_b, sample_shape)}
+        noise = {
+            "a": jax.random.normal(key_a, (*sample_shape, 2)),
+            "b": jax.random.normal(key_b, sample_shape),
+        }
         return jax.tree.map(lambda loc, eps: loc + jnp.exp(self.log_scale) * eps, self.loc, noise)
 
     def log_prob(self, value):
-        terms = jax.tree.map(lambda loc, z: dist.Normal(loc, jnp.exp(self.log_scale)).log_prob(z).sum(), self.loc, value)
+        terms = jax.tree.map(
+            lambda loc, z: dist.Normal(loc, jnp.exp(self.log_scale)).log_prob(z).sum(),
+            self.loc,
+            value,
+        )
         return terms["a"] + terms["b"]
 
 
@@ -110,7 +121,9 @@ def test_a_guide_may_be_any_pytree(estimate):
     def joint(z):
         return -0.5 * (z["a"] ** 2).sum() - 0.5 * z["b"] ** 2
 
-    value, gradient = jax.value_and_grad(lambda q: estimate(jax.random.key(0), joint, q))(two_latents(0.5))
+    value, gradient = jax.value_and_grad(lambda q: estimate(jax.random.key(0), joint, q))(
+        two_latents(0.5)
+    )
     assert jnp.shape(value) == ()
     assert all_finite(gradient)
     assert isinstance(two_latents(), vi.Guide)
@@ -118,10 +131,16 @@ def test_a_guide_may_be_any_pytree(estimate):
 
 def test_a_dict_guide_that_is_the_posterior_gives_the_evidence(estimate):
     def joint(z):
-        return dist.Normal(0.0, 1.0).log_prob(z["a"]).sum() + dist.Normal(0.0, 1.0).log_prob(z["b"]) - 2.5
+        return (
+            dist.Normal(0.0, 1.0).log_prob(z["a"]).sum()
+            + dist.Normal(0.0, 1.0).log_prob(z["b"])
+            - 2.5
+        )
 
     for seed in range(3):
-        np.testing.assert_allclose(estimate(jax.random.key(seed), joint, two_latents()), -2.5, rtol=1e-6)
+        np.testing.assert_allclose(
+            estimate(jax.random.key(seed), joint, two_latents()), -2.5, rtol=1e-6
+        )
 
 
 def test_the_draws_depend_on_the_key_alone(estimate):
@@ -131,7 +150,9 @@ def test_the_draws_depend_on_the_key_alone(estimate):
 
 def test_jit_gives_the_same(estimate):
     jitted = jax.jit(lambda key: estimate(key, log_joint, gaussian()))
-    np.testing.assert_allclose(jitted(jax.random.key(3)), estimate(jax.random.key(3), log_joint, gaussian()), rtol=1e-5)
+    np.testing.assert_allclose(
+        jitted(jax.random.key(3)), estimate(jax.random.key(3), log_joint, gaussian()), rtol=1e-5
+    )
 
 
 def test_vmap_over_examples_is_a_loop(estimate):
@@ -147,10 +168,14 @@ def test_vmap_over_examples_is_a_loop(estimate):
 
 def test_more_draws_lower_the_variance_by_as_much():
     def elbo(num_samples):
-        return lambda key: vi.estimators.reparam(key, vi.bounds.elbo, log_joint, gaussian(), num_samples=num_samples)
+        return lambda key: vi.estimators.reparam(
+            key, vi.bounds.elbo, log_joint, gaussian(), num_samples=num_samples
+        )
 
     one, sixteen = (np.asarray(jax.vmap(elbo(k))(keys(k, 4000))) for k in (1, 16))
-    assert 13 < one.var() / sixteen.var() < 19.5  # 16, within 5 standard errors of a ratio of two such variances
+    assert (
+        13 < one.var() / sixteen.var() < 19.5
+    )  # 16, within 5 standard errors of a ratio of two such variances
     assert_mean(one, sixteen.astype(np.float64).mean(), sigmas=6)
 
 

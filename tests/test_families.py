@@ -1,4 +1,6 @@
-"""Laws that every family of the folder obeys: normalised, sampled as its density says, differentiable, over vectors and pytrees."""
+"""Laws that every family of the folder obeys: normalised, sampled as its density says,
+differentiable, over vectors and pytrees.
+"""
 
 from functools import cache, partial
 from types import SimpleNamespace
@@ -27,32 +29,45 @@ SMALL = {  # arguments beside the number of latents, where the default is larger
 }
 # `constrained` takes supports and has a file of its own
 FAMILIES = {
-    name: partial(module.family, **SMALL.get(name, {})) for name, module in members(vi.families).items() if name != "constrained"
+    name: partial(module.family, **SMALL.get(name, {}))
+    for name, module in members(vi.families).items()
+    if name != "constrained"
 }
 GAUSSIANS = ("full_rank", "mean_field")
-IMPLICIT = ("mixture", "student_t")  # draws without one differentiable path: test_families_implicit.py
+IMPLICIT = (
+    "mixture",
+    "student_t",
+)  # draws without one differentiable path: test_families_implicit.py
 OWN_ORDER = ("block_diagonal", "gaussian_markov_chain")  # a pytree is more to them than its vector
 NEUTRAL = {"student_t": stats.t(10)}  # what is not the standard normal at zero
-# Sums over a grid on [-9, 9]^2 leave out the tails of t, and err at the knots of a spline, where the density has a kink.
+# Sums over a grid on [-9, 9]^2 leave out the tails of t, and err at the knots of a spline, where
+# the density has a kink.
 LEFT_OUT = {"student_t": 1e-4, "neural_spline": 1e-4}
 
 
-# Size of the parameters in the laws that sum over the grid. A coupling stretches by the exponential of what its network puts out:
-# at 0.4 real_nvp has 1e-3 of its mass outside [-9, 9]^2 and maf 0.06, while their sums over [-30, 30]^2 are 1 to 1e-13 and 2e-5.
+# Size of the parameters in the laws that sum over the grid. A coupling stretches by the exponential
+# of what its network puts out: at 0.4 real_nvp has 1e-3 of its mass outside [-9, 9]^2 and maf 0.06,
+# while their sums over [-30, 30]^2 are 1 to 1e-13 and 2e-5.
 ON_GRID = {"iaf": 0.15, "maf": 0.15, "neural_spline": 0.15, "real_nvp": 0.15}
-# One of each kind; laws that compile much run for the others with `-m slow`, and each has its mathematics in a file of its kind:
-# test_families_gaussian.py, test_families_implicit.py, test_flows.py.
+# One of each kind; laws that compile much run for the others with `-m slow`, and each has its
+# mathematics in a file of its kind: test_families_gaussian.py, test_families_implicit.py,
+# test_flows.py.
 QUICK = ("mixture", "real_nvp")
 
 
 def slow_but(*quick):
     """All members as parameters, those not named marked slow."""
-    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in sorted(FAMILIES)]
+    return [
+        pytest.param(name, marks=[] if name in quick else pytest.mark.slow)
+        for name in sorted(FAMILIES)
+    ]
 
 
 @pytest.fixture(scope="module", params=slow_but(*QUICK))
 def name(request):
-    """Of a member. All laws of one run together, so that what was compiled for it is shared and then let go."""
+    """Of a member. All laws of one run together, so that what was compiled for it is shared and
+    then let go.
+    """
     yield request.param
     compiled.cache_clear()
     jax.clear_caches()
@@ -72,13 +87,17 @@ def any_family(request):
 
 @cache
 def compiled(name, num_latents):
-    """A member of so many latents with its functions of the parameters, compiled once for all laws of one dtype."""
+    """A member of so many latents with its functions of the parameters, compiled once for all laws
+    of one dtype.
+    """
     made = FAMILIES[name](num_latents)
     return SimpleNamespace(
         made=made,
         log_prob=jax.jit(lambda params, z: made.guide(params).log_prob(z)),
         log_probs=jax.jit(lambda params, z: jax.vmap(made.guide(params).log_prob)(z)),
-        sample=jax.jit(lambda params, key, shape=(): made.guide(params).sample(key, shape), static_argnums=2),
+        sample=jax.jit(
+            lambda params, key, shape=(): made.guide(params).sample(key, shape), static_argnums=2
+        ),
     )
 
 
@@ -90,7 +109,10 @@ def some_params(family, seed=0, size=0.5):
 
 def shapes(family):
     """Zeros like the family's parameters."""
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(family.init, jax.random.key(0)))
+    return jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+        jax.eval_shape(family.init, jax.random.key(0)),
+    )
 
 
 @pytest.mark.parametrize("num_latents", [1, 3])
@@ -98,9 +120,12 @@ def test_zero_parameters_are_the_neutral_member(name, num_latents):
     f = compiled(name, num_latents)
     if f.made.shared is not None:
         return  # starts at `init`
-    params, neutral = shapes(f.made), NEUTRAL.get(name, stats.norm)
+    params = shapes(f.made)
+    neutral = NEUTRAL.get(name, stats.norm)
     z = jnp.asarray(normal(1, 10, num_latents), jnp.float32)
-    np.testing.assert_allclose(f.log_probs(params, z), neutral.logpdf(np.asarray(z)).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(
+        f.log_probs(params, z), neutral.logpdf(np.asarray(z)).sum(-1), rtol=1e-5
+    )
     draws = f.sample(params, jax.random.key(2), (4000,))
     assert_mean(draws, np.zeros(num_latents))
     assert_mean(draws**2, np.full(num_latents, neutral.var()))
@@ -112,7 +137,9 @@ def test_shapes(any_family, num_latents):
     q = jax.eval_shape(made.guide, some_params(made))
     assert isinstance(q, vi.Guide)
     for sample_shape in [(), (4, 5), (0,)]:
-        draws = jax.eval_shape(lambda q, key, shape=sample_shape: q.sample(key, shape), q, jax.random.key(0))
+        draws = jax.eval_shape(
+            lambda q, key, shape=sample_shape: q.sample(key, shape), q, jax.random.key(0)
+        )
         assert draws.shape == (*sample_shape, num_latents)
     assert jax.eval_shape(lambda q, z: q.log_prob(z), q, jnp.zeros(num_latents)).shape == ()
 
@@ -143,11 +170,15 @@ def test_the_density_integrates_to_one_and_the_draws_follow_it(name, x64):
 
 
 def test_the_score_has_mean_zero(name, x64):
-    """E_q[grad log q] = 0 in every parameter holds only where draws follow the density that is stated."""
+    """E_q[grad log q] = 0 in every parameter holds only where draws follow the density that is
+    stated.
+    """
     f = compiled(name, 2)
     row, unravel = ravel_pytree(some_params(f.made, size=ON_GRID.get(name, 0.4)))
     z = f.sample(unravel(row), jax.random.key(5), (8000,))[:3000]
-    score = jax.jit(jax.vmap(jax.grad(lambda row, z: f.made.guide(unravel(row)).log_prob(z)), (None, 0)))
+    score = jax.jit(
+        jax.vmap(jax.grad(lambda row, z: f.made.guide(unravel(row)).log_prob(z)), (None, 0))
+    )
     assert_mean(score(row, z), np.zeros(row.size))
 
 
@@ -173,7 +204,9 @@ def test_gaussians_are_those_of_scipy(which, num_latents, x64):
         tril[np.tril_indices(num_latents, -1)] = params["lower"]  # by rows
     oracle = stats.multivariate_normal(np.asarray(params["loc"]), tril @ tril.T)
     z = normal(9, 6, num_latents)
-    np.testing.assert_allclose(jax.jit(q.log_prob)(jnp.asarray(z)), oracle.logpdf(z.squeeze()), rtol=1e-10)
+    np.testing.assert_allclose(
+        jax.jit(q.log_prob)(jnp.asarray(z)), oracle.logpdf(z.squeeze()), rtol=1e-10
+    )
     draws = jax.jit(lambda key: q.sample(key, (8000,)))(jax.random.key(6))
     centred = draws - np.asarray(params["loc"])
     assert_mean(draws, params["loc"])
@@ -186,7 +219,14 @@ def test_full_rank_reaches_what_mean_field_cannot(x64):
     np.testing.assert_allclose(q.covariance_matrix, [[1.0, 0.7], [0.7, 1.49]], rtol=1e-12)
 
 
-@pytest.mark.parametrize("which", [which for which in slow_but(*QUICK, "mean_field", "planar") if which.values[0] not in IMPLICIT])
+@pytest.mark.parametrize(
+    "which",
+    [
+        which
+        for which in slow_but(*QUICK, "mean_field", "planar")
+        if which.values[0] not in IMPLICIT
+    ],
+)
 def test_the_gradient_through_draws_is_that_of_finite_differences(which, x64):
     made = FAMILIES[which](3)
     row, unravel = ravel_pytree(some_params(made))
@@ -199,7 +239,9 @@ def test_the_gradient_through_draws_is_that_of_finite_differences(which, x64):
     gradient = jax.jit(jax.grad(f))(row)
     if made.shared is None:
         assert jnp.abs(gradient).min() > 0  # every parameter matters, where none is masked
-    np.testing.assert_allclose(gradient, central_differences(jax.jit(f), row, step=1e-5), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        gradient, central_differences(jax.jit(f), row, step=1e-5), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_jit_vmap_and_grad_compose(family):
@@ -222,12 +264,15 @@ def test_jit_vmap_and_grad_compose(family):
 
 def test_a_guide_crosses_jit_scan_and_tree_map(name):
     f = compiled(name, 3)
-    params, z = some_params(f.made), jnp.ones(3)
+    params = some_params(f.made)
+    z = jnp.ones(3)
     expected = f.log_prob(params, z)
     q = f.made.guide(params)
 
     def carry(q, z):
-        carried, _ = jax.lax.scan(lambda q, _: (jax.tree.map(lambda leaf: leaf * 1.0, q), None), q, length=2)
+        carried, _ = jax.lax.scan(
+            lambda q, _: (jax.tree.map(lambda leaf: leaf * 1.0, q), None), q, length=2
+        )
         return q.log_prob(z), carried.log_prob(z), vi.freeze(q).log_prob(z)
 
     np.testing.assert_allclose(jnp.stack(jax.jit(carry)(q, z)), expected, rtol=1e-5)
@@ -235,12 +280,15 @@ def test_a_guide_crosses_jit_scan_and_tree_map(name):
 
 
 def test_freeze_stops_its_parameters_and_not_z(name):
-    made, z = compiled(name, 3).made, jnp.array([0.3, -0.2, 0.8])
+    made = compiled(name, 3).made
+    z = jnp.array([0.3, -0.2, 0.8])
     row, unravel = ravel_pytree(some_params(made))
 
     def densities_and_draw(row, z):
         q = made.guide(unravel(row))
-        return jnp.stack([vi.freeze(q).log_prob(z), q.log_prob(z), vi.freeze(q).sample(jax.random.key(0)).sum()])
+        return jnp.stack(
+            [vi.freeze(q).log_prob(z), q.log_prob(z), vi.freeze(q).sample(jax.random.key(0)).sum()]
+        )
 
     by_row, by_z = jax.jit(jax.jacrev(densities_and_draw, (0, 1)))(row, z)
     np.testing.assert_array_equal(by_row[jnp.array([0, 2])], 0.0)
@@ -272,7 +320,9 @@ def test_large_parameters_leave_float32_finite(name):
         return jax.value_and_grad(f, has_aux=True)(params)
 
     for size in (3.0, 8.0):
-        (log_q, z), gradient = densities_of_draws(some_params(made, seed=3, size=size), jax.random.key(0))
+        (log_q, z), gradient = densities_of_draws(
+            some_params(made, seed=3, size=size), jax.random.key(0)
+        )
         assert z.dtype == jnp.float32
         assert all_finite((log_q, z, gradient))
 
@@ -282,7 +332,9 @@ def test_draws_with_densities_are_those_of_sample_and_log_prob(name, x64):
     params = some_params(f.made, size=0.3)
     if not hasattr(f.made.guide(params), "sample_and_log_prob"):
         return  # no cheaper direction
-    z, log_q = jax.jit(lambda params: f.made.guide(params).sample_and_log_prob(jax.random.key(1), (4, 2)))(params)
+    z, log_q = jax.jit(
+        lambda params: f.made.guide(params).sample_and_log_prob(jax.random.key(1), (4, 2))
+    )(params)
     # to rounding: these are two programs, and how XLA fuses each is its own affair
     np.testing.assert_allclose(z, f.sample(params, jax.random.key(1), (4, 2)), rtol=1e-13)
     np.testing.assert_allclose(log_q, f.log_prob(params, z), atol=1e-9)  # of many z at once, [4, 2]
@@ -294,20 +346,32 @@ def example():
 
 
 def lay(name, tree):
-    """The numbers of a tree like `example` in the order of the family: leaf by leaf, names sorted, but a chain step by step."""
-    a, b = np.asarray(tree["a"][0]), np.asarray(tree["b"])
-    return np.concatenate([a, b[:, None]], 1).ravel() if name == "gaussian_markov_chain" else np.concatenate([a.ravel(), b])
+    """The numbers of a tree like `example` in the order of the family: leaf by leaf, names sorted,
+    but a chain step by step.
+    """
+    a = np.asarray(tree["a"][0])
+    b = np.asarray(tree["b"])
+    return (
+        np.concatenate([a, b[:, None]], 1).ravel()
+        if name == "gaussian_markov_chain"
+        else np.concatenate([a.ravel(), b])
+    )
 
 
 def test_on_a_pytree_it_is_the_same_guide(name, family):
-    made, plain = family(example()), family(9)
+    made = family(example())
+    plain = family(9)
     params = some_params(made, size=0.3)
 
     @jax.jit
     def tree(params, key):
         q = made.guide(params)
         z = q.sample(key, (4, 5))
-        return z, jax.vmap(jax.vmap(q.log_prob))(z), jax.grad(lambda q: q.log_prob(jax.tree.map(lambda leaf: leaf[1, 2], z)))(q)
+        return (
+            z,
+            jax.vmap(jax.vmap(q.log_prob))(z),
+            jax.grad(lambda q: q.log_prob(jax.tree.map(lambda leaf: leaf[1, 2], z)))(q),
+        )
 
     @jax.jit
     def vector(params, key):
@@ -315,9 +379,12 @@ def test_on_a_pytree_it_is_the_same_guide(name, family):
         z = q.sample(key, (4, 5))
         return z, jax.vmap(jax.vmap(q.log_prob))(z)
 
-    (z, log_q, gradient), (rows, log_rows) = tree(params, jax.random.key(0)), vector(params, jax.random.key(0))
+    (z, log_q, gradient) = tree(params, jax.random.key(0))
+    (rows, log_rows) = vector(params, jax.random.key(0))
     assert jax.tree.map(jnp.shape, z) == {"b": (4, 5, 3), "a": ((4, 5, 3, 2),)}
-    np.testing.assert_allclose(lay(name, jax.tree.map(lambda leaf: leaf[1, 2], z)), rows[1, 2], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        lay(name, jax.tree.map(lambda leaf: leaf[1, 2], z)), rows[1, 2], rtol=1e-5, atol=1e-6
+    )
     np.testing.assert_allclose(log_q, log_rows, rtol=1e-4, atol=1e-4)
     assert all_finite(gradient)
     q = made.guide(params)
@@ -326,7 +393,9 @@ def test_on_a_pytree_it_is_the_same_guide(name, family):
         np.testing.assert_array_equal(lay(name, q.mean), q.base.mean)
 
 
-@pytest.mark.parametrize("bad", [True, "3", [], {"a": jnp.zeros((0,))}, {"a": jnp.zeros(2, jnp.int32)}])
+@pytest.mark.parametrize(
+    "bad", [True, "3", [], {"a": jnp.zeros((0,))}, {"a": jnp.zeros(2, jnp.int32)}]
+)
 def test_examples_that_are_no_latents_are_refused(any_family, bad):
     with pytest.raises(ValueError, match="latents"):
         any_family(bad)
@@ -351,15 +420,16 @@ def test_an_encoder_amortises_it(name, family):
 
     z, log_q = jax.jit(jax.vmap(draw_and_density))(keys(1, 4), x)
     assert z.shape == (4, 3)
-    # the last layer starts small: q is near the standard normal, for any x (but for a mixture, whose components start apart)
+    # the last layer starts small: q is near the standard normal, for any x (but for a mixture,
+    # whose components start apart)
     near = stats.norm.logpdf(np.asarray(z)).sum(-1)
     np.testing.assert_allclose(log_q, near, atol=5.0 if name == "mixture" else 1.0)
     assert not np.array_equal(log_q, near)
 
     def loss(params):
-        return vi.losses.negative_bound(model, vi.bounds.iwae, vi.estimators.reparam, num_samples=3)(
-            params, jax.random.key(2), x, jnp.int32(0)
-        )[0]
+        return vi.losses.negative_bound(
+            model, vi.bounds.iwae, vi.estimators.reparam, num_samples=3
+        )(params, jax.random.key(2), x, jnp.int32(0))[0]
 
     gradient = jax.jit(jax.grad(loss))(params)
     assert all_finite(gradient)
@@ -373,5 +443,14 @@ def test_a_vae_with_it_trains(which):
     x = jnp.asarray(normal(0, 32, 6) > 0, jnp.float32)
     model = vi.models.vae((6,), num_latents=2, hidden=(8,), family=FAMILIES[which])
     loss = vi.losses.negative_bound(model, vi.bounds.elbo, vi.estimators.reparam, num_samples=2)
-    _, history = vi.train(jax.random.key(0), model, loss, optax.adam(1e-2), x, num_steps=120, batch_size=16, log_every=40)
+    _, history = vi.train(
+        jax.random.key(0),
+        model,
+        loss,
+        optax.adam(1e-2),
+        x,
+        num_steps=120,
+        batch_size=16,
+        log_every=40,
+    )
     assert history[-1]["loss"] < history[0]["loss"] - 0.1

@@ -1,4 +1,6 @@
-"""Guides over constrained supports: draws lie within, densities account for the change of variables."""
+"""Guides over constrained supports: draws lie within, densities account for the change of
+variables.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +14,34 @@ from scipy import stats
 
 import vi_jax as vi
 
-SUPPORTS = {  # (constraint, shape, the coordinates of one z that the density is over, a density to compare with)
+# (constraint, shape, the coordinates of one z that the density is over, a density to compare with)
+SUPPORTS = {
     "real": (constraints.real, (2,), lambda z: z, dist.Normal(0.2, 0.7).expand((2,)).to_event(1)),
-    "positive": (constraints.positive, (2,), lambda z: z, dist.Gamma(4.0, 3.0).expand((2,)).to_event(1)),
-    "unit_interval": (constraints.unit_interval, (2,), lambda z: z, dist.Beta(3.0, 4.0).expand((2,)).to_event(1)),
-    "simplex": (constraints.simplex, (3,), lambda z: z[:-1], dist.Dirichlet(jnp.array([4.0, 5.0, 6.0]))),
+    "positive": (
+        constraints.positive,
+        (2,),
+        lambda z: z,
+        dist.Gamma(4.0, 3.0).expand((2,)).to_event(1),
+    ),
+    "unit_interval": (
+        constraints.unit_interval,
+        (2,),
+        lambda z: z,
+        dist.Beta(3.0, 4.0).expand((2,)).to_event(1),
+    ),
+    "simplex": (
+        constraints.simplex,
+        (3,),
+        lambda z: z[:-1],
+        dist.Dirichlet(jnp.array([4.0, 5.0, 6.0])),
+    ),
     "ordered_vector": (constraints.ordered_vector, (3,), lambda z: z, None),
-    "corr_cholesky": (constraints.corr_cholesky, (3, 3), lambda z: z[jnp.tril_indices(3, -1)], dist.LKJCholesky(3, 3.0)),
+    "corr_cholesky": (
+        constraints.corr_cholesky,
+        (3, 3),
+        lambda z: z[jnp.tril_indices(3, -1)],
+        dist.LKJCholesky(3, 3.0),
+    ),
 }
 
 
@@ -30,17 +53,25 @@ def some_guide(example, base=vi.families.mean_field, size=0.3):
 
 def test_draws_lie_within_and_densities_are_those_of_the_jacobian(x64):
     """All supports in one guide, whose Jacobian is then taken whole."""
-    q = some_guide({name: (constraint, shape) for name, (constraint, shape, *_) in SUPPORTS.items()}, vi.families.full_rank)
+    q = some_guide(
+        {name: (constraint, shape) for name, (constraint, shape, *_) in SUPPORTS.items()},
+        vi.families.full_rank,
+    )
 
     def free_coordinates(x):
         z = q.constrain(x)[0]
-        return jnp.concatenate([coordinates(z[name]) for name, (_, _, coordinates, _) in SUPPORTS.items()])
+        return jnp.concatenate(
+            [coordinates(z[name]) for name, (_, _, coordinates, _) in SUPPORTS.items()]
+        )
 
     @jax.jit
     def compute(q, key, same_key):
         z, log_q = q.sample_and_log_prob(key, (50,))
         x = jax.vmap(q.unconstrain)(z)
-        expected = jax.vmap(q.base.log_prob)(x) - jnp.linalg.slogdet(jax.vmap(jax.jacfwd(free_coordinates))(x))[1]
+        expected = (
+            jax.vmap(q.base.log_prob)(x)
+            - jnp.linalg.slogdet(jax.vmap(jax.jacfwd(free_coordinates))(x))[1]
+        )
         return z, q.sample(same_key, (50,)), log_q, q.log_prob(z), expected
 
     z, again, log_q, log_q_there, expected = compute(q, jax.random.key(1), jax.random.key(1))
@@ -53,9 +84,14 @@ def test_draws_lie_within_and_densities_are_those_of_the_jacobian(x64):
 
 
 def test_importance_weights_have_mean_one(x64):
-    """E_q[p / q] = 1 for numpyro's p on the same support: the two are densities in the same coordinates."""
+    """E_q[p / q] = 1 for numpyro's p on the same support: the two are densities in the same
+    coordinates.
+    """
     named = {name: support for name, support in SUPPORTS.items() if support[3] is not None}
-    guides = {name: some_guide({"z": (constraint, shape)}) for name, (constraint, shape, *_) in named.items()}
+    guides = {
+        name: some_guide({"z": (constraint, shape)})
+        for name, (constraint, shape, *_) in named.items()
+    }
 
     @jax.jit
     def weights(guides):
@@ -76,7 +112,11 @@ def test_densities_integrate_to_one(x64):
     density = np.exp(positive.log_prob({"z": jnp.asarray(z)}))
     np.testing.assert_allclose(np.trapezoid(density, z), 1.0, rtol=1e-5)
     base = positive.base.base_dist
-    np.testing.assert_allclose(density, stats.lognorm.pdf(z, float(base.scale[0]), scale=np.exp(float(base.loc[0]))), rtol=1e-9)
+    np.testing.assert_allclose(
+        density,
+        stats.lognorm.pdf(z, float(base.scale[0]), scale=np.exp(float(base.loc[0]))),
+        rtol=1e-9,
+    )
     unit = some_guide({"z": (constraints.unit_interval, ())})
     z = (np.arange(4000) + 0.5) / 4000
     np.testing.assert_allclose(np.exp(unit.log_prob({"z": jnp.asarray(z)})).mean(), 1.0, rtol=1e-5)
@@ -89,7 +129,11 @@ def test_densities_integrate_to_one(x64):
 
 
 def test_several_names_are_one_guide(x64):
-    example = {"scale": (constraints.positive, (2,)), "weights": (constraints.simplex, (3,)), "loc": (constraints.real, ())}
+    example = {
+        "scale": (constraints.positive, (2,)),
+        "weights": (constraints.simplex, (3,)),
+        "loc": (constraints.real, ()),
+    }
     q = some_guide(example, vi.families.full_rank)
     assert q.base.event_shape == (5,)
     z = jax.jit(lambda q: q.sample(jax.random.key(0), (4, 5)))(q)
@@ -97,26 +141,40 @@ def test_several_names_are_one_guide(x64):
     assert jax.eval_shape(lambda q: q.log_prob(z), q).shape == (4, 5)
     assert q.event_shape == {"loc": (), "scale": (2,), "weights": (3,)}
     assert isinstance(q, vi.Guide)
-    frozen = jax.jit(jax.grad(lambda q: vi.freeze(q).log_prob(jax.tree.map(lambda leaf: leaf[0, 0], z))))(q)
+    frozen = jax.jit(
+        jax.grad(lambda q: vi.freeze(q).log_prob(jax.tree.map(lambda leaf: leaf[0, 0], z)))
+    )(q)
     assert all(float(jnp.abs(leaf).max()) == 0.0 for leaf in jax.tree.leaves(frozen))
-    assert all_finite(jax.jit(jax.grad(lambda q: q.log_prob(z).sum() + q.sample(jax.random.key(1))["scale"].sum()))(q))
+    assert all_finite(
+        jax.jit(
+            jax.grad(lambda q: q.log_prob(z).sum() + q.sample(jax.random.key(1))["scale"].sum())
+        )(q)
+    )
     with pytest.raises(AttributeError, match="average draws"):
         _ = q.mean
 
 
 def test_the_elbo_is_log_p_at_the_posterior(x64):
-    """A conjugate pair: at q = posterior every draw gives log p(x) (here LogNormal prior, LogNormal likelihood)."""
+    """A conjugate pair: at q = posterior every draw gives log p(x) (here LogNormal prior, LogNormal
+    likelihood).
+    """
     params = {"loc": jnp.array([0.5]), "log_scale": jnp.log(jnp.array([0.5**0.5]))}
     q = vi.families.constrained({"z": (constraints.positive, ())}).guide(params)
 
     def log_joint(z):
-        return dist.LogNormal(0.0, 1.0).log_prob(z["z"]) + dist.Normal(jnp.log(z["z"]), 1.0).log_prob(1.0)
+        return dist.LogNormal(0.0, 1.0).log_prob(z["z"]) + dist.Normal(
+            jnp.log(z["z"]), 1.0
+        ).log_prob(1.0)
 
     expected = stats.norm.logpdf(1.0, 0.0, 2**0.5)
-    np.testing.assert_allclose(vi.elbo(jax.random.key(0), log_joint, q, num_samples=3), expected, rtol=1e-10)
+    np.testing.assert_allclose(
+        vi.elbo(jax.random.key(0), log_joint, q, num_samples=3), expected, rtol=1e-10
+    )
 
 
-@pytest.mark.parametrize("example", [{}, 3, {"z": (constraints.simplex, ())}, {"z": (constraints.corr_cholesky, (3, 2))}])
+@pytest.mark.parametrize(
+    "example", [{}, 3, {"z": (constraints.simplex, ())}, {"z": (constraints.corr_cholesky, (3, 2))}]
+)
 def test_shapes_of_no_support_are_refused(example):
     with pytest.raises(ValueError, match=r"at least 1; got|which is none of"):
         vi.families.constrained(example)

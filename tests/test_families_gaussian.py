@@ -1,4 +1,6 @@
-"""Structured Gaussians against scipy with the covariance that each states, and against what each is for."""
+"""Structured Gaussians against scipy with the covariance that each states, and against what each is
+for.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +31,17 @@ def low_rank_covariance(params):
 
 
 def rank_one_covariance(params):
-    return np.linalg.inv(np.diag(np.exp(-2 * params["log_scale"])) + np.outer(params["u"], params["u"]))
+    return np.linalg.inv(
+        np.diag(np.exp(-2 * params["log_scale"])) + np.outer(params["u"], params["u"])
+    )
 
 
 def block_covariance(params):
     ends = np.cumsum([4, 1, 3])
-    blocks = [tril(row, low) for row, low in zip(np.split(params["log_diag"], ends[:-1]), params["lower"], strict=True)]
+    blocks = [
+        tril(row, low)
+        for row, low in zip(np.split(params["log_diag"], ends[:-1]), params["lower"], strict=True)
+    ]
     return linalg.block_diag(*[block @ block.T for block in blocks])
 
 
@@ -54,8 +61,14 @@ CASES = {
     "low_rank of more than D": (lambda: vi.families.low_rank(2, rank=3), low_rank_covariance),
     "rank_one_precision": (lambda: vi.families.rank_one_precision(5), rank_one_covariance),
     "block_diagonal": (lambda: vi.families.block_diagonal(TREE), block_covariance),
-    "gaussian_markov_chain": (lambda: vi.families.gaussian_markov_chain(12, num_steps=4), chain_covariance),
-    "gaussian_markov_chain of numbers": (lambda: vi.families.gaussian_markov_chain(5), chain_covariance),
+    "gaussian_markov_chain": (
+        lambda: vi.families.gaussian_markov_chain(12, num_steps=4),
+        chain_covariance,
+    ),
+    "gaussian_markov_chain of numbers": (
+        lambda: vi.families.gaussian_markov_chain(5),
+        chain_covariance,
+    ),
 }
 
 
@@ -81,7 +94,11 @@ def test_it_is_the_gaussian_that_it_states(case, x64):
 def test_the_factor_of_a_rank_one_precision_is_exact_where_the_paper_divides_zero_by_zero(x64):
     for scale in (0.0, 1e-9, 1e3):
         q = vi.families.rank_one_precision(3).guide(
-            {"loc": jnp.zeros(3), "log_scale": jnp.array([0.1, -0.3, 0.5]), "u": scale * jnp.array([1.0, -2.0, 0.5])}
+            {
+                "loc": jnp.zeros(3),
+                "log_scale": jnp.array([0.1, -0.3, 0.5]),
+                "u": scale * jnp.array([1.0, -2.0, 0.5]),
+            }
         )
         factor = jax.jacfwd(q.transport)(jnp.zeros(3))
         np.testing.assert_allclose(factor @ factor.T, q.covariance_matrix, rtol=1e-8, atol=1e-14)
@@ -99,7 +116,9 @@ def test_blocks_do_not_see_each_other(x64):
 def test_a_chain_couples_neighbours_in_its_precision_and_all_in_its_covariance(x64):
     family = vi.families.gaussian_markov_chain(jnp.zeros((4, 2)))
     params = some_params(family)
-    hessian = np.asarray(jax.jit(jax.jacfwd(jax.grad(family.guide(params).base.log_prob)))(jnp.zeros(8)))
+    hessian = np.asarray(
+        jax.jit(jax.jacfwd(jax.grad(family.guide(params).base.log_prob)))(jnp.zeros(8))
+    )
     step = np.repeat(np.arange(4), 2)
     far = np.abs(step[:, None] - step[None, :]) > 1
     np.testing.assert_allclose(hessian[far], 0.0, atol=1e-12)
@@ -123,7 +142,13 @@ def test_a_long_chain_is_not_unrolled():
 
 @pytest.mark.parametrize(
     ("example", "num_steps"),
-    [(7, 3), (6, 0), ({"a": jnp.zeros((3, 2)), "b": jnp.zeros(2)}, None), (jnp.zeros(()), None), (jnp.zeros((3, 2)), 2)],
+    [
+        (7, 3),
+        (6, 0),
+        ({"a": jnp.zeros((3, 2)), "b": jnp.zeros(2)}, None),
+        (jnp.zeros(()), None),
+        (jnp.zeros((3, 2)), 2),
+    ],
 )
 def test_steps_that_do_not_fit_are_refused(example, num_steps):
     with pytest.raises(ValueError, match="gaussian_markov_chain wants"):
@@ -131,8 +156,14 @@ def test_steps_that_do_not_fit_are_refused(example, num_steps):
 
 
 def test_low_rank_keeps_its_digits_in_float32():
-    """With a factor 300 times the diagonal, Woodbury's difference of two numbers of 1e5 would leave an error of about 0.01."""
-    params = {"loc": np.zeros(40), "log_scale": np.full(40, np.log(0.01)), "factor": normal(0, 40, 2) * 3.0}
+    """With a factor 300 times the diagonal, Woodbury's difference of two numbers of 1e5 would leave
+    an error of about 0.01.
+    """
+    params = {
+        "loc": np.zeros(40),
+        "log_scale": np.full(40, np.log(0.01)),
+        "factor": normal(0, 40, 2) * 3.0,
+    }
     z = params["factor"] @ np.array([0.7, -1.1]) + 0.01 * normal(1, 40)
     guide = vi.families.low_rank(40, rank=2).guide
     with jax.enable_x64(True):
@@ -144,7 +175,9 @@ def test_low_rank_keeps_its_digits_in_float32():
 def test_low_rank_has_its_kl_in_closed_form(x64):
     q = vi.families.low_rank(4, rank=2).guide(some_params(vi.families.low_rank(4, rank=2)))
     p = vi.families.mean_field(4).guide(some_params(vi.families.mean_field(4), seed=2))
-    estimate = jax.jit(lambda key: vi.kl.kl_monte_carlo(key, q, p, num_samples=20_000))(jax.random.key(0))
+    estimate = jax.jit(lambda key: vi.kl.kl_monte_carlo(key, q, p, num_samples=20_000))(
+        jax.random.key(0)
+    )
     assert abs(vi.kl_divergence(q, p) - estimate.value) < 5 * estimate.stderr
 
 

@@ -34,12 +34,27 @@ def training_rows(num=40, *, epochs=True):
     """Train and evaluation rows in turn; the ELBO starts at -550 nats and settles at -100."""
     rows = []
     for step in range(0, num * 100, 100):
-        elbo, epoch = -100 - 450 * np.exp(-step / 100), {"epoch": step / 196} if epochs else {}
-        terms = {"elbo": elbo, "log_lik": elbo + 25, "kl": 25.0, "active_units": 12, "elbo_stderr": 0.8}
+        elbo = -100 - 450 * np.exp(-step / 100)
+        epoch = {"epoch": step / 196} if epochs else {}
+        terms = {
+            "elbo": elbo,
+            "log_lik": elbo + 25,
+            "kl": 25.0,
+            "active_units": 12,
+            "elbo_stderr": 0.8,
+        }
         split = "test" if step % 500 == 0 else "train"
-        rate = 1e-3 * np.cos(np.pi / 2 * step / (100 * num - 99)) ** 2  # cosine decay, to next to nothing
-        optimiser = {"train/learning_rate": rate, "train/grad_norm": 50.0, "train/beta": min(1, step / 1000)}
-        rows.append({"step": step, **epoch, **{f"{split}/{k}": v for k, v in terms.items()}, **optimiser})
+        rate = (
+            1e-3 * np.cos(np.pi / 2 * step / (100 * num - 99)) ** 2
+        )  # cosine decay, to next to nothing
+        optimiser = {
+            "train/learning_rate": rate,
+            "train/grad_norm": 50.0,
+            "train/beta": min(1, step / 1000),
+        }
+        rows.append(
+            {"step": step, **epoch, **{f"{split}/{k}": v for k, v in terms.items()}, **optimiser}
+        )
     return rows
 
 
@@ -48,7 +63,10 @@ def curves(path, **changes):
 
 
 def some_curves(*keys, **settings):
-    rows = [{key: row[key] for key in ("step", *keys) if key in row} for row in training_rows(**settings)]
+    rows = [
+        {key: row[key] for key in ("step", *keys) if key in row}
+        for row in training_rows(**settings)
+    ]
     return lambda path: figures.learning_curves(path, rows, title=TITLE)
 
 
@@ -58,7 +76,9 @@ def rebuilt(*shape):
 
 
 def grid(*shape):
-    return lambda path: figures.image_grid(path, uniform(*shape), title=TITLE, subtitle="mean of p(x|z)")
+    return lambda path: figures.image_grid(
+        path, uniform(*shape), title=TITLE, subtitle="mean of p(x|z)"
+    )
 
 
 def walk(*shape):
@@ -71,20 +91,30 @@ def plane(*shape):
 
 
 def scatter(num, labels):
-    return lambda path: figures.latent_plane(path, normal(num, 2), labels, title=TITLE, xlabel="PC $1", ylabel="z₂")
+    return lambda path: figures.latent_plane(
+        path, normal(num, 2), labels, title=TITLE, xlabel="PC $1", ylabel="z₂"
+    )
 
 
 def bars(num):
-    return lambda path: figures.kl_per_dimension(path, uniform(num), uniform(num) > 0.5, title=TITLE)
+    return lambda path: figures.kl_per_dimension(
+        path, uniform(num), uniform(num) > 0.5, title=TITLE
+    )
 
 
-OTHERWISE = {"train/beta": 1.0, "test/elbo": -101.0, "train/elbo_stderr": None}  # than in training_rows
+OTHERWISE = {
+    "train/beta": 1.0,
+    "test/elbo": -101.0,
+    "train/elbo_stderr": None,
+}  # than in training_rows
 
 FIGURES = {
     "curves": curves,
     "curves, KL of weight 1": lambda path: curves(path, **OTHERWISE),
     "curves, few": some_curves("train/log_lik", "train/grad_norm", "train/learning_rate"),
-    "curves, one row": lambda path: figures.learning_curves(path, [{"step": 1, "train/elbo": -3.0}], title=TITLE),
+    "curves, one row": lambda path: figures.learning_curves(
+        path, [{"step": 1, "train/elbo": -3.0}], title=TITLE
+    ),
     "curves, no epochs": some_curves("train/elbo", "test/elbo", "train/kl", epochs=False),
     "reconstructions, one": rebuilt(1, 8, 8),
     "reconstructions, 28x28": rebuilt(20, 28, 28),
@@ -117,7 +147,8 @@ FIGURES = {
 def watched():
     """What is drawn inside: the last figure, and each of its texts with its box in pixels."""
     seen = {"texts": []}
-    draw, write = Text.draw, page.write
+    draw = Text.draw
+    write = page.write
 
     def draw_and_note(self, renderer):
         draw(self, renderer)
@@ -184,7 +215,9 @@ def test_a_figure_decodes_and_its_text_is_whole(name, once):
     for text, box in seen["texts"]:
         inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= whole.x1 and box.y1 <= whole.y1
         assert inside, f"{text.get_text()!r} leaves the page of {whole.bounds}: {box.bounds}"
-    outlined = [text for text, _ in seen["texts"] if text.get_path_effects()]  # a label's median: may lie on another's
+    outlined = [
+        text for text, _ in seen["texts"] if text.get_path_effects()
+    ]  # a label's median: may lie on another's
     for (one, box), (other, its) in itertools.combinations(seen["texts"], 2):
         apart = not box.overlaps(its) or one in outlined or other in outlined
         assert apart, f"{one.get_text()!r} lies on {other.get_text()!r}"
@@ -202,7 +235,9 @@ def test_a_title_is_broken_between_its_clauses(tmp_path, drawn):
 
 
 @pytest.mark.parametrize("width", [20, 33, 60])
-@pytest.mark.parametrize("text", ["", TITLE, "word " * 60, "a " + "long-" * 8 + "name of " + 5 * "words, "])
+@pytest.mark.parametrize(
+    "text", ["", TITLE, "word " * 60, "a " + "long-" * 8 + "name of " + 5 * "words, "]
+)
 def test_wrapping_keeps_the_words_and_takes_no_more_lines_than_it_must(text, width):
     lines = page.wrapped(text, width)
     assert all(len(line) <= width for line in lines)
@@ -214,7 +249,9 @@ def test_wrapping_keeps_the_words_and_takes_no_more_lines_than_it_must(text, wid
 def test_a_long_title_is_wrapped(tmp_path, drawn):
     figures.kl_per_dimension(tmp_path / "a.png", [1.0], [True], title="word " * 60)
     whole = drawn["figure"].bbox
-    assert all(box.x0 >= 0 and box.x1 <= whole.x1 and box.y1 <= whole.y1 for _, box in drawn["texts"])
+    assert all(
+        box.x0 >= 0 and box.x1 <= whole.x1 and box.y1 <= whole.y1 for _, box in drawn["texts"]
+    )
 
 
 def test_no_pyplot_and_no_matplotlib_before_it_is_needed(tmp_path):
@@ -268,7 +305,9 @@ def test_an_early_burst_of_the_kl_is_cut_above(tmp_path, drawn):
 
 
 def assert_notes_lie_on_no_curve(seen):
-    """The notes of all panels, a point every 2 % of each segment of each curve; there is at least one note."""
+    """The notes of all panels, a point every 2 % of each segment of each curve; there is at least
+    one note.
+    """
     boxes = dict(seen["texts"])
     notes = [(ax, note) for ax in seen["figure"].axes for note in ax.texts]
     assert notes
@@ -282,16 +321,27 @@ def assert_notes_lie_on_no_curve(seen):
             assert not on_it.any(), f"{note.get_text()!r} lies on the curve {line.get_label()!r}"
 
 
-@pytest.mark.parametrize("name", ["curves", "curves, KL of weight 1", "curves, few", "curves, no epochs"])
+@pytest.mark.parametrize(
+    "name", ["curves", "curves, KL of weight 1", "curves, few", "curves, no epochs"]
+)
 def test_a_note_lies_on_no_curve(name, once):
     assert_notes_lie_on_no_curve(once(name).seen)
 
 
 STEPS = np.arange(60)
 HARD = {
-    "falls at last": {"train/learning_rate": 1e-3 * np.cos(np.pi / 2 * STEPS / 59.001) ** 2, "train/grad_norm": 5.0 + 0 * STEPS},
-    "rises at first": {"train/learning_rate": 10.0 ** np.minimum(-3, STEPS - 12), "train/grad_norm": 5.0 + 0 * STEPS},
-    "both": {"train/learning_rate": 1e-3 * np.sin(np.pi * (STEPS + 0.001) / 59.002) ** 8, "train/grad_norm": 5.0 + 0 * STEPS},
+    "falls at last": {
+        "train/learning_rate": 1e-3 * np.cos(np.pi / 2 * STEPS / 59.001) ** 2,
+        "train/grad_norm": 5.0 + 0 * STEPS,
+    },
+    "rises at first": {
+        "train/learning_rate": 10.0 ** np.minimum(-3, STEPS - 12),
+        "train/grad_norm": 5.0 + 0 * STEPS,
+    },
+    "both": {
+        "train/learning_rate": 1e-3 * np.sin(np.pi * (STEPS + 0.001) / 59.002) ** 8,
+        "train/grad_norm": 5.0 + 0 * STEPS,
+    },
     "ends badly": {"train/elbo": -100.0 - 1e4 * (STEPS == 59) - 1e3 * (STEPS == 30)},
     "bursts late": {"train/kl": 20.0 + 1e4 * (STEPS == 59)},
 }
@@ -300,7 +350,10 @@ HARD = {
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", HARD)
 def test_a_note_lies_on_no_curve_wherever_the_curve_goes(name, tmp_path, drawn):
-    rows = [{"step": int(i), **{key: float(values[i]) for key, values in HARD[name].items()}} for i in STEPS]
+    rows = [
+        {"step": int(i), **{key: float(values[i]) for key, values in HARD[name].items()}}
+        for i in STEPS
+    ]
     figures.learning_curves(tmp_path / "a.png", rows, title=TITLE)
     assert any("view cut" in word for word in words(drawn))
     assert_notes_lie_on_no_curve(drawn)
@@ -310,7 +363,14 @@ def test_panels_are_those_for_which_there_are_data(once):
     def headings(name):
         return [ax.get_title(loc="left") for ax in once(name).seen["figure"].axes]
 
-    whole = ["ELBO", "log-likelihood (reconstruction)", "KL to the prior", "active units", "", "weight of the KL"]
+    whole = [
+        "ELBO",
+        "log-likelihood (reconstruction)",
+        "KL to the prior",
+        "active units",
+        "",
+        "weight of the KL",
+    ]
     assert headings("curves") == whole
     assert headings("curves, KL of weight 1") == whole[:-1]
     assert headings("curves, few") == [whole[1], whole[4]]
@@ -329,15 +389,23 @@ def test_epochs_are_steps_over_steps_per_epoch(once):
 
 
 def test_the_later_of_two_rows_wins_and_what_is_not_finite_is_counted(tmp_path, drawn):
-    rows = [{"step": 2, "train/elbo": -1.0}, {"step": 1, "train/elbo": -5.0}, {"step": 2, "train/elbo": -2.0}]
-    figures.learning_curves(tmp_path / "a.png", [*rows, {"step": 3, "train/elbo": float("nan")}], title=TITLE)
+    rows = [
+        {"step": 2, "train/elbo": -1.0},
+        {"step": 1, "train/elbo": -5.0},
+        {"step": 2, "train/elbo": -2.0},
+    ]
+    figures.learning_curves(
+        tmp_path / "a.png", [*rows, {"step": 3, "train/elbo": float("nan")}], title=TITLE
+    )
     (line,) = drawn["figure"].axes[0].lines
     np.testing.assert_array_equal(line.get_xydata(), [[1, -5], [2, -2]])
     assert "not drawn, as not finite: 1" in words(drawn)
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("key", ["train/elbo", "train/kl", "test/active_units", "train/grad_norm", "train/beta"])
+@pytest.mark.parametrize(
+    "key", ["train/elbo", "train/kl", "test/active_units", "train/grad_norm", "train/beta"]
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, 2.0])
 def test_a_run_that_diverged_or_stood_still_is_drawn_without_a_warning(key, value, tmp_path):
     rows = [{"step": step, key: value, f"{key}_stderr": float("nan")} for step in range(3)]
@@ -345,7 +413,9 @@ def test_a_run_that_diverged_or_stood_still_is_drawn_without_a_warning(key, valu
 
 
 def test_bars_are_sorted_and_coloured_by_activity(tmp_path, drawn):
-    figures.kl_per_dimension(tmp_path / "a.png", [0.5, 3.0, 0.0, 1.0], [True, True, False, False], title="KL")
+    figures.kl_per_dimension(
+        tmp_path / "a.png", [0.5, 3.0, 0.0, 1.0], [True, True, False, False], title="KL"
+    )
     (ax,) = drawn["figure"].axes
     bar = sorted((p.get_x(), p.get_height(), to_hex(p.get_facecolor()).upper()) for p in ax.patches)
     assert [(height, colour) for _, height, colour in bar] == [
@@ -378,11 +448,17 @@ def test_reconstructions_lie_below_their_originals(tmp_path, drawn):
     originals = np.ones((20, 8, 8)) * levels[:, None, None]
     figures.reconstructions(tmp_path / "a.png", originals, 1 - originals, title=TITLE)
     (ax,) = drawn["figure"].axes
-    canvas, rows = ax.images[0].get_array(), ax.get_yticks().round().astype(int)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["original", "reconstruction"] * (len(rows) // 2)
+    canvas = ax.images[0].get_array()
+    rows = ax.get_yticks().round().astype(int)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "original",
+        "reconstruction",
+    ] * (len(rows) // 2)
     seen = []
     for above, below in rows.reshape(-1, 2):
-        grey = np.isclose(canvas[above, :, 0], canvas[above, :, 2])  # not of the paper between the tiles
+        grey = np.isclose(
+            canvas[above, :, 0], canvas[above, :, 2]
+        )  # not of the paper between the tiles
         np.testing.assert_allclose(canvas[above][grey] + canvas[below][grey], 1)
         seen += [level for level, _ in itertools.groupby(canvas[above, grey, 0])]
     np.testing.assert_allclose(seen, levels)
@@ -390,7 +466,9 @@ def test_reconstructions_lie_below_their_originals(tmp_path, drawn):
 
 def test_a_walk_stands_between_its_originals(tmp_path, drawn):
     images = np.ones((2, 5, 8, 8)) * np.array([0.1, 0.3, 0.5, 0.7, 0.9])[:, None, None]
-    figures.interpolation(tmp_path / "a.png", images, title=TITLE, left=np.zeros((2, 8, 8)), right=np.ones((2, 8, 8)))
+    figures.interpolation(
+        tmp_path / "a.png", images, title=TITLE, left=np.zeros((2, 8, 8)), right=np.ones((2, 8, 8))
+    )
     (ax,) = drawn["figure"].axes
     columns = ax.get_xticks()
     names = [label.get_text() for label in ax.get_xticklabels()]
@@ -412,7 +490,9 @@ def test_the_manifold_has_z1_to_the_right_and_z2_upwards(tmp_path, drawn):
             named = [float(name.get_text().replace("−", "-")) for name in (z1_name, z2_name)]
             np.testing.assert_allclose(4 * canvas[round(y), round(x), :2] - 2, named, atol=0.006)
     low, high = ax.get_ylim()
-    assert low > high, "rows of pixels count downwards, so the tick of the highest z2 has the smallest y"
+    assert low > high, (
+        "rows of pixels count downwards, so the tick of the highest z2 has the smallest y"
+    )
 
 
 def test_the_manifold_grid_is_even_in_probability():
@@ -429,7 +509,9 @@ def test_pca_2d_is_the_eigenvectors_of_the_covariance_up_to_sign(shape):
     means = normal(*shape) * np.arange(1, shape[1] + 1) + 3
     points, fraction = figures.pca_2d(means)
     variance, axes = np.linalg.eigh(np.cov(means.T))  # from the least to the most
-    np.testing.assert_allclose(np.abs(points), np.abs((means - means.mean(0)) @ axes[:, [-1, -2]]), atol=1e-9)
+    np.testing.assert_allclose(
+        np.abs(points), np.abs((means - means.mean(0)) @ axes[:, [-1, -2]]), atol=1e-9
+    )
     np.testing.assert_allclose(fraction, variance[[-1, -2]] / variance.sum(), atol=1e-9)
     np.testing.assert_allclose(figures.pca_2d(means[:, ::-1])[0], points, atol=1e-9)  # same signs
 
@@ -449,20 +531,32 @@ REFUSED = {
     "learning_curves wants one or more rows": lambda p: figures.learning_curves(p, [], title=""),
     "a 'step' each": lambda p: figures.learning_curves(p, [{"train/elbo": 1.0}], title=""),
     "rows with some of": lambda p: figures.learning_curves(p, [{"step": 1}], title=""),
-    "reconstructions wants finite originals": lambda p: figures.reconstructions(p, NAN, GOOD, title=""),
-    "reconstructions wants finite reconstructions": lambda p: figures.reconstructions(p, GOOD, NAN, title=""),
+    "reconstructions wants finite originals": lambda p: figures.reconstructions(
+        p, NAN, GOOD, title=""
+    ),
+    "reconstructions wants finite reconstructions": lambda p: figures.reconstructions(
+        p, GOOD, NAN, title=""
+    ),
     "of one shape": lambda p: figures.reconstructions(p, GOOD, GOOD[:3], title=""),
     "image_grid wants images .* not empty": lambda p: figures.image_grid(p, GOOD[:0], title=""),
     "image_grid wants images of shape": lambda p: figures.image_grid(p, 1.0, title=""),
     "Divide by 255": lambda p: figures.image_grid(p, GOOD + 255, title=""),
     "C of 1 or 3": lambda p: figures.image_grid(p, np.zeros((4, 8, 8, 2)), title=""),
-    "wants left": lambda p: figures.interpolation(p, GOOD[None], title="", left=GOOD, right=GOOD[:1]),
-    "finite right": lambda p: figures.interpolation(p, GOOD[None], title="", left=GOOD[:1], right=NAN[:1]),
+    "wants left": lambda p: figures.interpolation(
+        p, GOOD[None], title="", left=GOOD, right=GOOD[:1]
+    ),
+    "finite right": lambda p: figures.interpolation(
+        p, GOOD[None], title="", left=GOOD[:1], right=NAN[:1]
+    ),
     "two steps": lambda p: figures.interpolation(p, GOOD[:, None], title="", left=GOOD, right=GOOD),
     r"wants images \[n, n": lambda p: figures.manifold(p, GOOD[None], extent=(-2, 2), title=""),
     "low < high": lambda p: figures.manifold(p, GOOD[None, :1], extent=(2, -2), title=""),
-    "wants points": lambda p: figures.latent_plane(p, np.zeros((4, 3)), None, title="", xlabel="", ylabel=""),
-    "whole labels": lambda p: figures.latent_plane(p, np.zeros((4, 2)), [0.5] * 4, title="", xlabel="", ylabel=""),
+    "wants points": lambda p: figures.latent_plane(
+        p, np.zeros((4, 3)), None, title="", xlabel="", ylabel=""
+    ),
+    "whole labels": lambda p: figures.latent_plane(
+        p, np.zeros((4, 2)), [0.5] * 4, title="", xlabel="", ylabel=""
+    ),
     "wants finite kl": lambda p: figures.kl_per_dimension(p, [np.nan], [True], title=""),
     "a mask of shape": lambda p: figures.kl_per_dimension(p, [1.0, 2.0], [0, 1], title=""),
     "two examples or more": lambda p: figures.pca_2d([[1.0, 2.0]]),

@@ -23,7 +23,9 @@ def eight_schools(y):
     tau = numpyro.sample("tau", dist.HalfCauchy(5.0))
     with numpyro.plate("schools", 8):
         raw = numpyro.sample("raw", dist.Normal(0.0, 1.0))
-        numpyro.sample("y", dist.Normal(numpyro.deterministic("theta", mu + tau * raw), SIGMA), obs=y)
+        numpyro.sample(
+            "y", dist.Normal(numpyro.deterministic("theta", mu + tau * raw), SIGMA), obs=y
+        )
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,12 @@ def test_steps_that_were_skipped_are_said_and_most_of_them_are_no_answer(result)
 def test_details_say_how_far_the_guide_is_from_its_optimum(result):
     details = result.details
     assert details.names == result.target.names
-    assert details.location_gradient.shape == details.log_scale_z.shape == details.response_ratio.shape == (10,)
+    assert (
+        details.location_gradient.shape
+        == details.log_scale_z.shape
+        == details.response_ratio.shape
+        == (10,)
+    )
     assert 0.9 < details.r_hat < 1.2
     assert details.mcse_units == "nats"
     assert details.evaluations == 1000 + 2 * 50 * 20
@@ -78,8 +85,16 @@ def test_details_say_how_far_the_guide_is_from_its_optimum(result):
     report = json.loads(json.dumps(result.report(), allow_nan=False))
     assert report["details"]["r_hat"] == details.r_hat
     assert "details" not in result.report(details=False)
-    failed = replace(result, starts=(-np.inf, result.starts[0]), start_distances=(np.nan, 0.0), start_weights=(0.0, 1.0))
-    assert json.loads(json.dumps(failed.report(), allow_nan=False))["starts"] == [None, result.starts[0]]
+    failed = replace(
+        result,
+        starts=(-np.inf, result.starts[0]),
+        start_distances=(np.nan, 0.0),
+        start_weights=(0.0, 1.0),
+    )
+    assert json.loads(json.dumps(failed.report(), allow_nan=False))["starts"] == [
+        None,
+        result.starts[0],
+    ]
 
 
 def test_linear_response_mends_the_scales_of_mean_field():
@@ -89,7 +104,9 @@ def test_linear_response_mends_the_scales_of_mean_field():
     result = fit(density, method=vi.methods.dadvi())
     assert result.diagnostics.verdict != "reliable"
     u = np.asarray(result.weighed.u)
-    np.testing.assert_allclose(result.details.response_ratio * u.std(0), 1, rtol=1e-3)  # exact: the posterior is Gaussian
+    np.testing.assert_allclose(
+        result.details.response_ratio * u.std(0), 1, rtol=1e-3
+    )  # exact: the posterior is Gaussian
     assert np.all(result.details.response_ratio > 1.7)
     mended = result.linear_response(jax.random.key(1))
     assert mended.method == "dadvi with linear response"
@@ -102,7 +119,12 @@ def test_linear_response_mends_the_scales_of_mean_field():
 def test_a_run_is_a_function_of_its_key_and_reports_do_not_change_it(result):
     seen = []
     target = vi.targets.from_numpyro(eight_schools, Y)
-    again = vi.fit(jax.random.key(0), target, report=lambda step, value: seen.append((step, value)), report_every=40)
+    again = vi.fit(
+        jax.random.key(0),
+        target,
+        report=lambda step, value: seen.append((step, value)),
+        report_every=40,
+    )
     np.testing.assert_allclose(again.guide.mean, result.guide.mean, rtol=1e-5, atol=1e-5)
     assert [step for step, _ in seen[:2]] == [40, 80]
     assert seen[-1][0] == again.num_steps
@@ -117,7 +139,10 @@ def test_the_draws_go_to_arviz(result):
 
 
 def test_a_nan_at_a_draw_is_never_a_silent_number():
-    result = fit(lambda u: jnp.where(u[0] > 2.5, jnp.nan, -0.5 * jnp.sum(u**2)), method=vi.methods.pathfinder())
+    result = fit(
+        lambda u: jnp.where(u[0] > 2.5, jnp.nan, -0.5 * jnp.sum(u**2)),
+        method=vi.methods.pathfinder(),
+    )
     assert result.diagnostics.num_bad > 0
     assert result.diagnostics.verdict == "not reliable"
     assert "nan at" in str(result)
@@ -149,7 +174,9 @@ def test_bad_densities_are_errors():
 
 @pytest.mark.parametrize("method", ["advi", vi.methods.advi], ids=["by name", "not called"])
 def test_a_method_that_was_not_made_is_told_how(method):
-    local = vi.targets.from_local_rows(lambda t: -t @ t, lambda t, z, rows: -(z[:, 0] ** 2), jnp.ones(4), 2, 1, batch_size=2)
+    local = vi.targets.from_local_rows(
+        lambda t: -t @ t, lambda t, z, rows: -(z[:, 0] ** 2), jnp.ones(4), 2, 1, batch_size=2
+    )
     for target in (vi.targets.from_log_density(lambda z: -z @ z, 2), local):
         with pytest.raises(TypeError, match=r"vi.methods.advi\(\)"):
             vi.fit(jax.random.key(0), target, method)
@@ -160,14 +187,19 @@ def test_the_value_is_looked_at_before_the_gradient():
     for density, words in [
         (lambda z: z @ jnp.ones(3), "cannot be evaluated: "),
         (lambda z: z, r"one floating-point number, nats; got shape \(2,\)"),
-        (lambda z: jax.lax.while_loop(lambda x: x > 1, lambda x: x / 2, z @ z), "cannot be differentiated: Reverse-mode"),
+        (
+            lambda z: jax.lax.while_loop(lambda x: x > 1, lambda x: x / 2, z @ z),
+            "cannot be differentiated: Reverse-mode",
+        ),
     ]:
         with pytest.raises(TargetError, match=words):
             vi.fit(jax.random.key(0), target._replace(log_density=density))
 
 
 def test_averaged_parameters_are_what_is_at_rest():
-    details = fit(lambda u: -0.5 * jnp.sum(u**2 * jnp.array([1.0, 9.0])), method=vi.methods.advi()).details
+    details = fit(
+        lambda u: -0.5 * jnp.sum(u**2 * jnp.array([1.0, 9.0])), method=vi.methods.advi()
+    ).details
     assert details.iterates == "the parameters that are averaged"
     assert 0.9 < details.r_hat < 1.1  # the method's own thresholds
     assert 0 < details.mcse < 0.05

@@ -29,7 +29,9 @@ def test_data_are_arguments_of_a_program_and_no_constants():
 
 
 def test_data_of_several_programs_are_laid_out_once():
-    target, placed, u = traced_once(vi.targets.from_log_density(dense, 2)), [], jnp.array([0.3, -0.2])
+    target = traced_once(vi.targets.from_log_density(dense, 2))
+    placed = []
+    u = jnp.array([0.3, -0.2])
     programs = [Program({}, f, (u,)) for f in (target.log_density, jax.grad(target.log_density))]
     value, slope = compiled(*programs, place=lambda array: placed.append(array.shape) or array)
     assert placed.count(DATA.shape) == 1
@@ -81,14 +83,21 @@ def test_only_small_programs_are_not_optimised():
     small = vi.targets.from_log_density(lambda u: -0.5 * jnp.sum(u**2), 2)
     large = vi.targets.from_log_density(dense, 2)
     assert largest_array(large.log_density, 2) == len(DATA)
-    assert all(level in asked for asked in compiler_options(small, vi.methods.bam(), num_starts=1, num_draws=4000))
+    assert all(
+        level in asked
+        for asked in compiler_options(small, vi.methods.bam(), num_starts=1, num_draws=4000)
+    )
     options = compiler_options(large, vi.methods.bam(), num_starts=1, num_draws=4000)
     assert level in options.start
     assert level not in options.steps
 
     x = jnp.ones((200_000, 5))
-    rows = vi.targets.from_rows(lambda w: -0.5 * jnp.sum(w**2), lambda w, x: -0.5 * (x @ w) ** 2, x, 5, batch_size=500)
-    assert largest_array(lambda u: rows.sampled(jax.random.key(0))(u), 5) < 5_000  # all rows are drawn from, not gone through
+    rows = vi.targets.from_rows(
+        lambda w: -0.5 * jnp.sum(w**2), lambda w, x: -0.5 * (x @ w) ** 2, x, 5, batch_size=500
+    )
+    assert (
+        largest_array(lambda u: rows.sampled(jax.random.key(0))(u), 5) < 5_000
+    )  # all rows are drawn from, not gone through
     options = compiler_options(rows, vi.methods.advi(), num_starts=1, num_draws=100)
     assert level in options.init
     assert level in options.steps

@@ -1,4 +1,6 @@
-"""What no weights of one guide can see: mass in another place, numbers without digits, densities without a maximum."""
+"""What no weights of one guide can see: mass in another place, numbers without digits, densities
+without a maximum.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,13 @@ def two_places(z):  # 0.7 at (4, 4), 0.3 at (-4, -4)
 
 
 def fit(density, size=2, method=None, **options):
-    return vi.fit(jax.random.key(0), vi.targets.from_log_density(density, size), method, num_draws=1000, **options)
+    return vi.fit(
+        jax.random.key(0),
+        vi.targets.from_log_density(density, size),
+        method,
+        num_draws=1000,
+        **options,
+    )
 
 
 def test_one_start_tells_of_the_place_that_another_ascent_came_by():
@@ -43,7 +51,10 @@ def test_starts_of_the_default_keep_to_their_own_places():
 
 def test_a_place_far_below_is_not_told_of():
     def density(z):
-        return jnp.logaddexp(dist.Normal(4.0, 1.0).log_prob(z).sum(), -12.0 + dist.Normal(-4.0, 1.0).log_prob(z).sum())
+        return jnp.logaddexp(
+            dist.Normal(4.0, 1.0).log_prob(z).sum(),
+            -12.0 + dist.Normal(-4.0, 1.0).log_prob(z).sum(),
+        )
 
     assert fit(density).diagnostics.verdict == "reliable"
 
@@ -67,7 +78,9 @@ def test_numbers_without_digits_are_not_called_reliable():
     assert result.diagnostics.verdict == "not reliable"
     assert "jax_enable_x64" in result.diagnostics.advice
     with jax.enable_x64(True):
-        assert fit(lambda z: -0.5 * jnp.sum(((z - 1e6) / 0.1) ** 2)).diagnostics.verdict == "reliable"
+        assert (
+            fit(lambda z: -0.5 * jnp.sum(((z - 1e6) / 0.1) ** 2)).diagnostics.verdict == "reliable"
+        )
 
 
 def test_an_edge_is_told_as_one():
@@ -93,9 +106,13 @@ def test_the_table_gives_k_hat_and_the_evidence_their_standing():
 
 
 def test_dadvi_tells_what_its_few_draws_cost():
-    result = fit(lambda z: -0.5 * jnp.sum(z**2) + 0.1 * jnp.sum(jnp.sin(z)), method=vi.methods.dadvi())
+    result = fit(
+        lambda z: -0.5 * jnp.sum(z**2) + 0.1 * jnp.sum(jnp.sin(z)), method=vi.methods.dadvi()
+    )
     error = result.details.draws_error
-    direct = vi.methods.frequentist_stderr(result.target.log_density, result.state) / jnp.exp(result.state.log_scale)
+    direct = vi.methods.frequentist_stderr(result.target.log_density, result.state) / jnp.exp(
+        result.state.log_scale
+    )
     np.testing.assert_allclose(error, direct, rtol=1e-5)
     assert "few draws" in str(result.details)
     assert result.report()["details"]["draws_error"] == error.tolist()

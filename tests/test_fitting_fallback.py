@@ -1,4 +1,6 @@
-"""A posterior that no Gaussian fits: it is not called reliable, a flow is tried within its budget, and all of it is told."""
+"""A posterior that no Gaussian fits: it is not called reliable, a flow is tried within its budget,
+and all of it is told.
+"""
 
 import dataclasses
 import functools
@@ -17,7 +19,10 @@ BUDGET = 12_800
 
 
 def funnel(u):  # log evidence 0
-    return dist.Normal(0.0, 3.0).log_prob(u[0]) + dist.Normal(0.0, jnp.exp(0.5 * u[0])).log_prob(u[1:]).sum()
+    return (
+        dist.Normal(0.0, 3.0).log_prob(u[0])
+        + dist.Normal(0.0, jnp.exp(0.5 * u[0])).log_prob(u[1:]).sum()
+    )
 
 
 TARGET = vi.targets.from_log_density(funnel, 4)
@@ -37,12 +42,16 @@ def test_a_hard_posterior_is_not_called_reliable(hard):
 
 def test_a_flow_on_top_is_better_and_counts(hard):
     key = jax.random.key(1)
-    result = _fallback.second(hard, BUDGET, lambda method, start: vi.fit(key, TARGET, method, start=start))
+    result = _fallback.second(
+        hard, BUDGET, lambda method, start: vi.fit(key, TARGET, method, start=start)
+    )
     assert result.method == "flow on bam"
     assert result.why == hard.why == "full rank, for 4 latents"
     assert result.evaluations == hard.evaluations + BUDGET + 1  # one at the start
     assert result.seconds > hard.seconds
-    assert hard.diagnostics.elbo + 0.5 < result.diagnostics.elbo < 5 * result.diagnostics.elbo_stderr
+    assert (
+        hard.diagnostics.elbo + 0.5 < result.diagnostics.elbo < 5 * result.diagnostics.elbo_stderr
+    )
     assert f"k-hat was {hard.diagnostics.k_hat:.2f}" in result.fallback
     assert "second method        k-hat was" in str(result)
     assert result.report(details=False)["fallback"] == result.fallback
@@ -54,7 +63,9 @@ def chain(u):
 
 def test_pathfinder_is_followed_by_mean_field():
     target = vi.targets.from_log_density(chain, 100)
-    first = dataclasses.replace(vi.fit(jax.random.key(0), target, vi.methods.pathfinder()), why="low rank")
+    first = dataclasses.replace(
+        vi.fit(jax.random.key(0), target, vi.methods.pathfinder()), why="low rank"
+    )
     assert first.diagnostics.verdict == "not reliable"
     run = functools.partial(vi.fit, jax.random.key(1), target)
     result = _fallback.second(first, 20_000, lambda method, start: run(method, start=start))
@@ -66,7 +77,9 @@ def test_pathfinder_is_followed_by_mean_field():
 
 
 def test_one_that_is_no_better_or_fails_leaves_the_first_and_is_told(hard):
-    same = _fallback.second(hard, BUDGET, lambda method, start: dataclasses.replace(hard, evaluations=7))
+    same = _fallback.second(
+        hard, BUDGET, lambda method, start: dataclasses.replace(hard, evaluations=7)
+    )
     assert same.method == "bam"
     assert "a flow on top, 7 gradients, is no better: k-hat" in same.fallback
     assert same.evaluations == hard.evaluations + 7
@@ -80,7 +93,9 @@ def test_one_that_is_no_better_or_fails_leaves_the_first_and_is_told(hard):
 
 
 def test_a_good_answer_is_left_as_it_is(hard):
-    good = dataclasses.replace(hard, weighed=hard.weighed._replace(k_hat=jnp.asarray(0.3), effective=jnp.asarray(3900.0)))
+    good = dataclasses.replace(
+        hard, weighed=hard.weighed._replace(k_hat=jnp.asarray(0.3), effective=jnp.asarray(3900.0))
+    )
     assert _fallback.second(good, BUDGET, None) is good
     assert _fallback.second(hard, 0, None) is hard
 
@@ -93,7 +108,9 @@ def test_fit_hands_on_its_budget(hard, monkeypatch):
         return first
 
     monkeypatch.setattr(_fallback, "second", second)
-    monkeypatch.setattr("vi_jax.fitting._fit._once", lambda key, **kwargs: dataclasses.replace(hard, why=""))
+    monkeypatch.setattr(
+        "vi_jax.fitting._fit._once", lambda key, **kwargs: dataclasses.replace(hard, why="")
+    )
     for fallback in (None, 0, 50_000):
         vi.fit(jax.random.key(0), TARGET, fallback=fallback)
     vi.fit(jax.random.key(0), TARGET, vi.methods.bam())
@@ -108,7 +125,9 @@ def test_large_densities_and_other_methods_have_none():
     assert _fallback.budget(None, vi.targets.from_log_density(funnel, 1), None, spread=False) == 0
     wide = vi.targets.from_log_density(lambda u: -jnp.sum(u**2), FULL_RANK_UP_TO + 1)
     assert _fallback.budget(None, wide, None, spread=False) == 100_000
-    rows = vi.targets.from_log_density(lambda u: -jnp.sum((jnp.ones((3_000, wide.size)) @ u) ** 2), wide.size)
+    rows = vi.targets.from_log_density(
+        lambda u: -jnp.sum((jnp.ones((3_000, wide.size)) @ u) ** 2), wide.size
+    )
     assert _fallback.budget(None, rows, None, spread=False) == 0
     with pytest.raises(ValueError, match=r"run vi.methods.flow\(start=method\)"):
         vi.fit(jax.random.key(0), TARGET, vi.methods.bam(), fallback=20_000)
@@ -118,18 +137,27 @@ def test_large_densities_and_other_methods_have_none():
 
 @pytest.mark.slow
 def test_the_default_on_both_sides_of_its_limit():
-    """Exact below; above, mean field cannot hold a chain, its scales are some per cent small, and the verdict says it."""
-    below, above = (vi.fit(jax.random.key(0), vi.targets.from_log_density(chain, FULL_RANK_UP_TO + n)) for n in (0, 1))
+    """Exact below; above, mean field cannot hold a chain, its scales are some per cent small, and
+    the verdict says it.
+    """
+    below, above = (
+        vi.fit(jax.random.key(0), vi.targets.from_log_density(chain, FULL_RANK_UP_TO + n))
+        for n in (0, 1)
+    )
     assert (below.method, below.diagnostics.verdict, below.fallback) == ("bam", "reliable", "")
     np.testing.assert_allclose(below.guide.mean, 1.0, atol=1e-4)
     assert (above.method, above.diagnostics.verdict) == ("advi after pathfinder", "not reliable")
-    sd = np.sqrt(np.diag(np.linalg.inv(-np.asarray(jax.hessian(chain)(jnp.ones(FULL_RANK_UP_TO + 1))))))
+    sd = np.sqrt(
+        np.diag(np.linalg.inv(-np.asarray(jax.hessian(chain)(jnp.ones(FULL_RANK_UP_TO + 1)))))
+    )
     np.testing.assert_allclose(jnp.sqrt(above.guide.variance) / sd, 1.0, atol=0.12)
     np.testing.assert_allclose(above.guide.mean, 1.0, atol=0.06)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["eight_schools-eight_schools_centered", "gp_pois_regr-gp_pois_regr"])
+@pytest.mark.parametrize(
+    "name", ["eight_schools-eight_schools_centered", "gp_pois_regr-gp_pois_regr"]
+)
 def test_posteriors_that_no_gaussian_fits(name, shared_data, x64):
     """By the Gaussian their worst means are 0.8 and 0.33 reference standard deviations off."""
     from experiments import posteriordb

@@ -1,4 +1,6 @@
-"""Many starts: the best of them or all of them stacked, against a posterior whose two masses are known."""
+"""Many starts: the best of them or all of them stacked, against a posterior whose two masses are
+known.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +18,19 @@ EVIDENCE = np.log(2 * np.pi)
 
 def two_modes(u):
     """And a third at 40, of mass e^-70, whose guide is made to fail."""
-    return jax.nn.logsumexp(jnp.stack([jnp.log(share) - 0.5 * jnp.sum((u - loc) ** 2) for share, loc in MODES]))
+    return jax.nn.logsumexp(
+        jnp.stack([jnp.log(share) - 0.5 * jnp.sum((u - loc) ** 2) for share, loc in MODES])
+    )
 
 
 TARGET = vi.targets.from_log_density(two_modes, 2)
-STARTS = jnp.array([[-4.0, -4.0], [-3.0, -5.0], [-5.0, -4.0], [3.0, 3.0], [40.0, 41.0]])  # most where a tenth of the mass is
+STARTS = jnp.array(
+    [[-4.0, -4.0], [-3.0, -5.0], [-5.0, -4.0], [3.0, 3.0], [40.0, 41.0]]
+)  # most where a tenth of the mass is
 PATH = vi.methods.pathfinder()
-METHOD = PATH._replace(guide=lambda s: jax.tree.map(lambda leaf: jnp.where(s.best.loc[0] > 20, jnp.nan, leaf), s.best))
+METHOD = PATH._replace(
+    guide=lambda s: jax.tree.map(lambda leaf: jnp.where(s.best.loc[0] > 20, jnp.nan, leaf), s.best)
+)
 
 
 def fit(**kwargs):
@@ -48,20 +56,29 @@ def test_stacked_starts_weigh_modes_by_their_mass_however_many_found_them_and_on
     np.testing.assert_allclose(sum(result.start_weights[:3]), 1 - SHARE, atol=1e-3)
     assert result.start_weights[4] == 0
     assert result.diagnostics.verdict == "reliable"
-    assert abs(result.diagnostics.log_evidence - EVIDENCE) < 1e-3 + 5 * result.diagnostics.log_evidence_stderr
+    assert (
+        abs(result.diagnostics.log_evidence - EVIDENCE)
+        < 1e-3 + 5 * result.diagnostics.log_evidence_stderr
+    )
     moments = result.moments()
     sd = np.sqrt(1 + 64 * SHARE * (1 - SHARE))
     np.testing.assert_allclose(moments["mean"], 8 * SHARE - 4, atol=5 * sd / 4000**0.5)
     np.testing.assert_allclose(moments["sd"], sd, rtol=0.05)
     for draws in (result.resample(jax.random.key(1), 4000), result.sample(jax.random.key(2), 4000)):
         assert abs(np.mean(draws[:, 0] > 0) - SHARE) < 5 * np.sqrt(2 * SHARE * (1 - SHARE) / 4000)
-    np.testing.assert_allclose(result.details.location_gradient, 0, atol=1e-3)  # through the mixture's density
+    np.testing.assert_allclose(
+        result.details.location_gradient, 0, atol=1e-3
+    )  # through the mixture's density
     assert "none for a guide that is not one Gaussian" in str(result.details)
     with pytest.raises(ValueError, match="a mixture of several starts"):
         result.linear_response(jax.random.key(3))
     u = jnp.array([[4.0, 3.0], [-4.0, -5.0]])
-    np.testing.assert_allclose(jax.vmap(result.guide.log_prob)(u), jax.vmap(two_modes)(u) - EVIDENCE, atol=2e-3)
-    np.testing.assert_allclose(result.guide.log_prob(u), jax.vmap(result.guide.log_prob)(u), rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.vmap(result.guide.log_prob)(u), jax.vmap(two_modes)(u) - EVIDENCE, atol=2e-3
+    )
+    np.testing.assert_allclose(
+        result.guide.log_prob(u), jax.vmap(result.guide.log_prob)(u), rtol=1e-6
+    )
 
 
 def test_weights_of_guides_that_make_up_the_posterior_are_their_masses_and_others_weigh_nothing():
@@ -69,7 +86,9 @@ def test_weights_of_guides_that_make_up_the_posterior_are_their_masses_and_other
     masses = jnp.array([0.7, 0.3])
     u = jnp.concatenate([q.sample(jax.random.key(i), (2000,)) for i, q in enumerate(guides)])
     log_q = jnp.stack([q.log_prob(u) for q in guides])
-    log_p = 3.0 + jax.nn.logsumexp(log_q[:2] + jnp.log(masses)[:, None], axis=0)  # 3 nats: not normalised
+    log_p = 3.0 + jax.nn.logsumexp(
+        log_q[:2] + jnp.log(masses)[:, None], axis=0
+    )  # 3 nats: not normalised
     weights = jnp.exp(jax.jit(stack_weights)(log_p, log_q))
     stderr = np.sqrt(0.7 * 0.3 / 4000)
     np.testing.assert_allclose(weights, [0.7, 0.3, 0.0], atol=5 * stderr)

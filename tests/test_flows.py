@@ -1,4 +1,6 @@
-"""Normalising flows: the two directions are inverses, determinants are those of the Jacobian, and curved targets are reached."""
+"""Normalising flows: the two directions are inverses, determinants are those of the Jacobian, and
+curved targets are reached.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +24,9 @@ SMALL = {
     "real_nvp": {"num_layers": 3, "hidden": (6,)},
     "sylvester": {"num_layers": 2, "num_directions": 2},
 }
-# Nats of KL(q || p), half as much again as the table of benchmarks/README.md or 0.01 (a full-rank Gaussian: 0.32 and 3.17). If one
-# is passed, look at that flow's gradients first; other draws (another jax) move the numbers by a tenth or two.
+# Nats of KL(q || p), half as much again as the table of benchmarks/README.md or 0.01 (a full-rank
+# Gaussian: 0.32 and 3.17). If one is passed, look at that flow's gradients first; other draws
+# (another jax) move the numbers by a tenth or two.
 REACHED = {
     "banana": {
         "iaf": 0.01,
@@ -59,7 +62,11 @@ def some_params(family, seed=0, size=0.3):
 TWINS = ("iaf", "sylvester")  # the inverse of maf; planar in several directions
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in TWINS)) for name in sorted(SMALL)])
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] * (name in TWINS)) for name in sorted(SMALL)
+    ]
+)
 def name(request):
     return request.param
 
@@ -76,17 +83,24 @@ def there_and_back(family):
 
 @pytest.mark.parametrize("num_latents", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_directions_are_inverses_and_determinants_those_of_the_jacobian(name, num_latents):
-    family = getattr(vi.families, name)(num_latents, **{**SMALL[name], **({"num_directions": None} if name == "sylvester" else {})})
+    family = getattr(vi.families, name)(
+        num_latents, **{**SMALL[name], **({"num_directions": None} if name == "sylvester" else {})}
+    )
     eps = 1.5 * normal(1, 20, num_latents).astype(np.float32)
     params = some_params(family)
-    single = [np.asarray(part, np.float64) for part in there_and_back(family)(params, jnp.asarray(eps))]
+    single = [
+        np.asarray(part, np.float64) for part in there_and_back(family)(params, jnp.asarray(eps))
+    ]
     with jax.enable_x64(True):
-        exact = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, jnp.asarray(eps)))
+        exact = jax.tree.map(
+            lambda leaf: jnp.asarray(leaf, jnp.float64), (params, jnp.asarray(eps))
+        )
         z, back, log_det, log_det_there, jacobian = map(np.asarray, there_and_back(family)(*exact))
     np.testing.assert_allclose(back, eps, atol=1e-9)
     np.testing.assert_allclose(log_det_there, log_det, atol=1e-9)
     np.testing.assert_allclose(np.linalg.slogdet(jacobian)[1], log_det, atol=1e-9)
-    # float32: z is rounded, and the way back stretches that by |J^-1| (200 where a spline is flat), whatever the arithmetic
+    # float32: z is rounded, and the way back stretches that by |J^-1| (200 where a spline is flat),
+    # whatever the arithmetic
     unit = np.finfo(np.float32).eps / 2 * np.maximum(np.abs(z).max(1), 1.0)
     least = np.maximum(np.linalg.norm(np.linalg.inv(jacobian), 2, axis=(1, 2)), 1.0)
     assert (np.abs(single[1] - eps).max(1) < 8 * unit * least).all()
@@ -97,7 +111,9 @@ def test_it_starts_near_the_identity(name):
     family = make(name, 3)
     eps = jnp.asarray(normal(0, 3), jnp.float32)
     z, log_det = jax.jit(lambda key: family.guide(family.init(key)).forward(eps))(jax.random.key(0))
-    turned = z[::-1] if name in ("iaf", "maf", "neural_spline", "real_nvp") else z  # three layers turn the order round
+    turned = (
+        z[::-1] if name in ("iaf", "maf", "neural_spline", "real_nvp") else z
+    )  # three layers turn the order round
     off = 0.3 if name == "sylvester" else 0.05
     np.testing.assert_allclose(turned, eps, atol=off)
     np.testing.assert_allclose(log_det, 0.0, atol=off)
@@ -107,14 +123,20 @@ def test_depth_is_a_loop_and_not_unrolled(name):
     def program(num_layers):
         family = getattr(vi.families, name)(2, **{**SMALL[name], "num_layers": num_layers})
         params = jax.eval_shape(family.init, jax.random.key(0))
-        return len(jax.make_jaxpr(lambda params, z: family.guide(params).log_prob(z))(params, jnp.zeros(2)).eqns)
+        return len(
+            jax.make_jaxpr(lambda params, z: family.guide(params).log_prob(z))(
+                params, jnp.zeros(2)
+            ).eqns
+        )
 
     assert program(20) == program(2)
 
 
 @pytest.mark.parametrize("which", ["planar", pytest.param("sylvester", marks=pytest.mark.slow)])
 def test_inverses_by_roots_have_first_and_second_derivatives(which, x64):
-    """The implicit function theorem at the root: in z and in the parameters, against differences of the density itself."""
+    """The implicit function theorem at the root: in z and in the parameters, against differences of
+    the density itself.
+    """
     family = make(which, 2)
     row, unravel = ravel_pytree(some_params(family))
     z = np.array([0.4, -0.9])
@@ -125,9 +147,13 @@ def test_inverses_by_roots_have_first_and_second_derivatives(which, x64):
 
     both = np.concatenate([z, row])
     gradient = jax.jit(jax.grad(density))
-    np.testing.assert_allclose(gradient(jnp.asarray(both)), central_differences(density, both, 1e-5), rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(
+        gradient(jnp.asarray(both)), central_differences(density, both, 1e-5), rtol=1e-7, atol=1e-8
+    )
     hessian = jax.jit(jax.jacfwd(jax.grad(density)))(jnp.asarray(both))
-    np.testing.assert_allclose(hessian, central_differences(gradient, both, 1e-5), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        hessian, central_differences(gradient, both, 1e-5), rtol=1e-6, atol=1e-7
+    )
 
 
 def test_a_root_is_found_where_newton_alone_would_leave_the_bracket(x64):
@@ -142,7 +168,11 @@ def test_a_root_is_found_where_newton_alone_would_leave_the_bracket(x64):
 
 def test_planar_layers_are_invertible_for_any_parameters(x64):
     for seed in range(50):
-        params = {"u": jnp.asarray(5 * normal(seed, 3)), "w": jnp.asarray(5 * normal(seed + 100, 3)), "bias": jnp.zeros(())}
+        params = {
+            "u": jnp.asarray(5 * normal(seed, 3)),
+            "w": jnp.asarray(5 * normal(seed + 100, 3)),
+            "bias": jnp.zeros(()),
+        }
         u_hat, positive = _direction(params)
         assert float(positive) > 0.0
         np.testing.assert_allclose(float(params["w"] @ u_hat) + 1.0, positive, rtol=1e-9, atol=1e-9)
@@ -152,13 +182,19 @@ def test_masked_networks_see_only_what_comes_before(x64):
     for num_latents, hidden in [(1, (3,)), (4, (5, 6)), (6, (3,))]:
         masks = _networks.autoregressive_masks(num_latents, hidden, 2)
         sizes = (num_latents, *hidden, 2 * num_latents)
-        shapes = jax.eval_shape(lambda key, s=sizes: _networks.init_network(key, s), jax.random.key(0))
+        shapes = jax.eval_shape(
+            lambda key, s=sizes: _networks.init_network(key, s), jax.random.key(0)
+        )
         filled = jax.tree.map(lambda leaf: jnp.asarray(normal(leaf.size, *leaf.shape)), shapes)
-        jacobian = jax.jit(jax.jacfwd(lambda x, p=filled, m=masks: _networks.apply_network(p, x, m)))(jnp.zeros(num_latents))
+        jacobian = jax.jit(
+            jax.jacfwd(lambda x, p=filled, m=masks: _networks.apply_network(p, x, m))
+        )(jnp.zeros(num_latents))
         for part in np.split(np.asarray(jacobian), 2):
             np.testing.assert_array_equal(np.triu(part), 0.0)
             below = np.tril_indices(num_latents, -1)
-            assert num_latents == 6 or (part[below] != 0.0).all()  # three units are too few for all of six
+            assert (
+                num_latents == 6 or (part[below] != 0.0).all()
+            )  # three units are too few for all of six
 
 
 def test_a_spline_is_monotone_and_its_slope_is_its_derivative(x64):
@@ -185,8 +221,14 @@ def test_a_spline_is_monotone_and_its_slope_is_its_derivative(x64):
     [
         (lambda: vi.families.planar(2, num_layers=0), "num_layers of at least 1; got 0"),
         (lambda: vi.families.real_nvp(2, hidden=(3, 0)), "positive widths"),
-        (lambda: vi.families.sylvester(2, num_directions=3), "num_directions from 1 to the 2 latents; got 3"),
-        (lambda: vi.families.sylvester(2, num_reflections=0), "num_reflections of at least 1; got 0"),
+        (
+            lambda: vi.families.sylvester(2, num_directions=3),
+            "num_directions from 1 to the 2 latents; got 3",
+        ),
+        (
+            lambda: vi.families.sylvester(2, num_reflections=0),
+            "num_reflections of at least 1; got 0",
+        ),
         (lambda: vi.families.neural_spline(2, half_width=0.0), "positive half_width"),
     ],
 )
@@ -205,7 +247,9 @@ def test_a_banana_is_fitted_by_a_coupling_flow_in_a_few_steps():
     """0.11 nats after 400 steps of a small one, where the best Gaussian is at 0.32."""
     flows = pytest.importorskip("benchmarks.flows")
     family = vi.families.real_nvp(2, num_layers=4, hidden=(16,))
-    params = flows.fit(jax.random.key(0), family, flows.banana, num_steps=400, num_samples=64, learning_rate=1e-2)
+    params = flows.fit(
+        jax.random.key(0), family, flows.banana, num_steps=400, num_samples=64, learning_rate=1e-2
+    )
     value, stderr = flows.kl(jax.random.key(1), family, params, flows.banana, num_samples=4000)
     assert value < 0.16
     assert value > -5 * stderr  # a KL below 0 would be a density that integrates to more than 1

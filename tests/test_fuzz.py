@@ -1,4 +1,5 @@
-"""Whatever is typed or lies on the disk is used as it was meant, or refused in a sentence; nothing of it is executed.
+"""Whatever is typed or lies on the disk is used as it was meant, or refused in a sentence; nothing
+of it is executed.
 
 The default suite tries a few hundred cases, `pytest -m slow` thousands.
 """
@@ -43,7 +44,13 @@ def cases(few, many):
 
 def fuzz(number, **strategies):
     """Runs a function on so many drawn cases."""
-    quick = settings(max_examples=number, suppress_health_check=list(HealthCheck), derandomize=True, deadline=None, database=None)
+    quick = settings(
+        max_examples=number,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+        deadline=None,
+        database=None,
+    )
     return lambda function: quick(given(**strategies)(function))()
 
 
@@ -68,7 +75,11 @@ def used_or_refused():
 @st.composite
 def damages(draw):
     """bytes -> other bytes: cut, flipped, zeroed, lengthened, repeated, in one to four places."""
-    places = st.tuples(st.sampled_from(["cut", "flip", "zero", "insert", "repeat", "number"]), st.floats(0, 1), st.integers(1, 255))
+    places = st.tuples(
+        st.sampled_from(["cut", "flip", "zero", "insert", "repeat", "number"]),
+        st.floats(0, 1),
+        st.integers(1, 255),
+    )
     changes = draw(st.lists(places, min_size=1, max_size=4))
 
     def damage(content):
@@ -92,7 +103,8 @@ def damages(draw):
     return damage
 
 
-# --- what is typed --------------------------------------------------------------------------------------------------
+# --- what is typed
+# --------------------------------------------------------------------------------------------------
 
 WORDS = """0 1 -1 2 7 nan inf -inf 1e400 1e-400 1e9 99999999999999999999 True False None () (1,) (1,2 [1] {} ' " \\ test train all
 digits npz: images:/ tfds: elbo iwae real_nvp full_rank categorical gaussian skip conv static none optimal 0.1 1.5"""
@@ -104,7 +116,12 @@ VALUES = st.one_of(
     st.floats().map(str),
     st.lists(st.integers(-3, 70), max_size=3).map(lambda widths: str(tuple(widths))),
 )
-NAMES = st.one_of(st.sampled_from(FIELDS), st.sampled_from(FIELDS), st.text(max_size=8), st.just("train.__class__"))
+NAMES = st.one_of(
+    st.sampled_from(FIELDS),
+    st.sampled_from(FIELDS),
+    st.text(max_size=8),
+    st.just("train.__class__"),
+)
 OVERRIDES = st.lists(st.tuples(NAMES, VALUES), min_size=1, max_size=4)
 
 
@@ -114,7 +131,11 @@ def parsed(overrides, monkeypatch):
     config_flags.DEFINE_config_file("config", None, "", lock_config=True, flag_values=values)
     fake = types.SimpleNamespace(FLAGS=values, Error=flags.Error)
     monkeypatch.setattr(cli, "flags", fake)
-    argv = ["train", "--config=configs/vae.py", *(f"--config.{name}={value}" for name, value in overrides)]
+    argv = [
+        "train",
+        "--config=configs/vae.py",
+        *(f"--config.{name}={value}" for name, value in overrides),
+    ]
     monkeypatch.setattr(sys, "argv", argv)  # where config_flags looks for them
     cli._parse(argv)
     return values.config
@@ -130,24 +151,43 @@ def test_overrides(number, monkeypatch):
             config = parsed(overrides, monkeypatch)
             config_settings.validate(config)
             plain = rundir.to_plain(config)
-            assert rundir.to_plain(rundir.from_plain(json.loads(json.dumps(plain, allow_nan=False)))) == plain
+            assert (
+                rundir.to_plain(rundir.from_plain(json.loads(json.dumps(plain, allow_nan=False))))
+                == plain
+            )
             assert rundir.default_folder(config) == rundir.default_folder(rundir.from_plain(plain))
             accepted.append(overrides)
 
     fuzz(number, overrides=OVERRIDES)(attempt)
-    assert number / 50 < len(accepted) < number, f"{len(accepted)} of {number} were accepted: the law has not been tried"
+    assert number / 50 < len(accepted) < number, (
+        f"{len(accepted)} of {number} were accepted: the law has not been tried"
+    )
 
 
 @cases(6, 150)
 def test_a_config_that_passes_the_checks_makes_a_step(number, monkeypatch):
     """Traced, not compiled: it fails, if at all, in a sentence."""
-    dataset, made = session.load_data(small()), []
+    dataset = session.load_data(small())
+    made = []
 
     def attempt(overrides):
         with used_or_refused():
-            config = parsed([(name, value) for name, value in overrides if not name.startswith("data.")], monkeypatch)
+            config = parsed(
+                [(name, value) for name, value in overrides if not name.startswith("data.")],
+                monkeypatch,
+            )
             config_settings.validate(config)
-            if max([math.prod(config.model.hidden), config.model.num_latents, config.num_samples, config.train.batch_size]) > 10**5:
+            if (
+                max(
+                    [
+                        math.prod(config.model.hidden),
+                        config.model.num_latents,
+                        config.num_samples,
+                        config.train.batch_size,
+                    ]
+                )
+                > 10**5
+            ):
                 return  # tracing makes some constants
             model = session.make_model(config, dataset)
             state = jax.eval_shape(lambda: session.start_state(config, model))
@@ -156,11 +196,15 @@ def test_a_config_that_passes_the_checks_makes_a_step(number, monkeypatch):
             made.append(overrides)
 
     with jax.debug_key_reuse(False):
-        fuzz(number, overrides=st.lists(st.tuples(st.sampled_from(FIELDS), VALUES), min_size=1, max_size=2))(attempt)
+        fuzz(
+            number,
+            overrides=st.lists(st.tuples(st.sampled_from(FIELDS), VALUES), min_size=1, max_size=2),
+        )(attempt)
     assert made
 
 
-# --- what lies in a run folder --------------------------------------------------------------------------------------
+# --- what lies in a run folder
+# --------------------------------------------------------------------------------------
 
 
 @cases(80, 3000)
@@ -177,9 +221,14 @@ def test_config_json(number, tmp_path):
 
 @cases(80, 3000)
 def test_config_json_of_any_content(number, tmp_path):
-    leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just(BAIT))
+    leaves = st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just(BAIT)
+    )
     values = st.recursive(
-        leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+        leaves,
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+        ),
     )
 
     def attempt(field, value):
@@ -193,7 +242,9 @@ def test_config_json_of_any_content(number, tmp_path):
         with used_or_refused():
             config_settings.validate(rundir.read_config(tmp_path))
 
-    fuzz(number, field=st.sampled_from([*FIELDS, "train", "model", "data", "eval"]), value=values)(attempt)
+    fuzz(number, field=st.sampled_from([*FIELDS, "train", "model", "data", "eval"]), value=values)(
+        attempt
+    )
 
 
 @cases(60, 2000)
@@ -206,14 +257,19 @@ def test_data_json(number, tmp_path):
         (tmp_path / rundir.DATA).write_bytes(damage(whole))
         with used_or_refused():
             rundir.check_data(tmp_path, found)
-            assert json.loads((tmp_path / rundir.DATA).read_bytes())["fingerprint"] == found.fingerprint
+            assert (
+                json.loads((tmp_path / rundir.DATA).read_bytes())["fingerprint"]
+                == found.fingerprint
+            )
 
     fuzz(number, damage=damages())(attempt)
 
 
 @cases(60, 2000)
 def test_metrics_jsonl(number, tmp_path, capsys):
-    """The rows that are kept are the first ones, each as it was or refused; where some are missing it is said."""
+    """The rows that are kept are the first ones, each as it was or refused; where some are missing
+    it is said.
+    """
     rows = [{"step": step, "train/elbo": -1.5 * step} for step in range(1, 9)]
     whole = "".join(json.dumps(row) + "\n" for row in rows).encode()
     path = tmp_path / metrics.METRICS
@@ -248,11 +304,17 @@ def test_moments(number, tmp_path):
 
 @cases(12, 400)
 def test_checkpoints(number, tmp_path, capfd):
-    """One file of the newest checkpoint is damaged: it is restored to the last bit, or named and passed over."""
+    """One file of the newest checkpoint is damaged: it is restored to the last bit, or named and
+    passed over.
+    """
     with Checkpoints(tmp_path / "saved", keep=2) as checkpoints:
         for step in (1, 2):
             checkpoints.save(made_state(step=step))
-    files = sorted(path.relative_to(tmp_path / "saved") for path in (tmp_path / "saved" / "2").rglob("*") if path.is_file())
+    files = sorted(
+        path.relative_to(tmp_path / "saved")
+        for path in (tmp_path / "saved" / "2").rglob("*")
+        if path.is_file()
+    )
     turns = iter(range(number + 1))
 
     def attempt(file, damage):
@@ -261,23 +323,31 @@ def test_checkpoints(number, tmp_path, capfd):
         (folder / file).write_bytes(damage((folder / file).read_bytes()))
         with used_or_refused(), Checkpoints(folder, keep=2) as checkpoints:
             state = checkpoints.restore_latest(made_state(seed=1, step=0))
-            assert tree_equal(plain_key(state), plain_key(made_state(step=int(state.step)))), "a wrong state in silence"
+            assert tree_equal(plain_key(state), plain_key(made_state(step=int(state.step)))), (
+                "a wrong state in silence"
+            )
         shutil.rmtree(folder)
         err = capfd.readouterr().err
-        assert (int(state.step) == 1) == err.startswith(f"warning: the checkpoint {folder / '2'} is"), err
+        assert (int(state.step) == 1) == err.startswith(
+            f"warning: the checkpoint {folder / '2'} is"
+        ), err
         assert "Traceback" not in err
 
     fuzz(number, file=st.sampled_from(files), damage=damages())(attempt)
 
 
-# --- data -----------------------------------------------------------------------------------------------------------
+# --- data
+# -------------------------------------------------------------------------------------------------
 
 
 @cases(150, 5000)
 def test_idx_bytes(number, tmp_path):
     """Gzipped or not; what is read has the sizes that the header says."""
     write_idx(tmp_path)
-    whole = [(tmp_path / "train-images-idx3-ubyte").read_bytes(), (tmp_path / "train-labels-idx1-ubyte").read_bytes()]
+    whole = [
+        (tmp_path / "train-images-idx3-ubyte").read_bytes(),
+        (tmp_path / "train-labels-idx1-ubyte").read_bytes(),
+    ]
 
     def attempt(kind, packed, twice, damage):
         content = damage(whole[kind])
@@ -290,7 +360,9 @@ def test_idx_bytes(number, tmp_path):
             assert array.ndim == (3, 1)[kind]
             assert array.size
 
-    fuzz(number, kind=st.integers(0, 1), packed=st.booleans(), twice=st.booleans(), damage=damages())(attempt)
+    fuzz(
+        number, kind=st.integers(0, 1), packed=st.booleans(), twice=st.booleans(), damage=damages()
+    )(attempt)
 
 
 def load_damaged(number, folder, files, config):
@@ -319,12 +391,16 @@ def test_idx_files(number, tmp_path):
 @cases(40, 2000)
 def test_npz_files(number, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (20, 5, 5), dtype=np.uint8)
-    np.savez_compressed(tmp_path / "mine.npz", x_train=images, y_train=np.arange(20), x_test=images[:5])
+    np.savez_compressed(
+        tmp_path / "mine.npz", x_train=images, y_train=np.arange(20), x_test=images[:5]
+    )
     load_damaged(number, tmp_path, [tmp_path / "mine.npz"], data_config("npz:mine.npz", tmp_path))
 
 
 @cases(15, 500)
 def test_tfds_files(number, tmp_path):
-    folder = prepare_tiny(tmp_path, np.random.default_rng(0).integers(2, 256, (9, 5, 4), dtype=np.uint8))
+    folder = prepare_tiny(
+        tmp_path, np.random.default_rng(0).integers(2, 256, (9, 5, 4), dtype=np.uint8)
+    )
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
     load_damaged(number, tmp_path, files, data_config("tfds:tiny", tmp_path))

@@ -1,6 +1,8 @@
-"""GDReG on two layers of Gaussians: exact gradients by quadrature, less noise, and the zeros that the theory promises.
+"""GDReG on two layers of Gaussians: exact gradients by quadrature, less noise, and the zeros that
+the theory promises.
 
-p(z1) = N(m, e^2a), p(z2 | z1) = N(w z1 + c, e^2b), p(x | z) = N(z2 + z1 / 2, 0.7^2); q(z1) q(z2 | z1) likewise.
+p(z1) = N(m, e^2a), p(z2 | z1) = N(w z1 + c, e^2b), p(x | z) = N(z2 + z1 / 2, 0.7^2); q(z1) q(z2 |
+z1) likewise.
 """
 
 import functools
@@ -16,9 +18,16 @@ from helpers import assert_mean, keys
 import vi_jax as vi
 from vi_jax.distributions import Layers, from_noise, to_noise
 
-X, NOISE = 1.2, 0.7
-PRIOR = {"first": {"loc": 0.2, "log_scale": 0.1}, "second": {"weight": 0.8, "loc": -0.3, "log_scale": -0.2}}
-GUIDE = {"first": {"loc": 0.6, "log_scale": -0.4}, "second": {"weight": 0.3, "loc": 0.4, "log_scale": -0.5}}
+X = 1.2
+NOISE = 0.7
+PRIOR = {
+    "first": {"loc": 0.2, "log_scale": 0.1},
+    "second": {"weight": 0.8, "loc": -0.3, "log_scale": -0.2},
+}
+GUIDE = {
+    "first": {"loc": 0.6, "log_scale": -0.4},
+    "second": {"weight": 0.3, "loc": 0.4, "log_scale": -0.5},
+}
 PARAMS = jax.tree.map(jnp.float32, {"guide": GUIDE, "prior": PRIOR, "noise": np.log(NOISE)})
 
 
@@ -27,7 +36,10 @@ def first(params):
 
 
 def second(params, z1):
-    return dist.Normal(params["second"]["weight"] * z1 + params["second"]["loc"], jnp.exp(params["second"]["log_scale"]))
+    return dist.Normal(
+        params["second"]["weight"] * z1 + params["second"]["loc"],
+        jnp.exp(params["second"]["log_scale"]),
+    )
 
 
 def layered(params):
@@ -44,14 +56,23 @@ def log_joint_of(params, log_lik=True):
 
 def value(estimator, bound, params, key, num_samples, *, log_lik=True):
     options = {"prior": layered(params["prior"])} if estimator is vi.estimators.gdreg else {}
-    return estimator(key, bound, log_joint_of(params, log_lik), layered(params["guide"]), num_samples=num_samples, **options)
+    return estimator(
+        key,
+        bound,
+        log_joint_of(params, log_lik),
+        layered(params["guide"]),
+        num_samples=num_samples,
+        **options,
+    )
 
 
 def gradients(estimator, bound, params, num_samples, num_keys, **options):
     """Of every parameter, each [num_keys]."""
 
     def one(key):
-        return jax.grad(lambda params: value(estimator, bound, params, key, num_samples, **options))(params)
+        return jax.grad(
+            lambda params: value(estimator, bound, params, key, num_samples, **options)
+        )(params)
 
     return jax.device_get(jax.jit(jax.vmap(one))(keys(1, num_keys)))
 
@@ -64,13 +85,20 @@ def stacked(tree):
 def exact_gradient(bound, num_samples):
     """By Gauss-Hermite quadrature over the 2 K noises, float64."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(20)
-    grid = np.array(list(itertools.product(nodes, repeat=2 * num_samples))).reshape(-1, num_samples, 2)
-    mass = np.prod(np.array(list(itertools.product(weights / weights.sum(), repeat=2 * num_samples))), -1)
+    grid = np.array(list(itertools.product(nodes, repeat=2 * num_samples))).reshape(
+        -1, num_samples, 2
+    )
+    mass = np.prod(
+        np.array(list(itertools.product(weights / weights.sum(), repeat=2 * num_samples))), -1
+    )
     with jax.enable_x64(True):
-        grid, mass, params = jnp.asarray(grid), jnp.asarray(mass), jax.tree.map(lambda leaf: jnp.float64(leaf), PARAMS)
+        grid = jnp.asarray(grid)
+        mass = jnp.asarray(mass)
+        params = jax.tree.map(lambda leaf: jnp.float64(leaf), PARAMS)
 
         def mean(params):
-            q, log_joint = layered(params["guide"]), log_joint_of(params)
+            q = layered(params["guide"])
+            log_joint = log_joint_of(params)
 
             def log_weight(eps):
                 z = q.from_noise((eps[0], eps[1]))
@@ -116,8 +144,12 @@ def test_the_guides_gradient_has_less_noise(num_samples):
 
 
 @pytest.mark.parametrize("num_samples", [1, 16])
-def test_the_priors_gradient_has_less_noise_where_the_data_say_little_and_more_where_they_say_much(num_samples):
-    """Its noise is that of d log p(x | z) / dz in place of that of d log p(z) / dtheta: which is less depends on the model."""
+def test_the_priors_gradient_has_less_noise_where_the_data_say_little_and_more_where_they_say_much(
+    num_samples,
+):
+    """Its noise is that of d log p(x | z) / dz in place of that of d log p(z) / dtheta: which is
+    less depends on the model.
+    """
 
     def near_the_posterior(noise):
         guide = jax.tree.map(lambda leaf: jnp.float32(leaf) + 0.1, posterior(noise))
@@ -129,10 +161,15 @@ def test_the_priors_gradient_has_less_noise_where_the_data_say_little_and_more_w
 
 def test_without_a_prior_it_is_stl_and_dreg():
     def grad_of(estimator, bound, params):
-        q, log_joint = layered(params["guide"]), log_joint_of(params)
+        q = layered(params["guide"])
+        log_joint = log_joint_of(params)
         return estimator(jax.random.key(3), bound, log_joint, q, num_samples=5)
 
-    for other, bound in ((vi.estimators.stl, "elbo"), (vi.estimators.dreg, "iwae"), (vi.estimators.dreg, "vr_iwae")):
+    for other, bound in (
+        (vi.estimators.stl, "elbo"),
+        (vi.estimators.dreg, "iwae"),
+        (vi.estimators.dreg, "vr_iwae"),
+    ):
         ours, theirs = (
             stacked(jax.grad(functools.partial(grad_of, estimator, BOUNDS[bound]))(PARAMS))
             for estimator in (vi.estimators.gdreg, other)
@@ -141,11 +178,14 @@ def test_without_a_prior_it_is_stl_and_dreg():
 
 
 def posterior(noise=NOISE):
-    """The guide's parameters at p(z1 | x) p(z2 | z1, x), and the evidence as a function of the prior's."""
+    """The guide's parameters at p(z1 | x) p(z2 | z1, x), and the evidence as a function of the
+    prior's.
+    """
     mean, cov = moments(PRIOR)
     row = np.array([0.5, 1.0])
     gain = cov @ row / (row @ cov @ row + noise**2)
-    mean, cov = mean + gain * (X - row @ mean), cov - np.outer(gain, row @ cov)
+    mean = mean + gain * (X - row @ mean)
+    cov = cov - np.outer(gain, row @ cov)
     weight = cov[0, 1] / cov[0, 0]
     return {
         "first": {"loc": mean[0], "log_scale": 0.5 * np.log(cov[0, 0])},
@@ -158,7 +198,9 @@ def posterior(noise=NOISE):
 
 
 def moments(prior):
-    w, a, b = prior["second"]["weight"], jnp.exp(2 * prior["first"]["log_scale"]), jnp.exp(2 * prior["second"]["log_scale"])
+    w = prior["second"]["weight"]
+    a = jnp.exp(2 * prior["first"]["log_scale"])
+    b = jnp.exp(2 * prior["second"]["log_scale"])
     mean = jnp.array([prior["first"]["loc"], w * prior["first"]["loc"] + prior["second"]["loc"]])
     return mean, jnp.array([[a, w * a], [w * a, w**2 * a + b]])
 
@@ -166,7 +208,9 @@ def moments(prior):
 def log_evidence(params):
     mean, cov = moments(params["prior"])
     row = jnp.array([0.5, 1.0])
-    return dist.Normal(row @ mean, jnp.sqrt(row @ cov @ row + jnp.exp(2 * params["noise"]))).log_prob(X)
+    return dist.Normal(
+        row @ mean, jnp.sqrt(row @ cov @ row + jnp.exp(2 * params["noise"]))
+    ).log_prob(X)
 
 
 @pytest.mark.parametrize("bound", ["elbo", "iwae", "renyi"])
@@ -177,11 +221,16 @@ def test_at_the_posterior_the_guides_gradient_is_zero_and_the_models_is_that_of_
     assert np.abs(stacked(found["guide"])).max() < 2e-4  # every draw's, but for rounding
     assert stacked(plain["guide"]).std(0).min() > 0.1
     exact = jax.grad(log_evidence)(params)
-    assert_mean(stacked({name: found[name] for name in ("noise", "prior")}), stacked({n: exact[n] for n in ("noise", "prior")}))
+    assert_mean(
+        stacked({name: found[name] for name in ("noise", "prior")}),
+        stacked({n: exact[n] for n in ("noise", "prior")}),
+    )
 
 
 def test_where_guide_and_prior_are_one_the_kl_gives_the_prior_no_gradient():
-    """Without data the ELBO is -KL(q || p): its gradient in p is 0 at q = p for every draw, where the score's is 0 on average."""
+    """Without data the ELBO is -KL(q || p): its gradient in p is 0 at q = p for every draw, where
+    the score's is 0 on average.
+    """
     params = {**PARAMS, "guide": PARAMS["prior"]}
     found = gradients(vi.estimators.gdreg, vi.bounds.elbo, params, 2, 100, log_lik=False)
     plain = gradients(vi.estimators.stl, vi.bounds.elbo, params, 2, 100, log_lik=False)
@@ -194,7 +243,9 @@ def test_a_prior_that_is_not_in_log_joint_adds_noise_and_no_bias():
         def estimate(loc):
             other = layered({**PARAMS["prior"], "first": {"loc": loc, "log_scale": 0.3}})
             q = layered(PARAMS["guide"])
-            return vi.estimators.gdreg(key, vi.bounds.iwae, log_joint_of(PARAMS), q, num_samples=4, prior=other)
+            return vi.estimators.gdreg(
+                key, vi.bounds.iwae, log_joint_of(PARAMS), q, num_samples=4, prior=other
+            )
 
         return jax.grad(estimate)(1.0)
 
@@ -203,7 +254,8 @@ def test_a_prior_that_is_not_in_log_joint_adds_noise_and_no_bias():
     assert_mean(samples, 0.0)
 
 
-# --- transports of noise --------------------------------------------------------------------------------------------
+# --- transports of noise
+# --------------------------------------------------------------------------------------------
 
 TRIL = jnp.array([[0.5, 0.0], [0.3, 1.2]])
 DENSITIES = {
@@ -223,21 +275,29 @@ def test_noise_there_and_back_and_its_law(name):
     make = DENSITIES[name]
     z = make(0.2).sample(jax.random.key(5), (7,))
     noise = jax.vmap(functools.partial(to_noise, make(0.2)))(z)
-    for ours, theirs in zip(*map(jax.tree.leaves, (jax.vmap(functools.partial(from_noise, make(0.2)))(noise), z)), strict=True):
+    for ours, theirs in zip(
+        *map(jax.tree.leaves, (jax.vmap(functools.partial(from_noise, make(0.2)))(noise), z)),
+        strict=True,
+    ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    other = make(0.9)  # one law of the noise, whatever the parameters: log p(T(eps)) + log |dT/deps| is a function of eps alone
+    other = make(
+        0.9
+    )  # one law of the noise, whatever the parameters: log p(T(eps)) + log |dT/deps| is a function of eps alone
     first_noise = jax.tree.map(lambda leaf: leaf[0], noise)
 
     def log_law(p):
         flat, unflatten = jax.flatten_util.ravel_pytree(first_noise)
-        jacobian = jax.jacobian(lambda flat: jax.flatten_util.ravel_pytree(from_noise(p, unflatten(flat)))[0])(flat)
+        jacobian = jax.jacobian(
+            lambda flat: jax.flatten_util.ravel_pytree(from_noise(p, unflatten(flat)))[0]
+        )(flat)
         return p.log_prob(from_noise(p, first_noise)) + jnp.linalg.slogdet(jacobian)[1]
 
     np.testing.assert_allclose(log_law(make(0.2)), log_law(other), rtol=1e-4)
 
 
 def test_layers_draw_and_score_as_the_joint_gaussian():
-    p, (mean, cov) = layered(PARAMS["prior"]), moments(PARAMS["prior"])
+    p = layered(PARAMS["prior"])
+    (mean, cov) = moments(PARAMS["prior"])
     z = jnp.stack(p.sample(jax.random.key(6), (20_000,)), -1)
     assert_mean(z, mean)
     centred = np.asarray(z) - np.asarray(mean)
@@ -245,7 +305,9 @@ def test_layers_draw_and_score_as_the_joint_gaussian():
     joint = dist.MultivariateNormal(mean, cov)
     np.testing.assert_allclose(p.log_prob((z[0, 0], z[0, 1])), joint.log_prob(z[0]), rtol=1e-5)
     assert jax.tree.leaves(p.sample(jax.random.key(7), (2, 3)))[1].shape == (2, 3)
-    np.testing.assert_array_equal(jax.grad(lambda p: vi.freeze(p).log_prob((0.1, 0.2)))(p).params["first"]["loc"], 0.0)
+    np.testing.assert_array_equal(
+        jax.grad(lambda p: vi.freeze(p).log_prob((0.1, 0.2)))(p).params["first"]["loc"], 0.0
+    )
 
 
 def test_errors_are_sentences():

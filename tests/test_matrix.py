@@ -1,7 +1,9 @@
-"""Bound x estimator, walked from the two rooms: every valid pair has the exact gradient as its mean, every other is refused.
+"""Bound x estimator, walked from the two rooms: every valid pair has the exact gradient as its
+mean, every other is refused.
 
-Three toys of which the exact gradient is known: a Gaussian guide (the ELBO's by quadrature; other bounds' by the reparameterised
-gradient of many more draws), Bernoulli guides and a categorical one (by enumeration of the K draws' joint support).
+Three toys of which the exact gradient is known: a Gaussian guide (the ELBO's by quadrature; other
+bounds' by the reparameterised gradient of many more draws), Bernoulli guides and a categorical one
+(by enumeration of the K draws' joint support).
 """
 
 import functools
@@ -30,7 +32,8 @@ BOUNDS = {
     for name, module in members(vi.bounds).items()
 }
 ESTIMATORS = members(vi.estimators)
-K, KEYS = 4, 4_000
+K = 4
+KEYS = 4_000
 
 
 def valid_bounds(module):
@@ -38,7 +41,9 @@ def valid_bounds(module):
 
 
 def takes(module, guide):
-    return guide in getattr(module, "GUIDES", (guide,)) and (guide == "gaussian" or not getattr(module, "REPARAMETERISED", True))
+    return guide in getattr(module, "GUIDES", (guide,)) and (
+        guide == "gaussian" or not getattr(module, "REPARAMETERISED", True)
+    )
 
 
 def pairs(guide, *, unbiased=True):
@@ -53,10 +58,16 @@ def pairs(guide, *, unbiased=True):
     ]
 
 
-REFUSED = [(name, bound) for name, module in ESTIMATORS.items() for bound in BOUNDS if bound not in valid_bounds(module)]
+REFUSED = [
+    (name, bound)
+    for name, module in ESTIMATORS.items()
+    for bound in BOUNDS
+    if bound not in valid_bounds(module)
+]
 
 
-# The Gaussian toy: one latent, a likelihood that is not conjugate, theta in the model and phi in the guide.
+# The Gaussian toy: one latent, a likelihood that is not conjugate, theta in the model and phi in
+# the guide.
 
 PARAMS = {"w": 0.8, "loc": 0.3, "log_scale": -0.3}
 
@@ -65,7 +76,9 @@ def gaussian_toy(params):
     params = jax.tree.map(jnp.asarray, params)
 
     def log_joint(z):
-        return dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(params["w"] * z + 0.3 * jnp.sin(z), 0.7).log_prob(1.0)
+        return dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(
+            params["w"] * z + 0.3 * jnp.sin(z), 0.7
+        ).log_prob(1.0)
 
     return log_joint, dist.Normal(params["loc"], jnp.exp(params["log_scale"]))
 
@@ -87,7 +100,10 @@ def gradients(estimate, bound, toy, params, keys, num_samples=K):
 
 
 def mean_and_stderr(samples):
-    columns = [np.asarray(samples[name], np.float64).reshape(len(samples[name]), -1) for name in sorted(samples)]
+    columns = [
+        np.asarray(samples[name], np.float64).reshape(len(samples[name]), -1)
+        for name in sorted(samples)
+    ]
     stack = np.concatenate(columns, axis=1)
     return stack.mean(0), stack.std(0) / len(stack) ** 0.5
 
@@ -99,7 +115,10 @@ def elbo_by_quadrature(params):
     def value(params):
         log_joint, q = gaussian_toy(params)
         z = q.loc + q.scale * jnp.asarray(nodes, jnp.float32)
-        return (jnp.asarray(weights / weights.sum(), jnp.float32) * (jax.vmap(log_joint)(z) - q.log_prob(z))).sum()
+        return (
+            jnp.asarray(weights / weights.sum(), jnp.float32)
+            * (jax.vmap(log_joint)(z) - q.log_prob(z))
+        ).sum()
 
     gradient = jax.grad(value)(jax.tree.map(jnp.float32, params))
     return np.array([gradient[name] for name in sorted(gradient)])
@@ -107,10 +126,18 @@ def elbo_by_quadrature(params):
 
 @functools.cache
 def reference(bound):
-    """The gradient of a bound's mean and its standard error: reparameterised, from keys of its own, ten times as many."""
+    """The gradient of a bound's mean and its standard error: reparameterised, from keys of its own,
+    ten times as many.
+    """
     if bound == "elbo":
         return elbo_by_quadrature(PARAMS), 0.0
-    samples = gradients(vi.estimators.reparam, BOUNDS[bound], gaussian_toy, PARAMS, jax.random.split(jax.random.key(9), 10 * KEYS))
+    samples = gradients(
+        vi.estimators.reparam,
+        BOUNDS[bound],
+        gaussian_toy,
+        PARAMS,
+        jax.random.split(jax.random.key(9), 10 * KEYS),
+    )
     return mean_and_stderr(samples)
 
 
@@ -118,7 +145,13 @@ def reference(bound):
 def test_gaussian_guide_has_the_exact_mean_gradient(name, bound):
     toy = vector_toy if name == "price" else gaussian_toy
     mean, stderr = mean_and_stderr(
-        gradients(ESTIMATORS[name].estimate, BOUNDS[bound], toy, PARAMS, jax.random.split(jax.random.key(1), KEYS))
+        gradients(
+            ESTIMATORS[name].estimate,
+            BOUNDS[bound],
+            toy,
+            PARAMS,
+            jax.random.split(jax.random.key(1), KEYS),
+        )
     )
     expected, expected_stderr = reference(bound)
     if name == "piwae":  # the model climbs IWAE; sorted names end in w, the model's parameter
@@ -139,7 +172,9 @@ CATEGORICAL_PARAMS = {"w": 0.8, "logits": np.array([0.3, -1.0, 0.7])}
 def bernoulli_toy(params):
     def log_joint(z):
         prior = Bernoulli(jnp.zeros(3)).to_event(1)
-        return prior.log_prob(z) + dist.Normal(params["w"] * (z * COUPLING).sum() + z[0] * z[1], 0.8).log_prob(0.7)
+        return prior.log_prob(z) + dist.Normal(
+            params["w"] * (z * COUPLING).sum() + z[0] * z[1], 0.8
+        ).log_prob(0.7)
 
     return log_joint, Bernoulli(params["logits"]).to_event(1)
 
@@ -168,17 +203,28 @@ def exact(toy, params, bound, num_samples, support):
 
 
 TOYS = {
-    "bernoulli": (bernoulli_toy, BERNOULLI_PARAMS, jnp.array(list(itertools.product((0.0, 1.0), repeat=3)))),
+    "bernoulli": (
+        bernoulli_toy,
+        BERNOULLI_PARAMS,
+        jnp.array(list(itertools.product((0.0, 1.0), repeat=3))),
+    ),
     "categorical": (categorical_toy, CATEGORICAL_PARAMS, jnp.arange(3)),
 }
 
 
-@pytest.mark.parametrize(("toy", "name", "bound"), [(toy, *pair) for toy in TOYS for pair in pairs(toy)])
+@pytest.mark.parametrize(
+    ("toy", "name", "bound"), [(toy, *pair) for toy in TOYS for pair in pairs(toy)]
+)
 def test_discrete_guides_have_the_exact_mean_gradient(toy, name, bound):
     make, params, support = TOYS[toy]
     num_samples = 2
     samples = gradients(
-        ESTIMATORS[name].estimate, BOUNDS[bound], make, params, jax.random.split(jax.random.key(2), KEYS), num_samples
+        ESTIMATORS[name].estimate,
+        BOUNDS[bound],
+        make,
+        params,
+        jax.random.split(jax.random.key(2), KEYS),
+        num_samples,
     )
     mean, stderr = mean_and_stderr(samples)
     expected = exact(make, params, BOUNDS[bound], num_samples, support)
@@ -194,7 +240,9 @@ def test_what_says_it_is_biased_is_biased(name):
     """The flag is not a way round the test above: at temperature 0.5 the bias shows on the ELBO."""
     make, params, support = TOYS["bernoulli"]
     keys = jax.random.split(jax.random.key(3), KEYS)
-    mean, stderr = mean_and_stderr(gradients(ESTIMATORS[name].estimate, vi.bounds.elbo, make, params, keys, 2))
+    mean, stderr = mean_and_stderr(
+        gradients(ESTIMATORS[name].estimate, vi.bounds.elbo, make, params, keys, 2)
+    )
     off = np.abs(mean - exact(make, params, vi.bounds.elbo, 2, support)) / stderr
     assert off.max() > 5
 
@@ -202,13 +250,18 @@ def test_what_says_it_is_biased_is_biased(name):
 @pytest.mark.parametrize(("name", "bound"), REFUSED)
 def test_other_pairs_are_refused_in_a_sentence(name, bound):
     log_joint, q = (
-        bernoulli_toy(BERNOULLI_PARAMS) if "gaussian" not in getattr(ESTIMATORS[name], "GUIDES", ()) else vector_toy(PARAMS)
+        bernoulli_toy(BERNOULLI_PARAMS)
+        if "gaussian" not in getattr(ESTIMATORS[name], "GUIDES", ())
+        else vector_toy(PARAMS)
     )
     with pytest.raises(ValueError, match=rf"valid for .*, not for {bound}: "):
         ESTIMATORS[name].estimate(jax.random.key(0), BOUNDS[bound], log_joint, q, num_samples=2)
 
 
-@pytest.mark.parametrize("name", [name for name, module in ESTIMATORS.items() if getattr(module, "REPARAMETERISED", True)])
+@pytest.mark.parametrize(
+    "name",
+    [name for name, module in ESTIMATORS.items() if getattr(module, "REPARAMETERISED", True)],
+)
 def test_guides_without_a_path_are_refused(name):
     if "gaussian" in getattr(ESTIMATORS[name], "GUIDES", ()):
         words = "Gaussian guide"
@@ -221,12 +274,16 @@ def test_guides_without_a_path_are_refused(name):
 
 
 def test_values_are_those_of_the_bound():
-    """Whatever the gradient does, the number is the bound of the log-weights (piwae's is IWAE, price's has the exact entropy)."""
+    """Whatever the gradient does, the number is the bound of the log-weights (piwae's is IWAE,
+    price's has the exact entropy).
+    """
     log_joint, q = gaussian_toy(PARAMS)
     z = q.sample(jax.random.key(4), (K,))
     log_w = jax.vmap(log_joint)(z) - q.log_prob(z)
     for name, bound in pairs("gaussian"):
         if name in ("price", "piwae"):
             continue
-        value = ESTIMATORS[name].estimate(jax.random.key(4), BOUNDS[bound], log_joint, q, num_samples=K)
+        value = ESTIMATORS[name].estimate(
+            jax.random.key(4), BOUNDS[bound], log_joint, q, num_samples=K
+        )
         np.testing.assert_allclose(value, BOUNDS[bound](log_w), rtol=1e-5)

@@ -1,4 +1,6 @@
-"""Memory that does not grow with the work: importance samples in chunks, and the slopes that benchmarks.growth fits."""
+"""Memory that does not grow with the work: importance samples in chunks, and the slopes that
+benchmarks.growth fits.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +15,16 @@ growth = pytest.importorskip("benchmarks.growth")
 
 def temporary_bytes(monkeypatch, num_samples, chunk):
     """Of the program that `experiments.evaluate` runs, for 16 examples at a time."""
-    programs, real = [], jax.jit
+    programs = []
+    real = jax.jit
     monkeypatch.setattr(measure.jax, "jit", lambda f: programs.append(real(f)) or programs[-1])
     model = vae((28, 28), num_latents=5, hidden=(50,))
     measure.make_log_evidence(model, num_samples=num_samples, chunk=chunk, batch_size=16)
     monkeypatch.undo()
-    shapes = jax.eval_shape(model.init, jax.random.key(0)), jax.ShapeDtypeStruct((16, 28, 28), jnp.float32)
+    shapes = (
+        jax.eval_shape(model.init, jax.random.key(0)),
+        jax.ShapeDtypeStruct((16, 28, 28), jnp.float32),
+    )
     with jax.debug_key_reuse(False):  # it takes the keys of a scan inside a vmap for used ones
         compiled = programs[0].lower(jax.random.split(jax.random.key(1), 16), *shapes).compile()
     return compiled.memory_analysis().temp_size_in_bytes

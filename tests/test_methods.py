@@ -40,15 +40,24 @@ def test_a_gaussian_posterior_is_found(name):
     result = vi.fit(jax.random.key(0), TARGET, FULL_RANK[name])
     u = result.weighed.u
     tolerance = 5 / np.sqrt(len(u)) + 0.02
-    np.testing.assert_allclose((u.mean(0) - MEAN) / jnp.sqrt(jnp.diag(COVARIANCE)), 0, atol=tolerance)
+    np.testing.assert_allclose(
+        (u.mean(0) - MEAN) / jnp.sqrt(jnp.diag(COVARIANCE)), 0, atol=tolerance
+    )
     np.testing.assert_allclose(u.std(0) / jnp.sqrt(jnp.diag(COVARIANCE)), 1, atol=tolerance)
-    assert abs(result.diagnostics.log_evidence - EVIDENCE) < 0.01 + 5 * result.diagnostics.log_evidence_stderr
+    assert (
+        abs(result.diagnostics.log_evidence - EVIDENCE)
+        < 0.01 + 5 * result.diagnostics.log_evidence_stderr
+    )
     assert result.diagnostics.verdict == "reliable"
     assert result.converged
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("flow", "boosting"))) for name in METHODS]
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("flow", "boosting")))
+        for name in METHODS
+    ],
 )
 def test_init_and_step_live_in_a_loop_of_ones_own(name):
     method = METHODS[name]
@@ -63,7 +72,9 @@ def test_init_and_step_live_in_a_loop_of_ones_own(name):
 
     key_init, key_steps = jax.random.split(jax.random.key(0))
     with jax.debug_key_reuse(False):  # it reports a scan over keys under vmap, which uses each once
-        states, info = run(jax.random.split(key_init, 2), jax.random.split(key_steps, (2, 30)), jnp.zeros((2, 3)))
+        states, info = run(
+            jax.random.split(key_init, 2), jax.random.split(key_steps, (2, 30)), jnp.zeros((2, 3))
+        )
     assert info.value.shape == info.done.shape == (2, 30)
     assert np.all(np.diff(info.evaluations, axis=1) > 0)
     q = method.guide(jax.tree.map(lambda leaf: leaf[0], states))
@@ -74,7 +85,8 @@ def test_init_and_step_live_in_a_loop_of_ones_own(name):
 def test_batch_and_match_solves_its_equation_and_meets_a_gaussian_exactly():
     from vi_jax.methods.bam import _solve
 
-    u, v = COVARIANCE + jnp.eye(3), 2.0 * jnp.eye(3) + COVARIANCE
+    u = COVARIANCE + jnp.eye(3)
+    v = 2.0 * jnp.eye(3) + COVARIANCE
     s = _solve(u, v)
     np.testing.assert_allclose(s @ u @ s + s, v, rtol=1e-4, atol=1e-4)
     q = vi.fit(jax.random.key(0), TARGET, vi.methods.bam()).guide

@@ -1,4 +1,6 @@
-"""ADVI against the best Gaussian by quadrature: how near it ends, and whether it says when it did not."""
+"""ADVI against the best Gaussian by quadrature: how near it ends, and whether it says when it did
+not.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,9 @@ FAMILIES = {"mean_field": False, "full_rank": True}
 def distance(state, method, mean, covariance):
     """Root of the symmetrised KL from a Gaussian."""
     q = method.guide(state)
-    p = dist.MultivariateNormal(jnp.asarray(mean, jnp.float32), jnp.asarray(covariance, jnp.float32))
+    p = dist.MultivariateNormal(
+        jnp.asarray(mean, jnp.float32), jnp.asarray(covariance, jnp.float32)
+    )
     return float(jnp.sqrt(vi.kl_divergence(q, p) + vi.kl_divergence(p, q)))
 
 
@@ -61,7 +65,8 @@ def test_a_family_of_ones_own_without_a_closed_form():
     state, info, _ = run(jax.random.key(0), method, gaussian, np.zeros(2))
     assert info.done
     q = method.guide(state)  # in the ascent's coordinates, and still a Laplace
-    loc, scale = q.place(q.base.base_dist.loc), q.root * q.base.base_dist.scale
+    loc = q.place(q.base.base_dist.loc)
+    scale = q.root * q.base.base_dist.scale
     # E (z - m)^2 = 2 b^2: the ELBO -precision b^2 + log b is highest at b^2 = 1 / (2 precision)
     np.testing.assert_allclose(scale, np.sqrt(0.5 / precision), rtol=0.1)
     np.testing.assert_allclose((loc - 1.0) * np.sqrt(precision), 0, atol=0.1)
@@ -86,7 +91,9 @@ def test_a_gradient_that_is_not_finite_is_skipped():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_units_and_correlations_do_not_matter(name):
-    """A Gaussian whose standard deviations go from 0.001 to 1000, a thousand of the narrow ones away."""
+    """A Gaussian whose standard deviations go from 0.001 to 1000, a thousand of the narrow ones
+    away.
+    """
     size = 5
     rng = np.random.default_rng(0)
     sd = np.logspace(-3, 3, size)
@@ -95,9 +102,18 @@ def test_units_and_correlations_do_not_matter(name):
         precision = jnp.asarray(mix @ np.diag(sd**-2) @ mix.T)
         mean = jnp.asarray(rng.normal(size=size))
         method = vi.methods.advi(getattr(vi.families, name))
-        state, info, steps = run(jax.random.key(0), method, lambda u: -0.5 * (u - mean) @ precision @ (u - mean), np.zeros(size))
+        state, info, steps = run(
+            jax.random.key(0),
+            method,
+            lambda u: -0.5 * (u - mean) @ precision @ (u - mean),
+            np.zeros(size),
+        )
         q = method.guide(state)
-        root = (mix.T @ np.asarray(q.covariance_matrix if name == "full_rank" else jnp.diag(q.variance)) @ mix) / np.outer(sd, sd)
+        root = (
+            mix.T
+            @ np.asarray(q.covariance_matrix if name == "full_rank" else jnp.diag(q.variance))
+            @ mix
+        ) / np.outer(sd, sd)
         assert info.done
         assert steps < 5000
         np.testing.assert_allclose(mix.T @ (q.mean - mean) / sd, 0, atol=0.1)
@@ -107,17 +123,27 @@ def test_units_and_correlations_do_not_matter(name):
 def random_gaussian(kind, size):
     keys = jax.random.split(jax.random.key(3), 5)
     scale = {"log_scale": jax.random.normal(keys[1], (size,))}
-    tril = {"log_diag": jax.random.normal(keys[4], (size,)), "lower": jax.random.normal(keys[2], (size * (size - 1) // 2,))}
-    own = {"loc": jax.random.normal(keys[0], (size,)), "slope": jax.random.normal(keys[3], (size, 2))}
+    tril = {
+        "log_diag": jax.random.normal(keys[4], (size,)),
+        "lower": jax.random.normal(keys[2], (size * (size - 1) // 2,)),
+    }
+    own = {
+        "loc": jax.random.normal(keys[0], (size,)),
+        "slope": jax.random.normal(keys[3], (size, 2)),
+    }
     return own | (scale if kind == "mean_field" else tril)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_gaussians_own_units_are_those_of_its_noise(name):
-    """Moving by d in them is z = m + L (d_loc + D eps): the gradient there, by automatic differentiation."""
-    size, family = 3, getattr(vi.families, name)(3)
+    """Moving by d in them is z = m + L (d_loc + D eps): the gradient there, by automatic
+    differentiation.
+    """
+    size = 3
+    family = getattr(vi.families, name)(3)
     params = random_gaussian(name, size)
-    eps, e = jax.random.normal(jax.random.key(4), (size,)), jnp.array([0.3, -0.7])
+    eps = jax.random.normal(jax.random.key(4), (size,))
+    e = jnp.array([0.3, -0.7])
 
     def push(p, eps):
         own = {key: value for key, value in p.items() if key != "slope"}
@@ -134,7 +160,11 @@ def test_a_gaussians_own_units_are_those_of_its_noise(name):
     inward = _frame.inward(params, slope)
     for key in params:
         np.testing.assert_allclose(inward[key], moved[key], rtol=1e-4, atol=1e-4, err_msg=key)
-    assert jax.tree.all(jax.tree.map(lambda a, b: jnp.allclose(a, b, atol=1e-5), _frame.outward(params, zero), params))
+    assert jax.tree.all(
+        jax.tree.map(
+            lambda a, b: jnp.allclose(a, b, atol=1e-5), _frame.outward(params, zero), params
+        )
+    )
 
 
 def blocks(series):

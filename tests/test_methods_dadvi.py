@@ -1,4 +1,6 @@
-"""DADVI against its own objective's optimum, linear response against exact covariances, its standard errors against repeats."""
+"""DADVI against its own objective's optimum, linear response against exact covariances, its
+standard errors against repeats.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +16,17 @@ MEAN = np.array([1.0, -2.0, 30.0])
 
 
 def gaussian(u):
-    return -0.5 * (u - jnp.asarray(MEAN, u.dtype)) @ (jnp.asarray(PRECISION, u.dtype) @ (u - jnp.asarray(MEAN, u.dtype)))
+    return (
+        -0.5
+        * (u - jnp.asarray(MEAN, u.dtype))
+        @ (jnp.asarray(PRECISION, u.dtype) @ (u - jnp.asarray(MEAN, u.dtype)))
+    )
 
 
 def test_linear_response_is_exact_where_mean_field_is_too_narrow(x64):
-    state, info, _ = run(jax.random.key(0), vi.methods.dadvi(num_draws=1000, tolerance=1e-8), gaussian, np.zeros(3))
+    state, info, _ = run(
+        jax.random.key(0), vi.methods.dadvi(num_draws=1000, tolerance=1e-8), gaussian, np.zeros(3)
+    )
     assert info.done
     covariance = np.linalg.inv(PRECISION)
     np.testing.assert_allclose(vi.methods.linear_response(gaussian, state), covariance, rtol=0.25)
@@ -30,7 +38,9 @@ def test_linear_response_is_exact_where_mean_field_is_too_narrow(x64):
     state = state._replace(draws=jnp.asarray(draws), loc=jnp.asarray(MEAN))
     state = state._replace(log_scale=jnp.asarray(-0.5 * np.log(np.diag(PRECISION))))
     np.testing.assert_allclose(vi.methods.linear_response(gaussian, state), covariance, rtol=1e-8)
-    np.testing.assert_allclose(vi.methods.linear_response_sd(gaussian, state), np.sqrt(np.diag(covariance)), rtol=1e-8)
+    np.testing.assert_allclose(
+        vi.methods.linear_response_sd(gaussian, state), np.sqrt(np.diag(covariance)), rtol=1e-8
+    )
     np.testing.assert_allclose(vi.methods.frequentist_stderr(gaussian, state), 0, atol=0.6)
 
 
@@ -55,7 +65,9 @@ def test_the_standard_error_is_that_of_repeats():
     def repeat(key):
         state = method.init(key, logistic, jnp.zeros(2))
         keys = jax.random.split(jax.random.key(0), 30)
-        state, info = jax.lax.scan(lambda state, key: method.step(key, logistic, state), state, keys)
+        state, info = jax.lax.scan(
+            lambda state, key: method.step(key, logistic, state), state, keys
+        )
         return state.loc, vi.methods.frequentist_stderr(logistic, state), info.done.any()
 
     loc, stderr, done = repeat(jax.random.split(jax.random.key(3), 300))
@@ -70,7 +82,9 @@ def test_conjugate_gradients_agree_with_the_dense_solve(monkeypatch, x64):
     params = {"a": jnp.zeros(3), "b": jnp.zeros(())}
     dense = _linear_response.response(objective, params, jnp.eye(4))
     monkeypatch.setattr(_linear_response, "DENSE_UP_TO", 0)
-    np.testing.assert_allclose(_linear_response.response(objective, params, jnp.eye(4)), dense, atol=1e-6)
+    np.testing.assert_allclose(
+        _linear_response.response(objective, params, jnp.eye(4)), dense, atol=1e-6
+    )
     saddle = _linear_response.response(lambda p: -objective(p), params, jnp.eye(4))
     assert np.isnan(saddle).all()
 
@@ -79,7 +93,9 @@ def test_linear_response_of_draws_is_exact_on_a_gaussian_whatever_the_guide(x64)
     covariance = np.linalg.inv(PRECISION)
     for scale, num in ((0.1, 20), (1.0, 50)):
         u = MEAN + 0.3 + scale * jax.random.normal(jax.random.key(0), (num, 3))
-        np.testing.assert_allclose(vi.methods.linear_response_of_draws(gaussian, u), covariance, rtol=1e-6)
+        np.testing.assert_allclose(
+            vi.methods.linear_response_of_draws(gaussian, u), covariance, rtol=1e-6
+        )
     rows = vi.methods.linear_response_of_draws(gaussian, u, jnp.array([2]))
     np.testing.assert_allclose(rows, covariance[2:], rtol=1e-6)
     saddle = vi.methods.linear_response_of_draws(lambda u: -gaussian(u), u)

@@ -1,5 +1,6 @@
-"""Which method `fit` picks: kinks and steps are told from what is smooth, steep or badly scaled, and what rests on no curvature is
-right where there are kinks."""
+"""Which method `fit` picks: kinks and steps are told from what is smooth, steep or badly scaled,
+and what rests on no curvature is right where there are kinks.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(80, SIZE)).astype(np.float32)
 SIGN = np.where(RNG.uniform(size=80) < 0.5, -1.0, 1.0).astype(np.float32)
 Y = (X[:, :5].sum(1) + RNG.normal(size=80)).astype(np.float32)
-NET, OUT = RNG.normal(size=(20, SIZE)).astype(np.float32) / SIZE**0.5, RNG.normal(size=20).astype(np.float32)
+NET = RNG.normal(size=(20, SIZE)).astype(np.float32) / SIZE**0.5
+OUT = RNG.normal(size=20).astype(np.float32)
 SD = np.logspace(-3, 3, SIZE).astype(np.float32)
 
 
@@ -28,7 +30,10 @@ def normal(u):
 SMOOTH = {
     "gaussian": normal,
     "badly scaled": lambda u: -0.5 * jnp.sum(((u - 100.0) / SD) ** 2),
-    "funnel": lambda u: dist.Normal(0.0, 3.0).log_prob(u[0]) + dist.Normal(0.0, jnp.exp(0.5 * u[0])).log_prob(u[1:]).sum(),
+    "funnel": lambda u: (
+        dist.Normal(0.0, 3.0).log_prob(u[0])
+        + dist.Normal(0.0, jnp.exp(0.5 * u[0])).log_prob(u[1:]).sum()
+    ),
     "logistic regression": lambda u: -jax.nn.softplus(-SIGN * (X @ u)).sum() + normal(u),
     "logsumexp": lambda u: -jax.nn.logsumexp(20.0 * u) + normal(u),
     "narrow regression": lambda u: -0.5e4 * jnp.sum((Y - X @ u) ** 2) + normal(u),
@@ -74,7 +79,11 @@ def test_kinks_are_seen(name, dtype):
 
 def test_the_jump_is_that_of_the_gradient():
     """2 / b for a Laplace of scale b, where a segment crosses one plane."""
-    np.testing.assert_allclose(found(lambda u: dist.Laplace(0.0, 0.1).log_prob(u[0]) + normal(u), "float32")[0], 20.0, rtol=1e-2)
+    np.testing.assert_allclose(
+        found(lambda u: dist.Laplace(0.0, 0.1).log_prob(u[0]) + normal(u), "float32")[0],
+        20.0,
+        rtol=1e-2,
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -100,14 +109,23 @@ def large(log_density):
 
 
 def test_kinks_keep_off_a_method_that_rests_on_curvature():
-    kinks, smooth, steps = (choose(jax.random.key(0), large(f)) for f in (KINKS["laplace"], normal, STEPS["steps"]))
+    kinks, smooth, steps = (
+        choose(jax.random.key(0), large(f)) for f in (KINKS["laplace"], normal, STEPS["steps"])
+    )
     assert kinks.method.name == steps.method.name == "advi"
     assert kinks.why == "mean field, for 401 latents; not smooth (its gradient jumps by 4)"
-    assert steps.why == "mean field, for 401 latents; not smooth (it jumps by 3 nats, which no gradient sees)"
+    assert (
+        steps.why
+        == "mean field, for 401 latents; not smooth (it jumps by 3 nats, which no gradient sees)"
+    )
     assert (smooth.method.name, smooth.why) == ("pathfinder", "low rank, for 401 latents")
     assert kinks.evaluations == steps.evaluations == smooth.evaluations == _smooth.COST
     small = choose(jax.random.key(0), vi.targets.from_log_density(KINKS["laplace"], SIZE))
-    assert (small.method.name, small.why, small.evaluations) == ("bam", "full rank, for 40 latents", 0)
+    assert (small.method.name, small.why, small.evaluations) == (
+        "bam",
+        "full rank, for 40 latents",
+        0,
+    )
 
 
 def test_kinks_are_looked_for_about_the_start():
@@ -127,14 +145,18 @@ OUTCOME = np.array([0.4, 0.1, 0.3, -0.2], np.float32)
 
 
 def lasso(u):  # both coefficients near 0, where the prior has its kinks
-    return dist.Normal(DESIGN @ u, 1.0).log_prob(OUTCOME).sum() + dist.Laplace(0.0, 0.4).log_prob(u).sum()
+    return (
+        dist.Normal(DESIGN @ u, 1.0).log_prob(OUTCOME).sum()
+        + dist.Laplace(0.0, 0.4).log_prob(u).sum()
+    )
 
 
 def test_the_default_is_right_on_a_lasso_by_quadrature():
     grid = jnp.linspace(-4.0, 4.0, 400)  # an even number: no point on a kink
     points = jnp.stack(jnp.meshgrid(grid, grid, indexing="ij"), -1).reshape(-1, 2)
     log_p = np.asarray(jax.jit(jax.vmap(lasso))(points), np.float64)
-    w, u = np.exp(log_p - log_p.max()), np.asarray(points, np.float64)
+    w = np.exp(log_p - log_p.max())
+    u = np.asarray(points, np.float64)
     evidence = log_p.max() + np.log(w.sum() * float(grid[1] - grid[0]) ** 2)
     mean = w @ u / w.sum()
     sd = np.sqrt(w @ (u - mean) ** 2 / w.sum())
@@ -142,11 +164,14 @@ def test_the_default_is_right_on_a_lasso_by_quadrature():
     result = vi.fit(jax.random.key(0), vi.targets.from_log_density(lasso, 2))
     assert result.method == "bam"
     assert result.diagnostics.trusted
-    d, moments = result.diagnostics, result.moments()
+    d = result.diagnostics
+    moments = result.moments()
     assert abs(d.log_evidence - evidence) < 0.01 + 5 * d.log_evidence_stderr
     np.testing.assert_allclose((moments["mean"] - mean) / sd, 0, atol=0.05)
     np.testing.assert_allclose(moments["sd"] / sd, 1, atol=0.05)
-    draws = np.asarray(result.weighed.u)  # of the guide, unweighted: a Gaussian on a density that is peaked, a little narrow
+    draws = np.asarray(
+        result.weighed.u
+    )  # of the guide, unweighted: a Gaussian on a density that is peaked, a little narrow
     np.testing.assert_allclose((draws.mean(0) - mean) / sd, 0, atol=0.1)
     np.testing.assert_allclose(draws.std(0) / sd, 0.9, atol=0.1)
 
@@ -156,7 +181,9 @@ def test_the_pick_beats_curvature_on_a_large_lasso():
     rng = np.random.default_rng(0)
     design = rng.normal(size=(600, 450)).astype(np.float32)
     outcome = (design[:, :20].sum(1) + rng.normal(size=600)).astype(np.float32)
-    target = vi.targets.from_log_density(lambda u: -0.5 * jnp.sum((outcome - design @ u) ** 2) - 5.0 * jnp.abs(u).sum(), 450)
+    target = vi.targets.from_log_density(
+        lambda u: -0.5 * jnp.sum((outcome - design @ u) ** 2) - 5.0 * jnp.abs(u).sum(), 450
+    )
     picked = vi.fit(jax.random.key(0), target)
     assert "not smooth (its gradient jumps by" in picked.why
     curved = vi.fit(jax.random.key(0), target, vi.methods.pathfinder())

@@ -40,7 +40,9 @@ def test_on_a_gaussian_it_begins_at_the_answer_and_stays():
     first, state, *infos = two(jax.random.key(0))
     evidence = 2.0 + np.log(2 * np.pi * 4.0 * 0.01)
     np.testing.assert_allclose(infos[0].value, evidence, atol=5e-3)  # the integrand is constant
-    np.testing.assert_allclose(infos[1].value, evidence, atol=0.1)  # Adam makes a step of its full size of rounding errors
+    np.testing.assert_allclose(
+        infos[1].value, evidence, atol=0.1
+    )  # Adam makes a step of its full size of rounding errors
     assert infos[1].evaluations - infos[0].evaluations == 8
     assert infos[0].evaluations > 8  # those of the Gaussian before
     np.testing.assert_allclose(first.loc, [30.0, -1.0], rtol=1e-3)
@@ -52,8 +54,14 @@ def test_on_a_gaussian_it_begins_at_the_answer_and_stays():
 
 
 def test_a_banana_is_met():
-    result = vi.fit(jax.random.key(0), vi.targets.from_log_density(banana, 2), flow(num_draws=128, num_steps=1000))
-    assert result.diagnostics.elbo > -0.01 - 3 * result.diagnostics.elbo_stderr  # -KL(q, p); full rank is at -0.35
+    result = vi.fit(
+        jax.random.key(0),
+        vi.targets.from_log_density(banana, 2),
+        flow(num_draws=128, num_steps=1000),
+    )
+    assert (
+        result.diagnostics.elbo > -0.01 - 3 * result.diagnostics.elbo_stderr
+    )  # -KL(q, p); full rank is at -0.35
     assert result.diagnostics.k_hat < 0.7
     assert result.converged
 
@@ -61,7 +69,10 @@ def test_a_banana_is_met():
 @pytest.mark.slow
 def test_the_weights_on_a_funnel_are_better_than_those_of_full_rank():
     target = vi.targets.from_log_density(funnel, 6)
-    bad, good = (vi.fit(jax.random.key(0), target, method).diagnostics for method in (vi.methods.bam(), flow()))
+    bad, good = (
+        vi.fit(jax.random.key(0), target, method).diagnostics
+        for method in (vi.methods.bam(), flow())
+    )
     assert good.k_hat < bad.k_hat
     assert good.effective > 3800 > 1000 > bad.effective  # of 4000
     assert good.elbo > -0.02 > -1.0 > bad.elbo

@@ -14,7 +14,9 @@ def test_mode_and_covariance_are_those_of_scipy(x64):
     def loss(u):
         return float(-logistic(jnp.asarray(u)))
 
-    best = minimize(loss, np.zeros(2), jac=lambda u: np.asarray(-jax.grad(logistic)(jnp.asarray(u))), tol=1e-12)
+    best = minimize(
+        loss, np.zeros(2), jac=lambda u: np.asarray(-jax.grad(logistic)(jnp.asarray(u))), tol=1e-12
+    )
     hessian = np.asarray(jax.hessian(logistic)(jnp.asarray(best.x)))
     result = vi.fit(jax.random.key(0), LOGISTIC, vi.methods.laplace())
     np.testing.assert_allclose(result.guide.loc, best.x, atol=1e-6)
@@ -33,7 +35,11 @@ def test_where_the_curvature_is_no_maximum_s_it_says_so():
 
     @jax.jit
     def run(state):
-        return jax.lax.scan(lambda s, key: method.step(key, ridge, s), state, jax.random.split(jax.random.key(0), 30))
+        return jax.lax.scan(
+            lambda s, key: method.step(key, ridge, s),
+            state,
+            jax.random.split(jax.random.key(0), 30),
+        )
 
     state, info = run(method.init(jax.random.key(1), ridge, jnp.array([0.3, 1.0])))
     assert not info.done.any()

@@ -28,7 +28,9 @@ def conv_vae(x_shape, likelihood=None, **options):
 
 
 IMAGES = [(8, 8), (28, 28), (5, 7), (9, 9, 3)]
-CASES = [("mlp", mlp_vae, shape) for shape in [(5,), *IMAGES, (2, 3, 4, 2)]] + [("conv", conv_vae, s) for s in IMAGES]
+CASES = [("mlp", mlp_vae, shape) for shape in [(5,), *IMAGES, (2, 3, 4, 2)]] + [
+    ("conv", conv_vae, s) for s in IMAGES
+]
 IDS = [f"{name} {shape}" for name, _, shape in CASES]
 LIKELIHOODS = {
     "bernoulli": likelihoods.bernoulli(),
@@ -48,14 +50,17 @@ def some_x(*shape, seed=0):
 @pytest.mark.parametrize(("name", "make", "x_shape"), CASES, ids=IDS)
 def test_shapes_and_gradients(name, make, x_shape, strict_ranks):
     model = make(x_shape)
-    x, z = some_x(*x_shape), jnp.full(2, 0.3)
+    x = some_x(*x_shape)
+    z = jnp.full(2, 0.3)
 
     def f(params, x, z):
         q = model.encode(params, x)
         return model.log_lik(params, x, z) + q.log_prob(z)
 
     def shapes(params, x, z):
-        q, p, x_given_z = model.encode(params, x), model.prior(params), model.decode(params, z)
+        q = model.encode(params, x)
+        p = model.prior(params)
+        x_given_z = model.decode(params, z)
         return q.sample(jax.random.key(1)), p.log_prob(z), x_given_z.mean, x_given_z.log_prob(x)
 
     @jax.jit
@@ -73,10 +78,14 @@ def test_shapes_and_gradients(name, make, x_shape, strict_ranks):
     assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize(("name", "make"), [*((name, mlp_vae) for name in sorted(LIKELIHOODS)), ("discretised", conv_vae)])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [*((name, mlp_vae) for name in sorted(LIKELIHOODS)), ("discretised", conv_vae)],
+)
 def test_each_likelihood_is_summed_over_every_pixel(name, make):
     model = make((5, 7, 3), likelihood=LIKELIHOODS[name])
-    x, z = some_x(5, 7, 3), jnp.array([0.4, -1.0])
+    x = some_x(5, 7, 3)
+    z = jnp.array([0.4, -1.0])
     x = x.astype(int) if name == "categorical" else x
 
     @jax.jit
@@ -107,7 +116,8 @@ def test_encoder_and_decoder_are_not_drawn_alike():
 def test_a_batch_is_a_loop(make):
     model = make((5, 7))
     params = model.init(jax.random.key(0))
-    x, z = some_x(3, 5, 7), jnp.asarray(normal(1, 3, 2), jnp.float32)
+    x = some_x(3, 5, 7)
+    z = jnp.asarray(normal(1, 3, 2), jnp.float32)
 
     def f(params, x, z, key):
         q = model.encode(params, x)
@@ -141,7 +151,9 @@ def test_an_encoder_refuses_a_wrong_shape_in_words_too(shape):
 
 def linear(weights):
     """A Network of one matrix, without Flax."""
-    return Network(lambda key: {"w": jnp.asarray(weights, jnp.float32)}, lambda params, x: params["w"] @ x)
+    return Network(
+        lambda key: {"w": jnp.asarray(weights, jnp.float32)}, lambda params, x: params["w"] @ x
+    )
 
 
 def test_any_pair_of_functions_serves():
@@ -150,26 +162,35 @@ def test_any_pair_of_functions_serves():
     model = amortised(
         (3,),
         lambda num_outputs: linear(encoder[:num_outputs]),
-        lambda num_outputs: Network(lambda key: {"w": jnp.asarray(decoder, jnp.float32)}, lambda p, z: (p["w"] @ z)[:, None]),
+        lambda num_outputs: Network(
+            lambda key: {"w": jnp.asarray(decoder, jnp.float32)}, lambda p, z: (p["w"] @ z)[:, None]
+        ),
         vi.families.mean_field(2),
         likelihoods.gaussian(0.5),
         num_latents=2,
     )
     params = model.init(jax.random.key(0))
-    x, z = np.array([0.2, -1.0, 0.7], np.float32), np.array([0.5, -0.2], np.float32)
+    x = np.array([0.2, -1.0, 0.7], np.float32)
+    z = np.array([0.5, -0.2], np.float32)
     q = model.encode(params, jnp.asarray(x)).base_dist
     np.testing.assert_allclose(q.loc, encoder[:2] @ x, rtol=1e-5)
     np.testing.assert_allclose(q.scale, np.exp(encoder[2:] @ x), rtol=1e-5)
     error = x - decoder @ z
     expected = -0.5 * (error**2).sum() / 0.25 - 3 * np.log(0.5 * np.sqrt(2 * np.pi))
-    np.testing.assert_allclose(model.log_lik(params, jnp.asarray(x), jnp.asarray(z)), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        model.log_lik(params, jnp.asarray(x), jnp.asarray(z)), expected, rtol=1e-5
+    )
 
 
 def test_the_output_bias_is_where_the_decoder_starts():
     bias = jnp.asarray(normal(4, 5, 7, 1), jnp.float32)
-    plain, shifted = mlp_vae((5, 7)), mlp_vae((5, 7), output_bias=bias)
+    plain = mlp_vae((5, 7))
+    shifted = mlp_vae((5, 7), output_bias=bias)
     z = jnp.ones(2)
-    gap = shifted.decode(shifted.init(jax.random.key(0)), z).logits - plain.decode(plain.init(jax.random.key(0)), z).logits
+    gap = (
+        shifted.decode(shifted.init(jax.random.key(0)), z).logits
+        - plain.decode(plain.init(jax.random.key(0)), z).logits
+    )
     np.testing.assert_allclose(gap, bias[..., 0], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"\(5, 7, 1\); got \(5, 7\)"):
         mlp_vae((5, 7), output_bias=bias[..., 0])
@@ -178,20 +199,25 @@ def test_the_output_bias_is_where_the_decoder_starts():
 def test_the_encoder_sees_scaled_levels_and_the_likelihood_sees_levels():
     options = dict(likelihood=likelihoods.discretized_logistic(16))
     levels = jnp.asarray(np.random.default_rng(0).integers(0, 16, (8, 8)), jnp.uint8)
-    plain, scaled = conv_vae((8, 8), **options), conv_vae((8, 8), **options, input_scale=1 / 15)
+    plain = conv_vae((8, 8), **options)
+    scaled = conv_vae((8, 8), **options, input_scale=1 / 15)
     params = plain.init(jax.random.key(0))
     ours = scaled.encode(params, levels).base_dist
     theirs = plain.encode(params, levels.astype(jnp.float32) / 15).base_dist
     np.testing.assert_allclose(ours.loc, theirs.loc, rtol=1e-4, atol=1e-6)
     z = jnp.zeros(2)
-    as_bytes, as_floats = (scaled.log_lik(params, x, z) for x in (levels, levels.astype(jnp.float32)))
+    as_bytes, as_floats = (
+        scaled.log_lik(params, x, z) for x in (levels, levels.astype(jnp.float32))
+    )
     np.testing.assert_allclose(as_bytes, as_floats, rtol=1e-6)
 
 
 def test_the_prior_is_the_standard_normal():
     model = mlp_vae((4,))
     p = model.prior(model.init(jax.random.key(0)))
-    np.testing.assert_allclose(p.log_prob(jnp.array([1.0, -2.0])), -2.5 - np.log(2 * np.pi), rtol=1e-6)
+    np.testing.assert_allclose(
+        p.log_prob(jnp.array([1.0, -2.0])), -2.5 - np.log(2 * np.pi), rtol=1e-6
+    )
 
 
 def test_sizes_that_are_none_are_refused():

@@ -27,11 +27,14 @@ def test_at_the_posterior_every_term_is_0():
 
 
 def test_elsewhere_they_are_the_gradients_of_the_elbo():
-    loc, log_scale = jnp.array([0.3, -0.1]), jnp.array([-0.7, -0.2])
+    loc = jnp.array([0.3, -0.1])
+    log_scale = jnp.array([-0.7, -0.2])
 
     def negative_kl(loc, log_scale):
         p = dist.MultivariateNormal(jnp.zeros(2), scale_tril=ROOT)
-        return -dist.kl_divergence(dist.MultivariateNormal(loc, scale_tril=jnp.diag(jnp.exp(log_scale))), p)
+        return -dist.kl_divergence(
+            dist.MultivariateNormal(loc, scale_tril=jnp.diag(jnp.exp(log_scale))), p
+        )
 
     by_loc, by_log_scale = jax.grad(negative_kl, (0, 1))(loc, log_scale)
     found = measured(dist.Normal(loc, jnp.exp(log_scale)).to_event(1))
@@ -61,7 +64,9 @@ def test_a_trace_at_rest_and_one_that_drifts():
     assert still.r_hat < 1.01
     assert still.num == 2000
     np.testing.assert_allclose(still.mcse, 2000**-0.5, rtol=0.4)
-    sticky = np.convolve(noise, np.ones(20), "valid")  # standard error of a mean: 20 times that of the noise
+    sticky = np.convolve(
+        noise, np.ones(20), "valid"
+    )  # standard error of a mean: 20 times that of the noise
     np.testing.assert_allclose(rest(sticky).mcse, 20 * 1990**-0.5, rtol=0.5)
     assert rest(noise + np.linspace(0, 10, 4000)).r_hat > 1.5
 

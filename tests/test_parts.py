@@ -1,4 +1,6 @@
-"""Blocks of steps in parts: how long a run that is asked to stop goes on, and that nobody can tell from its record that it did."""
+"""Blocks of steps in parts: how long a run that is asked to stop goes on, and that nobody can tell
+from its record that it did.
+"""
 
 import json
 import os
@@ -14,15 +16,33 @@ import pytest
 from command_helpers import small
 from helpers import tree_equal
 
-from experiments import build, cli, finish, measure, metrics, parts, processes, replicas, session, train
+from experiments import (
+    build,
+    cli,
+    finish,
+    measure,
+    metrics,
+    parts,
+    processes,
+    replicas,
+    session,
+    train,
+)
 from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
 from experiments.parts import Parts
 from experiments.stopping import Stop
 from vi_jax.training import BlockInfo, Totals
 
-TOTALS = Totals({"loss": jnp.float32(1 / 3), "grad_norm": jnp.float32(0)}, jnp.int32(1), jnp.int32(-1), jnp.int32(4))
-FIELDS = dict(train__num_steps=5, train__log_every=3, train__eval_every=3, train__checkpoint_every=3)
+TOTALS = Totals(
+    {"loss": jnp.float32(1 / 3), "grad_norm": jnp.float32(0)},
+    jnp.int32(1),
+    jnp.int32(-1),
+    jnp.int32(4),
+)
+FIELDS = dict(
+    train__num_steps=5, train__log_every=3, train__eval_every=3, train__checkpoint_every=3
+)
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +53,11 @@ def _no_key_check():
 
 
 def sizes_of(monkeypatch, seconds_a_step, num_steps, *, asks=lambda: False, bad_at=-1, calls=1):
-    """The sizes of the parts of a block whose steps take so many seconds of a clock of the test's own; the first step compiles."""
-    clock, sizes = [0.0], []
+    """The sizes of the parts of a block whose steps take so many seconds of a clock of the test's
+    own; the first step compiles.
+    """
+    clock = [0.0]
+    sizes = []
     monkeypatch.setattr(parts.time, "perf_counter", lambda: clock[0])
 
     def run(state, data, size, since):
@@ -51,7 +74,8 @@ def sizes_of(monkeypatch, seconds_a_step, num_steps, *, asks=lambda: False, bad_
 
 
 @pytest.mark.parametrize(
-    ("seconds", "want"), [(0.001, [1, 1, 198, 200]), (0.125, [1, 1, *[40] * 4, 38, *[40] * 5]), (60.0, [1] * 400)]
+    ("seconds", "want"),
+    [(0.001, [1, 1, 198, 200]), (0.125, [1, 1, *[40] * 4, 38, *[40] * 5]), (60.0, [1] * 400)],
 )
 def test_a_part_takes_five_seconds_or_a_step(monkeypatch, seconds, want):
     sizes, info = sizes_of(monkeypatch, seconds, 200, calls=2)
@@ -73,7 +97,9 @@ def test_processes_go_by_the_slowest(monkeypatch):
 def test_sums_survive_being_written():
     back = parts.from_numbers(json.loads(json.dumps(parts.as_numbers(TOTALS))))
     assert tree_equal(back, TOTALS)
-    assert [leaf.dtype for leaf in jax.tree.leaves(back)] == [leaf.dtype for leaf in jax.tree.leaves(TOTALS)]
+    assert [leaf.dtype for leaf in jax.tree.leaves(back)] == [
+        leaf.dtype for leaf in jax.tree.leaves(TOTALS)
+    ]
 
 
 class StopAt(Stop):
@@ -96,8 +122,13 @@ def quick(monkeypatch):
 
     def make(model, config):
         def measured(key, params, x):
-            pair = {"mean": float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(params))), "stderr": 1.0}
-            summary = dict.fromkeys(("elbo", "log_lik", "kl", "mutual_information", "marginal_kl"), pair) | {"active_units": 3}
+            pair = {
+                "mean": float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(params))),
+                "stderr": 1.0,
+            }
+            summary = dict.fromkeys(
+                ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl"), pair
+            ) | {"active_units": 3}
             return measure.Measures(summary, np.zeros(3), np.ones(3, bool), np.zeros((2, 3)))
 
         return measured
@@ -114,10 +145,16 @@ def last_state(folder, config):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, pytest.param(dict(train__loop="stepwise", train__keep_best=True), marks=pytest.mark.slow), dict(data__device_limit_mb=0)],
+    [
+        {},
+        pytest.param(dict(train__loop="stepwise", train__keep_best=True), marks=pytest.mark.slow),
+        dict(data__device_limit_mb=0),
+    ],
     ids=["compiled", "stepwise", "streamed"],
 )
-def test_a_run_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_path, monkeypatch, fields):
+def test_a_run_that_is_stopped_anywhere_ends_as_the_unbroken_one(
+    quick, tmp_path, monkeypatch, fields
+):
     """After each of its parts, before and after each of its evaluations, and again and again."""
     config = small(**FIELDS, **fields)
     for name in ("whole", "run"):
@@ -128,7 +165,12 @@ def test_a_run_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_path
     said = []
     for turn in range(20):
         try:
-            train.train(config, tmp_path / "run", resumed=turn > 0, stop=StopAt(int(said[-1:] == said[-2:-1] != [])))
+            train.train(
+                config,
+                tmp_path / "run",
+                resumed=turn > 0,
+                stop=StopAt(int(said[-1:] == said[-2:-1] != [])),
+            )
         except cli.Requeue as stopped:
             said.append(str(stopped))
         else:
@@ -136,17 +178,29 @@ def test_a_run_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_path
     else:
         pytest.fail(f"it does not get on: {said}")
     steps = [int(text.split("step ")[1].split()[0]) for text in said]
-    assert set(steps) == {1, 2, 3, 5}  # within a block, before an evaluation, before that at the end
-    assert (tmp_path / "run" / metrics.METRICS).read_bytes() == (tmp_path / "whole" / metrics.METRICS).read_bytes()
+    assert set(steps) == {
+        1,
+        2,
+        3,
+        5,
+    }  # within a block, before an evaluation, before that at the end
+    assert (tmp_path / "run" / metrics.METRICS).read_bytes() == (
+        tmp_path / "whole" / metrics.METRICS
+    ).read_bytes()
     assert tree_equal(last_state(tmp_path / "run", config), last_state(tmp_path / "whole", config))
 
 
-def test_the_only_checkpoint_is_not_removed_to_be_written_anew(quick, tmp_path, monkeypatch, capsys):
-    """A run that was stopped before its first evaluation, whose ELBO is then the best: killed there, it would have nothing left."""
+def test_the_only_checkpoint_is_not_removed_to_be_written_anew(
+    quick, tmp_path, monkeypatch, capsys
+):
+    """A run that was stopped before its first evaluation, whose ELBO is then the best: killed
+    there, it would have nothing left.
+    """
     config = small(**FIELDS, train__keep_best=True)
     with pytest.raises(cli.Requeue, match="step 3 of 5"):
         train.train(config, tmp_path, resumed=False, stop=StopAt(2))
-    saves, save = [], Checkpoints.save
+    saves = []
+    save = Checkpoints.save
 
     def seen(self, state, **more):
         saves.append((int(state.step), self.steps))
@@ -155,12 +209,17 @@ def test_the_only_checkpoint_is_not_removed_to_be_written_anew(quick, tmp_path, 
     monkeypatch.setattr(Checkpoints, "save", seen)
     train.train(config, tmp_path, resumed=True)
     assert saves == [(5, [3])]
-    assert "the checkpoint of step 3 is the only one and is not written anew" in capsys.readouterr().err
+    assert (
+        "the checkpoint of step 3 is the only one and is not written anew"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_path, monkeypatch):
-    config = small(**FIELDS, replicas=2, sweep__learning_rates=(1e-3, 1e9))  # two of the four stop by themselves
+    config = small(
+        **FIELDS, replicas=2, sweep__learning_rates=(1e-3, 1e9)
+    )  # two of the four stop by themselves
     monkeypatch.setattr(replicas, "_finish", lambda *args: [])
     for name in ("whole", "run"):
         (tmp_path / name).mkdir()
@@ -181,7 +240,9 @@ def test_a_sweep_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_pa
             tmp_path / "whole" / name / metrics.METRICS
         ).read_bytes()
         one = replicas.configs(config)[which]
-        assert tree_equal(last_state(tmp_path / "run" / name, one), last_state(tmp_path / "whole" / name, one))
+        assert tree_equal(
+            last_state(tmp_path / "run" / name, one), last_state(tmp_path / "whole" / name, one)
+        )
 
 
 def test_sums_that_are_not_those_that_were_saved_are_damage(quick, tmp_path):
@@ -190,7 +251,9 @@ def test_sums_that_are_not_those_that_were_saved_are_damage(quick, tmp_path):
     with pytest.raises(cli.Requeue, match="step 2 of 5 is saved"):
         train.train(config, tmp_path / "run", resumed=False, stop=StopAt(1))
     [path] = [
-        path for path in (tmp_path / "run" / "checkpoints" / "2").rglob("*") if path.is_file() and b"sums.loss" in path.read_bytes()
+        path
+        for path in (tmp_path / "run" / "checkpoints" / "2").rglob("*")
+        if path.is_file() and b"sums.loss" in path.read_bytes()
     ]
     found = json.loads(path.read_text())
     found["custom_metadata"]["block"]["sums.loss"][1] += 1e-3
@@ -200,15 +263,21 @@ def test_sums_that_are_not_those_that_were_saved_are_damage(quick, tmp_path):
 
 
 def test_sigterm_is_answered_within_a_part_of_a_slow_block(quick, tmp_path, monkeypatch):
-    """A block of 400 steps of 50 ms, 20 s: asked after 1 s, it takes few steps more. Counted, since a machine may be busy."""
-    real, taken, at_signal = build.step, [], []
+    """A block of 400 steps of 50 ms, 20 s: asked after 1 s, it takes few steps more. Counted, since
+    a machine may be busy.
+    """
+    real = build.step
+    taken = []
+    at_signal = []
 
     def slow(*args, **options):
         step = real(*args, **options)
 
         def waits(state, batch):
             number = jax.pure_callback(
-                lambda n: (time.sleep(0.05), taken.append(n), n)[2], jax.ShapeDtypeStruct((), jnp.int32), state.step
+                lambda n: (time.sleep(0.05), taken.append(n), n)[2],
+                jax.ShapeDtypeStruct((), jnp.int32),
+                state.step,
             )
             return step(state._replace(step=number), batch)
 
@@ -216,7 +285,12 @@ def test_sigterm_is_answered_within_a_part_of_a_slow_block(quick, tmp_path, monk
 
     monkeypatch.setattr(build, "step", slow)
     monkeypatch.setattr(parts, "SECONDS", 0.3)
-    many = dict(train__num_steps=400, train__log_every=400, train__eval_every=400, train__checkpoint_every=400)
+    many = dict(
+        train__num_steps=400,
+        train__log_every=400,
+        train__eval_every=400,
+        train__checkpoint_every=400,
+    )
     (tmp_path / "run").mkdir()
     stop = Stop()
 

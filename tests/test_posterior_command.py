@@ -1,4 +1,6 @@
-"""`python -m experiments.posterior` as a user runs it: a process, its words, and the folder it leaves."""
+"""`python -m experiments.posterior` as a user runs it: a process, its words, and the folder it
+leaves.
+"""
 
 import importlib.util
 import json
@@ -31,7 +33,9 @@ def test_every_config_is_valid_and_says_how_to_run_it(path, tmp_path):
     assert f"--config=configs/posterior/{path.name}" in module.__doc__
     own = tmp_path / "own.py"
     own.write_text("def model():\n    pass\n")
-    posterior.validate(module.get_config(f"{own}:model") if path.stem == "file" else module.get_config())
+    posterior.validate(
+        module.get_config(f"{own}:model") if path.stem == "file" else module.get_config()
+    )
 
 
 def test_a_model_of_ones_own_leaves_a_folder_worth_looking_at(commands, tmp_path):
@@ -40,22 +44,34 @@ def test_a_model_of_ones_own_leaves_a_folder_worth_looking_at(commands, tmp_path
         "def model():\n    x = numpyro.sample('x', dist.Normal(1.0, 2.0).expand([2]).to_event(1))\n"
         "    numpyro.sample('y', dist.Normal(x.sum(), 1.0), obs=3.0)\n"
     )
-    done = commands.ok("posterior", f"--config=configs/posterior/file.py:{tmp_path}/own.py:model", f"--workdir={tmp_path}/run")
+    done = commands.ok(
+        "posterior",
+        f"--config=configs/posterior/file.py:{tmp_path}/own.py:model",
+        f"--workdir={tmp_path}/run",
+    )
     for text in ("verdict              reliable", "k-hat", "x[1]", "linear response", "4 figures"):
         assert text in done.stdout
     folder = tmp_path / "run"
     result = json.loads((folder / "result.json").read_text())
     assert result["verdict"] == "reliable"
     assert len(result["details"]["location_gradient"]) == 2
-    # x ~ N(1, 4 I), y = 3 of x1 + x2 with variance 1: gain 4 / 9 for each, mean 1 + 4/9, variance 4 - 16/9
+    # x ~ N(1, 4 I), y = 3 of x1 + x2 with variance 1: gain 4 / 9 for each, mean 1 + 4/9, variance 4
+    # - 16/9
     moments = json.loads((folder / "moments.json").read_text())
     np.testing.assert_allclose(moments["mean"]["x"], 1 + 4 / 9, atol=0.15)
     np.testing.assert_allclose(moments["sd"]["x"], (4 - 16 / 9) ** 0.5, rtol=0.06)
     with np.load(folder / "draws.npz") as draws:
         assert draws["site/x"].shape == (4000, 2)
         np.testing.assert_allclose(np.exp(draws["log_weights"]).sum(), 1, rtol=1e-6)
-    assert {path.name for path in (folder / "figures").iterdir()} == {"trace.png", "marginals.png", "pairs.png", "weights.png"}
-    again = commands("posterior", "--config=configs/posterior/eight_schools.py", f"--workdir={folder}")
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        "trace.png",
+        "marginals.png",
+        "pairs.png",
+        "weights.png",
+    }
+    again = commands(
+        "posterior", "--config=configs/posterior/eight_schools.py", f"--workdir={folder}"
+    )
     assert again.returncode == 2
     assert "holds a run of another config" in again.stderr
 
@@ -63,7 +79,8 @@ def test_a_model_of_ones_own_leaves_a_folder_worth_looking_at(commands, tmp_path
 OWN = (
     "import numpyro\nimport numpyro.distributions as dist\n\n\n"
     "def model(x, rows, scale=1.0):\n    mu = numpyro.sample('mu', dist.Normal(0.0, 1.0))\n"
-    "    with numpyro.plate('rows', rows):\n        numpyro.sample('x', dist.Normal(mu, scale), obs=x)\n"
+    "    with numpyro.plate('rows', rows):\n        numpyro.sample('x', dist.Normal(mu, scale), "
+    "obs=x)\n"
 )
 
 
@@ -71,14 +88,20 @@ def test_a_model_takes_the_arrays_of_an_npz_and_a_fit_is_seen_on_its_way(command
     (tmp_path / "own.py").write_text(OWN)
     np.savez(tmp_path / "data.npz", x=np.array([1.0, 2.0, 6.0]), rows=3)
     config = f"--config=configs/posterior/file.py:{tmp_path}/own.py:model"
-    done = commands.ok("posterior", config, f"--config.data={tmp_path}/data.npz", f"--workdir={tmp_path}/run")
+    done = commands.ok(
+        "posterior", config, f"--config.data={tmp_path}/data.npz", f"--workdir={tmp_path}/run"
+    )
     moments = json.loads((tmp_path / "run" / "moments.json").read_text())
-    np.testing.assert_allclose(moments["mean"]["mu"], 9 / 4, atol=0.05)  # mu ~ N(0, 1), three x ~ N(mu, 1)
+    np.testing.assert_allclose(
+        moments["mean"]["mu"], 9 / 4, atol=0.05
+    )  # mu ~ N(0, 1), three x ~ N(mu, 1)
     assert len(json.loads((tmp_path / "run" / "data.json").read_text())["sha256"]) == 64
     lines = [line for line in done.stderr.splitlines() if line.startswith("step ")]
     assert len(lines) >= 2
     assert re.fullmatch(r"step 10/[\d,]+  - steps/s  -\d+\.\d+ nats  at most \? left", lines[0])
-    assert re.fullmatch(r"step 20/[\d,]+  [\d,]+ steps/s  -\d+\.\d+ nats  at most \d+:\d\d left", lines[1])
+    assert re.fullmatch(
+        r"step 20/[\d,]+  [\d,]+ steps/s  -\d+\.\d+ nats  at most \d+:\d\d left", lines[1]
+    )
 
 
 class Picklable:
@@ -88,9 +111,15 @@ class Picklable:
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        (None, r"model takes x, rows, scale: give them by --config.data=FILE.npz, written by np.savez\(FILE, x=...\)"),
+        (
+            None,
+            r"model takes x, rows, scale: give them by --config.data=FILE.npz, written by np.savez\(FILE, x=...\)",
+        ),
         ({"x": [1.0]}, "has no rows, it has x"),
-        ({"x": [1.0], "rows": 1, "scal": 2.0}, r"also has scal \(did you mean 'scale'\?\): leave it out"),
+        (
+            {"x": [1.0], "rows": 1, "scal": 2.0},
+            r"also has scal \(did you mean 'scale'\?\): leave it out",
+        ),
         ({"x": ["a"], "rows": 1}, "'x' is of <U1; a model's arguments are numbers"),
         ({"x": np.array([Picklable()]), "rows": 1}, "'x' is damaged or no plain array"),
     ],
@@ -101,7 +130,9 @@ def test_data_that_are_not_the_models_are_one_sentence(tmp_path, arrays, words):
     if arrays is not None:
         np.savez(tmp_path / "data.npz", **arrays)
     with pytest.raises(UserError, match=words):
-        posterior_models.get_model(f"file:{tmp_path}/own.py:model", "", "" if arrays is None else f"{tmp_path}/data.npz")
+        posterior_models.get_model(
+            f"file:{tmp_path}/own.py:model", "", "" if arrays is None else f"{tmp_path}/data.npz"
+        )
 
 
 def test_what_is_no_npz_is_one_sentence_and_defaults_may_stay_away(tmp_path):
@@ -140,7 +171,9 @@ def test_the_steps_of_what_fit_picks_are_known():
 
 
 def test_a_config_that_is_not_there_is_told_which_are():
-    words = cli._sentence("Error: [Errno 2] No such file or directory: 'configs/posterior/eight.py' of a config")
+    words = cli._sentence(
+        "Error: [Errno 2] No such file or directory: 'configs/posterior/eight.py' of a config"
+    )
     assert "configs/posterior/eight_schools.py, " in words
     assert "configs/vae.py" in words
 

@@ -1,4 +1,6 @@
-"""posteriordb's posteriors against their reference draws: the score identity, float32, step sizes; and the reading of files."""
+"""posteriordb's posteriors against their reference draws: the score identity, float32, step sizes;
+and the reading of files.
+"""
 
 import gzip
 import json
@@ -25,7 +27,11 @@ HARD_IN_FLOAT32 = (
     "kilpisjarvi_mod-kilpisjarvi",
     "hudson_lynx_hare-lotka_volterra",
 )
-REPARAMETERISED = ("eight_schools-eight_schools_noncentered", "garch-garch11", "gp_pois_regr-gp_pois_regr")
+REPARAMETERISED = (
+    "eight_schools-eight_schools_noncentered",
+    "garch-garch11",
+    "gp_pois_regr-gp_pois_regr",
+)
 ODES = ("hudson_lynx_hare-lotka_volterra", "one_comp_mm_elim_abs-one_comp_mm_elim_abs")
 
 
@@ -67,14 +73,20 @@ IN_DEFAULT = (
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in IN_DEFAULT else pytest.param(name, marks=pytest.mark.slow) for name in posteriordb.names()]
+    "name",
+    [
+        name if name in IN_DEFAULT else pytest.param(name, marks=pytest.mark.slow)
+        for name in posteriordb.names()
+    ],
 )
 def test_the_reference_draws_obey_the_score_identity(name, root, x64):
     """E[grad log p] = 0 and E[w grad log p'] = -I on a thousand reference draws, in float64."""
     posterior, draws, unconstrained = loaded(name, root)
     assert_mean(draws, posterior.mean)
     identity = score_identity(*scores(posterior.model, unconstrained))
-    assert identity.worst < 5.0, f"E[g] is off by {identity.first.round(1)} stderrs, E[w g'] by {identity.second.round(1)}"
+    assert identity.worst < 5.0, (
+        f"E[g] is off by {identity.first.round(1)} stderrs, E[w g'] by {identity.second.round(1)}"
+    )
 
 
 def test_the_score_identity_sees_a_wrong_density(x64):
@@ -87,15 +99,24 @@ def test_the_score_identity_sees_a_wrong_density(x64):
 
 
 def float32_error(name, root):
-    """The largest error of the float32 gradient, in units of one over a posterior standard deviation, whitened."""
+    """The largest error of the float32 gradient, in units of one over a posterior standard
+    deviation, whitened.
+    """
     with jax.enable_x64(True):
         posterior, _, unconstrained = loaded(name, root, 200)
         u, exact = scores(
-            posterior.model, {key: value.astype(jnp.float32).astype(jnp.float64) for key, value in unconstrained.items()}
+            posterior.model,
+            {
+                key: value.astype(jnp.float32).astype(jnp.float64)
+                for key, value in unconstrained.items()
+            },
         )
     with jax.enable_x64(False), warnings.catch_warnings():
         warnings.simplefilter("error")
-        _, rounded = scores(posterior.model, {key: jnp.asarray(value, jnp.float32) for key, value in unconstrained.items()})
+        _, rounded = scores(
+            posterior.model,
+            {key: jnp.asarray(value, jnp.float32) for key, value in unconstrained.items()},
+        )
     assert rounded.dtype == np.float32
     return np.abs((rounded - exact) @ np.linalg.cholesky(np.cov(u, rowvar=False))).max()
 
@@ -117,10 +138,18 @@ def test_flatten_undoes_unflatten(name, root, x64):
     draws = posteriordb.reference_draws(name, root)[:50]
 
     def sites(latents):
-        trace = handlers.trace(handlers.substitute(handlers.seed(posterior.model, 0), data=latents)).get_trace()
-        return {key: site["value"] for key, site in trace.items() if site["type"] in ("sample", "deterministic")}
+        trace = handlers.trace(
+            handlers.substitute(handlers.seed(posterior.model, 0), data=latents)
+        ).get_trace()
+        return {
+            key: site["value"]
+            for key, site in trace.items()
+            if site["type"] in ("sample", "deterministic")
+        }
 
-    np.testing.assert_allclose(posterior.flatten(jax.vmap(sites)(posterior.unflatten(draws))), draws, rtol=1e-5)
+    np.testing.assert_allclose(
+        posterior.flatten(jax.vmap(sites)(posterior.unflatten(draws))), draws, rtol=1e-5
+    )
 
 
 def test_flatten_names_what_is_missing(root, x64):
@@ -131,7 +160,9 @@ def test_flatten_names_what_is_missing(root, x64):
 
 @pytest.mark.parametrize("name", ODES)
 def test_halving_the_step_changes_nothing(name, root, x64):
-    """Scores by 20 and by 40 Runge-Kutta steps between observations differ by less than a hundredth of 1 / sd."""
+    """Scores by 20 and by 40 Runge-Kutta steps between observations differ by less than a hundredth
+    of 1 / sd.
+    """
     posterior, _, unconstrained = loaded(name, root, 100)
     u, coarse = scores(posterior.model, unconstrained)
     _, fine = scores(lambda: posterior.model(steps=2 * dynamics.STEPS), unconstrained)
@@ -152,36 +183,53 @@ def test_runge_kutta_is_of_fourth_order(x64):
 
 def test_the_regression_likelihood_is_the_sum_over_rows(x64):
     rng = np.random.default_rng(0)
-    design, outcome = gaussian.columns(rng.normal(5.0, 1.0, 30), rng.normal(size=30)), rng.normal(size=30)
+    design = gaussian.columns(rng.normal(5.0, 1.0, 30), rng.normal(size=30))
+    outcome = rng.normal(size=30)
     fit = gaussian.least_squares(design, outcome)
-    beta, sigma = jnp.array([0.5, -0.3, 1.0]), jnp.asarray(1.7)
+    beta = jnp.array([0.5, -0.3, 1.0])
+    sigma = jnp.asarray(1.7)
     expected = dist.Normal(design @ beta, sigma).log_prob(outcome).sum()
-    np.testing.assert_allclose(gaussian.log_lik_ratio(fit, beta, sigma) + fit.log_max, expected, rtol=1e-12)
-    np.testing.assert_allclose(gaussian.log_lik_ratio(fit, jnp.asarray(fit.beta), jnp.asarray(fit.scale)), 0.0, atol=1e-12)
+    np.testing.assert_allclose(
+        gaussian.log_lik_ratio(fit, beta, sigma) + fit.log_max, expected, rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        gaussian.log_lik_ratio(fit, jnp.asarray(fit.beta), jnp.asarray(fit.scale)), 0.0, atol=1e-12
+    )
 
 
 def test_the_root_of_the_kernel_is_its_cholesky_factor(x64):
     x = np.arange(-3.0, 4.0)
     for rho in (0.05, 0.7, 2.0):
         root = gaussian_processes.correlation_root(x, jnp.asarray(rho))
-        np.testing.assert_allclose(root, np.linalg.cholesky(np.exp(-0.5 * ((x[:, None] - x) / rho) ** 2)), atol=1e-9)
+        np.testing.assert_allclose(
+            root, np.linalg.cholesky(np.exp(-0.5 * ((x[:, None] - x) / rho) ** 2)), atol=1e-9
+        )
     with pytest.raises(ValueError, match="equally spaced"):
         gaussian_processes.correlation_root(np.array([0.0, 1.0, 3.0]), jnp.asarray(1.0))
 
 
 def write_clone(folder, *, pack):
-    """A clone with one posterior and two chains of three draws; `pack(path, value)` writes a JSON file."""
+    """A clone with one posterior and two chains of three draws; `pack(path, value)` writes a JSON
+    file.
+    """
     names = [*(f"theta[{j}]" for j in range(1, 9)), "mu", "tau"]
     draws = np.arange(60, dtype=float).reshape(6, 10)
     chains = [dict(zip(names, part.T.tolist(), strict=True)) for part in (draws[:3], draws[3:])]
     data = {"J": 8, "y": [28, 8, -3, 7, -1, 1, 18, 12], "sigma": [15, 10, 16, 11, 9, 11, 10, 18]}
-    about = {"data_name": "eight_schools", "model_name": "m", "reference_posterior_name": "eight_schools-eight_schools_noncentered"}
+    about = {
+        "data_name": "eight_schools",
+        "model_name": "m",
+        "reference_posterior_name": "eight_schools-eight_schools_noncentered",
+    }
     inside = folder / "posterior_database"
     for part in ("posteriors", "data/data", "reference_posteriors/draws/draws"):
         (inside / part).mkdir(parents=True)
     (inside / "posteriors/eight_schools-eight_schools_centered.json").write_text(json.dumps(about))
     pack(inside / "data/data/eight_schools.json", data)
-    pack(inside / "reference_posteriors/draws/draws/eight_schools-eight_schools_noncentered.json", chains)
+    pack(
+        inside / "reference_posteriors/draws/draws/eight_schools-eight_schools_noncentered.json",
+        chains,
+    )
     return draws
 
 
@@ -201,7 +249,9 @@ def as_text(path, value):
 @pytest.mark.parametrize("pack", [as_zip, as_gzip, as_text])
 @pytest.mark.parametrize("inside", ["", "posterior_database"])
 def test_a_clone_is_read(tmp_path, pack, inside):
-    """Draws from the chains, moments from the draws; from the clone or from the folder inside it."""
+    """Draws from the chains, moments from the draws; from the clone or from the folder inside
+    it.
+    """
     name = "eight_schools-eight_schools_centered"
     draws = write_clone(tmp_path, pack=pack)
     posterior = posteriordb.load(name, tmp_path / inside)

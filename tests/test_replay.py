@@ -1,4 +1,6 @@
-"""A step that is not finite: the run stops before it or leaves it out, keeps what led to it, and it can be run again alone."""
+"""A step that is not finite: the run stops before it or leaves it out, keeps what led to it, and it
+can be run again alone.
+"""
 
 import pickle
 import re
@@ -15,16 +17,24 @@ from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
 from vi_jax.training import State, batch_rows, shuffle
 
-# 1,257 examples are 13 batches of 100; the planted one is in one batch of each epoch, or in two where the last is filled with it.
+# 1,257 examples are 13 batches of 100; the planted one is in one batch of each epoch, or in two
+# where the last is filled with it.
 FEW = dict(
-    data__binarisation="none", model__likelihood="gaussian", model__sigma="0.3", train__num_steps=30, train__log_every=15,
-    train__eval_every=30, train__checkpoint_every=15,
-)  # fmt: skip
+    data__binarisation="none",
+    model__likelihood="gaussian",
+    model__sigma="0.3",
+    train__num_steps=30,
+    train__log_every=15,
+    train__eval_every=30,
+    train__checkpoint_every=15,
+)
 
 
 COLUMNS = ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl")
 SUMMARY = {name: {"mean": 0.0, "stderr": 1.0} for name in COLUMNS}
-NOTHING = measure.Measures(SUMMARY | {"active_units": 3}, np.zeros(3), np.ones(3, bool), np.zeros((2, 3)))
+NOTHING = measure.Measures(
+    SUMMARY | {"active_units": 3}, np.zeros(3), np.ones(3, bool), np.zeros((2, 3))
+)
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +46,15 @@ def _no_key_check():
 
 @pytest.fixture
 def planted(monkeypatch):
-    """A loss that takes the root of -1 where a batch holds one example; returns the number of that row."""
+    """A loss that takes the root of -1 where a batch holds one example; returns the number of that
+    row.
+    """
     monkeypatch.setattr(finish, "finish", lambda *args: {})
-    monkeypatch.setattr(measure, "make_measure", lambda model, config: lambda key, params, x: NOTHING)
-    row, plain = 1000, build.loss
+    monkeypatch.setattr(
+        measure, "make_measure", lambda model, config: lambda key, params, x: NOTHING
+    )
+    row = 1000
+    plain = build.loss
     target = session.load_data(small()).train.images[row] / np.float32(16)
 
     def loss(config, model):
@@ -59,8 +74,10 @@ def planted(monkeypatch):
 def bad_steps(config, row):
     """The steps whose batch holds a row, by the definition."""
     dataset = session.load_data(config)
-    key, size = session.start_state(config, session.make_model(config, dataset)).key, config.train.batch_size
-    num_batches, found = -(-len(dataset.train.images) // size), []
+    key = session.start_state(config, session.make_model(config, dataset)).key
+    size = config.train.batch_size
+    num_batches = -(-len(dataset.train.images) // size)
+    found = []
     for number in range(config.train.num_steps):
         epoch, position = divmod(number, num_batches)
         if position == 0:
@@ -76,32 +93,52 @@ def run(folder, config, *, resumed=False):
 
 
 @pytest.mark.parametrize(
-    "loop", ["compiled", pytest.param("stepwise", marks=pytest.mark.slow), pytest.param("host", marks=pytest.mark.slow)]
+    "loop",
+    [
+        "compiled",
+        pytest.param("stepwise", marks=pytest.mark.slow),
+        pytest.param("host", marks=pytest.mark.slow),
+    ],
 )
 def test_a_bad_step_is_kept_and_runs_again_alone(planted, tmp_path, capsys, loop):
     """In the middle of a block, after a checkpoint or before the first."""
-    changes = {"host": dict(data__device_limit_mb=0), "compiled": {}, "stepwise": dict(train__loop="stepwise")}[loop]
-    config, folder = small(**FEW, **changes), tmp_path / "run"
+    changes = {
+        "host": dict(data__device_limit_mb=0),
+        "compiled": {},
+        "stepwise": dict(train__loop="stepwise"),
+    }[loop]
+    config = small(**FEW, **changes)
+    folder = tmp_path / "run"
     bad = bad_steps(config, planted)[0]
     with pytest.raises(UserError) as stopped:
         run(folder, config)
     path = folder / "nonfinite" / f"step_{bad}.npz"
-    assert f"was not finite at step {bad}; nothing was computed from it. In {folder}, " in str(stopped.value)
-    assert f"are in {path}, and python -m experiments.replay --workdir={folder} runs it alone" in str(stopped.value)
+    assert f"was not finite at step {bad}; nothing was computed from it. In {folder}, " in str(
+        stopped.value
+    )
+    assert (
+        f"are in {path}, and python -m experiments.replay --workdir={folder} runs it alone"
+        in str(stopped.value)
+    )
     capsys.readouterr()
 
     assert replay.replay(rundir.read_config(folder), folder) == 0
     said = capsys.readouterr().out
     assert said.startswith(
-        f"step {bad} of vae-digits, from {path}\n  batch        100 examples (8, 8), levels 0 to 16 of 0 to 16, mean "
+        f"step {bad} of vae-digits, from {path}\n  batch        100 examples (8, 8), levels 0 to "
+        "16 of 0 to 16, mean "
     )
     assert re.search(r"^  parameters   \d+ arrays, all finite, at most ", said, re.M)
     assert re.search(r"^  loss +nan$", said, re.M)
     assert re.search(r"^  log_lik +-?[\d.]+$", said, re.M)
-    assert re.search(r"^  first        nan in the loss: `sqrt` at test_replay.py:\d+ \(.*spoiled\)$", said, re.M)
+    assert re.search(
+        r"^  first        nan in the loss: `sqrt` at test_replay.py:\d+ \(.*spoiled\)$", said, re.M
+    )
     assert "  debug_nans   invalid value (nan) encountered in sqrt\n" in said
 
-    moment = nonfinite.read(path, session.start_state(config, session.make_model(config, session.load_data(config))))
+    moment = nonfinite.read(
+        path, session.start_state(config, session.make_model(config, session.load_data(config)))
+    )
     assert planted in moment.rows
     np.testing.assert_array_equal(moment.batch, session.load_data(config).train.images[moment.rows])
     assert int(moment.state.step) == bad
@@ -109,7 +146,8 @@ def test_a_bad_step_is_kept_and_runs_again_alone(planted, tmp_path, capsys, loop
 
 @pytest.mark.slow
 def test_the_state_that_is_kept_is_that_of_the_run(planted, tmp_path):
-    config, folder = small(**FEW | dict(train__log_every=1, train__checkpoint_every=1)), tmp_path / "run"
+    config = small(**FEW | dict(train__log_every=1, train__checkpoint_every=1))
+    folder = tmp_path / "run"
     with pytest.raises(UserError, match="not finite"):
         run(folder, config)
     like = session.start_state(config, session.make_model(config, session.load_data(config)))
@@ -125,16 +163,26 @@ def test_the_state_that_is_kept_is_that_of_the_run(planted, tmp_path):
 def test_steps_may_be_left_out(planted, tmp_path, capsys):
     """The run goes on to its end; it is stopped and resumed on the way, and its count with it."""
     skip = dict(train__on_nonfinite="skip", train__max_skipped=5)
-    config, folder = small(**FEW, **skip), tmp_path / "run"
+    config = small(**FEW, **skip)
+    folder = tmp_path / "run"
     bad = bad_steps(config, planted)
     assert len(bad) in (2, 3, 4, 5)
     half = small(**FEW | dict(train__num_steps=15), **skip)
-    for part, resumed in ((half, False), (config, True)):  # the schedule of the first half is another; the count is the same
+    for part, resumed in (
+        (half, False),
+        (config, True),
+    ):  # the schedule of the first half is another; the count is the same
         run(folder, part, resumed=resumed)
     rows = metrics.read_rows(folder / metrics.METRICS)
-    assert [row["train/skipped"] for row in rows] == [sum(number < 15 for number in bad), sum(number >= 15 for number in bad)]
+    assert [row["train/skipped"] for row in rows] == [
+        sum(number < 15 for number in bad),
+        sum(number >= 15 for number in bad),
+    ]
     assert all(np.isfinite(row["train/loss"]) for row in rows)
-    assert f"up to step 30, {len(bad)} steps were not finite and are left out; 5 may be" in capsys.readouterr().err
+    assert (
+        f"up to step 30, {len(bad)} steps were not finite and are left out; 5 may be"
+        in capsys.readouterr().err
+    )
     model = session.make_model(config, session.load_data(config))
     with Checkpoints(folder / "checkpoints", keep=3, read_only=True) as checkpoints:
         state = checkpoints.restore_latest(session.start_state(config, model))
@@ -145,12 +193,16 @@ def test_steps_may_be_left_out(planted, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_run_that_stopped_may_go_on_with_skip(planted, tmp_path, capsys):
-    config, folder = small(**FEW), tmp_path / "run"
+    config = small(**FEW)
+    folder = tmp_path / "run"
     with pytest.raises(UserError, match="not finite"):
         run(folder, config)
     skip = small(**FEW, train__on_nonfinite="skip")
     assert rundir.open_folder(folder, skip, overwrite=False) is True
-    assert "note: train.on_nonfinite was 'stop' and is 'skip', from here on." in capsys.readouterr().err
+    assert (
+        "note: train.on_nonfinite was 'stop' and is 'skip', from here on."
+        in capsys.readouterr().err
+    )
     train.train(skip, folder, resumed=True)
     rows = metrics.read_rows(folder / metrics.METRICS)
     assert [row["step"] for row in rows] == [15, 30]
@@ -159,20 +211,29 @@ def test_a_run_that_stopped_may_go_on_with_skip(planted, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_beyond_its_limit_a_run_stops(planted, tmp_path):
-    config, folder = small(**FEW, train__on_nonfinite="skip", train__max_skipped=1), tmp_path / "run"
+    config = small(**FEW, train__on_nonfinite="skip", train__max_skipped=1)
+    folder = tmp_path / "run"
     second = bad_steps(config, planted)[1]
     with pytest.raises(
-        UserError, match=rf"not finite at step {second}; nothing was computed from it, after 1 that were left out\."
+        UserError,
+        match=rf"not finite at step {second}; nothing was computed from it, after 1 that were left out\.",
     ):
         run(folder, config)
     assert nonfinite.recorded(folder) == [second]
 
 
-# --- which step it was ----------------------------------------------------------------------------------------------
+# --- which step it was
+# ----------------------------------------------------------------------------------------------
 
 
 def state_of(step, value=1.0):
-    return State(jnp.int32(step), jax.random.key(0), {"w": jnp.float32(value)}, (jnp.int32(3), jnp.ones(2)), ())
+    return State(
+        jnp.int32(step),
+        jax.random.key(0),
+        {"w": jnp.float32(value)},
+        (jnp.int32(3), jnp.ones(2)),
+        (),
+    )
 
 
 def test_a_gradient_that_shows_only_in_the_state_is_found():
@@ -180,7 +241,12 @@ def test_a_gradient_that_shows_only_in_the_state_is_found():
     assert nonfinite.first_bad_step(state_of(10), -1) == -1
     assert nonfinite.first_bad_step(state_of(10), 7) == 7
     assert nonfinite.first_bad_step(state_of(10, jnp.inf), -1) == 9
-    assert nonfinite.first_bad_step(state_of(10)._replace(opt_state=(jnp.int32(3), jnp.array([1.0, jnp.nan]))), -1) == 9
+    assert (
+        nonfinite.first_bad_step(
+            state_of(10)._replace(opt_state=(jnp.int32(3), jnp.array([1.0, jnp.nan]))), -1
+        )
+        == 9
+    )
 
 
 def test_the_step_before_is_kept_where_its_gradient_was_the_first(monkeypatch, tmp_path):
@@ -193,26 +259,38 @@ def test_the_step_before_is_kept_where_its_gradient_was_the_first(monkeypatch, t
     def step(config, model, num_levels, *, grad_norm_every=None):
         return lambda state, x: (
             state,
-            {"loss": jnp.where(state.step < 7, 1.0, jnp.nan), "grad_norm": jnp.where(state.step < 6, 1.0, jnp.inf)},
+            {
+                "loss": jnp.where(state.step < 7, 1.0, jnp.nan),
+                "grad_norm": jnp.where(state.step < 6, 1.0, jnp.inf),
+            },
         )
 
     monkeypatch.setattr(build, "step", step)
     path = nonfinite.record(
-        tmp_path, 7, lambda number: fresh._replace(step=jnp.int32(number)), config=config, model=model, dataset=dataset
+        tmp_path,
+        7,
+        lambda number: fresh._replace(step=jnp.int32(number)),
+        config=config,
+        model=model,
+        dataset=dataset,
     )
     assert path.name == "step_6.npz"
     assert int(nonfinite.read(path, fresh).state.step) == 6
 
 
-# --- files that are not to be trusted -------------------------------------------------------------------------------
+# --- files that are not to be trusted
+# -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """A run folder with one moment, and its config."""
-    folder, config = tmp_path_factory.mktemp("kept"), small()
+    folder = tmp_path_factory.mktemp("kept")
+    config = small()
     dataset = session.load_data(config)
-    state = session.start_state(config, session.make_model(config, dataset))._replace(step=jnp.int32(4))
+    state = session.start_state(config, session.make_model(config, dataset))._replace(
+        step=jnp.int32(4)
+    )
     nonfinite.write(folder / "nonfinite" / "step_4.npz", nonfinite._moment(state, dataset, 100))
     return folder, config
 
@@ -238,7 +316,9 @@ class Bomb:
         return (exec, ("raise SystemExit('unpickled')",))
 
 
-@pytest.mark.parametrize("how", ["pickle", "object array", "cut", "emptied", "other names", "other shapes"])
+@pytest.mark.parametrize(
+    "how", ["pickle", "object array", "cut", "emptied", "other names", "other shapes"]
+)
 def test_a_damaged_or_foreign_moment_is_a_sentence(kept, tmp_path, how):
     folder, config = kept
     path = tmp_path / "nonfinite" / "step_4.npz"
@@ -256,5 +336,7 @@ def test_a_damaged_or_foreign_moment_is_a_sentence(kept, tmp_path, how):
         np.savez(path, **{**arrays, "state/step": np.zeros(3, np.int32)})
     else:
         path.write_bytes(content[: len(content) // 2] if how == "cut" else b"")
-    with pytest.raises(UserError, match=r"step_4\.npz (cannot be read|is of another model: step is int32 \(3,\))"):
+    with pytest.raises(
+        UserError, match=r"step_4\.npz (cannot be read|is of another model: step is int32 \(3,\))"
+    ):
         replay.replay(config, tmp_path)

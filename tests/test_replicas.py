@@ -8,7 +8,9 @@ import pytest
 
 import vi_jax as vi
 
-MODEL, OPTIMIZER, R = vi.models.vae((4, 4), num_latents=2, hidden=(8,)), optax.adam(1e-2), 4
+MODEL = vi.models.vae((4, 4), num_latents=2, hidden=(8,))
+OPTIMIZER = optax.adam(1e-2)
+R = 4
 X = jnp.asarray(np.random.default_rng(0).integers(0, 2, (30, 4, 4)).astype(np.float32))
 STEP = vi.make_step(vi.losses.negative_elbo(MODEL), OPTIMIZER, ema_decay=0.9)
 
@@ -20,7 +22,9 @@ def _folded_keys_are_not_drawn_from():
         yield
 
 
-INITIAL = [vi.init_state(jax.random.key(seed), MODEL.init, OPTIMIZER, ema=True) for seed in range(R)]
+INITIAL = [
+    vi.init_state(jax.random.key(seed), MODEL.init, OPTIMIZER, ema=True) for seed in range(R)
+]
 
 
 def starts():
@@ -35,7 +39,8 @@ def assert_same(a, b):
 
 def test_each_ends_where_it_would_alone():
     run = vi.replicas.make_run(STEP, batch_size=8)
-    states, rows = vi.replicas.stack(starts()), []
+    states = vi.replicas.stack(starts())
+    rows = []
     for num in (3, 5, 10):
         states, info = run(states, X, num, np.ones(R, bool))
         rows.append(info.metrics["loss"])
@@ -52,11 +57,14 @@ def test_each_ends_where_it_would_alone():
 def test_one_that_is_not_finite_stands_still_and_the_others_go_on():
     def breaking(state, batch):
         new, metrics = STEP(state, batch)
-        broken = (state.step == 2) & (jax.random.key_data(state.key) == jax.random.key_data(bad.key)).all()
+        broken = (state.step == 2) & (
+            jax.random.key_data(state.key) == jax.random.key_data(bad.key)
+        ).all()
         return new, {**metrics, "loss": jnp.where(broken, jnp.nan, metrics["loss"])}
 
     bad = starts()[1]
-    run, alone = vi.replicas.make_run(breaking, batch_size=8), vi.make_run(STEP, batch_size=8)
+    run = vi.replicas.make_run(breaking, batch_size=8)
+    alone = vi.make_run(STEP, batch_size=8)
     states, info = run(vi.replicas.stack(starts()), X, 6, np.ones(R, bool))
     np.testing.assert_array_equal(info.bad_step, [-1, 2, -1, -1])
     states, info = run(states, X, 4, np.asarray(info.bad_step) < 0)
@@ -73,4 +81,6 @@ def test_replicas_that_do_not_go_together_are_refused():
         vi.replicas.make_run(STEP, batch_size=0)
     layout = vi.shard.make_layout(vi.shard.make_mesh())._replace(num_shards=3)
     with pytest.raises(ValueError, match="4 replicas do not lie evenly over 3 devices"):
-        vi.replicas.make_run(STEP, batch_size=8, layout=layout)(vi.replicas.stack(starts()), X, 1, np.ones(R, bool))
+        vi.replicas.make_run(STEP, batch_size=8, layout=layout)(
+            vi.replicas.stack(starts()), X, 1, np.ones(R, bool)
+        )

@@ -1,4 +1,6 @@
-"""`--config.replicas`: each replica has the metrics of the run by itself, resumes with the others, and is a run folder."""
+"""`--config.replicas`: each replica has the metrics of the run by itself, resumes with the others,
+and is a run folder.
+"""
 
 import json
 import shutil
@@ -21,7 +23,12 @@ def rows(folder):
 @pytest.fixture(scope="module")
 def sweep(commands, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep") / "run"
-    flags = [*as_flags(), "--config.replicas=2", "--config.sweep.learning_rates=(3e-3,1e9)", f"--workdir={folder}"]
+    flags = [
+        *as_flags(),
+        "--config.replicas=2",
+        "--config.sweep.learning_rates=(3e-3,1e9)",
+        f"--workdir={folder}",
+    ]
     return folder, flags, commands.ok("train", *flags)
 
 
@@ -34,13 +41,20 @@ def test_a_replica_is_the_run_by_itself(sweep, trained):
             assert (name in mine) == (name in alone)
             if name in mine:
                 np.testing.assert_allclose(mine[name], alone[name], rtol=2e-5)
-    assert rows(folder / "replica_1")[-1]["train/loss"] != rows(folder / "replica_0")[-1]["train/loss"]
+    assert (
+        rows(folder / "replica_1")[-1]["train/loss"] != rows(folder / "replica_0")[-1]["train/loss"]
+    )
 
 
 def test_one_that_diverges_is_told_and_the_table_has_the_rest(sweep):
     folder, _, done = sweep
     table = json.loads((folder / "replicas.json").read_text())
-    assert [(row["seed"], row["learning_rate"]) for row in table] == [(0, 3e-3), (1, 3e-3), (0, 1e9), (1, 1e9)]
+    assert [(row["seed"], row["learning_rate"]) for row in table] == [
+        (0, 3e-3),
+        (1, 3e-3),
+        (0, 1e9),
+        (1, 1e9),
+    ]
     assert ["stopped" in row for row in table] == [False, False, True, True]
     assert "replica 2 stops: its loss or gradient was not finite at step" in done.stderr
     assert "over 2 seeds at 0.003: ELBO" in done.stdout
@@ -52,7 +66,11 @@ def test_a_sweep_that_was_killed_between_two_saves_ends_as_it_would(sweep, comma
     whole, flags, _ = sweep
     folder = tmp_path / "run"
     shutil.copytree(whole, folder)
-    for gone in ("replica_0/checkpoints/120", "replica_1/checkpoints/120", "replica_1/checkpoints/110"):
+    for gone in (
+        "replica_0/checkpoints/120",
+        "replica_1/checkpoints/120",
+        "replica_1/checkpoints/110",
+    ):
         shutil.rmtree(folder / gone)
     done = commands.ok("train", *flags[:-1], f"--workdir={folder}")
     assert "resuming 2 replicas at step 100 of 120" in done.stderr
@@ -62,7 +80,10 @@ def test_a_sweep_that_was_killed_between_two_saves_ends_as_it_would(sweep, comma
 
 def test_replicas_are_run_folders_and_their_sweep_is_none(sweep, commands):
     folder, _, _ = sweep
-    assert "ELBO" in commands.ok("evaluate", f"--workdir={folder / 'replica_1'}", "--num_samples=4").stdout
+    assert (
+        "ELBO"
+        in commands.ok("evaluate", f"--workdir={folder / 'replica_1'}", "--num_samples=4").stdout
+    )
     refused = commands("evaluate", f"--workdir={folder}")
     assert refused.returncode == 2
     assert "holds replicas, each a run of its own: name one" in refused.stderr
@@ -77,7 +98,11 @@ def test_configs_of_the_runs():
         (7, 1e-2, 1),
         (8, 1e-2, 1),
     ]
-    for wrong in ({"sweep__learning_rates": (1e-3, 1e-3)}, {"sweep__learning_rates": (-1.0,)}, {"replicas": 0}):
+    for wrong in (
+        {"sweep__learning_rates": (1e-3, 1e-3)},
+        {"sweep__learning_rates": (-1.0,)},
+        {"replicas": 0},
+    ):
         with pytest.raises(UserError):
             settings.validate(small(**wrong))
     with pytest.raises(UserError, match="they want config"):

@@ -1,4 +1,5 @@
-"""A run that is killed and started again ends as the unbroken one: parameters to the last bit, metrics to the last byte.
+"""A run that is killed and started again ends as the unbroken one: parameters to the last bit,
+metrics to the last byte.
 
 Real processes and SIGKILL, on the CPU.
 """
@@ -43,13 +44,20 @@ def num_rows(folder):
 
 
 def run_until(commands, folder, reached, *flags, number=signal.SIGKILL, meanwhile=None):
-    """Starts the command and sends it a signal once `reached(seconds)`; its stderr, its exit code, and whether it was still alive.
+    """Starts the command and sends it a signal once `reached(seconds)`; its stderr, its exit code,
+    and whether it was still alive.
 
     `meanwhile()` is called just before the signal.
     """
     began = time.monotonic()
     process = commands.start(
-        "train", *as_flags(), *flags, f"--workdir={folder}", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        "train",
+        *as_flags(),
+        *flags,
+        f"--workdir={folder}",
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while process.poll() is None and not reached(time.monotonic() - began):
         assert time.monotonic() - began < 300, "the run did not get there"
@@ -65,76 +73,124 @@ def assert_like_unbroken(folder, trained):
     whole, _ = trained
     assert tree_equal(final_state(folder), final_state(whole))
     assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    timing = [json.loads(line)["step"] for line in (folder / "timing.jsonl").read_text().splitlines()]
+    timing = [
+        json.loads(line)["step"] for line in (folder / "timing.jsonl").read_text().splitlines()
+    ]
     assert timing == list(range(1, LAST + 1))
     mine, theirs = (json.loads((path / "summary.json").read_text()) for path in (folder, whole))
     assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
 
 
 def test_killed_and_then_stopped_ends_as_the_unbroken_run(commands, trained, tmp_path):
-    """`kill -9`, then SIGTERM; while it goes on, nobody else may train there, and once it is dead anybody."""
-    folder, draw = tmp_path / "run", random.Random(0)
-    first, second = draw.randrange(12, 50), draw.randrange(60, 100)  # rows of metrics at which it is killed
+    """`kill -9`, then SIGTERM; while it goes on, nobody else may train there, and once it is dead
+    anybody.
+    """
+    folder = tmp_path / "run"
+    draw = random.Random(0)
+    first, second = (
+        draw.randrange(12, 50),
+        draw.randrange(60, 100),
+    )  # rows of metrics at which it is killed
 
     def is_locked():
         with pytest.raises(
-            UserError, match=rf"a run is going on in --workdir={folder} \(process \d+ on {socket.gethostname()}, since"
+            UserError,
+            match=rf"a run is going on in --workdir={folder} \(process \d+ on {socket.gethostname()}, since",
         ):
             lock.locked(folder).__enter__()
 
-    _, _, alive = run_until(commands, folder, lambda _: num_rows(folder) >= first, meanwhile=is_locked)
+    _, _, alive = run_until(
+        commands, folder, lambda _: num_rows(folder) >= first, meanwhile=is_locked
+    )
     assert alive, "it ended before it could be killed"
     killed_at = num_rows(folder)
-    assert first <= killed_at < second, "the machine is too fast for this test: make it take more steps"
+    assert first <= killed_at < second, (
+        "the machine is too fast for this test: make it take more steps"
+    )
     with lock.locked(folder):
         pass
-    stderr, code, alive = run_until(commands, folder, lambda _: num_rows(folder) >= second, number=signal.SIGTERM)
+    stderr, code, alive = run_until(
+        commands, folder, lambda _: num_rows(folder) >= second, number=signal.SIGTERM
+    )
     assert alive, "it ended before it could be stopped"
     assert f"resuming the run in {folder} at step" in stderr
     assert code == cli.REQUEUE == 75
     [stopped_at] = re.findall(
-        r"^stopped by SIGTERM; step (\d+) of 120 is saved: run the same command again to go on\.$", stderr, re.M
+        r"^stopped by SIGTERM; step (\d+) of 120 is saved: run the same command again to go on\.$",
+        stderr,
+        re.M,
     )
     unwritten = int(stopped_at) % SMALL["train.eval_every"] == 0 and num_rows(folder) < int(
         stopped_at
     )  # its evaluation is not begun
-    assert num_rows(folder) + unwritten == int(stopped_at) >= second, "the block of steps is finished, and no other begun"
+    assert num_rows(folder) + unwritten == int(stopped_at) >= second, (
+        "the block of steps is finished, and no other begun"
+    )
     last = commands.ok("train", *as_flags(), f"--workdir={folder}")
     assert f"resuming the run in {folder} at step {stopped_at} of 120" in last.stderr
     assert_like_unbroken(folder, trained)
 
 
 def on_devices(number, monkeypatch):
-    """Makes the processes of a test see so many devices; the flags with which a batch lies evenly over them."""
+    """Makes the processes of a test see so many devices; the flags with which a batch lies evenly
+    over them.
+    """
     if number > 1:
-        monkeypatch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={number}")
+        monkeypatch.setenv(
+            "XLA_FLAGS",
+            f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={number}",
+        )
     return [f"--config.train.batch_size={SMALL['train.batch_size'] // number * number}"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("signals", "devices"), [("kill -9", 1), ("any", 1), ("kill -9", 8)])
-def test_stopped_at_twenty_random_moments_ends_as_the_unbroken_run(commands, tmp_path, monkeypatch, signals, devices):
-    """At any moment: in an import, a compile, a save, a figure; by SIGKILL alone, or by SIGTERM and SIGINT too."""
-    flags, draw = on_devices(devices, monkeypatch), random.Random(1)
-    whole = tmp_path / "whole", commands.ok("train", *as_flags(), *flags, f"--workdir={tmp_path / 'whole'}")
+def test_stopped_at_twenty_random_moments_ends_as_the_unbroken_run(
+    commands, tmp_path, monkeypatch, signals, devices
+):
+    """At any moment: in an import, a compile, a save, a figure; by SIGKILL alone, or by SIGTERM and
+    SIGINT too.
+    """
+    flags = on_devices(devices, monkeypatch)
+    draw = random.Random(1)
+    whole = (
+        tmp_path / "whole",
+        commands.ok("train", *as_flags(), *flags, f"--workdir={tmp_path / 'whole'}"),
+    )
     began = time.monotonic()
     commands.ok("train", *as_flags(), *flags, f"--workdir={tmp_path / 'clock'}")
     seconds = time.monotonic() - began
-    folder, rows, codes = tmp_path / "run 0", [], []
+    folder = tmp_path / "run 0"
+    rows = []
+    codes = []
     for turn in range(20):
         done = num_rows(folder)
         if done == LAST:  # then the rest of the kills are of another run
             commands.ok("train", *as_flags(), *flags, f"--workdir={folder}")
             assert_like_unbroken(folder, whole)
-            folder, done = tmp_path / f"run {turn}", 0
-        number = signal.SIGKILL if signals == "kill -9" else (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)[turn % 3]
-        moment, row = draw.uniform(0.0, 1.1) * seconds, draw.randrange(done + 1, min(done + 30, LAST) + 1)
+            folder = tmp_path / f"run {turn}"
+            done = 0
+        number = (
+            signal.SIGKILL
+            if signals == "kill -9"
+            else (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)[turn % 3]
+        )
+        moment = draw.uniform(0.0, 1.1) * seconds
+        row = draw.randrange(done + 1, min(done + 30, LAST) + 1)
 
-        def reached(now, moment=moment if turn % 2 else 1e9, row=row if turn % 2 == 0 else LAST, folder=folder):
+        def reached(
+            now,
+            moment=moment if turn % 2 else 1e9,
+            row=row if turn % 2 == 0 else LAST,
+            folder=folder,
+        ):
             return now > moment or num_rows(folder) >= row
 
         stderr, code, _ = run_until(commands, folder, reached, *flags, number=number)
-        if code not in (-signal.SIGINT, 1):  # before this code is reached Python answers Ctrl-C by itself
+        if code not in (
+            -signal.SIGINT,
+            1,
+        ):  # before this code is reached Python answers Ctrl-C by itself
             assert "Traceback" not in stderr
         assert "error" not in stderr
         rows.append(num_rows(folder))
@@ -150,8 +206,12 @@ def test_stopped_at_twenty_random_moments_ends_as_the_unbroken_run(commands, tmp
 def test_killed_while_a_checkpoint_is_written(commands, tmp_path, monkeypatch, devices):
     """Twenty times, each at the moment at which the folder of an unfinished checkpoint is seen."""
     flags = [*on_devices(devices, monkeypatch), "--config.train.checkpoint_every=2"]
-    whole = tmp_path / "whole", commands.ok("train", *as_flags(), *flags, f"--workdir={tmp_path / 'whole'}")
-    folder, caught = tmp_path / "run", 0
+    whole = (
+        tmp_path / "whole",
+        commands.ok("train", *as_flags(), *flags, f"--workdir={tmp_path / 'whole'}"),
+    )
+    folder = tmp_path / "run"
+    caught = 0
     for _ in range(20):
         done = num_rows(folder)
 
@@ -170,17 +230,26 @@ def test_killed_while_a_checkpoint_is_written(commands, tmp_path, monkeypatch, d
 
 @pytest.mark.slow
 def test_a_run_goes_on_on_another_number_of_devices(commands, tmp_path, monkeypatch):
-    """Begun on 8, ended on 1: the sums are added in another order, and nothing else is different."""
+    """Begun on 8, ended on 1: the sums are added in another order, and nothing else is
+    different.
+    """
     flags = ["--config.train.batch_size=96"]
     commands.ok("train", *as_flags(), *flags, f"--workdir={tmp_path / 'whole'}")
     with monkeypatch.context() as many:
         on_devices(8, many)
-        _, _, alive = run_until(commands, tmp_path / "run", lambda _: num_rows(tmp_path / "run") >= 60, *flags)
+        _, _, alive = run_until(
+            commands, tmp_path / "run", lambda _: num_rows(tmp_path / "run") >= 60, *flags
+        )
     assert alive
     last = commands.ok("train", *as_flags(), *flags, f"--workdir={tmp_path / 'run'}")
     assert "resuming the run" in last.stderr
-    mine, theirs = ([json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()] for name in ("run", "whole"))
-    assert [row["step"] for row in mine] == [row["step"] for row in theirs] == list(range(1, LAST + 1))
+    mine, theirs = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()]
+        for name in ("run", "whole")
+    )
+    assert (
+        [row["step"] for row in mine] == [row["step"] for row in theirs] == list(range(1, LAST + 1))
+    )
     for a, b in zip(mine, theirs, strict=True):
         assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-5)
 
@@ -193,7 +262,9 @@ def test_a_second_signal_ends_a_process_at_once():
         "    while not stop._name: time.sleep(0.01)\n"
         "    print('first', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
         for line in ("ready\n", "first\n"):
             assert process.stdout.readline() == line
             process.send_signal(signal.SIGTERM)
@@ -203,10 +274,14 @@ def test_a_second_signal_ends_a_process_at_once():
 def test_a_signal_outside_of_the_loop_is_answered_where_it_comes():
     stop = Stop()
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(cli.Requeue, match=r"^stopped by SIGINT; nothing is lost: run the same"), stop.listening():
+    with (
+        pytest.raises(cli.Requeue, match=r"^stopped by SIGINT; nothing is lost: run the same"),
+        stop.listening(),
+    ):
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == before
-    stop, reached = Stop(), []
+    stop = Stop()
+    reached = []
 
     def loop():
         signal.raise_signal(signal.SIGTERM)

@@ -1,5 +1,6 @@
-"""Numbers at their ends: weights that underflow or are 0, one draw and ten thousand, both precisions, second derivatives, and
-programs whose size does not grow with K."""
+"""Numbers at their ends: weights that underflow or are 0, one draw and ten thousand, both
+precisions, second derivatives, and programs whose size does not grow with K.
+"""
 
 import functools
 
@@ -17,9 +18,19 @@ BOUNDS = bounds(vi.bounds)
 SMOOTH = sorted(set(BOUNDS) - {"vr_max"})
 # A weight of 0 is log_w = -inf: what averages log w is then -inf, what averages w forgets the draw.
 OF_WEIGHTS = ("iwae", "renyi", "vr_iwae", "cubo", "vr_max")
-PATHWISE = {name: module for name, module in members(vi.estimators).items() if name in ("reparam", "stl", "dreg", "gdreg")}
-PAIRS = [(name, bound) for name, module in PATHWISE.items() for bound in getattr(module, "BOUNDS", BOUNDS)]
-FEW = [(name, bound) for name, bound in PAIRS if name != "gdreg" or bound in ("elbo", "iwae", "renyi")]
+PATHWISE = {
+    name: module
+    for name, module in members(vi.estimators).items()
+    if name in ("reparam", "stl", "dreg", "gdreg")
+}
+PAIRS = [
+    (name, bound)
+    for name, module in PATHWISE.items()
+    for bound in getattr(module, "BOUNDS", BOUNDS)
+]
+FEW = [
+    (name, bound) for name, bound in PAIRS if name != "gdreg" or bound in ("elbo", "iwae", "renyi")
+]
 PARAMS = {"loc": 0.3, "log_scale": -0.4, "w": 0.8}
 
 
@@ -27,21 +38,26 @@ def toy(params, dtype=jnp.float32):
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
 
     def log_joint(z):
-        return dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(params["w"] * jnp.sin(z), 0.7).log_prob(1.0)
+        return dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(
+            params["w"] * jnp.sin(z), 0.7
+        ).log_prob(1.0)
 
     return log_joint, dist.Normal(params["loc"], jnp.exp(params["log_scale"]))
 
 
 def value(params, key, estimator, bound, num_samples, **options):
     log_joint, q = toy(params, jax.tree.leaves(params)[0].dtype)
-    return PATHWISE[estimator].estimate(key, BOUNDS[bound], log_joint, q, num_samples=num_samples, **options)
+    return PATHWISE[estimator].estimate(
+        key, BOUNDS[bound], log_joint, q, num_samples=num_samples, **options
+    )
 
 
 def params_of(dtype):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), PARAMS)
 
 
-# --- log-weights at their ends ---------------------------------------------------------------------------------------
+# --- log-weights at their ends
+# ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", sorted(BOUNDS))
@@ -50,7 +66,9 @@ def test_weights_that_underflow_leave_value_and_gradient_finite(name):
     value, gradient = jax.value_and_grad(BOUNDS[name])(log_w)
     assert log_w.min() - 0.01 <= value <= log_w.max() + 0.01
     np.testing.assert_allclose(gradient.sum(), 1.0, rtol=1e-4)
-    np.testing.assert_allclose(value + 1e4, BOUNDS[name](log_w + 1e4), atol=0.01)  # 1e4 has steps of 0.001 in float32
+    np.testing.assert_allclose(
+        value + 1e4, BOUNDS[name](log_w + 1e4), atol=0.01
+    )  # 1e4 has steps of 0.001 in float32
 
 
 @pytest.mark.parametrize("name", OF_WEIGHTS)
@@ -69,7 +87,9 @@ def test_a_draw_of_weight_zero_is_never_nan(name):
     assert not jnp.isnan(value), f"{name} of a weight of 0 is nan"
 
 
-@pytest.mark.parametrize("name", sorted(set(BOUNDS) - {"sumo"}))  # its differences of -inf are not defined
+@pytest.mark.parametrize(
+    "name", sorted(set(BOUNDS) - {"sumo"})
+)  # its differences of -inf are not defined
 def test_if_no_draw_has_weight_the_bound_says_minus_infinity(name):
     value = BOUNDS[name](jnp.full(4, -jnp.inf))
     assert value == -jnp.inf
@@ -88,25 +108,37 @@ def test_one_draw_and_ten_thousand(name, num_samples):
 @pytest.mark.parametrize("logit", [-100.0, 100.0])
 @pytest.mark.parametrize("bound", ["elbo", "iwae"])
 def test_logits_at_their_ends_give_finite_gradients(bound, logit):
-    """A decoder that is sure, of the right pixel and of the wrong one; and a Bernoulli guide that is."""
+    """A decoder that is sure, of the right pixel and of the wrong one; and a Bernoulli guide that
+    is.
+    """
 
     def through(params, estimator, q, key):
-        log_joint = lambda z: Bernoulli(params + 0.1 * z.sum()).log_prob(x).sum() - 0.5 * (z**2).sum()  # noqa: E731
+        def log_joint(z):
+            return Bernoulli(params + 0.1 * z.sum()).log_prob(x).sum() - 0.5 * (z**2).sum()
+
         return estimator(key, BOUNDS[bound], log_joint, q, num_samples=3)
 
     x = jnp.array([0.0, 1.0])
     for estimator, q in (
         (vi.estimators.reparam, dist.Normal(jnp.zeros(2), jnp.ones(2)).to_event(1)),
-        (vi.estimators.score if bound == "elbo" else vi.estimators.vimco, Bernoulli(jnp.full(2, logit)).to_event(1)),
+        (
+            vi.estimators.score if bound == "elbo" else vi.estimators.vimco,
+            Bernoulli(jnp.full(2, logit)).to_event(1),
+        ),
     ):
-        value, gradient = jax.value_and_grad(through)(jnp.full(2, logit), estimator, q, jax.random.key(0))
+        value, gradient = jax.value_and_grad(through)(
+            jnp.full(2, logit), estimator, q, jax.random.key(0)
+        )
         assert jnp.isfinite(value)
         assert all_finite(gradient)
-        wrong = int(logit > 0)  # the pixel whose logit has the wrong sign is x = 0 at +100, x = 1 at -100
+        wrong = int(
+            logit > 0
+        )  # the pixel whose logit has the wrong sign is x = 0 at +100, x = 1 at -100
         assert abs(float(gradient[1 - wrong])) == pytest.approx(1.0, abs=1e-3)
 
 
-# --- precisions and transformations ---------------------------------------------------------------------------------
+# --- precisions and transformations
+# ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("estimator", "bound"), FEW)
@@ -122,7 +154,9 @@ def test_both_precisions_keep_theirs_and_agree(estimator, bound, x64):
         dtype = params["loc"].dtype
         log_joint, q = toy(params, dtype)
         fixed = Fixed(q.loc, q.scale)
-        return PATHWISE[estimator].estimate(jax.random.key(0), BOUNDS[bound], log_joint, fixed, num_samples=4)
+        return PATHWISE[estimator].estimate(
+            jax.random.key(0), BOUNDS[bound], log_joint, fixed, num_samples=4
+        )
 
     for dtype in (jnp.float32, jnp.float64):
         value, gradient = jax.jit(jax.value_and_grad(run))(params_of(dtype))
@@ -162,18 +196,28 @@ def test_the_hessian_of_a_smooth_bound_is_that_of_differences(bound, x64):
     hessian = jax.jit(jax.hessian(at))(jnp.asarray(start))
     gradient = jax.jit(jax.grad(at))
     differences = np.stack(
-        [central_differences(lambda theta, i=i: float(gradient(jnp.asarray(theta))[i]), start, step=1e-5) for i in range(3)]
+        [
+            central_differences(
+                lambda theta, i=i: float(gradient(jnp.asarray(theta))[i]), start, step=1e-5
+            )
+            for i in range(3)
+        ]
     )
     np.testing.assert_allclose(hessian, differences, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(hessian, hessian.T, rtol=1e-8, atol=1e-10)
 
 
-# --- size of the program, memory -------------------------------------------------------------------------------------
+# --- size of the program, memory
+# -------------------------------------------------------------------------------------
 
 
 def num_equations(jaxpr):
     """Of a jaxpr and of all inside it."""
-    inner = [getattr(leaf, "jaxpr", leaf) for eqn in jaxpr.eqns for leaf in jax.tree.leaves(list(eqn.params.values()))]
+    inner = [
+        getattr(leaf, "jaxpr", leaf)
+        for eqn in jaxpr.eqns
+        for leaf in jax.tree.leaves(list(eqn.params.values()))
+    ]
     return len(jaxpr.eqns) + sum(num_equations(body) for body in inner if hasattr(body, "eqns"))
 
 
@@ -181,7 +225,9 @@ def num_equations(jaxpr):
 def test_the_program_does_not_grow_with_the_number_of_draws(estimator, bound):
     def size(num_samples):
         run = functools.partial(value, estimator=estimator, bound=bound, num_samples=num_samples)
-        return num_equations(jax.make_jaxpr(jax.grad(run))(params_of(jnp.float32), jax.random.key(0)).jaxpr)
+        return num_equations(
+            jax.make_jaxpr(jax.grad(run))(params_of(jnp.float32), jax.random.key(0)).jaxpr
+        )
 
     if bound == "sumo":  # its running logsumexp is a tree, log2 K deep
         assert size(1_000) < np.log2(1_000) / np.log2(10) * size(10)
@@ -190,7 +236,10 @@ def test_the_program_does_not_grow_with_the_number_of_draws(estimator, bound):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 8, 20])
-@pytest.mark.parametrize(("estimator", "bound"), [("reparam", "iwae"), ("dreg", "iwae"), ("stl", "elbo"), ("gdreg", "renyi")])
+@pytest.mark.parametrize(
+    ("estimator", "bound"),
+    [("reparam", "iwae"), ("dreg", "iwae"), ("stl", "elbo"), ("gdreg", "renyi")],
+)
 def test_chunks_of_draws_leave_value_and_gradient(estimator, bound, chunk):
     run = functools.partial(value, estimator=estimator, bound=bound, num_samples=8)
     params = params_of(jnp.float32)

@@ -1,4 +1,6 @@
-"""The parts behind the commands: the alarm, streaming, binarisation, the record of a run, its folder, its measures."""
+"""The parts behind the commands: the alarm, streaming, binarisation, the record of a run, its
+folder, its measures.
+"""
 
 import errno
 import json
@@ -21,7 +23,9 @@ from vi_jax.training import make_run, make_stepwise_run
 
 @pytest.fixture(autouse=True)
 def _no_key_check():
-    """JAX takes the keys of a scan inside a vmap for used ones (`vmap(lambda k: lax.map(normal, split(k, 2)))` is an error)."""
+    """JAX takes the keys of a scan inside a vmap for used ones (`vmap(lambda k: lax.map(normal,
+    split(k, 2)))` is an error).
+    """
     with jax.debug_key_reuse(False):
         yield
 
@@ -36,9 +40,13 @@ def quiet_end(monkeypatch):
 def no_evaluation(monkeypatch, quiet_end):
     """A run that measures nothing on the test split."""
     pair = {"mean": 0.0, "stderr": 1.0}
-    summary = dict.fromkeys(("elbo", "log_lik", "kl", "mutual_information", "marginal_kl"), pair) | {"active_units": 3}
+    summary = dict.fromkeys(
+        ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl"), pair
+    ) | {"active_units": 3}
     nothing = measure.Measures(summary, np.zeros(3), np.ones(3, bool), np.zeros((2, 3)))
-    monkeypatch.setattr(measure, "make_measure", lambda model, config: lambda key, params, x: nothing)
+    monkeypatch.setattr(
+        measure, "make_measure", lambda model, config: lambda key, params, x: nothing
+    )
 
 
 def run_folder(folder, config, *, resumed=False):
@@ -48,7 +56,8 @@ def run_folder(folder, config, *, resumed=False):
     return metrics.read_rows(folder / metrics.METRICS)
 
 
-# --- posterior collapse ---------------------------------------------------------------------------------------------
+# --- posterior collapse
+# ---------------------------------------------------------------------------------------------
 
 
 def measures(active, dims=10):
@@ -58,13 +67,24 @@ def measures(active, dims=10):
 
 @pytest.mark.parametrize(
     ("active", "dims", "alarms"),
-    [(0, 10, True), (1, 10, True), (2, 10, False), (10, 10, False), (0, 2, True), (1, 2, False), (5, 50, True), (6, 50, False)],
+    [
+        (0, 10, True),
+        (1, 10, True),
+        (2, 10, False),
+        (10, 10, False),
+        (0, 2, True),
+        (1, 2, False),
+        (5, 50, True),
+        (6, 50, False),
+    ],
 )
 def test_alarm_is_of_few_active_units(active, dims, alarms):
     alarm = measure.collapse_alarm(measures(active, dims), small(), 100)
     assert bool(alarm) == alarms
     if alarms:
-        assert ("every latent ignores x" if active == 0 else f"only {active} of {dims} latents") in alarm
+        assert (
+            "every latent ignores x" if active == 0 else f"only {active} of {dims} latents"
+        ) in alarm
         assert "posterior collapse at step 100" in alarm
         assert "KL 0.020 nats, mutual information 0.010 nats" in alarm
 
@@ -85,7 +105,10 @@ def test_alarm_waits_for_the_warm_up():
         ({}, "--config.objective.free_bits="),
         ({}, "--config.model.hidden"),
         (dict(objective__beta=4.0), "a smaller --config.objective.beta"),
-        (dict(model__likelihood="gaussian", data__binarisation="none"), "--config.model.sigma=optimal"),
+        (
+            dict(model__likelihood="gaussian", data__binarisation="none"),
+            "--config.model.sigma=optimal",
+        ),
     ],
 )
 def test_alarm_names_what_to_try(changes, words):
@@ -101,14 +124,22 @@ def test_alarm_names_nothing_that_would_be_refused():
     assert "free_bits" not in by_draws
 
 
-HEALTH = dict(model__hidden=(32,), train__num_steps=300, train__log_every=100, train__eval_every=300, train__checkpoint_every=300)
+HEALTH = dict(
+    model__hidden=(32,),
+    train__num_steps=300,
+    train__log_every=100,
+    train__eval_every=300,
+    train__checkpoint_every=300,
+)
 
 
 def test_a_collapsed_run_raises_the_alarm(tmp_path, quiet_end, capsys):
     rows = run_folder(tmp_path / "run", small(**HEALTH, objective__beta=50.0))
     assert rows[-1]["test/active_units"] == 0
     assert rows[-1]["test/kl"] < 0.1
-    assert rows[-1]["alarm"].startswith("ALARM posterior collapse at step 300: every latent ignores x")
+    assert rows[-1]["alarm"].startswith(
+        "ALARM posterior collapse at step 300: every latent ignores x"
+    )
     assert "ALARM" in capsys.readouterr().err
 
 
@@ -119,13 +150,18 @@ def test_a_healthy_run_raises_none(tmp_path, quiet_end, capsys):
     assert "ALARM" not in capsys.readouterr().err
 
 
-# --- a loss that is not finite --------------------------------------------------------------------------------------
+# --- a loss that is not finite
+# --------------------------------------------------------------------------------------
 
 
 def test_not_finite_is_one_sentence_that_names_the_step(tmp_path, no_evaluation):
     """The rate starts at 0 and rises to 1e9: the first steps are sound, and saved."""
     config = small(
-        optim__name="sgd", optim__learning_rate=1e9, optim__lr_warmup_steps=100, train__checkpoint_every=1, train__eval_every=100
+        optim__name="sgd",
+        optim__learning_rate=1e9,
+        optim__lr_warmup_steps=100,
+        train__checkpoint_every=1,
+        train__eval_every=100,
     )
     with pytest.raises(UserError) as caught:
         run_folder(tmp_path / "run", config)
@@ -160,9 +196,17 @@ def test_an_anticipated_error_ends_a_command_with_code_2(monkeypatch, capsys):
     monkeypatch.setattr(cli.sys, "argv", ["command"])
     for main, code, err in (
         (fails, 2, "error: what went wrong.\n"),
-        (interrupted, 130, "\ninterrupted; run the same command again to go on from the last checkpoint.\n"),
+        (
+            interrupted,
+            130,
+            "\ninterrupted; run the same command again to go on from the last checkpoint.\n",
+        ),
         (requeued, 75, "stopped by SIGTERM; saved.\n"),
-        (full, 2, "error: x/metrics.jsonl cannot be read or written: No space left on device. " + KEPT),
+        (
+            full,
+            2,
+            "error: x/metrics.jsonl cannot be read or written: No space left on device. " + KEPT,
+        ),
         (lambda: None, 0, ""),
         (lambda: 3, 3, ""),
     ):
@@ -172,9 +216,16 @@ def test_an_anticipated_error_ends_a_command_with_code_2(monkeypatch, capsys):
         assert capsys.readouterr().err == err
 
 
-# --- when a run saves -----------------------------------------------------------------------------------------------
+# --- when a run saves
+# -----------------------------------------------------------------------------------------------
 
-BLOCKS = dict(train__num_steps=8, train__log_every=2, train__eval_every=2, train__checkpoint_every=8, train__keep_checkpoints=1)
+BLOCKS = dict(
+    train__num_steps=8,
+    train__log_every=2,
+    train__eval_every=2,
+    train__checkpoint_every=8,
+    train__keep_checkpoints=1,
+)
 
 
 @pytest.fixture
@@ -185,7 +236,9 @@ def elbos(monkeypatch, no_evaluation):
     def make(model, config):
         def measure_now(key, params, x):
             pair = {"mean": next(found), "stderr": 1.0}
-            summary = dict.fromkeys(("elbo", "log_lik", "kl", "mutual_information", "marginal_kl"), pair) | {"active_units": 3}
+            summary = dict.fromkeys(
+                ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl"), pair
+            ) | {"active_units": 3}
             return measure.Measures(summary, np.zeros(3), np.ones(3, bool), np.zeros((2, 3)))
 
         return measure_now
@@ -210,15 +263,21 @@ def test_the_best_checkpoint_is_saved_and_kept(tmp_path, elbos, capsys):
 
 @pytest.mark.parametrize(("minutes", "steps"), [(0.0, [8]), (1e-9, [2, 4, 6, 8]), (60.0, [8])])
 def test_a_run_saves_by_the_minute(tmp_path, elbos, minutes, steps):
-    run_folder(tmp_path / "run", small(**BLOCKS | dict(train__keep_checkpoints=9), train__checkpoint_minutes=minutes))
+    run_folder(
+        tmp_path / "run",
+        small(**BLOCKS | dict(train__keep_checkpoints=9), train__checkpoint_minutes=minutes),
+    )
     assert saved_steps(tmp_path / "run") == steps
 
 
-# --- streaming ------------------------------------------------------------------------------------------------------
+# --- streaming
+# -------------------------------------------------------------------------------------------------
 
 
 def fingerprint_step(state, batch):
-    """A step that reports its batch: a sum that tells every batch of distinct rows, and their order, from the others."""
+    """A step that reports its batch: a sum that tells every batch of distinct rows, and their
+    order, from the others.
+    """
     value = (batch[:, 0] * jnp.arange(1.0, batch.shape[0] + 1)).sum()
     return state._replace(step=state.step + 1), {"loss": value, "grad_norm": jnp.ones(())}
 
@@ -229,11 +288,14 @@ def blank_state(seed=0):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 13])
 def test_every_loop_sees_the_same_batches(batch_size):
-    """Ten examples, thirteen steps one at a time: compiled, stepwise, streamed, and streamed in blocks."""
+    """Ten examples, thirteen steps one at a time: compiled, stepwise, streamed, and streamed in
+    blocks.
+    """
     data = np.sqrt(np.arange(2.0, 12.0, dtype=np.float32))[:, None]
 
     def seen(make, data, blocks):
-        state, losses = blank_state(), []
+        state = blank_state()
+        losses = []
         run = make(fingerprint_step, batch_size=batch_size)
         for length in blocks:
             state, info = run(state, data, length)
@@ -244,23 +306,34 @@ def test_every_loop_sees_the_same_batches(batch_size):
 
     want = seen(make_run, jnp.asarray(data), [1] * 13)
     assert len(set(np.round(want, 4))) > 5 or batch_size == 13, "the batches do not differ"
-    np.testing.assert_allclose(seen(make_stepwise_run, jnp.asarray(data), [1] * 13), want, rtol=1e-5)
+    np.testing.assert_allclose(
+        seen(make_stepwise_run, jnp.asarray(data), [1] * 13), want, rtol=1e-5
+    )
     np.testing.assert_allclose(seen(make_streaming_run, data, [1] * 13), want, rtol=1e-5)
     blocks = [2, 7, 4]
     sums = np.add.reduceat(want, [0, 2, 9])
     for make in (make_run, make_stepwise_run, make_streaming_run):
-        np.testing.assert_allclose(seen(make, jnp.asarray(data) if make != make_streaming_run else data, blocks), sums, rtol=1e-5)
+        np.testing.assert_allclose(
+            seen(make, jnp.asarray(data) if make != make_streaming_run else data, blocks),
+            sums,
+            rtol=1e-5,
+        )
 
 
 @pytest.mark.parametrize("make", [make_run, make_stepwise_run, make_streaming_run])
 def test_an_epoch_leaves_no_example_out(make):
-    data, seen = np.arange(10.0, dtype=np.float32)[:, None], []
+    data = np.arange(10.0, dtype=np.float32)[:, None]
+    seen = []
 
     def step(state, batch):
-        jax.debug.callback(lambda rows: seen.extend(np.asarray(rows)[:, 0].astype(int).tolist()), batch)
+        jax.debug.callback(
+            lambda rows: seen.extend(np.asarray(rows)[:, 0].astype(int).tolist()), batch
+        )
         return fingerprint_step(state, batch)
 
-    make(step, batch_size=4)(blank_state(), data if make == make_streaming_run else jnp.asarray(data), 3)
+    make(step, batch_size=4)(
+        blank_state(), data if make == make_streaming_run else jnp.asarray(data), 3
+    )
     jax.effects_barrier()
     assert set(seen) == set(range(10))
     assert len(seen) == 12
@@ -277,18 +350,26 @@ def test_streaming_stops_at_a_loss_that_is_not_finite():
 
 def test_a_streamed_run_has_the_metrics_of_one_on_the_device(tmp_path, no_evaluation):
     """20 steps that pass the end of an epoch of 13, by three loops."""
-    few = dict(train__num_steps=20, train__log_every=4, train__eval_every=20, train__checkpoint_every=20)
+    few = dict(
+        train__num_steps=20, train__log_every=4, train__eval_every=20, train__checkpoint_every=20
+    )
     want = run_folder(tmp_path / "device", small(**few))
-    for name, changes in (("stream", dict(data__device_limit_mb=0)), ("stepwise", dict(train__loop="stepwise"))):
+    for name, changes in (
+        ("stream", dict(data__device_limit_mb=0)),
+        ("stepwise", dict(train__loop="stepwise")),
+    ):
         found = run_folder(tmp_path / name, small(**few, **changes))
         assert [row["step"] for row in found] == [4, 8, 12, 16, 20]
         for a, b in zip(found, want, strict=True):
             assert set(a) == set(b)
             for column in b:
-                np.testing.assert_allclose(a[column], b[column], rtol=1e-5, atol=1e-5, err_msg=column)
+                np.testing.assert_allclose(
+                    a[column], b[column], rtol=1e-5, atol=1e-5, err_msg=column
+                )
 
 
-# --- input ----------------------------------------------------------------------------------------------------------
+# --- input
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("num_levels", [3, 17, 256])
@@ -305,10 +386,16 @@ def test_binarise_has_the_levels_as_its_mean(num_levels):
 def test_binarise_draws_each_pixel_apart():
     x = np.asarray(build.binarise(jax.random.key(1), jnp.full((20_000, 3), 8, jnp.uint8), 17))
     assert_mean((x[:, 0] - 0.5) * (x[:, 1] - 0.5), 0.0)
-    assert not np.array_equal(x, build.binarise(jax.random.key(2), jnp.full((20_000, 3), 8, jnp.uint8), 17))
+    assert not np.array_equal(
+        x, build.binarise(jax.random.key(2), jnp.full((20_000, 3), 8, jnp.uint8), 17)
+    )
     halves = np.corrcoef(x[:10_000, 0], x[10_000:, 0])[0, 1]  # of the same words
     assert abs(halves) < 0.05
-    assert build.binarise(jax.random.key(3), jnp.full((5, 2, 2), 16, jnp.uint8), 17).shape == (5, 2, 2)
+    assert build.binarise(jax.random.key(3), jnp.full((5, 2, 2), 16, jnp.uint8), 17).shape == (
+        5,
+        2,
+        2,
+    )
 
 
 @pytest.mark.parametrize(
@@ -324,7 +411,9 @@ def test_prepare_gives_what_the_likelihood_wants(changes, num_levels, want):
     levels = jnp.asarray(np.linspace(0, num_levels - 1, len(want)), jnp.uint8)
     x = build.prepare(small(**changes), num_levels)(jax.random.key(0), levels)
     assert x.tolist() == want
-    assert jnp.issubdtype(x.dtype, jnp.integer) == (changes.get("model__likelihood") == "categorical")
+    assert jnp.issubdtype(x.dtype, jnp.integer) == (
+        changes.get("model__likelihood") == "categorical"
+    )
 
 
 def test_the_evaluation_set_is_binarised_once():
@@ -352,7 +441,8 @@ def test_an_evaluation_set_wants_two_examples():
         session.evaluation_set(config, dataset, "validation")
 
 
-# --- the record of a run --------------------------------------------------------------------------------------------
+# --- the record of a run
+# --------------------------------------------------------------------------------------------
 
 
 def test_metrics_are_cut_to_where_a_run_resumes(tmp_path):
@@ -380,7 +470,9 @@ def test_metrics_are_cut_to_where_a_run_resumes(tmp_path):
 def test_numbers_survive_being_cut_and_written_again(tmp_path):
     values = np.random.default_rng(0).standard_normal(50).tolist() + [1e-310, 1e300, 0.1 + 0.2]
     path = tmp_path / metrics.METRICS
-    path.write_text("".join(json.dumps({"step": i, "x": value}) + "\n" for i, value in enumerate(values)))
+    path.write_text(
+        "".join(json.dumps({"step": i, "x": value}) + "\n" for i, value in enumerate(values))
+    )
     before = path.read_bytes()
     metrics.MetricsLog(tmp_path, from_step=len(values)).close()
     assert path.read_bytes() == before
@@ -392,9 +484,15 @@ def test_default_folder_is_a_function_of_the_config():
     assert folder == rundir.default_folder(small())
     assert folder == rundir.default_folder(rundir.from_plain(rundir.to_plain(small())))
     assert folder != rundir.default_folder(small(seed=1))
-    same = dict(train__keep_best=True, train__keep_checkpoints=1, train__checkpoint_minutes=5.0, train__checkpoint_every=20)
+    same = dict(
+        train__keep_best=True,
+        train__keep_checkpoints=1,
+        train__checkpoint_minutes=5.0,
+        train__checkpoint_every=20,
+    )
     assert folder == rundir.default_folder(small(**same)), "these change no number of a run"
-    # Folders of runs that people have are found by this name; a change orphans them, so say it in the CHANGELOG.
+    # Folders of runs that people have are found by this name; a change orphans them, so say it in
+    # the CHANGELOG.
     golden = rundir.from_plain({"name": "x", "a": {"b": [1, 2], "c": 0.1}})
     assert rundir.default_folder(golden).as_posix() == "runs/x-c77d56b8"
 
@@ -421,7 +519,9 @@ def test_a_run_that_has_lost_its_record_of_the_data_is_not_begun_anew(tmp_path):
         rundir.open_folder(folder, small(seed=1), overwrite=False)
     assert rundir.open_folder(folder, small(), overwrite=False) is True
     with pytest.raises(UserError, match=r"run has checkpoints and no data\.json"):
-        rundir.check_data(folder, types.SimpleNamespace(name="digits", source="here", fingerprint="aa"))
+        rundir.check_data(
+            folder, types.SimpleNamespace(name="digits", source="here", fingerprint="aa")
+        )
 
 
 def test_a_run_goes_on_with_other_ways_to_save(tmp_path, capsys):
@@ -432,7 +532,9 @@ def test_a_run_goes_on_with_other_ways_to_save(tmp_path, capsys):
     assert capsys.readouterr().err == "note: train.keep_best was False and is True, from here on.\n"
     assert rundir.read_config(folder).train.keep_best is True
     with pytest.raises(UserError, match=r"optim\.ema was 0\.998 and is 0\.5\. Name another"):
-        rundir.open_folder(folder, small(optim__ema=0.5, train__checkpoint_every=20), overwrite=False)
+        rundir.open_folder(
+            folder, small(optim__ema=0.5, train__checkpoint_every=20), overwrite=False
+        )
 
 
 def test_deleting_a_run_keeps_its_lock(tmp_path):
@@ -442,8 +544,14 @@ def test_deleting_a_run_keeps_its_lock(tmp_path):
         rundir.open_folder(folder, small(), overwrite=False)
         (folder / "figures").mkdir()
         rundir.open_folder(folder, small(seed=1), overwrite=True)
-        assert {path.name for path in folder.iterdir()} == {"config.json", "environment.json", lock.LOCK}
-        with pytest.raises(UserError, match=f"a run is going on in --workdir={folder} .process {os.getpid()} on "):
+        assert {path.name for path in folder.iterdir()} == {
+            "config.json",
+            "environment.json",
+            lock.LOCK,
+        }
+        with pytest.raises(
+            UserError, match=f"a run is going on in --workdir={folder} .process {os.getpid()} on "
+        ):
             lock.locked(folder).__enter__()
     with lock.locked(folder):
         pass
@@ -456,7 +564,10 @@ def test_a_folder_that_takes_no_locks_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(lock, "_take", no_locks)
     with lock.locked(tmp_path / "run"):
         pass
-    note = f"note: {tmp_path / 'run'} takes no locks (No locks available): nothing keeps a second run out of it.\n"
+    note = (
+        f"note: {tmp_path / 'run'} takes no locks (No locks available): nothing keeps a "
+        "second run out of it.\n"
+    )
     assert capsys.readouterr().err == note
 
 
@@ -475,7 +586,8 @@ def test_other_data_are_noticed(tmp_path):
             rundir.check_data(tmp_path, dataset)
 
 
-# --- measures -------------------------------------------------------------------------------------------------------
+# --- measures
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -492,10 +604,16 @@ def small_model():
 def test_log_evidence_counts_every_example_once(small_model, batch_size):
     _, model, params, x = small_model
     key = jax.random.key(4)
-    batches = list(measure.make_log_evidence(model, num_samples=6, chunk=3, batch_size=batch_size)(key, params, x))
+    batches = list(
+        measure.make_log_evidence(model, num_samples=6, chunk=3, batch_size=batch_size)(
+            key, params, x
+        )
+    )
     assert sum(len(batch) for batch in batches) == 23
     assert len(batches) == -(-23 // batch_size)
-    whole = next(measure.make_log_evidence(model, num_samples=6, chunk=3, batch_size=23)(key, params, x))
+    whole = next(
+        measure.make_log_evidence(model, num_samples=6, chunk=3, batch_size=23)(key, params, x)
+    )
     np.testing.assert_allclose(np.concatenate(batches), whole, rtol=1e-5)
     assert len(np.unique(whole)) == 23
 
@@ -514,21 +632,30 @@ def test_measures_are_those_of_each_example(small_model):
     np.testing.assert_allclose(found.summary["elbo"]["mean"], elbo, rtol=1e-5)
     config.eval.batch_size = 4
     by_four = measure.make_measure(model, config)(jax.random.key(5), params, x)
-    numbers = [{k: v for k, v in each.summary.items() if isinstance(v, dict)} for each in (found, by_four)]
+    numbers = [
+        {k: v for k, v in each.summary.items() if isinstance(v, dict)} for each in (found, by_four)
+    ]
     assert tree_allclose(*numbers, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("num_samples", "most", "want"), [(5000, 100, 100), (7, 100, 7), (101, 100, 1), (150, 100, 75), (1, 5, 1)])
+@pytest.mark.parametrize(
+    ("num_samples", "most", "want"),
+    [(5000, 100, 100), (7, 100, 7), (101, 100, 1), (150, 100, 75), (1, 5, 1)],
+)
 def test_chunks_divide(num_samples, most, want):
     assert measure.chunk_for(num_samples, most) == want
 
 
 def test_mean_stderr_is_numpys():
     values = np.random.default_rng(0).standard_normal(10)
-    assert measure.mean_stderr(values) == {"mean": values.mean(), "stderr": values.std(ddof=1) / 10**0.5}
+    assert measure.mean_stderr(values) == {
+        "mean": values.mean(),
+        "stderr": values.std(ddof=1) / 10**0.5,
+    }
 
 
-# --- the live line --------------------------------------------------------------------------------------------------
+# --- the live line
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
@@ -538,10 +665,15 @@ def test_elsewhere_than_on_a_terminal_a_line_at_each_evaluation(capsys, split):
     progress.show(100, ("ELBO", -20.0), None, evaluated=False)
     progress.show(1000, ("ELBO", -20.125), -19.5, evaluated=True)
     progress.close()
-    line = f"step 1,000/2,000  epoch 100.0  50 steps/s  0:20 left  train ELBO -20.12  {split} ELBO -19.50 nats\n"
+    line = (
+        f"step 1,000/2,000  epoch 100.0  50 steps/s  0:20 left  train ELBO -20.12  {split} "
+        "ELBO -19.50 nats\n"
+    )
     assert capsys.readouterr().err == line
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (61, "1:01"), (3599.7, "1:00:00"), (7325, "2:02:05")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0:00"), (61, "1:01"), (3599.7, "1:00:00"), (7325, "2:02:05")]
+)
 def test_clock(seconds, text):
     assert metrics.clock(seconds) == text

@@ -1,4 +1,6 @@
-"""What a config may say: wrong names, sizes and combinations are one sentence each, and every name that is right builds."""
+"""What a config may say: wrong names, sizes and combinations are one sentence each, and every name
+that is right builds.
+"""
 
 import difflib
 
@@ -18,20 +20,55 @@ from experiments.data import BINARISATIONS
 
 FIELDS = settings.flatten(rundir.to_plain(get_config()))
 SIZES = (
-    *("num_samples", "model.num_latents", "train.batch_size", "train.num_steps", "train.log_every", "train.eval_every"),
-    *("train.checkpoint_every", "train.keep_checkpoints", "eval.batch_size", "eval.num_samples", "eval.num_importance_samples"),
+    *(
+        "num_samples",
+        "model.num_latents",
+        "train.batch_size",
+        "train.num_steps",
+        "train.log_every",
+        "train.eval_every",
+    ),
+    *(
+        "train.checkpoint_every",
+        "train.keep_checkpoints",
+        "eval.batch_size",
+        "eval.num_samples",
+        "eval.num_importance_samples",
+    ),
     *("optim.learning_rate", "model.sigma_init"),
 )
 AT_LEAST_0 = (
-    *("seed", "data.shuffle_seed", "data.static_seed", "objective.beta", "objective.warmup_steps", "objective.free_bits"),
-    *("optim.lr_warmup_steps", "optim.weight_decay", "optim.clip_norm", "optim.ema", "data.device_limit_mb"),
+    *(
+        "seed",
+        "data.shuffle_seed",
+        "data.static_seed",
+        "objective.beta",
+        "objective.warmup_steps",
+        "objective.free_bits",
+    ),
+    *(
+        "optim.lr_warmup_steps",
+        "optim.weight_decay",
+        "optim.clip_norm",
+        "optim.ema",
+        "data.device_limit_mb",
+    ),
     "eval.active_threshold",
 )
-LEFT_TO_OTHERS = {"name", "data.train", "data.validation", "data.test", "data.data_dir", "model.sigma"}  # who use them say so
+LEFT_TO_OTHERS = {
+    "name",
+    "data.train",
+    "data.validation",
+    "data.test",
+    "data.data_dir",
+    "model.sigma",
+}  # who use them say so
 
 
 def changed(changes):
-    """The default config with some dotted fields set, whatever their type, as from a config.json."""
+    """The default config with some dotted fields set, whatever their type, as from a
+    config.json.
+    """
     plain = rundir.to_plain(get_config())
     for field, value in changes.items():
         *folders, name = field.split(".")
@@ -43,9 +80,13 @@ def changed(changes):
 
 
 def refused(**changes):
-    """The sentence with which a change of the default config is refused; `a__b` is the field a.b."""
+    """The sentence with which a change of the default config is refused; `a__b` is the field
+    a.b.
+    """
     with pytest.raises(UserError) as caught:
-        settings.validate(changed({name.replace("__", "."): value for name, value in changes.items()}))
+        settings.validate(
+            changed({name.replace("__", "."): value for name, value in changes.items()})
+        )
     assert "\n" not in str(caught.value)
     assert str(caught.value)[-1] in ".?"
     return str(caught.value)
@@ -55,7 +96,9 @@ def refused(**changes):
 def test_a_wrong_name_is_answered_with_the_names(field):
     names = settings.CHOICES[field]
     text = refused(**{field: names[0][:-1] + "x"})
-    assert text.startswith(f"config.{field} is {names[0][:-1] + 'x'!r}; it can be {', '.join(names)}")
+    assert text.startswith(
+        f"config.{field} is {names[0][:-1] + 'x'!r}; it can be {', '.join(names)}"
+    )
     close = difflib.get_close_matches(names[0][:-1] + "x", names, n=1)
     assert close, "a name with one letter wrong is near it"
     assert f"did you mean {close[0]!r}?" in text
@@ -84,7 +127,9 @@ def test_amounts_are_at_least_0(field):
 @pytest.mark.parametrize("field", [*SIZES, *AT_LEAST_0, "objective.warmup_ramp"])
 @pytest.mark.parametrize("value", ["7", None, True, (), float("nan"), float("inf")])
 def test_numbers_are_numbers(field, value):
-    """As a config.json edited by hand may have it; on the command line the flag's type sees to it."""
+    """As a config.json edited by hand may have it; on the command line the flag's type sees to
+    it.
+    """
     assert f"config.{field} is {value!r}" in refused(**{field: value})
 
 
@@ -113,24 +158,66 @@ def test_seeds_fit_their_key():
         (dict(model__hidden="8"), "whole numbers above 0"),
         (dict(model__hidden=(8.5,)), "whole numbers above 0"),
         (dict(model__likelihood="categorical"), "set config.data.binarisation=none"),
-        (dict(model__likelihood="discretized_logistic", data__binarisation="static"), "set config.data.binarisation=none"),
-        (dict(model__likelihood="gaussian"), "'gaussian' is of grey levels; set config.data.binarisation=none"),
         (
-            dict(model__likelihood="gaussian", data__binarisation="none", model__sigma="optimal", bound="iwae"),
+            dict(model__likelihood="discretized_logistic", data__binarisation="static"),
+            "set config.data.binarisation=none",
+        ),
+        (
+            dict(model__likelihood="gaussian"),
+            "'gaussian' is of grey levels; set config.data.binarisation=none",
+        ),
+        (
+            dict(
+                model__likelihood="gaussian",
+                data__binarisation="none",
+                model__sigma="optimal",
+                bound="iwae",
+            ),
             "set config.bound=analytic_elbo, or learn sigma",
         ),
-        (dict(model__likelihood="gaussian", data__binarisation="none", model__sigma="optimum"), "did you mean 'optimal'?"),
-        (dict(model__likelihood="gaussian", data__binarisation="none", model__sigma="-0.1"), "a number above 0, or learned"),
-        (dict(model__likelihood="gaussian", data__binarisation="none", model__sigma="nan"), "a number above 0, or learned"),
-        (dict(model__likelihood="gaussian", data__binarisation="none", model__sigma=[1]), "a number above 0, or learned"),
-        (dict(bound="iwae", objective__beta=2.0), "set config.bound=analytic_elbo or leave them at beta=1"),
-        (dict(bound="elbo", objective__free_bits=0.1), "weigh the closed-form KL, which config.bound='elbo' has not"),
-        (dict(bound="elbo", objective__warmup="linear", objective__warmup_steps=5), "leave them at beta=1, warmup=none"),
+        (
+            dict(model__likelihood="gaussian", data__binarisation="none", model__sigma="optimum"),
+            "did you mean 'optimal'?",
+        ),
+        (
+            dict(model__likelihood="gaussian", data__binarisation="none", model__sigma="-0.1"),
+            "a number above 0, or learned",
+        ),
+        (
+            dict(model__likelihood="gaussian", data__binarisation="none", model__sigma="nan"),
+            "a number above 0, or learned",
+        ),
+        (
+            dict(model__likelihood="gaussian", data__binarisation="none", model__sigma=[1]),
+            "a number above 0, or learned",
+        ),
+        (
+            dict(bound="iwae", objective__beta=2.0),
+            "set config.bound=analytic_elbo or leave them at beta=1",
+        ),
+        (
+            dict(bound="elbo", objective__free_bits=0.1),
+            "weigh the closed-form KL, which config.bound='elbo' has not",
+        ),
+        (
+            dict(bound="elbo", objective__warmup="linear", objective__warmup_steps=5),
+            "leave them at beta=1, warmup=none",
+        ),
         (dict(family="real_nvp"), "which config.family='real_nvp' has not; set config.bound=elbo"),
         (dict(family="full_rank", objective__free_bits=0.1), "they want config.family=mean_field"),
-        (dict(train__eval_every=300), "config.train.eval_every is 300; it has to be a multiple of config.train.log_every, 200"),
-        (dict(train__checkpoint_every=300), "config.train.checkpoint_every is 300; it has to be a multiple"),
-        (dict(objective__warmup="linear"), "config.objective.warmup_steps is 0; a warm-up wants at least 1 step"),
+        (
+            dict(train__eval_every=300),
+            "config.train.eval_every is 300; it has to be a multiple of config.train.log_every, "
+            "200",
+        ),
+        (
+            dict(train__checkpoint_every=300),
+            "config.train.checkpoint_every is 300; it has to be a multiple",
+        ),
+        (
+            dict(objective__warmup="linear"),
+            "config.objective.warmup_steps is 0; a warm-up wants at least 1 step",
+        ),
         (dict(objective__warmup="cyclical"), "a warm-up wants at least 1 step"),
         (dict(objective__warmup_ramp=0.0), "above 0 and at most 1"),
         (dict(objective__warmup_ramp=1.5), "above 0 and at most 1"),
@@ -151,10 +238,25 @@ def test_what_does_not_go_together_is_refused(changes, words):
     "changes",
     [
         dict(model__likelihood="gaussian", data__binarisation="none", model__sigma="optimal"),
-        dict(model__likelihood="gaussian", data__binarisation="none", model__sigma="learned", bound="iwae"),
-        dict(model__likelihood="gaussian", data__binarisation="none", model__sigma="0.1", bound="elbo"),
+        dict(
+            model__likelihood="gaussian",
+            data__binarisation="none",
+            model__sigma="learned",
+            bound="iwae",
+        ),
+        dict(
+            model__likelihood="gaussian",
+            data__binarisation="none",
+            model__sigma="0.1",
+            bound="elbo",
+        ),
         dict(model__likelihood="categorical", data__binarisation="none"),
-        dict(objective__warmup="cyclical", objective__warmup_steps=10, objective__beta=4.0, objective__free_bits=0.5),
+        dict(
+            objective__warmup="cyclical",
+            objective__warmup_steps=10,
+            objective__beta=4.0,
+            objective__free_bits=0.5,
+        ),
         dict(family="full_rank", bound="iwae", num_samples=5),
         dict(family="low_rank"),
         dict(family="neural_spline", bound="iwae", num_samples=5),
@@ -202,17 +304,31 @@ def test_every_name_builds(field, name):
     settings.validate(config)
     model = build.model(config, (8, 8), 17, np.full((8, 8), 0.5))
     optimizer = build.optimizer(config)
-    step = vi.make_step(build.loss(config, model), optimizer, ema_decay=config.optim.ema, prepare=build.prepare(config, 17))
-    state = jax.eval_shape(lambda key: vi.init_state(key, model.init, optimizer, ema=True), jax.random.key(0))
+    step = vi.make_step(
+        build.loss(config, model),
+        optimizer,
+        ema_decay=config.optim.ema,
+        prepare=build.prepare(config, 17),
+    )
+    state = jax.eval_shape(
+        lambda key: vi.init_state(key, model.init, optimizer, ema=True), jax.random.key(0)
+    )
     after, metrics = jax.eval_shape(step, state, jax.ShapeDtypeStruct((5, 8, 8), np.uint8))
-    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), state
+    )
     assert {"loss", "grad_norm", build.metric_name(config)} <= set(metrics)
 
 
 @pytest.mark.parametrize("schedule", settings.CHOICES["optim.schedule"])
 @pytest.mark.parametrize("warmup", [0, 10])
 def test_learning_rate_rises_and_ends_as_its_schedule_says(schedule, warmup):
-    config = small(optim__schedule=schedule, optim__lr_warmup_steps=warmup, optim__learning_rate=0.5, train__num_steps=50)
+    config = small(
+        optim__schedule=schedule,
+        optim__lr_warmup_steps=warmup,
+        optim__learning_rate=0.5,
+        train__num_steps=50,
+    )
     rate = build.learning_rate(config)
     if warmup:
         np.testing.assert_allclose([rate(0), rate(5)], [0.0, 0.25], atol=1e-6)
@@ -224,7 +340,12 @@ def test_learning_rate_rises_and_ends_as_its_schedule_says(schedule, warmup):
 
 def test_clip_norm_bounds_the_update():
     gradient = {"a": np.full(4, 100.0, np.float32)}
-    config = small(optim__name="sgd", optim__schedule="constant", optim__learning_rate=1.0, optim__lr_warmup_steps=0)
+    config = small(
+        optim__name="sgd",
+        optim__schedule="constant",
+        optim__learning_rate=1.0,
+        optim__lr_warmup_steps=0,
+    )
     for clip_norm, want in ((0.0, 200.0), (0.5, 0.5)):
         config.optim.clip_norm = clip_norm
         optimizer = build.optimizer(config)
@@ -234,17 +355,31 @@ def test_clip_norm_bounds_the_update():
 
 def test_beta_of_a_config():
     assert build.beta(small(objective__beta=3.0)) == 3.0
-    linear = build.beta(small(objective__beta=3.0, objective__warmup="linear", objective__warmup_steps=10))
-    np.testing.assert_allclose([linear(0), linear(5), linear(10), linear(99)], [0.0, 1.5, 3.0, 3.0], rtol=1e-6)
-    cyclical = build.beta(small(objective__beta=3.0, objective__warmup="cyclical", objective__warmup_steps=10))
-    np.testing.assert_allclose([cyclical(0), cyclical(5), cyclical(9), cyclical(10)], [0.0, 3.0, 3.0, 0.0], rtol=1e-6)
+    linear = build.beta(
+        small(objective__beta=3.0, objective__warmup="linear", objective__warmup_steps=10)
+    )
+    np.testing.assert_allclose(
+        [linear(0), linear(5), linear(10), linear(99)], [0.0, 1.5, 3.0, 3.0], rtol=1e-6
+    )
+    cyclical = build.beta(
+        small(objective__beta=3.0, objective__warmup="cyclical", objective__warmup_steps=10)
+    )
+    np.testing.assert_allclose(
+        [cyclical(0), cyclical(5), cyclical(9), cyclical(10)], [0.0, 3.0, 3.0, 0.0], rtol=1e-6
+    )
 
 
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.integers(-2, 300), st.floats(), st.text(max_size=8),
-    st.lists(st.one_of(st.integers(-2, 9), st.text(max_size=2)), max_size=3), st.sampled_from(sum(settings.CHOICES.values(), ())),
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.integers(-2, 300),
+    st.floats(),
+    st.text(max_size=8),
+    st.lists(st.one_of(st.integers(-2, 9), st.text(max_size=2)), max_size=3),
+    st.sampled_from(sum(settings.CHOICES.values(), ())),
     st.just({}),
-)  # fmt: skip
+)
 
 
 @given(st.dictionaries(st.sampled_from(sorted(FIELDS)), VALUES, min_size=1, max_size=3))

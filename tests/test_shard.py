@@ -1,4 +1,6 @@
-"""One device = eight host devices = two processes of four, and the tables that say where arrays lie."""
+"""One device = eight host devices = two processes of four, and the tables that say where arrays
+lie.
+"""
 
 import json
 import os
@@ -25,8 +27,19 @@ PROGRAM = Path(__file__).with_name("shard_program.py")
 def run_program(devices, *args):
     """The JSON that the program prints in a process of its own, with so many host devices."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    env = {**os.environ, "PYTHONPATH": str(PROGRAM.parents[1]), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    done = subprocess.run([sys.executable, str(PROGRAM), *map(str, args)], capture_output=True, text=True, timeout=300, env=env)
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(PROGRAM.parents[1]),
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": flags,
+    }
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=env,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -76,12 +89,16 @@ def test_starts_over_devices_come_to_what_they_do_on_one(one, eight, two_process
             np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
     target = vi.targets.from_log_density(lambda u: -jnp.sum(u**2), 2)
     with pytest.raises(ValueError, match="3 starts do not lie evenly over 2 devices"):
-        vi.fit(jax.random.key(0), target, num_starts=3, mesh=AbstractMesh((2, 1), ("data", "model")))
+        vi.fit(
+            jax.random.key(0), target, num_starts=3, mesh=AbstractMesh((2, 1), ("data", "model"))
+        )
 
 
 def test_parameters_and_all_that_is_kept_of_them_are_cut_when_asked(eight, two_processes):
     assert eight["data slices"] == [1]
-    assert eight["fsdp slices"] == two_processes[0]["fsdp slices"] == [4]  # every kernel, its average and its two moments
+    assert (
+        eight["fsdp slices"] == two_processes[0]["fsdp slices"] == [4]
+    )  # every kernel, its average and its two moments
     assert eight["explicit slices"] == [2]
 
 
@@ -94,14 +111,18 @@ def test_data_parallel_steps_reduce_gradients_and_nothing_else(eight):
 def test_the_bound_is_right_on_any_split_of_its_draws(eight, devices):
     wrapped, mapped = eight["draws"][devices]
     for whole, split in (wrapped, mapped):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), whole, split)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), whole, split
+        )
     assert np.isfinite(mapped[0][0])
 
 
 def test_a_mesh_says_what_does_not_fit():
     assert dict(vi.shard.make_mesh().shape) == {"data": 1, "model": 1}
     for sizes in ((2, 1), (-1, -1), (0, 1), (-1, 3), (-2, 1)):
-        with pytest.raises(ValueError, match="does not fit 1 device: the sizes have to be positive"):
+        with pytest.raises(
+            ValueError, match="does not fit 1 device: the sizes have to be positive"
+        ):
             vi.shard.make_mesh(*sizes)
     with pytest.raises(ValueError, match="names no axis of the mesh, which has data, model"):
         vi.shard.make_layout(vi.shard.make_mesh(), {"out": "modle"})
@@ -129,7 +150,9 @@ def test_draws_over_devices_are_a_guide_like_its_own():
     mesh = vi.shard.make_mesh()
     q = dist.Normal(jnp.zeros(2), 1.0).to_event(1)
     over = vi.shard.over_draws(q, mesh)
-    np.testing.assert_array_equal(*(jax.jit(lambda q: q.sample(jax.random.key(0), (4,)))(guide) for guide in (over, q)))
+    np.testing.assert_array_equal(
+        *(jax.jit(lambda q: q.sample(jax.random.key(0), (4,)))(guide) for guide in (over, q))
+    )
     np.testing.assert_array_equal(over.log_prob(jnp.ones(2)), q.log_prob(jnp.ones(2)))
     np.testing.assert_array_equal(over.sample(jax.random.key(1)), q.sample(jax.random.key(1)))
     assert over.has_rsample
@@ -138,14 +161,18 @@ def test_draws_over_devices_are_a_guide_like_its_own():
 
 def test_batches_that_do_not_divide_are_refused_and_a_run_compiles_once():
     layout = vi.shard.make_layout(vi.shard.make_mesh())
-    model, optimizer = vi.models.vae((4,), num_latents=2, hidden=(8,)), optax.sgd(1e-3)
-    step, traces = vi.make_step(vi.losses.negative_elbo(model), optimizer), []
+    model = vi.models.vae((4,), num_latents=2, hidden=(8,))
+    optimizer = optax.sgd(1e-3)
+    step = vi.make_step(vi.losses.negative_elbo(model), optimizer)
+    traces = []
 
     def counted(state, batch):
         traces.append(batch.shape)
         return step(state, batch)
 
-    with pytest.raises(ValueError, match="a batch of 7 examples does not lie evenly over 2 devices"):
+    with pytest.raises(
+        ValueError, match="a batch of 7 examples does not lie evenly over 2 devices"
+    ):
         vi.make_run(step, batch_size=7, layout=layout._replace(num_shards=2))
     state = vi.init_state(jax.random.key(0), model.init, optimizer, layout=layout)
     run = vi.make_run(counted, batch_size=2, layout=layout)

@@ -23,13 +23,40 @@ FLOORS = (
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Modules that only some rooms may import; a room is a file or a folder right under vi_jax/.
 HOMES = {"flax": {"models"}, "optax": {"methods", "training", "fitting"}}
-NOWHERE = {"absl", "ml_collections", "experiments", "configs", "benchmarks", "os", "io", "pathlib", "pickle", "json", "shutil"}
-FILE_CALLS = {"open", "load", "loadtxt", "save", "savez", "tofile", "fromfile", "memmap", "read_text", "write_text", "read_bytes"}
+NOWHERE = {
+    "absl",
+    "ml_collections",
+    "experiments",
+    "configs",
+    "benchmarks",
+    "os",
+    "io",
+    "pathlib",
+    "pickle",
+    "json",
+    "shutil",
+}
+FILE_CALLS = {
+    "open",
+    "load",
+    "loadtxt",
+    "save",
+    "savez",
+    "tofile",
+    "fromfile",
+    "memmap",
+    "read_text",
+    "write_text",
+    "read_bytes",
+}
 
 
 def sources():
     """{path within vi_jax/: source} of every file."""
-    return {path.relative_to(LIBRARY).as_posix(): path.read_text() for path in sorted(LIBRARY.rglob("*.py"))}
+    return {
+        path.relative_to(LIBRARY).as_posix(): path.read_text()
+        for path in sorted(LIBRARY.rglob("*.py"))
+    }
 
 
 def room_of(path):
@@ -37,17 +64,22 @@ def room_of(path):
 
 
 def imports(source):
-    """The dotted names that a file imports, those inside functions too; `from vi_jax import kl` is vi_jax.kl."""
+    """The dotted names that a file imports, those inside functions too; `from vi_jax import kl` is
+    vi_jax.kl.
+    """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+            yield from (
+                f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names
+            )
 
 
 def climbs(path, source):
     """What a file imports that is not below it."""
-    room, problems = room_of(path), []
+    room = room_of(path)
+    problems = []
     if room in ("__init__", "_version"):
         return problems  # the public face, which imports nothing until asked (its own test)
     if room not in FLOOR_OF:
@@ -63,29 +95,43 @@ def climbs(path, source):
         if other not in FLOOR_OF:
             problems.append(f"{path}: imports {name}, which has no floor")
         elif other != room and FLOOR_OF[other] >= FLOOR_OF[room]:
-            problems.append(f"{path}: floor {FLOOR_OF[room]} imports {name} of floor {FLOOR_OF[other]}")
+            problems.append(
+                f"{path}: floor {FLOOR_OF[room]} imports {name} of floor {FLOOR_OF[other]}"
+            )
     if room == "estimators":  # handed bounds and guides, they know neither
-        known = [name for name in imports(source) if name.split(".")[:2] in (["vi_jax", "bounds"], ["vi_jax", "families"])]
+        known = [
+            name
+            for name in imports(source)
+            if name.split(".")[:2] in (["vi_jax", "bounds"], ["vi_jax", "families"])
+        ]
         problems += [f"{path}: an estimator imports {name}" for name in known]
     return problems
 
 
 def strays(path, source):
     """What a file uses outside the single home of it."""
-    room, problems = room_of(path), []
+    room = room_of(path)
+    problems = []
     for name in imports(source):
         top = name.split(".")[0]
         if top in NOWHERE or (top in HOMES and room not in HOMES[top]):
             problems.append(f"{path}: imports {top}")
     for node in ast.walk(ast.parse(source)):
         name = getattr(node, "id", None) or getattr(node, "attr", None)
-        imported = isinstance(node, ast.ImportFrom) and any(alias.name == "stop_gradient" for alias in node.names)
+        imported = isinstance(node, ast.ImportFrom) and any(
+            alias.name == "stop_gradient" for alias in node.names
+        )
         if (name == "stop_gradient" or imported) and room not in ("estimators", "types"):
-            problems.append(f"{path}: line {node.lineno} uses stop_gradient; its homes are estimators/ and types.freeze")
+            problems.append(
+                f"{path}: line {node.lineno} uses stop_gradient; its homes are estimators/ and "
+                "types.freeze"
+            )
         if isinstance(node, ast.Call):
             called = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
             if called in FILE_CALLS:
-                problems.append(f"{path}: line {node.lineno} calls {called}; files are for experiments/")
+                problems.append(
+                    f"{path}: line {node.lineno} calls {called}; files are for experiments/"
+                )
     return problems
 
 
@@ -134,14 +180,21 @@ def test_a_stray_is_seen(path, source):
 
 
 def test_what_is_allowed_is_allowed():
-    assert not climbs("losses.py", "from vi_jax.estimators._weights import draw\nfrom vi_jax import kl\nimport jax")
-    assert not climbs("models/vae.py", "from vi_jax.models.networks import Network\nfrom vi_jax import families")
+    assert not climbs(
+        "losses.py",
+        "from vi_jax.estimators._weights import draw\nfrom vi_jax import kl\nimport jax",
+    )
+    assert not climbs(
+        "models/vae.py", "from vi_jax.models.networks import Network\nfrom vi_jax import families"
+    )
     assert not strays("models/vae.py", "import flax.linen as nn")
     assert not strays("estimators/stl.py", "import jax\njax.lax.stop_gradient(1.0)")
 
 
 def run_python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,4 +227,6 @@ def test_an_unknown_name_says_what_there_is():
 def test_folders_name_their_members():
     for package in (vi.bounds, vi.estimators, vi.families):
         files = {path.stem for path in Path(package.__file__).parent.glob("[a-z]*.py")}
-        assert files <= set(package.__all__), f"{package.__name__} exports {package.__all__}; its files are {sorted(files)}"
+        assert files <= set(package.__all__), (
+            f"{package.__name__} exports {package.__all__}; its files are {sorted(files)}"
+        )

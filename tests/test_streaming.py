@@ -1,4 +1,6 @@
-"""Batches from the host: in groups of steps, bounded in bytes, with the draws of any loop and any kind of key."""
+"""Batches from the host: in groups of steps, bounded in bytes, with the draws of any loop and any
+kind of key.
+"""
 
 import mmap
 import time
@@ -22,7 +24,8 @@ class Asked:
     """Data [N, 1] that note how many rows were asked for at a time."""
 
     def __init__(self, data):
-        self.data, self.rows = data, []
+        self.data = data
+        self.rows = []
 
     def __len__(self):
         return len(self.data)
@@ -33,14 +36,21 @@ class Asked:
 
 
 def state_of(**options):
-    return State(jnp.zeros((), jnp.int32), jax.random.key(0, **options), {"seen": jnp.zeros(())}, (), ())
+    return State(
+        jnp.zeros((), jnp.int32), jax.random.key(0, **options), {"seen": jnp.zeros(())}, (), ()
+    )
 
 
 def step(state, batch):
     """Draws, and mixes what it sees in, so that the order of steps shows."""
     noise = jax.random.uniform(jax.random.fold_in(state.key, state.step))
-    seen = 0.5 * state.params["seen"] + noise * (batch[:, 0] * jnp.arange(1.0, len(batch) + 1)).sum()
-    return state._replace(step=state.step + 1, params={"seen": seen}), {"loss": seen, "grad_norm": jnp.ones(())}
+    seen = (
+        0.5 * state.params["seen"] + noise * (batch[:, 0] * jnp.arange(1.0, len(batch) + 1)).sum()
+    )
+    return state._replace(step=state.step + 1, params={"seen": seen}), {
+        "loss": seen,
+        "grad_norm": jnp.ones(()),
+    }
 
 
 @pytest.mark.parametrize("most_steps", [1, 3, 32])
@@ -48,7 +58,9 @@ def step(state, batch):
 def test_groups_of_any_size_are_the_run_on_the_device(most_steps, impl):
     want, wanted = make_run(step, batch_size=4)(state_of(impl=impl), jnp.asarray(DATA), 13)
     data = Asked(DATA)
-    found, info = make_streaming_run(step, batch_size=4, most_steps=most_steps)(state_of(impl=impl), data, 13)
+    found, info = make_streaming_run(step, batch_size=4, most_steps=most_steps)(
+        state_of(impl=impl), data, 13
+    )
     assert int(found.step) == 13
     np.testing.assert_allclose(found.params["seen"], want.params["seen"], rtol=1e-6)
     np.testing.assert_allclose(info.metrics["loss"], wanted.metrics["loss"], rtol=1e-6)
@@ -74,11 +86,17 @@ def test_a_group_is_bounded_in_bytes(monkeypatch):
 
 
 def test_no_more_is_gathered_than_the_look_ahead():
-    """A device slower than the host: when a step begins, only the groups that the docstring allows have been asked for."""
-    data, asked = Asked(DATA), []
+    """A device slower than the host: when a step begins, only the groups that the docstring allows
+    have been asked for.
+    """
+    data = Asked(DATA)
+    asked = []
 
     def slow(state, batch):
-        jax.debug.callback(lambda number: (time.sleep(0.05), asked.append(len(data.rows) - 1 - int(number))), state.step)
+        jax.debug.callback(
+            lambda number: (time.sleep(0.05), asked.append(len(data.rows) - 1 - int(number))),
+            state.step,
+        )
         return step(state, batch)
 
     with jax.debug_key_reuse(False):  # a callback makes the checker lose sight of the keys
@@ -110,15 +128,19 @@ def told(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="this system takes no advice")
 def test_a_file_is_told_of_each_row_before_it_is_read(tmp_path, told):
-    """Rows of 3,000 bytes, of which some lie on two pages; past the end of a block and of an epoch too; the run is the same."""
+    """Rows of 3,000 bytes, of which some lie on two pages; past the end of a block and of an epoch
+    too; the run is the same.
+    """
     wide = np.repeat(DATA, 750, axis=1)
     np.save(tmp_path / "wide.npy", wide)
     mapped = np.load(tmp_path / "wide.npy", mmap_mode="r")
     rows = Asked(wide)
     run, want = (make_streaming_run(step, batch_size=4, most_steps=2) for _ in range(2))
-    state, plain = state_of(), state_of()
+    state = state_of()
+    plain = state_of()
     for block in (3, 4):
-        state, plain = run(state, mapped, block)[0], want(plain, rows, block)[0]
+        state = run(state, mapped, block)[0]
+        plain = want(plain, rows, block)[0]
     assert tree_equal(state.params, plain.params)
     offset = np.load(tmp_path / "wide.npy", mmap_mode="r").offset
     assert told[0] == (mmap.MADV_RANDOM, 0, None)
@@ -140,5 +162,12 @@ def test_what_is_no_map_of_whole_rows_is_told_nothing(tmp_path):
     mapped = np.load(tmp_path / "wide.npy", mmap_mode="r")
     assert make_announce(mapped) is not None
     assert make_announce(mapped[2:, :2]) is not None
-    for other in (mapped[:, ::2], mapped[::-1], mapped[:0], np.zeros((8, 3)), np.asarray(mapped), [[1.0]]):
+    for other in (
+        mapped[:, ::2],
+        mapped[::-1],
+        mapped[:0],
+        np.zeros((8, 3)),
+        np.asarray(mapped),
+        [[1.0]],
+    ):
         assert make_announce(other) is None

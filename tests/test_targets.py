@@ -37,9 +37,16 @@ def test_a_numpyro_model_has_numpyros_density_and_gradient():
         u = jax.random.normal(jax.random.key(seed), (target.size,))
         z = jax.jit(target.constrain)(u)
         np.testing.assert_allclose(z["twice"], 2 * z["theta"])
-        supports = {"tau": constraints.positive, "p": constraints.simplex, "chol": constraints.corr_cholesky}
+        supports = {
+            "tau": constraints.positive,
+            "p": constraints.simplex,
+            "chol": constraints.corr_cholesky,
+        }
         supports |= {f"b{i}": constraints.positive for i in range(3)}
-        free = {name: dist.biject_to(supports.get(name, constraints.real)).inv(z[name]) for name in info.param_info.z}
+        free = {
+            name: dist.biject_to(supports.get(name, constraints.real)).inv(z[name])
+            for name in info.param_info.z
+        }
         value, slope = jax.jit(jax.value_and_grad(target.log_density))(u)
         potential, theirs = jax.jit(jax.value_and_grad(info.potential_fn))(free)
         np.testing.assert_allclose(value, -potential, rtol=1e-4)
@@ -59,7 +66,9 @@ def test_a_support_that_depends_on_a_latent():
     z = target.constrain(jnp.array([0.3, -0.5]))
     np.testing.assert_allclose(z["x"], np.exp(0.3) * jax.nn.sigmoid(-0.5), rtol=1e-5)
     share = jax.nn.sigmoid(-0.5)
-    expected = dist.Normal(0.0, 1.0).log_prob(0.3) + jnp.log(share * (1 - share))  # the widths of density and map cancel
+    expected = dist.Normal(0.0, 1.0).log_prob(0.3) + jnp.log(
+        share * (1 - share)
+    )  # the widths of density and map cancel
     np.testing.assert_allclose(target.log_density(jnp.array([0.3, -0.5])), expected, rtol=1e-5)
 
 
@@ -79,7 +88,10 @@ def test_an_improper_prior_and_a_plate_without_a_subsample():
 def test_a_function_of_a_pytree_with_constraints():
     example = {"rate": jnp.ones(2), "w": jnp.zeros((2, 2))}
     target = vi.targets.from_log_density(
-        lambda z: dist.Gamma(2.0, 3.0).log_prob(z["rate"]).sum() + dist.Normal(1.0, 2.0).log_prob(z["w"]).sum(),
+        lambda z: (
+            dist.Gamma(2.0, 3.0).log_prob(z["rate"]).sum()
+            + dist.Normal(1.0, 2.0).log_prob(z["w"]).sum()
+        ),
         example,
         {"rate": constraints.positive, "w": None},
     )
@@ -90,7 +102,9 @@ def test_a_function_of_a_pytree_with_constraints():
     rows = dict(zip(target.names, u, strict=True))
     np.testing.assert_allclose(z["rate"], np.exp([rows["rate[0]"], rows["rate[1]"]]), rtol=1e-5)
     expected = (
-        dist.Gamma(2.0, 3.0).log_prob(z["rate"]).sum() + jnp.log(z["rate"]).sum() + dist.Normal(1.0, 2.0).log_prob(z["w"]).sum()
+        dist.Gamma(2.0, 3.0).log_prob(z["rate"]).sum()
+        + jnp.log(z["rate"]).sum()
+        + dist.Normal(1.0, 2.0).log_prob(z["w"]).sum()
     )
     np.testing.assert_allclose(target.log_density(u), expected, rtol=1e-5)
 
@@ -161,7 +175,9 @@ def test_errors_name_the_site():
     with pytest.raises(TargetError, match="no latent site"):
         vi.targets.from_numpyro(lambda: numpyro.sample("x", dist.Normal(), obs=0.0))
     with pytest.raises(TargetError, match=r"'w' has shape \(0,\)"):
-        vi.targets.from_numpyro(lambda: numpyro.sample("w", dist.Normal(jnp.zeros(0), 1.0).to_event(1)))
+        vi.targets.from_numpyro(
+            lambda: numpyro.sample("w", dist.Normal(jnp.zeros(0), 1.0).to_event(1))
+        )
     with pytest.raises(TargetError, match="at least one latent"):
         vi.targets.from_log_density(lambda z: z.sum(), 0)
     with pytest.raises(TargetError, match=r"one floating-point number.*shape \(3,\)"):
@@ -169,10 +185,14 @@ def test_errors_name_the_site():
     with pytest.raises(TargetError, match="'n' has dtype int"):
         vi.targets.from_log_density(lambda z: -(z["n"] ** 2), {"n": jnp.array(1)})
     with pytest.raises(TargetError, match="none of its constraint"):
-        vi.targets.from_log_density(lambda z: z["p"].sum(), {"p": jnp.ones(())}, {"p": constraints.simplex})
+        vi.targets.from_log_density(
+            lambda z: z["p"].sum(), {"p": jnp.ones(())}, {"p": constraints.simplex}
+        )
     log_prior, log_lik, data = logistic()
     with pytest.raises(TargetError, match="one number a row"):
-        vi.targets.from_rows(log_prior, lambda w, rows: log_lik(w, rows).sum(), data, 2, batch_size=8)
+        vi.targets.from_rows(
+            log_prior, lambda w, rows: log_lik(w, rows).sum(), data, 2, batch_size=8
+        )
     with pytest.raises(TargetError, match=r"1\.\.40"):
         vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=41)
 
@@ -187,7 +207,9 @@ def test_observations_of_a_wrong_shape_are_named():
     words = r"site 'x' cannot be evaluated: its value has shape \(7,\), its distribution \(30,\)"
     with pytest.raises(TargetError, match=words):
         vi.fit(jax.random.key(0), vi.targets.from_numpyro(misshapen, 7))
-    with pytest.raises(TargetError, match=r"^the observed site 'x'.*\(7,\), its distribution \(5,\)"):
+    with pytest.raises(
+        TargetError, match=r"^the observed site 'x'.*\(7,\), its distribution \(5,\)"
+    ):
         vi.targets.from_numpyro(misshapen, 7, 5)
 
 
@@ -217,7 +239,9 @@ def test_a_density_that_leaves_jax_is_told_to_stay_and_where(density):
     with pytest.raises(TargetError, match=words):
         vi.targets.from_log_density(density, 2)
     with pytest.raises(TargetError, match=words):
-        vi.targets.from_local_rows(density, lambda t, z, rows: -z[:, 0], jnp.ones(4), 2, 1, batch_size=2)
+        vi.targets.from_local_rows(
+            density, lambda t, z, rows: -z[:, 0], jnp.ones(4), 2, 1, batch_size=2
+        )
     own = vi.targets.from_log_density(lambda z: -z @ z, 2)._replace(log_density=density)
     with pytest.raises(TargetError, match=words):
         vi.fit(jax.random.key(0), own)
@@ -234,27 +258,34 @@ def test_the_program_does_not_grow_with_scalar_sites():
     def model(num):
         total = 0.0
         for i in range(num):
-            total = total + numpyro.sample(f"s{i}", dist.HalfNormal(1.0) if i % 2 else dist.Normal(0.0, 1.0))
+            total = total + numpyro.sample(
+                f"s{i}", dist.HalfNormal(1.0) if i % 2 else dist.Normal(0.0, 1.0)
+            )
         numpyro.sample("y", dist.Normal(total, 1.0), obs=1.0)
 
     def equations(num):
         target = vi.targets.from_numpyro(model, num)
         return len(jax.make_jaxpr(jax.grad(target.log_density))(jnp.zeros(num)).eqns)
 
-    assert equations(60) - equations(30) < 30 * 10  # splitting, the sum, their transposes; NumPyro's own has 40 a site
+    assert (
+        equations(60) - equations(30) < 30 * 10
+    )  # splitting, the sum, their transposes; NumPyro's own has 40 a site
 
 
 def test_an_anchor_takes_the_noise_away_and_leaves_the_mean():
     log_prior, log_lik, data = logistic(12)
     target = vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=1)
-    anchor, u = jnp.array([0.25, -0.1]), jnp.array([0.3, -0.2])
+    anchor = jnp.array([0.25, -0.1])
+    u = jnp.array([0.3, -0.2])
     quiet = target.anchored(anchor, *jax.value_and_grad(target.log_density)(anchor))
     keys = jax.random.split(jax.random.key(0), 4000)
 
     def sampled(target, key):
         return jax.value_and_grad(target.sampled(key))(u)
 
-    noisy_value, noisy_slope = jax.vmap(lambda key: sampled(target, key))(jax.vmap(jax.random.clone)(keys))
+    noisy_value, noisy_slope = jax.vmap(lambda key: sampled(target, key))(
+        jax.vmap(jax.random.clone)(keys)
+    )
     value, slope = jax.vmap(lambda key: sampled(quiet, key))(keys)
     exact_value, exact_slope = jax.value_and_grad(target.log_density)(u)
     assert abs(value.mean() - exact_value) < 5 * value.std() / 4000**0.5

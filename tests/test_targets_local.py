@@ -1,4 +1,6 @@
-"""Targets whose rows have latents of their own: batches of every size average to the whole, whatever the model is written in."""
+"""Targets whose rows have latents of their own: batches of every size average to the whole,
+whatever the model is written in.
+"""
 
 import itertools
 
@@ -20,11 +22,15 @@ X = jax.random.normal(jax.random.key(0), (NUM, 3)) + jnp.arange(NUM)[:, None]
 
 
 def log_prior(theta):
-    return dist.Normal(0.0, 3.0).log_prob(theta["mu"]).sum() + dist.HalfNormal(2.0).log_prob(theta["tau"])
+    return dist.Normal(0.0, 3.0).log_prob(theta["mu"]).sum() + dist.HalfNormal(2.0).log_prob(
+        theta["tau"]
+    )
 
 
 def log_joint(theta, z, rows):
-    prior = dist.Normal(theta["mu"], theta["tau"]).log_prob(z["a"]).sum(1) + dist.Gamma(2.0, 3.0).log_prob(z["s"])
+    prior = dist.Normal(theta["mu"], theta["tau"]).log_prob(z["a"]).sum(1) + dist.Gamma(
+        2.0, 3.0
+    ).log_prob(z["s"])
     return prior + dist.Normal(z["a"][:, :1] + z["a"][:, 1:], z["s"][:, None]).log_prob(rows).sum(1)
 
 
@@ -32,16 +38,25 @@ def by_rows(batch_size):
     shared = {"mu": jnp.zeros(2), "tau": jnp.ones(())}
     row = {"a": jnp.zeros(2), "s": jnp.ones(())}
     return vi.targets.from_local_rows(
-        log_prior, log_joint, X, shared, row, {"mu": None, "tau": constraints.positive}, {"a": None, "s": constraints.positive},
+        log_prior,
+        log_joint,
+        X,
+        shared,
+        row,
+        {"mu": None, "tau": constraints.positive},
+        {"a": None, "s": constraints.positive},
         batch_size=batch_size,
-    )  # fmt: skip
+    )
 
 
 def model(x, batch_size):
     mu = numpyro.sample("mu", dist.Normal(0.0, 3.0).expand([2]).to_event(1))
     tau = numpyro.sample("tau", dist.HalfNormal(2.0))
     numpyro.deterministic("twice", 2 * tau)
-    with numpyro.plate("entries", 3, dim=-1), numpyro.plate("rows", NUM, subsample_size=batch_size, dim=-2):
+    with (
+        numpyro.plate("entries", 3, dim=-1),
+        numpyro.plate("rows", NUM, subsample_size=batch_size, dim=-2),
+    ):
         rows = numpyro.subsample(x, 0)
         e = numpyro.sample("e", dist.Normal(mu[0], tau))
         numpyro.sample("x", dist.Normal(e, 1.0), obs=rows)
@@ -98,21 +113,27 @@ def test_the_whole_is_the_model_written_out():
 
 
 def test_a_subsampled_plate_with_latents_is_the_same_target():
-    ours, theirs = by_rows(4), from_model(plain_model, 4)
+    ours = by_rows(4)
+    theirs = from_model(plain_model, 4)
     assert isinstance(theirs, LocalTarget)
     assert (theirs.names, theirs.local_names) == (ours.names, ours.local_names)
-    u, v = jax.random.normal(jax.random.key(1), (3,)), jax.random.normal(jax.random.key(2), (4, 3))
+    u = jax.random.normal(jax.random.key(1), (3,))
+    v = jax.random.normal(jax.random.key(2), (4, 3))
     index = jnp.array([5, 0, 2, 3])
     np.testing.assert_allclose(theirs.log_global(u), ours.log_global(u), rtol=1e-5)
     np.testing.assert_allclose(theirs.log_rows(u, v, index), ours.log_rows(u, v, index), rtol=1e-5)
-    np.testing.assert_allclose(theirs.constrain_rows(u, v, index)["s"], ours.constrain_rows(u, v, index)["s"])
+    np.testing.assert_allclose(
+        theirs.constrain_rows(u, v, index)["s"], ours.constrain_rows(u, v, index)["s"]
+    )
     np.testing.assert_allclose(theirs.constrain(u)["twice"], 2 * theirs.constrain(u)["tau"])
 
 
 def test_a_plate_within_a_plate():
     target = from_model(model, 2)
     assert target.local_names == ("e[0]", "e[1]", "e[2]")
-    u, v, index = jnp.array([0.1, 0.2, 0.3]), jax.random.normal(jax.random.key(2), (2, 3)), jnp.array([4, 1])
+    u = jnp.array([0.1, 0.2, 0.3])
+    v = jax.random.normal(jax.random.key(2), (2, 3))
+    index = jnp.array([4, 1])
     terms = dist.Normal(0.1, jnp.exp(0.3)).log_prob(v) + dist.Normal(v, 1.0).log_prob(X[index])
     np.testing.assert_allclose(target.log_rows(u, v, index), terms.sum(1), rtol=1e-5)
 
@@ -140,7 +161,9 @@ def test_what_has_no_such_target_says_so():
     with pytest.raises(TargetError, match="want one subsampled plate"):
         vi.targets.from_numpyro(two_plates)
     with pytest.raises(TargetError, match="one number a row"):
-        vi.targets.from_local_rows(lambda t: -t @ t, lambda t, z, rows: -jnp.sum(z), X, 2, 1, batch_size=2)
+        vi.targets.from_local_rows(
+            lambda t: -t @ t, lambda t, z, rows: -jnp.sum(z), X, 2, 1, batch_size=2
+        )
 
 
 def rows_by(take, batch_size):
@@ -177,10 +200,17 @@ def test_data_by_the_plates_index_are(take, batch_size):
     assert (target.num_rows, target.batch_size) == (100, batch_size)
 
 
-@pytest.mark.parametrize("take", [lambda x, index: x[index], lambda x, index: jnp.take(x, index, axis=0)], ids=["index", "take"])
+@pytest.mark.parametrize(
+    "take",
+    [lambda x, index: x[index], lambda x, index: jnp.take(x, index, axis=0)],
+    ids=["index", "take"],
+)
 @pytest.mark.parametrize("num", [25, 99])
 def test_an_index_beyond_the_data_is_not_clamped_in_silence(take, num):
-    with pytest.raises(TargetError, match=f"rows of its plate 'rows'.*is asked of an array of {num}; the plate has 100"):
+    with pytest.raises(
+        TargetError,
+        match=f"rows of its plate 'rows'.*is asked of an array of {num}; the plate has 100",
+    ):
         vi.targets.from_numpyro(rows_by(take, 25), jnp.arange(num) * 1.0)
 
 
@@ -212,7 +242,9 @@ def test_subsets_are_of_different_rows_and_even(num, size):
     pairs = np.histogram2d(rows[:, 0], rows[:, 1], bins=bins, range=[[0, num], [0, num]])[0]
     a, b = np.meshgrid(np.arange(num), np.arange(num), indexing="ij")
     weight = np.where(a < b, comb(num - 1 - b, size - 2), 0)
-    expected = np.histogram2d(a.ravel(), b.ravel(), bins=bins, range=[[0, num], [0, num]], weights=weight.ravel())[0]
+    expected = np.histogram2d(
+        a.ravel(), b.ravel(), bins=bins, range=[[0, num], [0, num]], weights=weight.ravel()
+    )[0]
     expected *= pairs.sum() / expected.sum()
     big = expected > 5
     chi2 = np.sum((pairs - expected)[big] ** 2 / expected[big])

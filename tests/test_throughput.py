@@ -1,4 +1,6 @@
-"""The contenders of `benchmarks.throughput` are the same model: one loss at the same weights, and all of them learn."""
+"""The contenders of `benchmarks.throughput` are the same model: one loss at the same weights, and
+all of them learn.
+"""
 
 import jax
 import numpy as np
@@ -12,15 +14,31 @@ from benchmarks.problem import NotAvailable, Problem, make_weights  # noqa: E402
 
 RNG = np.random.default_rng(0)
 SMALL = {
-    "elbo": Problem("elbo", (12,), (7,), 2, 1, 16, 3, RNG.integers(0, 256, (40, 12), np.uint8), "noise"),
-    "iwae": Problem("iwae", (12,), (7, 6), 2, 5, 16, 3, RNG.integers(0, 256, (40, 12), np.uint8), "noise"),
-    "conv": Problem("conv", (8, 8, 3), (4, 5), 2, 1, 16, 3, RNG.integers(0, 256, (40, 8, 8, 3), np.uint8), "noise"),
+    "elbo": Problem(
+        "elbo", (12,), (7,), 2, 1, 16, 3, RNG.integers(0, 256, (40, 12), np.uint8), "noise"
+    ),
+    "iwae": Problem(
+        "iwae", (12,), (7, 6), 2, 5, 16, 3, RNG.integers(0, 256, (40, 12), np.uint8), "noise"
+    ),
+    "conv": Problem(
+        "conv",
+        (8, 8, 3),
+        (4, 5),
+        2,
+        1,
+        16,
+        3,
+        RNG.integers(0, 256, (40, 8, 8, 3), np.uint8),
+        "noise",
+    ),
 }
 
 
 @pytest.fixture(autouse=True)
 def _no_key_check():
-    with jax.debug_key_reuse(False):  # numpyro's SVI and donated states make the checker lose sight of keys
+    with jax.debug_key_reuse(
+        False
+    ):  # numpyro's SVI and donated states make the checker lose sight of keys
         yield
 
 
@@ -33,17 +51,25 @@ def start(contender, problem, weights):
 
 
 def noisy(problem):
-    """Weights at which the bound, the kernels' orientation and their biases all show: nothing is small or symmetric."""
+    """Weights at which the bound, the kernels' orientation and their biases all show: nothing is
+    small or symmetric.
+    """
     return {
-        name: value + 0.3 * RNG.standard_normal(value.shape).astype(np.float32) for name, value in make_weights(problem).items()
+        name: value + 0.3 * RNG.standard_normal(value.shape).astype(np.float32)
+        for name, value in make_weights(problem).items()
     }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_all_contenders_have_one_loss(name):
-    problem, weights = SMALL[name], noisy(SMALL[name])
-    all_ready = [start(contender, problem, weights) for contender in CONTENDERS if "compiled" not in contender.name]
+    problem = SMALL[name]
+    weights = noisy(SMALL[name])
+    all_ready = [
+        start(contender, problem, weights)
+        for contender in CONTENDERS
+        if "compiled" not in contender.name
+    ]
     loss, stderr = throughput.require_agreement(all_ready)
     assert stderr < 0.02 * loss
     off = [np.mean(ready.losses) for ready in all_ready if ready.losses]
@@ -55,8 +81,12 @@ def test_all_contenders_have_one_loss(name):
 
 
 def test_ours_and_that_by_hand_have_one_loss_and_another_is_seen():
-    problem, weights = SMALL["iwae"], noisy(SMALL["iwae"])
-    pair = [start(contender, problem, weights) for contender in (contenders_vi.VI_JAX, contenders_jax.HAND_JIT)]
+    problem = SMALL["iwae"]
+    weights = noisy(SMALL["iwae"])
+    pair = [
+        start(contender, problem, weights)
+        for contender in (contenders_vi.VI_JAX, contenders_jax.HAND_JIT)
+    ]
     throughput.require_agreement(pair)
     worse = pair[0]._replace(losses=[loss + 1.0 for loss in pair[0].losses])
     with pytest.raises(RuntimeError, match="another loss"):
@@ -67,7 +97,9 @@ def test_the_limit_counts_every_product():
     """6 products forwards, and backwards all of them twice but for the one that meets the data."""
     problem = SMALL["iwae"]
     kernels = {name: value for name, value in make_weights(problem).items() if name.endswith("w")}
-    jaxpr = jax.make_jaxpr(lambda w: contenders_jax.products(problem, w, np.ones((4, 12), np.float32)))(kernels)
+    jaxpr = jax.make_jaxpr(
+        lambda w: contenders_jax.products(problem, w, np.ones((4, 12), np.float32))
+    )(kernels)
     assert str(jaxpr).count("dot_general[") == 6 + 2 * 6 - 1
     running = contenders_jax.start_products(problem, make_weights(problem))
     assert np.isnan(running.steps(problem.block))

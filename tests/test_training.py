@@ -1,4 +1,6 @@
-"""The step, the compiled loop over it and the small trainer: the same numbers however a run is cut, compiled once."""
+"""The step, the compiled loop over it and the small trainer: the same numbers however a run is cut,
+compiled once.
+"""
 
 import functools
 from types import SimpleNamespace
@@ -16,7 +18,9 @@ from vi_jax.losses import Info
 from vi_jax.training import batch_rows, check_finite, evaluation_params, shuffle, step_key
 
 RUNS = {"in one program": vi.make_run, "stepwise": vi.make_stepwise_run}
-N, BATCH = 10, 4  # three batches an epoch, the last one filled up from the front
+# three batches an epoch, the last one filled up from the front
+N = 10
+BATCH = 4
 DATA = jnp.asarray(normal(0, N, 3), jnp.float32)
 OPTIMIZER = optax.adam(0.1)
 
@@ -90,11 +94,15 @@ def test_a_step_is_pure_and_deterministic():
 def test_a_step_is_the_optimizers_update_of_the_losses_gradient():
     state = new_state(optimizer=optax.sgd(0.05))
     _, key_loss = jax.random.split(jax.random.fold_in(step_key(state.key), state.step))
-    gradient = jax.grad(lambda params, key: loss(params, key, DATA, state.step)[0])(state.params, key_loss)
+    gradient = jax.grad(lambda params, key: loss(params, key, DATA, state.step)[0])(
+        state.params, key_loss
+    )
     after, metrics = vi.make_step(loss, optax.sgd(0.05))(state, DATA)
     expected = jax.tree.map(lambda p, g: p - 0.05 * g, state.params, gradient)
     assert tree_allclose(after.params, expected, rtol=1e-5)
-    norm = np.sqrt(sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in jax.tree.leaves(gradient)))
+    norm = np.sqrt(
+        sum((np.asarray(leaf, np.float64) ** 2).sum() for leaf in jax.tree.leaves(gradient))
+    )
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
     np.testing.assert_allclose(metrics["half"], metrics["loss"] / 2, rtol=1e-5)
 
@@ -130,7 +138,9 @@ def test_a_run_is_its_single_steps(make_run):
     assert tree_allclose(end.params, state.params, rtol=1e-6, atol=1e-7)
     assert tree_allclose(end.opt_state, state.opt_state, rtol=1e-5, atol=1e-7)
     for name in ("loss", "grad_norm", "half", "at"):
-        np.testing.assert_allclose(info.metrics[name], np.mean([m[name] for m in logged]), rtol=1e-5)
+        np.testing.assert_allclose(
+            info.metrics[name], np.mean([m[name] for m in logged]), rtol=1e-5
+        )
     assert info.bad_step == -1
 
 
@@ -138,7 +148,8 @@ def test_a_run_is_its_single_steps(make_run):
 def test_a_run_that_is_cut_is_bitwise_the_whole(make_run, cuts):
     run = run_with_average(make_run)
     whole, info = run(new_state(ema=True), DATA, 7)
-    state, sums = new_state(ema=True), 0.0
+    state = new_state(ema=True)
+    sums = 0.0
     for num_steps in cuts:
         state, part = run(state, DATA, num_steps)
         sums = sums + num_steps * np.float64(part.metrics["loss"])
@@ -155,7 +166,9 @@ def test_the_two_runs_are_the_same_run():
 # The order of the data.
 
 
-@pytest.mark.parametrize(("num_examples", "batch_size"), [(10, 4), (10, 5), (10, 1), (3, 8), (7, 7)])
+@pytest.mark.parametrize(
+    ("num_examples", "batch_size"), [(10, 4), (10, 5), (10, 1), (3, 8), (7, 7)]
+)
 def test_an_epoch_leaves_no_example_out(num_examples, batch_size):
     key = jax.random.key(3)
     order = shuffle(key, jnp.int32(2), num_examples)
@@ -172,13 +185,18 @@ def test_an_epoch_leaves_no_example_out(num_examples, batch_size):
 
 
 def test_epochs_and_keys_have_orders_of_their_own():
-    orders = [shuffle(jax.random.key(seed), jnp.int32(epoch), 50).tolist() for seed, epoch in [(0, 0), (0, 1), (1, 0), (0, 0)]]
+    orders = [
+        shuffle(jax.random.key(seed), jnp.int32(epoch), 50).tolist()
+        for seed, epoch in [(0, 0), (0, 1), (1, 0), (0, 0)]
+    ]
     assert orders[0] == orders[3]
     assert orders[0] != orders[1] != orders[2] != orders[0]
 
 
 def test_a_run_feeds_every_example_of_an_epoch(make_run):
-    """The loss adds up the (one-hot) rows that it is given, in a parameter that the optimizer leaves alone."""
+    """The loss adds up the (one-hot) rows that it is given, in a parameter that the optimizer
+    leaves alone.
+    """
 
     def tally(params, key, batch, step):
         counted = {"seen": params["seen"] + batch.sum(0)}
@@ -211,7 +229,9 @@ def test_no_second_compile_for_other_numbers_of_steps(make_run):
     assert compiled >= 1
     for num_steps in (2, 5, 1, jnp.int32(3)):
         state, _ = run(state, DATA, num_steps)
-    per_block = 1 if make_run is vi.make_stepwise_run else 0  # stepwise asks for the metrics' shapes, a trace, no compile
+    per_block = (
+        1 if make_run is vi.make_stepwise_run else 0
+    )  # stepwise asks for the metrics' shapes, a trace, no compile
     assert len(traces) <= compiled + 4 * per_block, f"{len(traces) - compiled} more traces"
 
 
@@ -256,7 +276,9 @@ def test_donated_state_takes_nothing_else_with_it(make_run):
     state = vi.init_state(key, init, OPTIMIZER, ema=True)
     run = run_with_average(make_run)
     end, _ = run(state, DATA, 2)
-    again, _ = run(vi.init_state(jax.random.clone(key), init, OPTIMIZER, ema=True), DATA, 2)  # the key and the data are still there
+    again, _ = run(
+        vi.init_state(jax.random.clone(key), init, OPTIMIZER, ema=True), DATA, 2
+    )  # the key and the data are still there
     assert tree_equal(comparable(end), comparable(again))
     assert float(DATA.sum()) == pytest.approx(normal(0, N, 3).sum(), rel=1e-4)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(end))
@@ -285,14 +307,18 @@ def bad_from(number, *, gradient_only=False):
 
     def bad_gradient(params, key, batch, step):
         value, info = loss(params, key, batch, step)
-        return value + jax.lax.cond(step >= number, lambda b: jnp.sqrt(0.0 * b**2), lambda b: 0.0 * b, params["b"]), info
+        return value + jax.lax.cond(
+            step >= number, lambda b: jnp.sqrt(0.0 * b**2), lambda b: 0.0 * b, params["b"]
+        ), info
 
     return bad_gradient
 
 
 @pytest.mark.parametrize("gradient_only", [False, True])
 def test_a_number_that_is_none_is_named_by_its_step(make_run, gradient_only):
-    run = make_run(vi.make_step(bad_from(5, gradient_only=gradient_only), OPTIMIZER), batch_size=BATCH)
+    run = make_run(
+        vi.make_step(bad_from(5, gradient_only=gradient_only), OPTIMIZER), batch_size=BATCH
+    )
     state, info = run(new_state(), DATA, 3)
     assert info.bad_step == -1
     check_finite(info)
@@ -318,7 +344,9 @@ def bad_at(*numbers, gradient_only=False):
 
 
 def skipping_run(make_run, the_loss, max_skipped, **options):
-    return make_run(vi.make_step(the_loss, OPTIMIZER, max_skipped=max_skipped, **options), batch_size=BATCH)
+    return make_run(
+        vi.make_step(the_loss, OPTIMIZER, max_skipped=max_skipped, **options), batch_size=BATCH
+    )
 
 
 @pytest.mark.parametrize("gradient_only", [False, True])
@@ -326,7 +354,10 @@ def test_a_step_that_is_left_out_leaves_all_but_its_number(make_run, gradient_on
     """By hand: the good steps of the plain run, each with the batch and draws of its own number."""
     run = skipping_run(make_run, bad_at(2, 3, gradient_only=gradient_only), 2, ema_decay=0.9)
     step = jax.jit(vi.make_step(loss, OPTIMIZER, ema_decay=0.9))
-    state, kept, losses, norms = new_state(ema=True), new_state(ema=True), [], []
+    state = new_state(ema=True)
+    kept = new_state(ema=True)
+    losses = []
+    norms = []
     for number in range(6):
         if number in (2, 3):
             kept = kept._replace(step=kept.step + 1)
@@ -335,7 +366,12 @@ def test_a_step_that_is_left_out_leaves_all_but_its_number(make_run, gradient_on
         losses.append(metrics["loss"])
         norms.append(metrics["grad_norm"])
     state, info = run(state, DATA, 6)
-    assert tree_allclose(comparable(state._replace(skipped=0)), comparable(kept._replace(skipped=0)), rtol=1e-6, atol=1e-7)
+    assert tree_allclose(
+        comparable(state._replace(skipped=0)),
+        comparable(kept._replace(skipped=0)),
+        rtol=1e-6,
+        atol=1e-7,
+    )
     assert (state.step, state.skipped, info.bad_step, info.metrics["skipped"]) == (6, 2, -1, 2)
     np.testing.assert_allclose(info.metrics["loss"], np.mean(losses), rtol=1e-5)
     np.testing.assert_allclose(info.metrics["grad_norm"], np.mean(norms), rtol=1e-5)
@@ -388,11 +424,20 @@ def digits():
 
 def test_train_raises_where_it_went_wrong():
     with pytest.raises(FloatingPointError, match="at step 3"):
-        vi.train(jax.random.key(0), REGRESSION, bad_from(3), OPTIMIZER, DATA, num_steps=10, batch_size=BATCH)
+        vi.train(
+            jax.random.key(0),
+            REGRESSION,
+            bad_from(3),
+            OPTIMIZER,
+            DATA,
+            num_steps=10,
+            batch_size=BATCH,
+        )
 
 
 def test_train_learns_digits():
-    model, x = small_model(), digits()
+    model = small_model()
+    x = digits()
     reports = []
     params, history = vi.train(
         jax.random.key(0),
@@ -411,8 +456,9 @@ def test_train_learns_digits():
     assert losses == sorted(losses, reverse=True)
     terms = vi.losses.example_terms(jax.random.key(1), model, params, x[1500:])
     elbo = float((terms["log_lik"] - terms["kl"].sum(-1)).mean())
-    # -21.1, -21.1 and -21.4 nats for three keys when written (stderr 0.3); independent pixels have -24.0. Below the line, something
-    # that trains has broken. Raise it if the trainer gets better on purpose; do not lower it to make a change pass.
+    # -21.1, -21.1 and -21.4 nats for three keys when written (stderr 0.3); independent pixels have
+    # -24.0. Below the line, something that trains has broken. Raise it if the trainer gets better
+    # on purpose; do not lower it to make a change pass.
     assert elbo > -22.3
     assert history[-1]["kl"] > 1.0  # the latents are used
 
@@ -430,7 +476,9 @@ def test_train_is_a_function_of_its_key():
 def test_train_returns_the_averages_where_asked():
     options = dict(num_steps=5, batch_size=BATCH)
     plain, _ = vi.train(jax.random.key(0), REGRESSION, loss, OPTIMIZER, DATA, **options)
-    averaged, _ = vi.train(jax.random.key(0), REGRESSION, loss, OPTIMIZER, DATA, ema_decay=0.9, **options)
+    averaged, _ = vi.train(
+        jax.random.key(0), REGRESSION, loss, OPTIMIZER, DATA, ema_decay=0.9, **options
+    )
     assert jax.tree.structure(plain) == jax.tree.structure(averaged)
     assert not tree_equal(plain, averaged)
 
@@ -441,7 +489,8 @@ def test_a_batch_size_that_is_none_is_refused(make_run):
 
 
 def test_the_gradient_norm_is_measured_where_asked_and_averaged_over_those():
-    model, optimizer = vi.models.vae((4,), num_latents=2, hidden=(8,)), optax.sgd(1e-3)
+    model = vi.models.vae((4,), num_latents=2, hidden=(8,))
+    optimizer = optax.sgd(1e-3)
     data = jax.random.uniform(jax.random.key(1), (32, 4)).round()
 
     def block(every, num_steps):
@@ -452,10 +501,15 @@ def test_the_gradient_norm_is_measured_where_asked_and_averaged_over_those():
     step = vi.make_step(vi.losses.negative_elbo(model), optimizer, grad_norm_every=3)
     start = vi.init_state(jax.random.key(0), model.init, optimizer)
     step = jax.jit(step)
-    norms = [float(step(start._replace(step=jnp.int32(number)), data[:8])[1]["grad_norm"]) for number in range(4)]
+    norms = [
+        float(step(start._replace(step=jnp.int32(number)), data[:8])[1]["grad_norm"])
+        for number in range(4)
+    ]
     assert [norm > 0 for norm in norms] == [True, False, False, True]
     assert norms[1:3] == [-1.0, -1.0]
-    np.testing.assert_allclose(block(3, 2)["grad_norm"], block(1, 1)["grad_norm"], rtol=1e-6)  # steps 0, 1: only 0 is measured
+    np.testing.assert_allclose(
+        block(3, 2)["grad_norm"], block(1, 1)["grad_norm"], rtol=1e-6
+    )  # steps 0, 1: only 0 is measured
     np.testing.assert_allclose(block(3, 2)["loss"], block(1, 2)["loss"], rtol=1e-6)
     with pytest.raises(ValueError, match="at least 1"):
         vi.make_step(vi.losses.negative_elbo(model), optimizer, grad_norm_every=0)

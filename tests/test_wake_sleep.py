@@ -1,4 +1,6 @@
-"""The two wake-sleep losses on a model that can be enumerated: z in {0, 1, 2}, x in {0, 1}^2, every table a parameter."""
+"""The two wake-sleep losses on a model that can be enumerated: z in {0, 1, 2}, x in {0, 1}^2, every
+table a parameter.
+"""
 
 import itertools
 
@@ -13,7 +15,8 @@ import vi_jax as vi
 from vi_jax.distributions import Bernoulli
 from vi_jax.losses import wake_sleep, wake_wake
 
-STATES, K = 3, 2
+STATES = 3
+K = 2
 IMAGES = jnp.array(list(itertools.product((0.0, 1.0), repeat=2)))  # every x, [4, 2]
 BATCH = IMAGES[jnp.array([1, 3, 3])]
 PARAMS = {
@@ -42,7 +45,9 @@ MODEL = vi.Model(
 
 def log_joint(params, x):
     """log p(x, z) at every z, [STATES]."""
-    return jax.nn.log_softmax(params["prior"]) + jax.vmap(lambda z: MODEL.log_lik(params, x, z))(jnp.arange(STATES))
+    return jax.nn.log_softmax(params["prior"]) + jax.vmap(lambda z: MODEL.log_lik(params, x, z))(
+        jnp.arange(STATES)
+    )
 
 
 def log_guide(params, x):
@@ -50,11 +55,14 @@ def log_guide(params, x):
 
 
 def expected(params, *, asleep):
-    """What the loss is minus a constant, in expectation: all K-tuples of draws, or all dreams, whose chances are held fixed."""
+    """What the loss is minus a constant, in expectation: all K-tuples of draws, or all dreams,
+    whose chances are held fixed.
+    """
     tuples = jnp.array(list(itertools.product(range(STATES), repeat=K)))
 
     def awake(x):
-        log_p, log_q = log_joint(params, x), log_guide(params, x)
+        log_p = log_joint(params, x)
+        log_q = log_guide(params, x)
         still = vi.freeze(log_q)
         chance = jnp.exp(still[tuples].sum(1))
         log_w = (log_p - still)[tuples]
@@ -76,7 +84,9 @@ def gradients(loss, params, num_keys):
     return jax.device_get(jax.jit(jax.vmap(one))(keys(3, num_keys)))
 
 
-@pytest.mark.parametrize(("make", "asleep"), [(wake_wake, False), (wake_sleep, True)], ids=["wake-wake", "wake-sleep"])
+@pytest.mark.parametrize(
+    ("make", "asleep"), [(wake_wake, False), (wake_sleep, True)], ids=["wake-wake", "wake-sleep"]
+)
 def test_the_mean_gradient_is_that_of_the_enumeration(make, asleep):
     samples = gradients(make(MODEL, num_samples=K), PARAMS, 20_000)
     exact = jax.grad(lambda params: expected(params, asleep=asleep))(PARAMS)
@@ -88,7 +98,9 @@ def test_the_mean_gradient_is_that_of_the_enumeration(make, asleep):
 def test_at_the_posterior_the_model_climbs_the_evidence_and_the_guide_rests():
     posterior = jax.vmap(lambda x: jax.nn.log_softmax(log_joint(PARAMS, x)))(IMAGES)
     params = {**PARAMS, "guide": posterior}
-    evidence = jax.grad(lambda params: jax.vmap(lambda x: jax.nn.logsumexp(log_joint(params, x)))(BATCH).mean())(params)
+    evidence = jax.grad(
+        lambda params: jax.vmap(lambda x: jax.nn.logsumexp(log_joint(params, x)))(BATCH).mean()
+    )(params)
     for make in (wake_wake, wake_sleep):
         samples = gradients(make(MODEL, num_samples=K), params, 20_000)
         for name in ("lik", "prior"):

@@ -1,7 +1,8 @@
 """Variational inference in JAX as pure functions: everything is a function of log-weights.
 
-For one example, draw z_1..z_K from a guide q and form log w_k = log p(x, z_k) - log q(z_k). A *bound* turns log_w [K] into a
-scalar; an *estimator* says how gradients flow through the draws; a *family* makes guides; a *model* makes log p(x, z).
+For one example, draw z_1..z_K from a guide q and form log w_k = log p(x, z_k) - log q(z_k). A
+*bound* turns log_w [K] into a scalar; an *estimator* says how gradients flow through the draws; a
+*family* makes guides; a *model* makes log p(x, z).
 
     import vi_jax as vi
     value = vi.elbo(key, log_joint, q, num_samples=8)      # nats, a scalar to maximise; differentiate it
@@ -41,9 +42,24 @@ if TYPE_CHECKING:
     from vi_jax.types import Family, Guide, Method, Model, freeze
 
 _MODULES = (
-    "bounds", "conjugate", "diagnostics", "distributions", "draws", "estimators", "evidence", "families", "kl", "losses", "methods",
-    "models", "replicas", "shard", "targets", "training", "types",
-)  # fmt: skip
+    "bounds",
+    "conjugate",
+    "diagnostics",
+    "distributions",
+    "draws",
+    "estimators",
+    "evidence",
+    "families",
+    "kl",
+    "losses",
+    "methods",
+    "models",
+    "replicas",
+    "shard",
+    "targets",
+    "training",
+    "types",
+)
 _NAMES = {
     "analytic_elbo": "evidence",
     "check": "diagnostics",
@@ -68,11 +84,44 @@ _NAMES = {
 }
 
 __all__ = [
-    "Family", "Guide", "Method", "Model", "Result", "State", "__version__", "analytic_elbo", "bounds", "check", "conjugate",
-    "diagnostics", "distributions", "draws", "elbo", "estimators", "families", "fit", "freeze", "init_state", "iwae", "kl",
-    "kl_divergence", "kl_monte_carlo", "kl_standard_normal", "losses", "make_run", "make_step", "make_stepwise_run", "methods",
-    "models", "replicas", "shard", "targets", "train", "training", "types",
-]  # fmt: skip
+    "Family",
+    "Guide",
+    "Method",
+    "Model",
+    "Result",
+    "State",
+    "__version__",
+    "analytic_elbo",
+    "bounds",
+    "check",
+    "conjugate",
+    "diagnostics",
+    "distributions",
+    "draws",
+    "elbo",
+    "estimators",
+    "families",
+    "fit",
+    "freeze",
+    "init_state",
+    "iwae",
+    "kl",
+    "kl_divergence",
+    "kl_monte_carlo",
+    "kl_standard_normal",
+    "losses",
+    "make_run",
+    "make_step",
+    "make_stepwise_run",
+    "methods",
+    "models",
+    "replicas",
+    "shard",
+    "targets",
+    "train",
+    "training",
+    "types",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -80,7 +129,9 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"vi_jax.{name}")
     if name in _NAMES:
         return getattr(importlib.import_module(f"vi_jax.{_NAMES[name]}"), name)
-    raise AttributeError(f"vi_jax has no {name!r}; it has {', '.join(sorted([*_MODULES, *_NAMES]))}.")
+    raise AttributeError(
+        f"vi_jax has no {name!r}; it has {', '.join(sorted([*_MODULES, *_NAMES]))}."
+    )
 
 
 def __dir__() -> list[str]:

@@ -32,8 +32,11 @@ def elbo(key: Array, log_joint: LogJoint, q: Guide, num_samples: int = 1) -> Arr
     return estimators.reparam(key, bounds.elbo, log_joint, q, num_samples=num_samples)
 
 
-def analytic_elbo(key: Array, log_lik: Callable[[Any], Array], q: Any, prior: Any, num_samples: int = 1) -> Array:
-    """E_q[log p(x | z)] - KL(q || p(z)), the KL in closed form: SGVB-B (Kingma & Welling 2013, eq. 7).
+def analytic_elbo(
+    key: Array, log_lik: Callable[[Any], Array], q: Any, prior: Any, num_samples: int = 1
+) -> Array:
+    """E_q[log p(x | z)] - KL(q || p(z)), the KL in closed form: SGVB-B (Kingma & Welling 2013, eq.
+    7).
 
     Its variance is usually several times smaller than that of `elbo`.
 
@@ -55,14 +58,17 @@ def analytic_elbo(key: Array, log_lik: Callable[[Any], Array], q: Any, prior: An
     kl = kl_divergence(q, prior)
     if terms.ndim != 1 or kl.ndim:
         raise ValueError(
-            f"log_lik wants to be a scalar for one z and the KL one number; got shapes {terms.shape[1:]} and {kl.shape}. "
-            "Sum log_lik over its observations; give q and the prior one event axis, .to_event(1); vmap over examples."
+            "log_lik wants to be a scalar for one z and the KL one number; got shapes "
+            f"{terms.shape[1:]} and {kl.shape}. "
+            "Sum log_lik over its observations; give q and the prior one event axis, "
+            ".to_event(1); vmap over examples."
         )
     return terms.mean() - kl
 
 
 def iwae(key: Array, log_joint: LogJoint, q: Guide, num_samples: int) -> Array:
-    """log (1/K) sum_k p(x, z_k) / q(z_k), the importance-weighted bound with K = `num_samples` (Burda et al. 2016, eq. 8).
+    """log (1/K) sum_k p(x, z_k) / q(z_k), the importance-weighted bound with K = `num_samples`
+    (Burda et al. 2016, eq. 8).
 
     Arguments, result and errors as for `elbo`.
     """

@@ -1,7 +1,9 @@
-"""From one example to a batch, and from a bound to maximise to a loss to minimise: the only minus sign.
+"""From one example to a batch, and from a bound to maximise to a loss to minimise: the only minus
+sign.
 
-A loss is `loss(params, key, batch, step) -> (scalar, Info)`, the scalar in nats per example: a mean over the batch, a sum over
-pixels and latents. `step` is there for warm-up; the metrics say what the bound is whatever the weights of the loss are.
+A loss is `loss(params, key, batch, step) -> (scalar, Info)`, the scalar in nats per example: a mean
+over the batch, a sum over pixels and latents. `step` is there for warm-up; the metrics say what the
+bound is whatever the weights of the loss are.
 """
 
 from collections.abc import Callable
@@ -23,14 +25,19 @@ class Info(NamedTuple):
     """What a loss reports beside its value."""
 
     metrics: dict[str, Array]  # scalars, nats per example
-    params: Params  # those given, with the ones that have a closed-form optimum at it (`Model.refit`)
+    params: (
+        Params  # those given, with the ones that have a closed-form optimum at it (`Model.refit`)
+    )
 
 
 Loss = Callable[[Params, Array, Array, Array], tuple[Array, Info]]
 
 
-def example_terms(key: Array, model: Model, params: Params, x: Array, *, num_samples: int = 1) -> dict[str, Array]:
-    """The two terms of the ELBO for each example of a batch, the KL in closed form (Kingma & Welling 2013, eq. 7).
+def example_terms(
+    key: Array, model: Model, params: Params, x: Array, *, num_samples: int = 1
+) -> dict[str, Array]:
+    """The two terms of the ELBO for each example of a batch, the KL in closed form (Kingma &
+    Welling 2013, eq. 7).
 
     Args:
       key: one typed PRNG key; each example draws with a key of its own.
@@ -39,22 +46,26 @@ def example_terms(key: Array, model: Model, params: Params, x: Array, *, num_sam
       num_samples: draws of z per example, K.
 
     Returns:
-      {"log_lik": [B], "kl": [B, D] or, where the guide or the prior does not factorise over dimensions, [B]}, nats, under
-      `params` as they stand: nothing is refitted to x. The ELBO of each example is log_lik - kl summed over D.
+      {"log_lik": [B], "kl": [B, D] or, where the guide or the prior does not factorise over
+      dimensions, [B]}, nats, under `params` as they stand: nothing is refitted to x. The ELBO of
+      each example is log_lik - kl summed over D.
     """
     return _terms(key, model._replace(refit=None), params, x, num_samples)[0]
 
 
-def negative_elbo(model: Model, *, num_samples: int = 1, beta: float | Schedule = 1.0, free_bits: float = 0.0) -> Loss:
+def negative_elbo(
+    model: Model, *, num_samples: int = 1, beta: float | Schedule = 1.0, free_bits: float = 0.0
+) -> Loss:
     """-E_q[log p(x | z)] + beta KL(q || p(z)), the KL in closed form: SGVB-B, minimised.
 
     Args:
       model: of one example.
       num_samples: draws of z per example.
-      beta: weight of the KL (Higgins et al. 2017), or a function of the step (`linear_warmup`, `cyclical_warmup`). Only at 1 is
-        the loss the negative of a bound of log p(x); the metric `elbo` always is one.
-      free_bits: lambda, nats per latent dimension that cost nothing: sum_j max(lambda, mean over the batch of KL_j)
-        (Kingma et al. 2016, eq. 15, with groups of one).
+      beta: weight of the KL (Higgins et al. 2017), or a function of the step (`linear_warmup`,
+        `cyclical_warmup`). Only at 1 is the loss the negative of a bound of log p(x); the metric
+        `elbo` always is one.
+      free_bits: lambda, nats per latent dimension that cost nothing: sum_j max(lambda, mean over
+        the batch of KL_j) (Kingma et al. 2016, eq. 15, with groups of one).
 
     Returns:
       A Loss; metrics `elbo`, `log_lik`, `kl`, `beta`.
@@ -68,7 +79,9 @@ def negative_elbo(model: Model, *, num_samples: int = 1, beta: float | Schedule 
 
     def loss(params: Params, key: Array, batch: Array, step: Array) -> tuple[Array, Info]:
         terms, refitted = _terms(key, model, params, batch, num_samples)
-        log_lik, kl_mean = terms["log_lik"].mean(), terms["kl"].mean(0)  # [], [D] or []
+        # [], [D] or []
+        log_lik = terms["log_lik"].mean()
+        kl_mean = terms["kl"].mean(0)
         weight = jnp.asarray(beta_at(step), log_lik.dtype)
         penalty = _with_free_bits(kl_mean, free_bits)
         kl = kl_mean.sum()
@@ -79,12 +92,18 @@ def negative_elbo(model: Model, *, num_samples: int = 1, beta: float | Schedule 
 
 
 def negative_bound(
-    model: Model, bound: Callable[[Array], Array], estimator: Estimator, *, num_samples: int = 1, name: str = "bound"
+    model: Model,
+    bound: Callable[[Array], Array],
+    estimator: Estimator,
+    *,
+    num_samples: int = 1,
+    name: str = "bound",
 ) -> Loss:
     """The negative of any bound of log-weights under any estimator: IWAE, SGVB-A, ...; minimised.
 
     Args:
-      model: of one example; one with `refit` is refused, its closed-form step being that of the ELBO.
+      model: of one example; one with `refit` is refused, its closed-form step being that of the
+        ELBO.
       bound: log_w [K] -> scalar.
       estimator: `estimate(key, bound, log_joint, q, num_samples=K)`.
       num_samples: K.
@@ -98,7 +117,8 @@ def negative_bound(
     """
     if model.refit is not None:
         raise ValueError(
-            "this model sets its sigma at the optimum of the ELBO on each batch, which is not the optimum of another bound; "
+            "this model sets its sigma at the optimum of the ELBO on each batch, which is not "
+            "the optimum of another bound; "
             "take negative_elbo, or a likelihood with sigma learned or fixed."
         )
 
@@ -111,17 +131,20 @@ def negative_bound(
 
 
 def wake_wake(model: Model, *, num_samples: int) -> Loss:
-    """Reweighted wake-sleep, the guide updated awake (Bornschein & Bengio 2015, eq. 8 and 13; Le et al. 2019).
+    """Reweighted wake-sleep, the guide updated awake (Bornschein & Bengio 2015, eq. 8 and 13; Le et
+    al. 2019).
 
-    Wake-theta: the model climbs IWAE at draws that are held fixed. Wake-phi: the guide descends KL(p(z|x) || q) by self-normalised
-    weights, -sum_k wbar_k log q(z_k). No path through the draws: any guide, discrete ones too.
+    Wake-theta: the model climbs IWAE at draws that are held fixed. Wake-phi: the guide descends
+    KL(p(z|x) || q) by self-normalised weights, -sum_k wbar_k log q(z_k). No path through the draws:
+    any guide, discrete ones too.
 
     Args:
       model: of one example, without refitted parameters.
       num_samples: K, at least 2.
 
     Returns:
-      A Loss whose value is minus IWAE_K; metrics `iwae` and `wake_phi`, the mean of -sum_k wbar_k log q(z_k), nats.
+      A Loss whose value is minus IWAE_K; metrics `iwae` and `wake_phi`, the mean of -sum_k wbar_k
+      log q(z_k), nats.
 
     Raises:
       ValueError: K < 2, or the model refits parameters.
@@ -130,8 +153,9 @@ def wake_wake(model: Model, *, num_samples: int) -> Loss:
 
 
 def wake_sleep(model: Model, *, num_samples: int) -> Loss:
-    """The wake-sleep algorithm (Hinton et al. 1995): wake-theta as in `wake_wake`, and sleep-phi: the guide descends
-    E_{p(x, z)}[-log q(z | x)] on as many dreams of the model as the batch has examples.
+    """The wake-sleep algorithm (Hinton et al. 1995): wake-theta as in `wake_wake`, and sleep-phi:
+    the guide descends E_{p(x, z)}[-log q(z | x)] on as many dreams of the model as the batch has
+    examples.
 
     Arguments, result and errors as for `wake_wake`; the metric of the guide is `sleep_phi`.
     """
@@ -141,7 +165,8 @@ def wake_sleep(model: Model, *, num_samples: int) -> Loss:
 def _wake(model: Model, num_samples: int, *, sleep: bool) -> Loss:
     if model.refit is not None or num_samples < 2:
         raise ValueError(
-            f"wake-sleep wants num_samples of at least 2 and no refitted parameters; got {num_samples} and {model.refit}."
+            "wake-sleep wants num_samples of at least 2 and no refitted parameters; got "
+            f"{num_samples} and {model.refit}."
         )
 
     def awake(params: Params, key: Array, x: Array) -> tuple[Array, Array]:
@@ -160,10 +185,13 @@ def _wake(model: Model, num_samples: int, *, sleep: bool) -> Loss:
     def loss(params: Params, key: Array, batch: Array, step: Array) -> tuple[Array, Info]:
         del step
         key_wake, key_sleep = jax.random.split(key)
-        iwae, guide = jax.vmap(awake, (None, 0, 0))(params, jax.random.split(key_wake, batch.shape[0]), batch)
+        iwae, guide = jax.vmap(awake, (None, 0, 0))(
+            params, jax.random.split(key_wake, batch.shape[0]), batch
+        )
         if sleep:
             guide = jax.vmap(dream, (None, 0))(params, jax.random.split(key_sleep, batch.shape[0]))
-        value, pull = iwae.mean(), guide.mean()
+        value = iwae.mean()
+        pull = guide.mean()
         metrics = {"iwae": value, "sleep_phi" if sleep else "wake_phi": pull}
         return (pull - freeze(pull)) - value, Info(metrics, params)
 
@@ -203,9 +231,13 @@ def linear_warmup(num_steps: int, *, final: float = 1.0) -> Schedule:
 
 
 def cyclical_warmup(num_steps: int, *, ramp: float = 0.5, final: float = 1.0) -> Schedule:
-    """beta rises linearly over the first part `ramp` of each cycle of `num_steps`, then stays (Fu et al. 2019, eq. 6)."""
+    """beta rises linearly over the first part `ramp` of each cycle of `num_steps`, then stays (Fu
+    et al. 2019, eq. 6).
+    """
     if num_steps < 1 or not 0.0 < ramp <= 1.0:
-        raise ValueError(f"a cycle wants at least 1 step and 0 < ramp <= 1; got {num_steps} and {ramp}.")
+        raise ValueError(
+            f"a cycle wants at least 1 step and 0 < ramp <= 1; got {num_steps} and {ramp}."
+        )
     return lambda step: final * jnp.clip((step % num_steps) / (ramp * num_steps), 0.0, 1.0)
 
 
@@ -214,11 +246,14 @@ def as_schedule(value: float | Schedule) -> Schedule:
     return value if callable(value) else lambda step: value
 
 
-def _terms(key: Array, model: Model, params: Params, x: Array, num_samples: int) -> tuple[dict[str, Array], Params]:
+def _terms(
+    key: Array, model: Model, params: Params, x: Array, num_samples: int
+) -> tuple[dict[str, Array], Params]:
     """The terms per example, and the parameters under which log_lik was taken."""
 
     def encode(key: Array, x: Array) -> tuple[Array, Array]:
-        q, p = model.encode(params, x), model.prior(params)
+        q = model.encode(params, x)
+        p = model.prior(params)
         require_reparameterised(q, "the ELBO with the KL in closed form")
         return draw(key, q, num_samples), _finest_kl(q, p)
 
@@ -229,7 +264,10 @@ def _terms(key: Array, model: Model, params: Params, x: Array, num_samples: int)
         return jax.vmap(lambda z_k: model.log_lik(refitted, x, z_k))(z).mean()
 
     if num_samples == 1:  # an axis of one draw costs a twentieth of a step
-        return {"log_lik": jax.vmap(lambda x, z: model.log_lik(refitted, x, z))(x, z[:, 0]), "kl": kl}, refitted
+        return {
+            "log_lik": jax.vmap(lambda x, z: model.log_lik(refitted, x, z))(x, z[:, 0]),
+            "kl": kl,
+        }, refitted
     return {"log_lik": jax.vmap(log_lik)(x, z), "kl": kl}, refitted
 
 
@@ -242,5 +280,7 @@ def _with_free_bits(kl: Array, free_bits: float) -> Array:
     if not free_bits:
         return kl.sum()
     if kl.ndim == 0:
-        raise ValueError("free_bits are counted per latent dimension, and this guide's KL has none; set it to 0.")
+        raise ValueError(
+            "free_bits are counted per latent dimension, and this guide's KL has none; set it to 0."
+        )
     return jnp.maximum(kl, free_bits).sum()

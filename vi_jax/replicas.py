@@ -1,7 +1,8 @@
-"""Runs side by side: R states that differ in their keys and numbers, one step for all, under one vmap.
+"""Runs side by side: R states that differ in their keys and numbers, one step for all, under one
+vmap.
 
-states = vi.replicas.stack([vi.init_state(key, model.init, optimizer) for key in jax.random.split(key, 8)])
-run = vi.replicas.make_run(step, batch_size=128)
+states = vi.replicas.stack([vi.init_state(key, model.init, optimizer) for key in
+jax.random.split(key, 8)]) run = vi.replicas.make_run(step, batch_size=128)
 states, info = run(states, x, 100, np.ones(8, bool))      # metrics [8]
 state = vi.replicas.pick(states, 3)                       # that of a run by itself
 """
@@ -41,29 +42,43 @@ def stack(states: Sequence[State]) -> State:
     """
     steps = {int(state.step) for state in states}
     if len(steps) != 1:
-        raise ValueError(f"replicas go side by side from one step; got {len(states)} at the steps {sorted(steps)}.")
+        raise ValueError(
+            f"replicas go side by side from one step; got {len(states)} at the steps "
+            f"{sorted(steps)}."
+        )
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)._replace(step=states[0].step)
 
 
 def pick(states: State, which: int) -> State:
     """One of R states."""
-    return jax.tree.map(lambda leaf: leaf[which], states._replace(step=states.step[None]))._replace(step=states.step)
+    return jax.tree.map(lambda leaf: leaf[which], states._replace(step=states.step[None]))._replace(
+        step=states.step
+    )
 
 
-def make_run(step: Callable[[State, Array], tuple[State, Metrics]], *, batch_size: int, layout: Layout | None = None) -> Run:
-    """A compiled `run(states, data, num_steps, alive [R], since=None) -> (states, BlockInfo)`: `vi_jax.make_run` of R runs at once.
+def make_run(
+    step: Callable[[State, Array], tuple[State, Metrics]],
+    *,
+    batch_size: int,
+    layout: Layout | None = None,
+) -> Run:
+    """A compiled `run(states, data, num_steps, alive [R], since=None) -> (states, BlockInfo)`:
+    `vi_jax.make_run` of R runs at once.
 
-    Each has the batches and draws that it would have alone, so that it ends where it would alone, but for the rounding of its sums.
-    The metrics and `bad_step` are [R]. A run whose loss or gradient is not finite stands still from there on, at the state before
-    that step, and the others go on; so do those that are not `alive`. `states` is donated.
+    Each has the batches and draws that it would have alone, so that it ends where it would alone,
+    but for the rounding of its sums. The metrics and `bad_step` are [R]. A run whose loss or
+    gradient is not finite stands still from there on, at the state before that step, and the others
+    go on; so do those that are not `alive`. `states` is donated.
 
     Args:
       step: of `vi_jax.make_step`.
       batch_size: B of each run.
-      layout: the runs over its devices, R a multiple of their number; `data` is whole on each (`layout.replicate`).
+      layout: the runs over its devices, R a multiple of their number; `data` is whole on each
+        (`layout.replicate`).
 
     Raises:
-      ValueError: batch_size is not positive, or (when it runs) R is no multiple of the number of devices.
+      ValueError: batch_size is not positive, or (when it runs) R is no multiple of the number of
+        devices.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is at least 1; got {batch_size}.")
@@ -71,7 +86,9 @@ def make_run(step: Callable[[State, Array], tuple[State, Metrics]], *, batch_siz
     whole: Any = layout.gather if layout is not None else lambda tree: tree
 
     def spread(states: State) -> State:
-        return states if layout is None else State(step=states.step, **layout.spread(_of_each(states)))
+        return (
+            states if layout is None else State(step=states.step, **layout.spread(_of_each(states)))
+        )
 
     def block(
         states: State, data: Array, orders: Array, num_steps: Array, alive: Array, since: Totals
@@ -83,7 +100,9 @@ def make_run(step: Callable[[State, Array], tuple[State, Metrics]], *, batch_siz
             states, orders, totals = carry
             position = states.step % num_batches
             orders = jax.lax.cond(
-                position == 0, lambda: shuffles(states.key, states.step // num_batches, data.shape[0]), lambda: orders
+                position == 0,
+                lambda: shuffles(states.key, states.step // num_batches, data.shape[0]),
+                lambda: orders,
             )
             rows = jax.vmap(lambda order: batch_rows(order, position, batch_size))(orders)  # [R, B]
             batches = rows_of[rows].reshape(*rows.shape, *data.shape[1:])
@@ -92,7 +111,9 @@ def make_run(step: Callable[[State, Array], tuple[State, Metrics]], *, batch_siz
             return spread(_where(alive & (totals.bad_step < 0), new, states)), orders, totals
 
         last = states.step + num_steps
-        end, orders, totals = jax.lax.while_loop(lambda carry: carry[0].step < last, one, (spread(states), orders, since))
+        end, orders, totals = jax.lax.while_loop(
+            lambda carry: carry[0].step < last, one, (spread(states), orders, since)
+        )
         return end, whole(jax.vmap(mean_metrics)(totals)), orders
 
     compiled = program(block, donate_argnums=(0, 2))
@@ -100,13 +121,20 @@ def make_run(step: Callable[[State, Array], tuple[State, Metrics]], *, batch_siz
     starts = program(lambda totals, num: whole(_each(totals, num)), static_argnums=1)
     start = starting_totals(lambda states, batch: step(pick(states, 0), batch), batch_size, layout)
 
-    def run(states: State, data: Array, num_steps: int, alive: np.ndarray, since: Totals | None = None) -> tuple[State, BlockInfo]:
+    def run(
+        states: State, data: Array, num_steps: int, alive: np.ndarray, since: Totals | None = None
+    ) -> tuple[State, BlockInfo]:
         if layout is not None and len(alive) % layout.num_shards:
-            raise ValueError(f"{len(alive)} replicas do not lie evenly over {layout.num_shards} devices; take a multiple of that.")
+            raise ValueError(
+                f"{len(alive)} replicas do not lie evenly over {layout.num_shards} devices; take "
+                "a multiple of that."
+            )
         orders, keep = order_at(states, data.shape[0])
         if since is None:
             since = starts(start(states, data), len(alive))
-        states, info, orders = compiled(states, data, orders, np.int32(num_steps), np.asarray(alive, bool), since)
+        states, info, orders = compiled(
+            states, data, orders, np.int32(num_steps), np.asarray(alive, bool), since
+        )
         keep(states, orders)
         return states, info
 

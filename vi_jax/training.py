@@ -5,7 +5,8 @@
     state = vi.init_state(key, model.init, optax.adam(1e-3))
     state, metrics = step(state, batch)
 
-All randomness is a function of (key, step): a run that is stopped and resumed draws what the unbroken one would have.
+All randomness is a function of (key, step): a run that is stopped and resumed draws what the
+unbroken one would have.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,8 @@ class State(NamedTuple):
     params: Params
     opt_state: Any
     ema: Params  # averaged parameters, or () where averaging is off
-    skipped: Any = ()  # int32, steps left out because they were not finite; () where they are not counted
+    # int32, steps left out because they were not finite; () where they are not counted
+    skipped: Any = ()
 
 
 class Totals(NamedTuple):
@@ -47,8 +49,12 @@ class Totals(NamedTuple):
 class BlockInfo(NamedTuple):
     """What a block of steps reports."""
 
-    metrics: Metrics  # means over the steps done; of `grad_norm` over those that measured it, nan where none did; see `make_step`
-    bad_step: Array  # the step whose loss or measured gradient was not finite, at which the block stopped; -1 if none
+    # means over the steps done; of `grad_norm` over those that measured it, nan where none did; see
+    # `make_step`
+    metrics: Metrics
+    # the step whose loss or measured gradient was not finite, at which the block stopped; -1 if
+    # none
+    bad_step: Array
     totals: Totals  # what the next part of the block goes on from, as `since`
 
 
@@ -60,7 +66,8 @@ def init_state(
     ema: bool = False,
     layout: Layout | None = None,
 ) -> State:
-    """The state before the first step; `key` is split into one for the parameters and one for the run.
+    """The state before the first step; `key` is split into one for the parameters and one for the
+    run.
 
     Args:
       key: one typed PRNG key.
@@ -74,7 +81,14 @@ def init_state(
         key_init, key_run = jax.random.split(key)
         params = jax.tree.map(jnp.asarray, init(key_init))
         averaged = jax.tree.map(jnp.copy, params) if ema else ()
-        return State(jnp.zeros((), jnp.int32), key_run, params, optimizer.init(params), averaged, jnp.zeros((), jnp.int32))
+        return State(
+            jnp.zeros((), jnp.int32),
+            key_run,
+            params,
+            optimizer.init(params),
+            averaged,
+            jnp.zeros((), jnp.int32),
+        )
 
     return jax.jit(make)(key) if layout is None else layout.make(make, key)
 
@@ -98,17 +112,22 @@ def make_step(
     Args:
       loss: see `vi_jax.losses`.
       optimizer: the one that made the state.
-      ema_decay: of the averaged parameters; 0 where the state has none. Early on the decay is min(ema_decay, (1 + t) / (10 + t)).
-      prepare: (key, batch) -> batch, what is drawn afresh at every step: dynamic binarisation, augmentation.
-      grad_norm_every: steps between two measures of the gradient's norm, a pass over all parameters (a tenth of a small VAE's
-        step on a CPU). A gradient that is not finite at a step between them shows as the loss of the next step.
-      max_skipped: steps of a run that may be left out because their loss or the norm of their gradient is not finite: parameters,
-        optimiser and averages stay as they were, and the next step has its own batch and draws. Their number is in `state.skipped`.
+      ema_decay: of the averaged parameters; 0 where the state has none. Early on the decay is
+        min(ema_decay, (1 + t) / (10 + t)).
+      prepare: (key, batch) -> batch, what is drawn afresh at every step: dynamic binarisation,
+        augmentation.
+      grad_norm_every: steps between two measures of the gradient's norm, a pass over all parameters
+        (a tenth of a small VAE's step on a CPU). A gradient that is not finite at a step between
+        them shows as the loss of the next step.
+      max_skipped: steps of a run that may be left out because their loss or the norm of their
+        gradient is not finite: parameters, optimiser and averages stay as they were, and the next
+        step has its own batch and draws. Their number is in `state.skipped`.
 
     Returns:
-      `step`; its metrics are those of the loss, with `loss` and `grad_norm` (the global 2-norm before any clipping; -1 at a step
-      that does not measure it). With max_skipped there is `skipped` too, 1 at a step that was left out and 0 at others; a block
-      reports their number, and its means are over the steps that were not left out, nan where there are none.
+      `step`; its metrics are those of the loss, with `loss` and `grad_norm` (the global 2-norm
+      before any clipping; -1 at a step that does not measure it). With max_skipped there is
+      `skipped` too, 1 at a step that was left out and 0 at others; a block reports their number,
+      and its means are over the steps that were not left out, nan where there are none.
 
     Raises:
       ValueError: grad_norm_every is not positive, or not 1 where steps may be left out.
@@ -116,35 +135,60 @@ def make_step(
     if grad_norm_every < 1:
         raise ValueError(f"grad_norm_every is at least 1; got {grad_norm_every}.")
     if max_skipped and grad_norm_every != 1:
-        raise ValueError(f"steps are left out by the norm of every gradient: grad_norm_every has to be 1; got {grad_norm_every}.")
+        raise ValueError(
+            "steps are left out by the norm of every gradient: grad_norm_every has to be 1; got "
+            f"{grad_norm_every}."
+        )
 
     def norm_at(number: Array, gradient: Params) -> Array:
         if grad_norm_every == 1:
             return _norm(gradient)
         norm = jax.eval_shape(_norm, gradient)
-        return jax.lax.cond(number % grad_norm_every == 0, _norm, lambda _: jnp.full(norm.shape, -1, norm.dtype), gradient)
+        return jax.lax.cond(
+            number % grad_norm_every == 0,
+            _norm,
+            lambda _: jnp.full(norm.shape, -1, norm.dtype),
+            gradient,
+        )
 
     def step(state: State, batch: Array) -> tuple[State, Metrics]:
-        key_prepare, key_loss = jax.random.split(jax.random.fold_in(step_key(state.key), state.step))
+        key_prepare, key_loss = jax.random.split(
+            jax.random.fold_in(step_key(state.key), state.step)
+        )
         x = batch if prepare is None else prepare(key_prepare, batch)
-        (value, info), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, key_loss, x, state.step)
+        (value, info), gradient = jax.value_and_grad(loss, has_aux=True)(
+            state.params, key_loss, x, state.step
+        )
         updates, opt_state = optimizer.update(gradient, state.opt_state, info.params)
         params = optax.apply_updates(info.params, updates)
         averaged = state.ema
         if ema_decay:
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-            averaged = jax.tree.map(lambda old, new: old + (1.0 - decay).astype(old.dtype) * (new - old), averaged, params)
+            averaged = jax.tree.map(
+                lambda old, new: old + (1.0 - decay).astype(old.dtype) * (new - old),
+                averaged,
+                params,
+            )
         metrics = {"loss": value, "grad_norm": norm_at(state.step, gradient), **info.metrics}
         new_state = State(state.step + 1, state.key, params, opt_state, averaged, state.skipped)
-        return _leave_out(state, new_state, metrics, max_skipped) if max_skipped else (new_state, metrics)
+        return (
+            _leave_out(state, new_state, metrics, max_skipped)
+            if max_skipped
+            else (new_state, metrics)
+        )
 
     return step
 
 
 def _leave_out(old: State, new: State, metrics: Metrics, max_skipped: int) -> tuple[State, Metrics]:
-    """The new state where loss and gradient are finite, else the old one at the next step; up to max_skipped it counts so."""
+    """The new state where loss and gradient are finite, else the old one at the next step; up to
+    max_skipped it counts so.
+    """
     if isinstance(old.skipped, tuple):
-        raise ValueError("steps are left out of a state that counts them: make it with init_state, or set skipped=jnp.int32(0).")
+        raise ValueError(
+            "steps are left out of a state that counts them: make it with init_state, or set "
+            "skipped=jnp.int32(0)."
+        )
     good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
     params, opt_state, ema = jax.tree.map(
         lambda after, before: jnp.where(good, after, before),
@@ -152,11 +196,16 @@ def _leave_out(old: State, new: State, metrics: Metrics, max_skipped: int) -> tu
         (old.params, old.opt_state, old.ema),
     )
     skipped = (~good & (old.skipped < max_skipped)).astype(jnp.int32)
-    return new._replace(params=params, opt_state=opt_state, ema=ema, skipped=old.skipped + ~good), {**metrics, "skipped": skipped}
+    return new._replace(params=params, opt_state=opt_state, ema=ema, skipped=old.skipped + ~good), {
+        **metrics,
+        "skipped": skipped,
+    }
 
 
 def _norm(tree: Params) -> Array:
-    """The global 2-norm, by inner products: a CPU takes those on all cores, where a sum of squares is one more slow pass."""
+    """The global 2-norm, by inner products: a CPU takes those on all cores, where a sum of squares
+    is one more slow pass.
+    """
     return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in map(jnp.ravel, jax.tree.leaves(tree))))
 
 
@@ -167,14 +216,16 @@ def step_key(key: Array) -> Array:
 
 def shuffle(key: Array, epoch: Array, num_examples: int) -> Array:
     """The order of an epoch, [N] int32: a function of (key, epoch) alone."""
-    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, 1), epoch), num_examples)
+    return jax.random.permutation(
+        jax.random.fold_in(jax.random.fold_in(key, 1), epoch), num_examples
+    )
 
 
 def batch_rows(order: Array, position: Array | int, batch_size: int) -> Array:
     """The rows of the batch at `position` of an epoch, [batch_size].
 
-    An epoch has ceil(N / batch_size) batches and leaves no example out; where batch_size does not divide N, the last batch is
-    filled from the front of the same (random) order.
+    An epoch has ceil(N / batch_size) batches and leaves no example out; where batch_size does not
+    divide N, the last batch is filled from the front of the same (random) order.
     """
     return order[(position * batch_size + jnp.arange(batch_size)) % order.shape[0]]
 
@@ -182,12 +233,16 @@ def batch_rows(order: Array, position: Array | int, batch_size: int) -> Array:
 def on_layout(
     step: Callable[[State, Array], tuple[State, Metrics]], layout: Layout | None
 ) -> Callable[[State, Array], tuple[State, Metrics]]:
-    """The same step on a mesh: whole parameters while it lasts, each device its own examples; the state ends by the rules."""
+    """The same step on a mesh: whole parameters while it lasts, each device its own examples; the
+    state ends by the rules.
+    """
     if layout is None:
         return step
 
     def sharded(state: State, batch: Array) -> tuple[State, Metrics]:
-        new_state, metrics = step(state._replace(params=layout.gather(state.params)), layout.spread(batch))
+        new_state, metrics = step(
+            state._replace(params=layout.gather(state.params)), layout.spread(batch)
+        )
         return layout.settle(new_state), layout.gather(metrics)
 
     return sharded
@@ -199,40 +254,59 @@ def require_batches(batch_size: int, layout: Layout | None) -> None:
         raise ValueError(f"batch_size is at least 1; got {batch_size}.")
     if layout is not None and batch_size % layout.num_shards:
         raise ValueError(
-            f"a batch of {batch_size} examples does not lie evenly over {layout.num_shards} devices; take a multiple of that."
+            f"a batch of {batch_size} examples does not lie evenly over {layout.num_shards} "
+            "devices; take a multiple of that."
         )
 
 
 def make_run(
-    step: Callable[[State, Array], tuple[State, Metrics]], *, batch_size: int, layout: Layout | None = None
+    step: Callable[[State, Array], tuple[State, Metrics]],
+    *,
+    batch_size: int,
+    layout: Layout | None = None,
 ) -> Callable[[State, Array, int | Array], tuple[State, BlockInfo]]:
-    """A compiled `run(state, data, num_steps, since=None) -> (state, BlockInfo)`: gather, step and sums in one program.
+    """A compiled `run(state, data, num_steps, since=None) -> (state, BlockInfo)`: gather, step and
+    sums in one program.
 
-    `data` [N, ...] stays on the device, in its own dtype. The number of steps is an argument of the program, not a constant of
-    it, so that blocks of any length share one compile; `state` is donated. A block may begin and end anywhere in an epoch. One in
-    parts, each `since` the `BlockInfo.totals` of the one before, has the state and the metrics of the whole, to the last bit.
+    `data` [N, ...] stays on the device, in its own dtype. The number of steps is an argument of the
+    program, not a constant of it, so that blocks of any length share one compile; `state` is
+    donated. A block may begin and end anywhere in an epoch. One in parts, each `since` the
+    `BlockInfo.totals` of the one before, has the state and the metrics of the whole, to the last
+    bit.
 
     Args:
       step: of `make_step`.
       batch_size: B, of all devices together.
-      layout: where the state lies, the one that it was made with; `data` is whole on every device (`layout.replicate`).
+      layout: where the state lies, the one that it was made with; `data` is whole on every device
+        (`layout.replicate`).
 
     Raises:
       ValueError: batch_size is not positive, or no multiple of the number of devices.
     """
     require_batches(batch_size, layout)
-    step, program = on_layout(step, layout), jax.jit if layout is None else layout.jit
-    spread, whole = (layout.spread, layout.gather) if layout is not None else (lambda tree: tree,) * 2
+    step = on_layout(step, layout)
+    program = jax.jit if layout is None else layout.jit
+    spread, whole = (
+        (layout.spread, layout.gather) if layout is not None else (lambda tree: tree,) * 2
+    )
 
-    def block(state: State, data: Array, order: Array, num_steps: Array, since: Totals) -> tuple[State, BlockInfo, Array]:
+    def block(
+        state: State, data: Array, order: Array, num_steps: Array, since: Totals
+    ) -> tuple[State, BlockInfo, Array]:
         num_batches = -(-data.shape[0] // batch_size)
         rows_of = data.reshape(data.shape[0], -1)  # a flat row is gathered faster
 
         def one(carry: tuple[State, Array, Totals]) -> tuple[State, Array, Totals]:
             state, order, totals = carry
             position = state.step % num_batches
-            order = jax.lax.cond(position == 0, lambda: shuffle(state.key, state.step // num_batches, data.shape[0]), lambda: order)
-            batch = rows_of[spread(batch_rows(order, position, batch_size))].reshape(batch_size, *data.shape[1:])
+            order = jax.lax.cond(
+                position == 0,
+                lambda: shuffle(state.key, state.step // num_batches, data.shape[0]),
+                lambda: order,
+            )
+            batch = rows_of[spread(batch_rows(order, position, batch_size))].reshape(
+                batch_size, *data.shape[1:]
+            )
             new_state, metrics = step(state, batch)
             return new_state, order, add_metrics(totals, metrics, state.step)
 
@@ -244,12 +318,18 @@ def make_run(
         return end, whole(mean_metrics(totals)), whole(order)
 
     compiled = program(block, donate_argnums=(0, 2))
-    order_at = remembered_order(batch_size, program(lambda *args: whole(shuffle(*args)), static_argnums=2))
+    order_at = remembered_order(
+        batch_size, program(lambda *args: whole(shuffle(*args)), static_argnums=2)
+    )
     start = starting_totals(step, batch_size, layout)
 
-    def run(state: State, data: Array, num_steps: int | Array, since: Totals | None = None) -> tuple[State, BlockInfo]:
+    def run(
+        state: State, data: Array, num_steps: int | Array, since: Totals | None = None
+    ) -> tuple[State, BlockInfo]:
         order, keep = order_at(state, data.shape[0])
-        state, info, order = compiled(state, data, order, np.int32(num_steps), start(state, data) if since is None else since)
+        state, info, order = compiled(
+            state, data, order, np.int32(num_steps), start(state, data) if since is None else since
+        )
         keep(state, order)
         return state, info
 
@@ -259,7 +339,9 @@ def make_run(
 def remembered_order(
     batch_size: int, shuffled: Callable[..., Array]
 ) -> Callable[[State, int], tuple[Array, Callable[[State, Array], None]]]:
-    """The order of the epoch a state is in: the one that the block before ended with, or a fresh shuffle of 60,000 in 30 ms."""
+    """The order of the epoch a state is in: the one that the block before ended with, or a fresh
+    shuffle of 60,000 in 30 ms.
+    """
     memory: dict[tuple[int, bytes, int], Array] = {}
 
     def order_at(state: State, num_examples: int) -> tuple[Array, Callable[[State, Array], None]]:
@@ -272,34 +354,47 @@ def remembered_order(
 
         epoch = int(state.step) // num_batches
         known = memory.pop((epoch, run_key, num_examples), None)
-        return (shuffled(state.key, np.int32(epoch), num_examples) if known is None else known), keep
+        return (
+            shuffled(state.key, np.int32(epoch), num_examples) if known is None else known
+        ), keep
 
     return order_at
 
 
 def make_stepwise_run(
-    step: Callable[[State, Array], tuple[State, Metrics]], *, batch_size: int, layout: Layout | None = None
+    step: Callable[[State, Array], tuple[State, Metrics]],
+    *,
+    batch_size: int,
+    layout: Layout | None = None,
 ) -> Callable[[State, Array, int], tuple[State, BlockInfo]]:
-    """The same `run` as `make_run`, one program call a step: the same batches in the same order, the same draws.
+    """The same `run` as `make_run`, one program call a step: the same batches in the same order,
+    the same draws.
 
-    Slower by the calls, and much faster where a program's loop is slow inside: XLA runs a convolution in a CPU loop on one
-    thread, at a fifth of its speed outside. Goes on to the end of a block after a loss that was not finite, and names its step.
-    Arguments and errors as for `make_run`.
+    Slower by the calls, and much faster where a program's loop is slow inside: XLA runs a
+    convolution in a CPU loop on one thread, at a fifth of its speed outside. Goes on to the end of
+    a block after a loss that was not finite, and names its step. Arguments and errors as for
+    `make_run`.
     """
     require_batches(batch_size, layout)
-    step, program = on_layout(step, layout), jax.jit if layout is None else layout.jit
+    step = on_layout(step, layout)
+    program = jax.jit if layout is None else layout.jit
 
     def one(state: State, data: Array, order: Array, totals: Totals) -> tuple[State, Totals]:
         rows = batch_rows(order, state.step % -(-data.shape[0] // batch_size), batch_size)
         new_state, metrics = step(state, data[rows])
         return new_state, add_metrics(totals, metrics, state.step)
 
-    compiled, shuffled = program(one, donate_argnums=0), program(shuffle, static_argnums=2)
+    compiled = program(one, donate_argnums=0)
+    shuffled = program(shuffle, static_argnums=2)
     start = starting_totals(step, batch_size, layout)
 
-    def run(state: State, data: Array, num_steps: int, since: Totals | None = None) -> tuple[State, BlockInfo]:
-        first, num_batches = int(state.step), -(-data.shape[0] // batch_size)
-        totals, order = start(state, data) if since is None else since, None
+    def run(
+        state: State, data: Array, num_steps: int, since: Totals | None = None
+    ) -> tuple[State, BlockInfo]:
+        first = int(state.step)
+        num_batches = -(-data.shape[0] // batch_size)
+        totals = start(state, data) if since is None else since
+        order = None
         for number in range(first, first + int(num_steps)):
             if order is None or number % num_batches == 0:
                 order = shuffled(state.key, np.int32(number // num_batches), data.shape[0])
@@ -312,14 +407,20 @@ def make_stepwise_run(
 
 
 def starting_totals(
-    step: Callable[[State, Array], tuple[State, Metrics]], batch_size: int, layout: Layout | None = None
+    step: Callable[[State, Array], tuple[State, Metrics]],
+    batch_size: int,
+    layout: Layout | None = None,
 ) -> Callable[[State, Any], Totals]:
-    """`start(state, data)`: where the sums of a block start, zeros and no bad step; the step is traced for it once."""
+    """`start(state, data)`: where the sums of a block start, zeros and no bad step; the step is
+    traced for it once.
+    """
     known: list[Totals] = []
 
     def start(state: State, data: Any) -> Totals:
         if not known:
-            batch = jax.ShapeDtypeStruct((batch_size, *data.shape[1:]), jax.dtypes.canonicalize_dtype(data.dtype))
+            batch = jax.ShapeDtypeStruct(
+                (batch_size, *data.shape[1:]), jax.dtypes.canonicalize_dtype(data.dtype)
+            )
             totals = no_metrics(step, state, batch)
             known.append(totals if layout is None else layout.replicate(totals))
         return known[0]
@@ -327,7 +428,9 @@ def starting_totals(
     return start
 
 
-def no_metrics(step: Callable[[State, Array], tuple[State, Metrics]], state: State, batch: Any) -> Totals:
+def no_metrics(
+    step: Callable[[State, Array], tuple[State, Metrics]], state: State, batch: Any
+) -> Totals:
     """Where sums of metrics start: zeros, and no bad step."""
     shapes = jax.eval_shape(step, state, batch)[1]
     sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -335,15 +438,23 @@ def no_metrics(step: Callable[[State, Array], tuple[State, Metrics]], state: Sta
 
 
 def add_metrics(totals: Totals, metrics: Metrics, step: Array) -> Totals:
-    """Sums of metrics with those of one step, and the first step whose loss or measured gradient was not finite (-1 if none)."""
+    """Sums of metrics with those of one step, and the first step whose loss or measured gradient
+    was not finite (-1 if none).
+    """
     if "skipped" in metrics:  # nothing of a step that was left out counts, but that it was
         left_out = metrics["skipped"] > 0
         blank = {name: jnp.where(left_out, 0, value) for name, value in metrics.items()}
-        metrics = {**blank, "grad_norm": jnp.where(left_out, -1, metrics["grad_norm"]), "skipped": metrics["skipped"]}
+        metrics = {
+            **blank,
+            "grad_norm": jnp.where(left_out, -1, metrics["grad_norm"]),
+            "skipped": metrics["skipped"],
+        }
     norm = metrics["grad_norm"]
     good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
     measured = norm != -1  # nan counts
-    sums = jax.tree.map(jnp.add, totals.sums, {**metrics, "grad_norm": jnp.where(measured, norm, 0)})
+    sums = jax.tree.map(
+        jnp.add, totals.sums, {**metrics, "grad_norm": jnp.where(measured, norm, 0)}
+    )
     bad_step = jnp.where(good | (totals.bad_step >= 0), totals.bad_step, step)
     return Totals(sums, totals.norms + measured, bad_step, totals.steps + 1)
 
@@ -354,8 +465,12 @@ def mean_metrics(totals: Totals) -> BlockInfo:
     counted = totals.steps if skipped is None else totals.steps - skipped
     means = {name: total / jnp.maximum(counted, 1) for name, total in totals.sums.items()}
     if skipped is not None:
-        means = {name: jnp.where(counted > 0, mean, jnp.nan) for name, mean in means.items()} | {"skipped": skipped}
-    return BlockInfo({**means, "grad_norm": totals.sums["grad_norm"] / totals.norms}, totals.bad_step, totals)
+        means = {name: jnp.where(counted > 0, mean, jnp.nan) for name, mean in means.items()} | {
+            "skipped": skipped
+        }
+    return BlockInfo(
+        {**means, "grad_norm": totals.sums["grad_norm"] / totals.norms}, totals.bad_step, totals
+    )
 
 
 def train(
@@ -372,7 +487,8 @@ def train(
     log_every: int = 100,
     report: Callable[[int, dict[str, float]], None] | None = None,
 ) -> tuple[Params, list[dict[str, float]]]:
-    """Trains a model on an array in memory: init, compiled blocks of steps, and the metrics of each block.
+    """Trains a model on an array in memory: init, compiled blocks of steps, and the metrics of each
+    block.
 
     Args:
       key: one typed PRNG key: everything random follows from it.
@@ -392,7 +508,13 @@ def train(
     """
     state = init_state(key, model.init, optimizer, ema=bool(ema_decay))
     run = make_run(
-        make_step(loss, optimizer, ema_decay=ema_decay, prepare=prepare, grad_norm_every=min(10, log_every)),
+        make_step(
+            loss,
+            optimizer,
+            ema_decay=ema_decay,
+            prepare=prepare,
+            grad_norm_every=min(10, log_every),
+        ),
         batch_size=batch_size,
     )
     history = []
@@ -407,10 +529,15 @@ def train(
 
 
 def check_finite(info: BlockInfo) -> None:
-    """Raises FloatingPointError, naming the step, where a block stopped at a loss or gradient that was not finite."""
+    """Raises FloatingPointError, naming the step, where a block stopped at a loss or gradient that
+    was not finite.
+    """
     if (bad := int(info.bad_step)) >= 0:
         raise FloatingPointError(
-            f"the loss or its gradient was not finite at step {bad}; nothing after it was computed. (Where the gradient's norm is "
-            "not measured at every step, the gradient of the step before may be the first that was not.) "
-            "Usual causes: a learning rate too high (halve it, or clip the gradient), or data out of the likelihood's range."
+            f"the loss or its gradient was not finite at step {bad}; nothing after it was "
+            "computed. (Where the gradient's norm is "
+            "not measured at every step, the gradient of the step before may be the first that "
+            "was not.) "
+            "Usual causes: a learning rate too high (halve it, or clip the gradient), or data "
+            "out of the likelihood's range."
         )

@@ -1,10 +1,12 @@
-"""Eight schools (Rubin 1981), non-centred: coaching effects in eight schools and their spread. No download, some seconds.
+"""Eight schools (Rubin 1981), non-centred: coaching effects in eight schools and their spread. No
+download, some seconds.
 
     python -m experiments.posterior --config=configs/posterior/eight_schools.py
 
-Expect mu of about 4.4 +- 3.3 and tau of about 3.6 +- 3.2, a k-hat of about 0.5, the verdict "corrected only".
-Variant centered: `configs/posterior/eight_schools.py:centered`, the same posterior in the coordinates that no Gaussian fits: a flow
-on top is tried (some 100,000 gradients, ten to thirty seconds), and the table says so.
+Expect mu of about 4.4 +- 3.3 and tau of about 3.6 +- 3.2, a k-hat of about 0.5, the verdict
+"corrected only". Variant centered: `configs/posterior/eight_schools.py:centered`, the same
+posterior in the coordinates that no Gaussian fits: a flow on top is tried (some 100,000 gradients,
+ten to thirty seconds), and the table says so.
 """
 
 from ml_collections import ConfigDict
@@ -13,12 +15,16 @@ from ml_collections import ConfigDict
 def get_config(variant: str = "noncentered") -> ConfigDict:
     """The config of one variant."""
     if variant not in ("noncentered", "centered"):
-        raise ValueError(f"configs/posterior/eight_schools.py has no variant {variant!r}; it has noncentered, centered.")
+        raise ValueError(
+            f"configs/posterior/eight_schools.py has no variant {variant!r}; it has noncentered, "
+            "centered."
+        )
     return ConfigDict(
         dict(
             name=f"eight_schools-{variant}",
             seed=0,
-            model=f"eight_schools_{variant}",  # see experiments/posterior_models.py; or file:PATH.py:FUNCTION, or posteriordb:NAME
+            # see experiments/posterior_models.py; or file:PATH.py:FUNCTION, or posteriordb:NAME
+            model=f"eight_schools_{variant}",
             data="",  # an .npz with the arguments of a model of FILE
             data_dir="",  # of posteriordb
             method="default",  # or a name in vi_jax.methods

@@ -1,11 +1,13 @@
-"""Images for the experiments, by name: `load(config.data) -> Dataset` of uint8 levels in plain arrays.
+"""Images for the experiments, by name: `load(config.data) -> Dataset` of uint8 levels in plain
+arrays.
 
-    digits              8x8, embedded in scikit-learn        tfds:NAME[/CONFIG]   TFDS, without TensorFlow
+    digits  8x8, embedded in scikit-learn  tfds:NAME[/CONFIG]  TFDS, without TensorFlow
     mnist               IDX files, fetched once if absent    npz:FILE             arrays of your own
-    fashion_mnist       IDX files, fetched once if absent    images:DIR           PNG and JPEG files of your own
+    fashion_mnist  IDX files, fetched once if absent  images:DIR  PNG and JPEG files of your own
     binarized_mnist     the official fixed binarisation
 
-Pure numpy: nothing here imports jax or TensorFlow, and scikit-learn, Pillow and TFDS are imported only where used.
+Pure numpy: nothing here imports jax or TensorFlow, and scikit-learn, Pillow and TFDS are imported
+only where used.
 """
 
 import hashlib
@@ -30,12 +32,14 @@ def load(config_data: Any) -> Dataset:
     """The data set that `config.data` describes.
 
     Args:
-      config_data: has name, data_dir, train, validation ("" for none), test, shuffle_seed, binarisation, static_seed;
-        device_limit_mb (2048 when absent) bounds what a folder of images may take before it stays on disk.
+      config_data: has name, data_dir, train, validation ("" for none), test, shuffle_seed,
+        binarisation, static_seed; device_limit_mb (2048 when absent) bounds what a folder of images
+        may take before it stays on disk.
 
     Returns:
-      Dataset of uint8 images [N, *shape] (shape (H, W) for grey, (H, W, 3) for colour) and int labels [N] or None. With
-      static binarisation the levels are already 0 and 1; dynamic binarisation is left to the training step.
+      Dataset of uint8 images [N, *shape] (shape (H, W) for grey, (H, W, 3) for colour) and int
+      labels [N] or None. With static binarisation the levels are already 0 and 1; dynamic
+      binarisation is left to the training step.
 
     Raises:
       DataError: for everything that can be wrong with names, files, splits and the network.
@@ -51,7 +55,9 @@ def load(config_data: Any) -> Dataset:
         read = cache(lambda split: _read(source, split, static_seed))
         raws = {role: read(selection.name) for role, selection in selections.items()}
     except OSError as error:
-        raise DataError(f"{error.filename or name} cannot be read ({error}); check the path and its rights.") from error
+        raise DataError(
+            f"{error.filename or name} cannot be read ({error}); check the path and its rights."
+        ) from error
     parts = _split(raws, selections, shuffle_seed)
     return Dataset(
         parts["train"],
@@ -69,9 +75,14 @@ def _setting(config_data: Any, key: str, kind: type) -> Any:
     try:
         value = getattr(config_data, key)
     except AttributeError as error:
-        raise DataError(f"config.data has no {key!r}; see configs/vae.py for what it holds.") from error
+        raise DataError(
+            f"config.data has no {key!r}; see configs/vae.py for what it holds."
+        ) from error
     if not isinstance(value, kind):
-        raise DataError(f"config.data.{key}={value!r} is {type(value).__name__}, where {kind.__name__} was wanted.")
+        raise DataError(
+            f"config.data.{key}={value!r} is {type(value).__name__}, where {kind.__name__} was "
+            "wanted."
+        )
     return value
 
 
@@ -80,7 +91,9 @@ def _seed(config_data: Any, key: str) -> int:
     try:
         seed = operator.index(value)
     except TypeError as error:
-        raise DataError(f"config.data.{key}={value!r} is no seed; give an integer of 0 or more.") from error
+        raise DataError(
+            f"config.data.{key}={value!r} is no seed; give an integer of 0 or more."
+        ) from error
     if seed < 0:
         raise DataError(f"config.data.{key}={seed} is no seed; give an integer of 0 or more.")
     return seed
@@ -91,14 +104,18 @@ def _static_seed(config_data: Any) -> int | None:
     kind = _setting(config_data, "binarisation", str)
     if kind not in BINARISATIONS:
         hint = did_you_mean(kind, BINARISATIONS)
-        raise DataError(f"config.data.binarisation={kind!r} is none of {', '.join(BINARISATIONS)}.{hint}")
+        raise DataError(
+            f"config.data.binarisation={kind!r} is none of {', '.join(BINARISATIONS)}.{hint}"
+        )
     return _seed(config_data, "static_seed") if kind == "static" else None
 
 
 def _limit_mb(config_data: Any) -> float:
     limit = getattr(config_data, "device_limit_mb", 2048)
     if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
-        raise DataError(f"config.data.device_limit_mb={limit!r} is no size; give a number of MB, 0 or more.")
+        raise DataError(
+            f"config.data.device_limit_mb={limit!r} is no size; give a number of MB, 0 or more."
+        )
     return limit
 
 
@@ -109,29 +126,45 @@ def _selections(config_data: Any) -> dict[str, Selection]:
 
 
 def _read(source: Source, split: str, static_seed: int | None) -> Raw:
-    """A whole stored split, binarised before it is shuffled or sliced when a static seed is given."""
+    """A whole stored split, binarised before it is shuffled or sliced when a static seed is
+    given.
+    """
     raw = source.read(split)
     if static_seed is None:
         return raw
     if isinstance(raw.images, LazyImages):
         raise DataError(
-            f"{source.where} has {raw.images.nbytes / 1e6:.0f} MB of images and stays on disk, where static "
-            "binarisation wants them at once; set config.data.binarisation to dynamic, or raise device_limit_mb."
+            f"{source.where} has {raw.images.nbytes / 1e6:.0f} MB of images and stays on disk, "
+            "where static "
+            "binarisation wants them at once; set config.data.binarisation to dynamic, or raise "
+            "device_limit_mb."
         )
-    return Raw(binarise(raw.images, raw.num_levels, seed=static_seed, split=split), raw.labels, num_levels=2)
+    return Raw(
+        binarise(raw.images, raw.num_levels, seed=static_seed, split=split),
+        raw.labels,
+        num_levels=2,
+    )
 
 
-def _split(raws: dict[str, Raw], selections: dict[str, Selection], shuffle_seed: int) -> dict[str, Split]:
+def _split(
+    raws: dict[str, Raw], selections: dict[str, Selection], shuffle_seed: int
+) -> dict[str, Split]:
     """Role -> its rows, once they are known to be alike and apart."""
     for role, raw in raws.items():
-        if raw.images.shape[1:] != raws["train"].images.shape[1:] or raw.num_levels != raws["train"].num_levels:
+        if (
+            raw.images.shape[1:] != raws["train"].images.shape[1:]
+            or raw.num_levels != raws["train"].num_levels
+        ):
             raise DataError(
-                f"the {role} images have shape {raw.images.shape[1:]} and {raw.num_levels} levels, the train images "
+                f"the {role} images have shape {raw.images.shape[1:]} and {raw.num_levels} "
+                "levels, the train images "
                 f"{raws['train'].images.shape[1:]} and {raws['train'].num_levels}; save both alike."
             )
     rows = {role: resolve(selections[role], len(raw.images)) for role, raw in raws.items()}
     check_disjoint(selections, rows)
-    return {role: _take(raws[role], rows[role], selections[role].name, shuffle_seed) for role in raws}
+    return {
+        role: _take(raws[role], rows[role], selections[role].name, shuffle_seed) for role in raws
+    }
 
 
 def _take(raw: Raw, rows: range, split: str, shuffle_seed: int) -> Split:
@@ -145,7 +178,8 @@ def _take(raw: Raw, rows: range, split: str, shuffle_seed: int) -> Split:
 
 
 def fingerprint(parts: list[Split]) -> str:
-    """16 hex digits that change when the pixels do: each split's shape, mean (as a sum), first and last example.
+    """16 hex digits that change when the pixels do: each split's shape, mean (as a sum), first and
+    last example.
 
     Images on disk give no mean, which would mean decoding them all.
     """

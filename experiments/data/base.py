@@ -1,4 +1,6 @@
-"""What every source of images shares: the types, the one error, and small helpers. Nothing here is slow to import."""
+"""What every source of images shares: the types, the one error, and small helpers. Nothing here is
+slow to import.
+"""
 
 import difflib
 import importlib
@@ -21,7 +23,9 @@ class DataError(UserError):
 
 
 class Split(NamedTuple):
-    """Some examples: `images` are uint8 levels [N, *shape], `labels` are ints [N] where the source has them."""
+    """Some examples: `images` are uint8 levels [N, *shape], `labels` are ints [N] where the source
+    has them.
+    """
 
     images: Images
     labels: np.ndarray | None
@@ -48,7 +52,9 @@ class Raw(NamedTuple):
 
 
 class Source(NamedTuple):
-    """An opened source: the split names it has, `read(split) -> Raw`, and where it is, in one phrase."""
+    """An opened source: the split names it has, `read(split) -> Raw`, and where it is, in one
+    phrase.
+    """
 
     splits: tuple[str, ...]
     read: Callable[[str], Raw]
@@ -71,7 +77,9 @@ def require(module: str, package: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise DataError(f"{purpose} needs {module}, which fails to import ({error}); pip install {package}.") from error
+        raise DataError(
+            f"{purpose} needs {module}, which fails to import ({error}); pip install {package}."
+        ) from error
 
 
 def folder_of(data_dir: str, wanted: str) -> Path:
@@ -79,7 +87,10 @@ def folder_of(data_dir: str, wanted: str) -> Path:
     folder = Path(data_dir)
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"config.data.data_dir={data_dir!r} {problem}; give the folder {wanted}, or make it first.")
+        raise DataError(
+            f"config.data.data_dir={data_dir!r} {problem}; give the folder {wanted}, or make it "
+            "first."
+        )
     return folder
 
 
@@ -88,7 +99,9 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}); check the path and its rights.") from error
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or error}); check the path and its rights."
+        ) from error
 
 
 def drop_grey_channel(images: np.ndarray) -> np.ndarray:

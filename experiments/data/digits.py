@@ -1,4 +1,6 @@
-"""8x8 handwritten digits (Alpaydin & Kaynak 1998), embedded in scikit-learn: 1,797 images of levels 0..16."""
+"""8x8 handwritten digits (Alpaydin & Kaynak 1998), embedded in scikit-learn: 1,797 images of levels
+0..16.
+"""
 
 import numpy as np
 
@@ -6,7 +8,9 @@ from experiments.data.base import Raw, Source, require
 
 
 def open_source() -> Source:
-    """One split, `all`: images uint8 [1797, 8, 8], labels [1797]; raises DataError without scikit-learn."""
+    """One split, `all`: images uint8 [1797, 8, 8], labels [1797]; raises DataError without
+    scikit-learn.
+    """
     datasets = require("sklearn.datasets", "scikit-learn", "the data set 'digits'")
 
     def read(split: str) -> Raw:

@@ -1,4 +1,6 @@
-"""Fetching a file once: the first mirror that answers, a checksum, an atomic write; offline, an error in seconds."""
+"""Fetching a file once: the first mirror that answers, a checksum, an atomic write; offline, an
+error in seconds.
+"""
 
 import hashlib
 import http.client
@@ -27,16 +29,19 @@ def cache_folder(name: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"the cache folder {folder} cannot be made ({error.strerror}); set config.data.data_dir to a folder of yours."
+            f"the cache folder {folder} cannot be made ({error.strerror}); set "
+            "config.data.data_dir to a folder of yours."
         ) from error
     return folder
 
 
 def first_answer(urls: Sequence[str], *, any_status: bool = False) -> str:
-    """The first of `urls` that is there; raises DataError, with each host's reason, after ANSWER_SECONDS at most.
+    """The first of `urls` that is there; raises DataError, with each host's reason, after
+    ANSWER_SECONDS at most.
 
-    With `any_status` a refusal by the host (404, say) is an answer too: there is a network, which was the question.
-    All are asked at once, each in a daemon thread: a name look-up heeds no timeout, and must not hold up the exit.
+    With `any_status` a refusal by the host (404, say) is an answer too: there is a network, which
+    was the question. All are asked at once, each in a daemon thread: a name look-up heeds no
+    timeout, and must not hold up the exit.
     """
     answers: queue.Queue[tuple[str, Exception | None]] = queue.Queue()
     for url in urls:
@@ -51,7 +56,9 @@ def first_answer(urls: Sequence[str], *, any_status: bool = False) -> str:
         if error is None or (any_status and isinstance(error, HTTPError)):
             return url
         reasons[url] = str(error)
-    raise DataError("; ".join(f"{urlsplit(url).netloc}: {reason}" for url, reason in reasons.items()))
+    raise DataError(
+        "; ".join(f"{urlsplit(url).netloc}: {reason}" for url, reason in reasons.items())
+    )
 
 
 def _ask(url: str, seconds: float, answers: queue.Queue[tuple[str, Exception | None]]) -> None:
@@ -70,12 +77,16 @@ def download(url: str, path: Path, sha256: str) -> None:
         with urllib.request.urlopen(url, timeout=STALL_SECONDS) as response:
             content = response.read()
     except _NO_ANSWER as error:
-        raise DataError(f"{url} could not be fetched ({error}); try again, or put {path.name} in {path.parent}.") from error
+        raise DataError(
+            f"{url} could not be fetched ({error}); try again, or put {path.name} in {path.parent}."
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise DataError(
-            f"{url} came with sha256 {found[:12]}... ({len(content)} bytes) where {sha256[:12]}... was wanted; "
-            f"something between here and there changes it: get {path.name} another way and put it in {path.parent}."
+            f"{url} came with sha256 {found[:12]}... ({len(content)} bytes) where "
+            f"{sha256[:12]}... was wanted; "
+            f"something between here and there changes it: get {path.name} another way and put "
+            f"it in {path.parent}."
         )
     _write(path, content)
 
@@ -88,4 +99,7 @@ def _write(path: Path, content: bytes) -> None:
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written ({error.strerror}); set config.data.data_dir to a folder of yours.") from error
+        raise DataError(
+            f"{path} cannot be written ({error.strerror}); set config.data.data_dir to a folder "
+            "of yours."
+        ) from error

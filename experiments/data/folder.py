@@ -1,7 +1,9 @@
-"""A folder of PNG and JPEG images of one size: DIR/*.png, DIR/CLASS/*.png, DIR/train/*.png, DIR/train/CLASS/*.png.
+"""A folder of PNG and JPEG images of one size: DIR/*.png, DIR/CLASS/*.png, DIR/train/*.png,
+DIR/train/CLASS/*.png.
 
-Subfolders called train, validation (valid, val) or test are splits, else everything is the split `all`; the folder
-below is the class. Files come in sorted order. Grey when every image is, else RGB.
+Subfolders called train, validation (valid, val) or test are splits, else everything is the split
+`all`; the folder below is the class. Files come in sorted order. Grey when every image is, else
+RGB.
 """
 
 import os
@@ -35,32 +37,43 @@ class _Header(NamedTuple):
 
 
 def open_source(directory: str, data_dir: str, limit_mb: float) -> Source:
-    """The images under `directory` (below `data_dir` when that is given and the path is relative); raises DataError.
+    """The images under `directory` (below `data_dir` when that is given and the path is relative);
+    raises DataError.
 
-    Images are uint8 [N, H, W] or [N, H, W, 3]: an array, or `LazyImages` when all of them exceed `limit_mb` MB.
+    Images are uint8 [N, H, W] or [N, H, W, 3]: an array, or `LazyImages` when all of them exceed
+    `limit_mb` MB.
     """
     require("PIL.Image", "Pillow", "a folder of images")
     root = Path(data_dir) / directory
     if not root.is_dir():
-        raise DataError(f"config.data.name='images:{directory}' names {root}, which is no folder; give one with images.")
+        raise DataError(
+            f"config.data.name='images:{directory}' names {root}, which is no folder; give one "
+            "with images."
+        )
     splits = _splits(root)
     files = [path for paths in splits.values() for path in paths]
     height, width, mode = _common(files)
     shape = (height, width) if mode == "L" else (height, width, 3)
     lazy = len(files) * int(np.prod(shape)) > limit_mb * 1e6
-    classes = sorted({name for split in splits for name in _classes(root, split, splits[split]) or ()})
+    classes = sorted(
+        {name for split in splits for name in _classes(root, split, splits[split]) or ()}
+    )
 
     def read(split: str) -> Raw:
         images = LazyImages(splits[split], partial(_decode, mode=mode, shape=shape), shape)
         names = _classes(root, split, splits[split])
-        labels = None if names is None else np.array([classes.index(name) for name in names], np.int64)
+        labels = (
+            None if names is None else np.array([classes.index(name) for name in names], np.int64)
+        )
         return Raw(images if lazy else images[:], labels, num_levels=256)
 
     return Source(tuple(splits), read, str(root))
 
 
 def _splits(root: Path) -> dict[str, list[Path]]:
-    """Split name -> its sorted files; files that are no images are left out, and counted on stderr."""
+    """Split name -> its sorted files; files that are no images are left out, and counted on
+    stderr.
+    """
     splits: dict[str, list[Path]] = {}
     skipped = 0
     for path in _walk(root):
@@ -71,10 +84,14 @@ def _splits(root: Path) -> dict[str, list[Path]]:
         split = SPLIT_FOLDERS.get(top, "all") if path.parent != root else "all"
         splits.setdefault(split, []).append(path)
     if not splits:
-        raise DataError(f"{root} holds no PNG or JPEG image; give a folder that does, with or without train/ and test/.")
+        raise DataError(
+            f"{root} holds no PNG or JPEG image; give a folder that does, with or without train/ "
+            "and test/."
+        )
     if len(splits) > 1 and "all" in splits:
         raise DataError(
-            f"{splits['all'][0]} is in no split, where {root} has {', '.join(s for s in splits if s != 'all')}; move it."
+            f"{splits['all'][0]} is in no split, where {root} has "
+            f"{', '.join(s for s in splits if s != 'all')}; move it."
         )
     if skipped:
         say(f"{root}: {skipped} files that are no PNG or JPEG are left out.")
@@ -82,13 +99,23 @@ def _splits(root: Path) -> dict[str, list[Path]]:
 
 
 def _walk(root: Path) -> list[Path]:
-    """All files below `root`, sorted, hidden ones left out; raises DataError where a folder may not be read."""
+    """All files below `root`, sorted, hidden ones left out; raises DataError where a folder may not
+    be read.
+    """
 
     def fail(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be read ({error.strerror}); check its rights.") from error
+        raise DataError(
+            f"{error.filename} cannot be read ({error.strerror}); check its rights."
+        ) from error
 
-    found = [Path(folder) / name for folder, _, names in os.walk(root, onerror=fail) for name in names]
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+    found = [
+        Path(folder) / name for folder, _, names in os.walk(root, onerror=fail) for name in names
+    ]
+    return sorted(
+        path
+        for path in found
+        if not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
 
 
 def _classes(root: Path, split: str, paths: list[Path]) -> list[str] | None:
@@ -99,22 +126,31 @@ def _classes(root: Path, split: str, paths: list[Path]) -> list[str] | None:
         return None
     if not all(parts):
         stray = paths[[bool(p) for p in parts].index(False)]
-        raise DataError(f"{stray} is in no class folder, where others of its split are; move it, or all of them.")
+        raise DataError(
+            f"{stray} is in no class folder, where others of its split are; move it, or all of "
+            "them."
+        )
     return [p[0] for p in parts]
 
 
 def _common(paths: list[Path]) -> tuple[int, int, str]:
-    """(H, W, 'L' or 'RGB') of all images, from their headers; raises DataError naming the first that differs."""
+    """(H, W, 'L' or 'RGB') of all images, from their headers; raises DataError naming the first
+    that differs.
+    """
     headers = _threaded(_header, paths)
     for path, header in zip(paths, headers, strict=True):
         if header.size != headers[0].size:
             raise DataError(
                 f"{path} is {header.size[0]}x{header.size[1]} where {paths[0].name} is "
-                f"{headers[0].size[0]}x{headers[0].size[1]}, and one size for all was wanted; resize them first."
+                f"{headers[0].size[0]}x{headers[0].size[1]}, and one size for all was wanted; "
+                "resize them first."
             )
     modes = {header.mode for header in headers}
     if modes & ALPHA_MODES:
-        say(f"{paths[0].parent}: the transparency of {sum(h.mode in ALPHA_MODES for h in headers)} images is dropped.")
+        say(
+            f"{paths[0].parent}: the transparency of "
+            f"{sum(h.mode in ALPHA_MODES for h in headers)} images is dropped."
+        )
     width, height = headers[0].size
     return height, width, "L" if modes <= GREY_MODES else "RGB"
 
@@ -126,9 +162,14 @@ def _header(path: Path) -> _Header:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             header = _Header(image.size, image.mode)
     except Exception as error:  # decoders fail in many ways on a damaged file, all meaning the same
-        raise DataError(f"{path} cannot be read as PNG or JPEG ({error}); replace or remove it.") from error
+        raise DataError(
+            f"{path} cannot be read as PNG or JPEG ({error}); replace or remove it."
+        ) from error
     if header.mode not in GREY_MODES | COLOUR_MODES | ALPHA_MODES:
-        raise DataError(f"{path} is of Pillow's mode {header.mode!r}, where 8 bits a channel were wanted; convert it first.")
+        raise DataError(
+            f"{path} is of Pillow's mode {header.mode!r}, where 8 bits a channel were wanted; "
+            "convert it first."
+        )
     return header
 
 
@@ -142,7 +183,10 @@ def _decode(path: Path, *, mode: str, shape: tuple[int, ...]) -> np.ndarray:
     except Exception as error:  # as in _header
         raise DataError(f"{path} is a damaged image ({error}); replace or remove it.") from error
     if pixels.shape != shape:
-        raise DataError(f"{path} is now of shape {pixels.shape}, where {shape} was wanted: it changed while being used.")
+        raise DataError(
+            f"{path} is now of shape {pixels.shape}, where {shape} was wanted: it changed while "
+            "being used."
+        )
     return pixels
 
 

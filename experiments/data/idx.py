@@ -1,7 +1,8 @@
-"""MNIST and Fashion-MNIST from their IDX files, gzipped or not, and any other set in the same four files.
+"""MNIST and Fashion-MNIST from their IDX files, gzipped or not, and any other set in the same four
+files.
 
-The format: a big-endian int32 magic (2051 images, 2049 labels), an int32 for each dimension, then the bytes. Files
-that are not there are fetched once, where there is a network.
+The format: a big-endian int32 magic (2051 images, 2049 labels), an int32 for each dimension, then
+the bytes. Files that are not there are fetched once, where there is a network.
 """
 
 import gzip
@@ -23,7 +24,10 @@ FILES = {  # split -> (images, labels)
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 MIRRORS = {
-    "mnist": ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    "mnist": (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
     "fashion_mnist": ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
 }
 SHA256 = {  # of the original .gz files
@@ -52,7 +56,9 @@ _OWNERS = {sha: _Known(name, stem) for name, files in SHA256.items() for stem, s
 
 
 def open_source(name: str, data_dir: str) -> Source:
-    """`name` (mnist or fashion_mnist) in `data_dir`, or in the user's cache when that is ""; raises DataError."""
+    """`name` (mnist or fashion_mnist) in `data_dir`, or in the user's cache when that is ""; raises
+    DataError.
+    """
     folder = folder_of(data_dir, "with the IDX files") if data_dir else fetch.cache_folder(name)
     return Source(tuple(FILES), partial(_read, name, folder), str(folder))
 
@@ -64,7 +70,8 @@ def _read(name: str, folder: Path, split: str) -> Raw:
     labels = parse(_checked_bytes(name, label_path), label_path, magic=2049)
     if len(images) != len(labels):
         raise DataError(
-            f"{image_path} has {len(images)} images and {label_path.name} {len(labels)} labels, where as many of each "
+            f"{image_path} has {len(images)} images and {label_path.name} {len(labels)} labels, "
+            "where as many of each "
             "were wanted; the two are of different sets: get both again."
         )
     check_mean(name, images, str(image_path))
@@ -72,36 +79,50 @@ def _read(name: str, folder: Path, split: str) -> Raw:
 
 
 def parse(content: bytes, path: Path, *, magic: int) -> np.ndarray:
-    """IDX bytes, gzipped or not -> uint8 [N, H, W] (magic 2051) or [N] (2049); raises DataError naming `path`."""
+    """IDX bytes, gzipped or not -> uint8 [N, H, W] (magic 2051) or [N] (2049); raises DataError
+    naming `path`.
+    """
     if content[:2] == b"\x1f\x8b":  # by content: some browsers unpack a .gz and keep its name
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} is a damaged or truncated gzip file ({error}); get it again.") from error
+            raise DataError(
+                f"{path} is a damaged or truncated gzip file ({error}); get it again."
+            ) from error
     start = 4 + 4 * MAGIC[magic]
     header = np.frombuffer(content[: min(start, len(content) // 4 * 4)], ">u4").tolist()
     if not header or header[0] != magic:
         came = f"starts with {header[0]}" if header else f"has {len(content)} bytes"
-        raise DataError(f"{path} {came}, where an IDX file with the magic number {magic} was wanted; get it again.")
+        raise DataError(
+            f"{path} {came}, where an IDX file with the magic number {magic} was wanted; get it "
+            "again."
+        )
     shape = tuple(header[1:])
     if len(shape) != MAGIC[magic] or 0 in shape:
-        raise DataError(f"{path} has the dimensions {shape}, where {MAGIC[magic]} above 0 were wanted; get it again.")
+        raise DataError(
+            f"{path} has the dimensions {shape}, where {MAGIC[magic]} above 0 were wanted; get "
+            "it again."
+        )
     if len(content) - start != math.prod(shape):
         raise DataError(
-            f"{path} has {len(content) - start} bytes after its header, where its dimensions {shape} want "
+            f"{path} has {len(content) - start} bytes after its header, where its dimensions "
+            f"{shape} want "
             f"{math.prod(shape)}; it is cut short or damaged: get it again."
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
 
 
 def _checked_bytes(name: str, path: Path) -> bytes:
-    """The file's bytes; an original file of another set, or under another's name, is a DataError. Others pass."""
+    """The file's bytes; an original file of another set, or under another's name, is a DataError.
+    Others pass.
+    """
     content = read_bytes(path)
     owner = _OWNERS.get(hashlib.sha256(content).hexdigest())
     wanted = path.name.removesuffix(".gz").replace(".idx", "-idx")
     if owner and owner != _Known(name, wanted):
         raise DataError(
-            f"{path} is {owner.name}'s {owner.stem}, by its checksum, where {name}'s {wanted} was wanted; the sets "
+            f"{path} is {owner.name}'s {owner.stem}, by its checksum, where {name}'s {wanted} "
+            "was wanted; the sets "
             "share their file names: keep each in a folder of its own."
         )
     return content
@@ -109,7 +130,12 @@ def _checked_bytes(name: str, path: Path) -> bytes:
 
 def _file(name: str, folder: Path, stem: str) -> Path:
     """The file in `folder`, under any of its usual names; fetched when there is none."""
-    for candidate in (f"{stem}.gz", stem, stem.replace("-idx", ".idx"), stem.replace("-idx", ".idx") + ".gz"):
+    for candidate in (
+        f"{stem}.gz",
+        stem,
+        stem.replace("-idx", ".idx"),
+        stem.replace("-idx", ".idx") + ".gz",
+    ):
         if (folder / candidate).exists():
             return folder / candidate
     path = folder / f"{stem}.gz"
@@ -117,8 +143,10 @@ def _file(name: str, folder: Path, stem: str) -> Path:
         url = fetch.first_answer([mirror + path.name for mirror in MIRRORS[name]])
     except DataError as error:
         raise DataError(
-            f"{path.name} of {name} is not in {folder}, and no mirror answers ({error}); put the four IDX .gz files "
-            "in a folder and pass --config.data.data_dir=FOLDER, or run once where there is a network."
+            f"{path.name} of {name} is not in {folder}, and no mirror answers ({error}); put the "
+            "four IDX .gz files "
+            "in a folder and pass --config.data.data_dir=FOLDER, or run once where there is a "
+            "network."
         ) from error
     fetch.download(url, path, SHA256[name][stem])
     return path

@@ -11,7 +11,8 @@ import numpy as np
 
 
 class LazyImages:
-    """Reads like a uint8 array [N, *shape] for indexing by an int, a slice or an int array; decodes when indexed.
+    """Reads like a uint8 array [N, *shape] for indexing by an int, a slice or an int array; decodes
+    when indexed.
 
     Args:
       paths: one file per example.
@@ -21,7 +22,12 @@ class LazyImages:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, paths: Sequence[Path], decode: Callable[[Path], np.ndarray], example_shape: tuple[int, ...]):
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        decode: Callable[[Path], np.ndarray],
+        example_shape: tuple[int, ...],
+    ):
         self._paths = tuple(paths)
         self._decode = decode
         self._example_shape = tuple(example_shape)
@@ -52,13 +58,16 @@ class LazyImages:
         return LazyImages([self._paths[i] for i in indices], self._decode, self._example_shape)
 
     def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
-        """uint8 [*shape] for an int, [M, *shape] otherwise; raises IndexError as numpy does, and what `decode` "
-        "raises."""
+        """uint8 [*shape] for an int, [M, *shape] otherwise; raises IndexError as numpy does, and
+        what `decode` " "raises.
+        """
         rows = np.arange(len(self))[index]
         return self._gather(rows.ravel()).reshape(*rows.shape, *self._example_shape)
 
     def _gather(self, rows: np.ndarray) -> np.ndarray:
-        """Decodes the rows [M] side by side: image decoders let go of the interpreter while they work."""
+        """Decodes the rows [M] side by side: image decoders let go of the interpreter while they
+        work.
+        """
         out = np.empty((len(rows), *self._example_shape), np.uint8)
 
         def put(slot: int) -> None:

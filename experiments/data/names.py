@@ -1,4 +1,6 @@
-"""From the name in a config to an opened source: the one place that knows which sources there are."""
+"""From the name in a config to an opened source: the one place that knows which sources there
+are.
+"""
 
 import os
 from collections.abc import Callable
@@ -29,7 +31,9 @@ def check_name(name: str) -> None:
     if name in _PLAIN or (colon and prefix in _PREFIXED and argument):
         return
     if prefix in _PREFIXED:
-        raise DataError(f"config.data.name={name!r} stops short; write {prefix}:{PREFIXES[prefix]}.")
+        raise DataError(
+            f"config.data.name={name!r} stops short; write {prefix}:{PREFIXES[prefix]}."
+        )
     hint = did_you_mean(prefix, [*_PLAIN, *_PREFIXED])
     raise DataError(f"config.data.name={name!r} is not known; it is one of {_all_names()}.{hint}")
 

@@ -1,7 +1,9 @@
-"""Images of the user's own in a plain .npz: `np.savez("mine.npz", x_train=..., y_train=..., x_test=...)`.
+"""Images of the user's own in a plain .npz: `np.savez("mine.npz", x_train=..., y_train=...,
+x_test=...)`.
 
-A file names its splits (`train`, `x_train`, `X_train`, `train_images`, ... and the same for validation and test), or
-holds one array (`images`, `x`, `X`, `data`, `all`), which is the split `all`. Nothing pickled is ever loaded.
+A file names its splits (`train`, `x_train`, `X_train`, `train_images`, ... and the same for
+validation and test), or holds one array (`images`, `x`, `X`, `data`, `all`), which is the split
+`all`. Nothing pickled is ever loaded.
 """
 
 from functools import partial
@@ -24,7 +26,10 @@ def open_source(file: str, data_dir: str) -> Source:
     """`file`, under `data_dir` when that is given and the path is relative; raises DataError."""
     path = Path(data_dir) / file
     if not path.is_file():
-        raise DataError(f"config.data.name='npz:{file}' names {path}, which is no file; give the path of an .npz.")
+        raise DataError(
+            f"config.data.name='npz:{file}' names {path}, which is no file; give the path of an "
+            ".npz."
+        )
     with open_npz(path) as opened:
         keys = _keys(set(opened.files), path)
     return Source(tuple(keys), partial(_read, path, keys), str(path))
@@ -34,32 +39,54 @@ def open_npz(path: Path) -> Any:
     """The opened NpzFile (use it in a `with`); raises DataError for what is no .npz."""
     try:
         opened = np.load(path, allow_pickle=False)
-    except Exception as error:  # a damaged file fails in many ways inside numpy and zipfile, all meaning the same
-        raise DataError(f"{path} cannot be read as an .npz ({error}); write it again with np.savez.") from error
+    except (
+        Exception
+    ) as error:  # a damaged file fails in many ways inside numpy and zipfile, all meaning the same
+        raise DataError(
+            f"{path} cannot be read as an .npz ({error}); write it again with np.savez."
+        ) from error
     if isinstance(opened, np.ndarray):
-        raise DataError(f"{path} is one .npy array, where an .npz was wanted; save it with np.savez(FILE, images=array).")
+        raise DataError(
+            f"{path} is one .npy array, where an .npz was wanted; save it with np.savez(FILE, "
+            "images=array)."
+        )
     return opened
 
 
 def read_array(opened: Any, key: str, path: Path) -> np.ndarray:
-    """One array of an opened .npz; raises DataError where it is absent, damaged or holds Python objects."""
+    """One array of an opened .npz; raises DataError where it is absent, damaged or holds Python
+    objects.
+    """
     if key not in opened.files:
-        raise DataError(f"{path} has no {key!r}, it has {', '.join(opened.files)}; get it again or write it with np.savez.")
+        raise DataError(
+            f"{path} has no {key!r}, it has {', '.join(opened.files)}; get it again or write it "
+            "with np.savez."
+        )
     try:
         array = opened[key]
-    except Exception as error:  # as in open_npz; object arrays are among them, refused since unpickling runs code
-        raise DataError(f"{path}: {key!r} is damaged or no plain array ({error}); save plain arrays again.") from error
+    except (
+        Exception
+    ) as error:  # as in open_npz; object arrays are among them, refused since unpickling runs code
+        raise DataError(
+            f"{path}: {key!r} is damaged or no plain array ({error}); save plain arrays again."
+        ) from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: {key!r} is no .npy array; write the file again with np.savez.")
     return array
 
 
 def _keys(present: set[str], path: Path) -> dict[str, tuple[str, str | None]]:
-    """Split name -> (key of its images, key of its labels or None), for the splits that the file has."""
+    """Split name -> (key of its images, key of its labels or None), for the splits that the file
+    has.
+    """
     found = {}
     for split, spellings in SPLITS.items():
-        images = _only([form.format(word) for word in spellings for form in IMAGE_KEYS], present, path)
-        labels = _only([form.format(word) for word in spellings for form in LABEL_KEYS], present, path)
+        images = _only(
+            [form.format(word) for word in spellings for form in IMAGE_KEYS], present, path
+        )
+        labels = _only(
+            [form.format(word) for word in spellings for form in LABEL_KEYS], present, path
+        )
         if images:
             found[split] = (images, labels)
     if found:
@@ -67,22 +94,34 @@ def _keys(present: set[str], path: Path) -> dict[str, tuple[str, str | None]]:
     images = _only(list(ALL_IMAGES), present, path)
     if images is None:
         raise DataError(
-            f"{path} holds {', '.join(sorted(present)) or 'nothing'}; wanted are x_train and x_test, or images: rename its arrays."
+            f"{path} holds {', '.join(sorted(present)) or 'nothing'}; wanted are x_train and "
+            "x_test, or images: rename its arrays."
         )
     return {"all": (images, _only(list(ALL_LABELS), present, path))}
 
 
 def _only(candidates: list[str], present: set[str], path: Path) -> str | None:
-    """The one candidate that is present, if any; two are a DataError, since a choice would be silent."""
+    """The one candidate that is present, if any; two are a DataError, since a choice would be
+    silent.
+    """
     here = [key for key in candidates if key in present]
     if len(here) > 1:
-        raise DataError(f"{path} holds both {here[0]!r} and {here[1]!r}, where one of them was wanted; rename or drop one.")
+        raise DataError(
+            f"{path} holds both {here[0]!r} and {here[1]!r}, where one of them was wanted; "
+            "rename or drop one."
+        )
     return here[0] if here else None
 
 
 def _read(path: Path, keys: dict[str, tuple[str, str | None]], split: str) -> Raw:
     image_key, label_key = keys[split]
     with open_npz(path) as opened:
-        images, num_levels = as_levels(read_array(opened, image_key, path), f"{path}: {image_key!r}")
+        images, num_levels = as_levels(
+            read_array(opened, image_key, path), f"{path}: {image_key!r}"
+        )
         labels = read_array(opened, label_key, path) if label_key else None
-    return Raw(images, None if labels is None else as_labels(labels, len(images), f"{path}: {label_key!r}"), num_levels)
+    return Raw(
+        images,
+        None if labels is None else as_labels(labels, len(images), f"{path}: {label_key!r}"),
+        num_levels,
+    )

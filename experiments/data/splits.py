@@ -1,4 +1,6 @@
-"""The grammar of splits: NAME or NAME[a:b], in examples (as Python slices) or per cent, such as `train[:80%]`."""
+"""The grammar of splits: NAME or NAME[a:b], in examples (as Python slices) or per cent, such as
+`train[:80%]`.
+"""
 
 import re
 from typing import NamedTuple
@@ -10,7 +12,9 @@ _GRAMMAR = re.compile(rf"\s*([^\[\]\s]+)\s*(?:\[\s*({_BOUND})?\s*:\s*({_BOUND})?
 
 
 class Selection(NamedTuple):
-    """A parsed split string; `start` and `stop` are None, '-5' or '12.5%' until the number of examples is known."""
+    """A parsed split string; `start` and `stop` are None, '-5' or '12.5%' until the number of
+    examples is known.
+    """
 
     text: str
     name: str
@@ -19,25 +23,38 @@ class Selection(NamedTuple):
 
 
 def parse(text: str, role: str) -> Selection:
-    """'train[:80%]' -> Selection; `role` (train, validation, test) is for the message of the DataError."""
+    """'train[:80%]' -> Selection; `role` (train, validation, test) is for the message of the
+    DataError.
+    """
     match = _GRAMMAR.fullmatch(text)
     if match is None:
         raise DataError(
-            f"config.data.{role}={text!r} is no split; write NAME or NAME[a:b], with a and b examples or per cent "
+            f"config.data.{role}={text!r} is no split; write NAME or NAME[a:b], with a and b "
+            "examples or per cent "
             "or left out, such as 'train[:50000]' or 'all[80%:]'."
         )
     selection = Selection(text, *match.groups())
     for bound in (selection.start, selection.stop):
         if bound and bound.endswith("%") and abs(float(bound[:-1])) > 100:
-            raise DataError(f"config.data.{role}={text!r} asks for {bound}; per cents are wanted in -100%..100%.")
+            raise DataError(
+                f"config.data.{role}={text!r} asks for {bound}; per cents are wanted in "
+                "-100%..100%."
+            )
     return selection
 
 
 def resolve(selection: Selection, num_examples: int) -> range:
-    """The rows of the split, a range as Python's slicing gives it; raises DataError when it is empty."""
-    rows = range(num_examples)[_bound(selection.start, num_examples) : _bound(selection.stop, num_examples)]
+    """The rows of the split, a range as Python's slicing gives it; raises DataError when it is
+    empty.
+    """
+    rows = range(num_examples)[
+        _bound(selection.start, num_examples) : _bound(selection.stop, num_examples)
+    ]
     if not rows:
-        raise DataError(f"split {selection.text!r} holds no example: {selection.name!r} has {num_examples}; widen the slice.")
+        raise DataError(
+            f"split {selection.text!r} holds no example: {selection.name!r} has {num_examples}; "
+            "widen the slice."
+        )
     return rows
 
 
@@ -54,7 +71,8 @@ def check_names(selections: dict[str, Selection], available: tuple[str, ...], wh
         if selection.name not in available:
             hint = did_you_mean(selection.name, available)
             raise DataError(
-                f"config.data.{role}={selection.text!r} names no split of {where}, which has {', '.join(available)}.{hint}"
+                f"config.data.{role}={selection.text!r} names no split of {where}, which has "
+                f"{', '.join(available)}.{hint}"
             )
 
 
@@ -63,9 +81,13 @@ def check_disjoint(selections: dict[str, Selection], rows: dict[str, range]) -> 
     for role in ("validation", "test"):
         if role not in rows or selections[role].name != selections["train"].name:
             continue
-        shared = range(max(rows["train"].start, rows[role].start), min(rows["train"].stop, rows[role].stop))
+        shared = range(
+            max(rows["train"].start, rows[role].start), min(rows["train"].stop, rows[role].stop)
+        )
         if shared:
             raise DataError(
-                f"config.data.train={selections['train'].text!r} and config.data.{role}={selections[role].text!r} "
-                f"share {len(shared)} examples ({shared.start} to {shared.stop - 1}); make the slices disjoint."
+                f"config.data.train={selections['train'].text!r} and "
+                f"config.data.{role}={selections[role].text!r} "
+                f"share {len(shared)} examples ({shared.start} to {shared.stop - 1}); make the "
+                "slices disjoint."
             )

@@ -1,14 +1,20 @@
 """The pictures that a run leaves behind: numpy arrays and a path in, one PNG on disk, its path out.
 
-Images are levels in [0, 1], [n, H, W] or [n, H, W, C] with C of 1 or 3; what lies a little outside is clipped, and the
-caption says so. Vectors, [n, D], are drawn as lines or as heat strips, and the title says so.
-No pyplot, no global state, and no matplotlib before the first figure.
+Images are levels in [0, 1], [n, H, W] or [n, H, W, C] with C of 1 or 3; what lies a little outside
+is clipped, and the caption says so. Vectors, [n, D], are drawn as lines or as heat strips, and the
+title says so. No pyplot, no global state, and no matplotlib before the first figure.
 """
 
 from experiments.figures.curves import learning_curves
 from experiments.figures.latents import kl_per_dimension, latent_plane, pca_2d
 from experiments.figures.replicas import replica_curves
-from experiments.figures.sheets import image_grid, interpolation, manifold, manifold_grid, reconstructions
+from experiments.figures.sheets import (
+    image_grid,
+    interpolation,
+    manifold,
+    manifold_grid,
+    reconstructions,
+)
 
 __all__ = [
     "image_grid",

@@ -25,7 +25,12 @@ class _Panel(NamedTuple):
 
 def _by_split(heading: str, unit: str, name: str, cut: str = "") -> _Panel:
     colours = {"train": BLUE, "validation": GREEN, "test": ORANGE}
-    return _Panel(heading, unit, {f"{split}/{name}": (split, colour) for split, colour in colours.items()}, cut=cut)
+    return _Panel(
+        heading,
+        unit,
+        {f"{split}/{name}": (split, colour) for split, colour in colours.items()},
+        cut=cut,
+    )
 
 
 _PANELS = (
@@ -36,7 +41,10 @@ _PANELS = (
     _Panel(
         "",  # its legend stands there
         "rate, norm (log scale)",
-        {"train/learning_rate": ("learning rate", GREEN), "train/grad_norm": ("gradient norm", "black")},
+        {
+            "train/learning_rate": ("learning rate", GREEN),
+            "train/grad_norm": ("gradient norm", "black"),
+        },
         scale="log",
         cut="below",
     ),
@@ -45,22 +53,28 @@ _PANELS = (
 
 
 def learning_curves(path: str | Path, rows: Sequence[Mapping[str, Any]], *, title: str) -> Path:
-    """ELBO, its two terms, active units and the optimiser over steps; a panel for what the rows have, and no other.
+    """ELBO, its two terms, active units and the optimiser over steps; a panel for what the rows
+    have, and no other.
 
-    Values that are not finite are left out and counted on their panel: a run that diverged is one to look at.
+    Values that are not finite are left out and counted on their panel: a run that diverged is one
+    to look at.
 
     Args:
-      rows: those of a metrics.jsonl, each with `step`, perhaps `epoch`, and some of `train/elbo`, `test/elbo`,
-        `test/elbo_stderr` and so on. Of two rows with one step the later wins, as after a resumed run.
+      rows: those of a metrics.jsonl, each with `step`, perhaps `epoch`, and some of `train/elbo`,
+        `test/elbo`, `test/elbo_stderr` and so on. Of two rows with one step the later wins, as
+        after a resumed run.
     """
     without = [i for i, row in enumerate(rows) if "step" not in row]
     if not rows or without:
         raise ValueError(
-            f"figures.learning_curves wants one or more rows with a 'step' each; got {len(rows)} rows, "
+            f"figures.learning_curves wants one or more rows with a 'step' each; got {len(rows)} "
+            "rows, "
             f"and none in rows {without[:5]}."
         )
     panels = _panels_for(rows)
-    wide = panels[0].heading == "ELBO" or len(panels) == 1  # the first panel takes a line of its own
+    wide = (
+        panels[0].heading == "ELBO" or len(panels) == 1
+    )  # the first panel takes a line of its own
     lines = wide + math.ceil((len(panels) - wide) / 2)
     handles: dict[str, Any] = {}
     with new_page(path, title=title, size=(8.5, 1.4 + 2.2 * lines + 0.6 * wide)) as fig:
@@ -75,19 +89,31 @@ def learning_curves(path: str | Path, rows: Sequence[Mapping[str, Any]], *, titl
                 own = ax.get_legend_handles_labels()
                 ax.legend(*own, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1, ncols=2)
             else:
-                handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+                handles |= {
+                    label: handle
+                    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+                }
         fig.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
     return Path(path)
 
 
 def _panels_for(rows: Sequence[Mapping[str, Any]]) -> list[_Panel]:
-    """The panels that the rows have data for; the weight of the KL only if it was ever other than 1."""
+    """The panels that the rows have data for; the weight of the KL only if it was ever other than
+    1.
+    """
     panels = [panel for panel in _PANELS if any(len(_points(rows, key)) for key in panel.curves)]
-    if len(panels) > 1 and panels[-1] is _PANELS[-1] and np.all(_points(rows, "train/beta")[:, 1] == 1):
+    if (
+        len(panels) > 1
+        and panels[-1] is _PANELS[-1]
+        and np.all(_points(rows, "train/beta")[:, 1] == 1)
+    ):
         panels.pop()  # the ELBO itself from first to last
     if not panels:
         wanted = ", ".join(key for panel in _PANELS for key in panel.curves)
-        raise ValueError(f"figures.learning_curves wants rows with some of {wanted}; got {sorted(set().union(*rows))}.")
+        raise ValueError(
+            f"figures.learning_curves wants rows with some of {wanted}; got "
+            f"{sorted(set().union(*rows))}."
+        )
     return panels
 
 
@@ -99,7 +125,9 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
 
 def _draw_panel(ax: "Axes", panel: _Panel, rows: Sequence[Mapping[str, Any]]) -> None:
     """The curves of one panel, its view, and a note of what the view leaves out."""
-    curves, errors, num_dropped = [], [0.0], 0
+    curves = []
+    errors = [0.0]
+    num_dropped = 0
     for key, (label, colour) in panel.curves.items():
         points = _points(rows, key)
         keep = np.isfinite(points[:, 1]) & ((panel.scale == "linear") | (points[:, 1] > 0))
@@ -121,22 +149,34 @@ def _draw_panel(ax: "Axes", panel: _Panel, rows: Sequence[Mapping[str, Any]]) ->
         ax.locator_params(axis="y", integer=True)
     notes = [_cut(ax, panel, curves, max(errors))] if curves else []
     if num_dropped:
-        notes.append(f"not drawn, as not finite{' or not positive' * (panel.scale == 'log')}: {num_dropped}")
-    _write_note(ax, "\n".join(filter(None, notes)), edges=("top", "bottom") if panel.cut == "above" else ("bottom", "top"))
+        notes.append(
+            f"not drawn, as not finite{' or not positive' * (panel.scale == 'log')}: {num_dropped}"
+        )
+    _write_note(
+        ax,
+        "\n".join(filter(None, notes)),
+        edges=("top", "bottom") if panel.cut == "above" else ("bottom", "top"),
+    )
 
 
 def _draw_curve(ax: "Axes", points: np.ndarray, error: np.ndarray, label: str, colour: str) -> None:
-    """Points [n, 2] as a line, and a band of one standard error [n] either side where that is not nan."""
+    """Points [n, 2] as a line, and a band of one standard error [n] either side where that is not
+    nan.
+    """
     step, value = points.T
     marker = "o" if len(step) <= 50 else ""
     ax.plot(step, value, color=colour, label=label, linewidth=1.4, marker=marker, markersize=3)
     if np.isfinite(error).any():
         band = value - error, value + error
-        ax.fill_between(step, *band, color=colour, alpha=0.25, linewidth=0, label="± 1 standard error")
+        ax.fill_between(
+            step, *band, color=colour, alpha=0.25, linewidth=0, label="± 1 standard error"
+        )
 
 
 def _write_note(ax: "Axes", text: str, *, edges: Sequence[str]) -> None:
-    """Small text at the first place that no curve passes through: along one edge, then the other, then half way up."""
+    """Small text at the first place that no curve passes through: along one edge, then the other,
+    then half way up.
+    """
     if not text:
         return
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5}
@@ -150,28 +190,36 @@ def _write_note(ax: "Axes", text: str, *, edges: Sequence[str]) -> None:
 
 
 def _on_a_curve(ax: "Axes", box: "Bbox") -> bool:
-    """Whether a line or a band lies in the box, in pixels. Before the layout, when panels are a little smaller: a safe no."""
+    """Whether a line or a band lies in the box, in pixels. Before the layout, when panels are a
+    little smaller: a safe no.
+    """
     ax.get_ylim()  # settles the view
     lines = [line.get_path().transformed(ax.transData) for line in ax.lines]
     bands = [path.transformed(ax.transData) for band in ax.collections for path in band.get_paths()]
     points = np.concatenate([np.empty((0, 2)), *(line.vertices for line in lines)])
-    through = [line.intersects_bbox(box, filled=False) for line in lines] + [band.intersects_bbox(box) for band in bands]
+    through = [line.intersects_bbox(box, filled=False) for line in lines] + [
+        band.intersects_bbox(box) for band in bands
+    ]
     return any(through) or box.count_contains(points) > 0
 
 
 def _cut(ax: "Axes", panel: _Panel, curves: Sequence[np.ndarray], error: float) -> str:
-    """Cuts the view where the first steps would flatten the rest, and says so; "" where there was no need.
+    """Cuts the view where the first steps would flatten the rest, and says so; "" where there was
+    no need.
 
-    From its lower quartile down, a curve is shown for three times the distance from there to its top (the other way up
-    for a cut above). The view is the union over the curves, and is not cut to gain a quarter or less.
+    From its lower quartile down, a curve is shown for three times the distance from there to its
+    top (the other way up for a cut above). The view is the union over the curves, and is not cut to
+    gain a quarter or less.
     """
     if not panel.cut:
         return ""
-    sign, log = (-1 if panel.cut == "above" else 1), panel.scale == "log"
+    sign = -1 if panel.cut == "above" else 1
+    log = panel.scale == "log"
     values = [sign * (np.log10(points[:, 1]) if log else points[:, 1]) for points in curves]
     quartiles = [np.quantile(value, 0.25) for value in values]
     low = min(max(v.min(), q - 3 * (v.max() - q)) for v, q in zip(values, quartiles, strict=True))
-    high, lowest = max(v.max() for v in values), min(v.min() for v in values)
+    high = max(v.max() for v in values)
+    lowest = min(v.min() for v in values)
     if low - lowest <= 0.25 * (high - low):
         return ""
     pad = 0.06 * (high - low) + (0 if log else error) or 1.0  # flat but for the first steps
@@ -194,5 +242,7 @@ def _step_axis(ax: "Axes", rows: Sequence[Mapping[str, Any]], *, epochs: bool) -
     rates = [row["epoch"] / row["step"] for row in rows if row.get("epoch") and row["step"] > 0]
     if epochs and rates:
         rate = rates[-1]
-        top = ax.secondary_xaxis("top", functions=(lambda step: step * rate, lambda epoch: epoch / rate))
+        top = ax.secondary_xaxis(
+            "top", functions=(lambda step: step * rate, lambda epoch: epoch / rate)
+        )
         top.set_xlabel("epochs")

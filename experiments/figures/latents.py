@@ -20,18 +20,29 @@ TEN = (  # Petroff 2021: ten colours by colour-vision models and by taste
 
 
 def kl_per_dimension(
-    path: str | Path, kl: ArrayLike, active: ArrayLike, *, title: str, prior_label: str = "standard normal"
+    path: str | Path,
+    kl: ArrayLike,
+    active: ArrayLike,
+    *,
+    title: str,
+    prior_label: str = "standard normal",
 ) -> Path:
-    """Bars of the mean KL [D] of each latent dimension in nats, the largest first; `active` [D] is a mask."""
-    kl, active = checked("kl_per_dimension", "kl", kl, "[D]", (1,)), np.asarray(active)
+    """Bars of the mean KL [D] of each latent dimension in nats, the largest first; `active` [D] is
+    a mask.
+    """
+    kl = checked("kl_per_dimension", "kl", kl, "[D]", (1,))
+    active = np.asarray(active)
     if active.shape != kl.shape or active.dtype != bool:
         raise ValueError(
-            f"figures.kl_per_dimension wants active, a mask of shape {kl.shape}; got {active.dtype} of {active.shape}."
+            f"figures.kl_per_dimension wants active, a mask of shape {kl.shape}; got "
+            f"{active.dtype} of {active.shape}."
         )
     from matplotlib.patches import Patch
 
-    order, num = np.argsort(-kl, kind="stable"), len(kl)
-    title, handles = f"{title}\nsum {minus(f'{kl.sum():.2f}')} nats over {count(num, 'latent dimension')}", []
+    order = np.argsort(-kl, kind="stable")
+    num = len(kl)
+    title = f"{title}\nsum {minus(f'{kl.sum():.2f}')} nats over {count(num, 'latent dimension')}"
+    handles = []
     with new_page(path, title=title, size=(8, 4.2)) as fig:
         ax = fig.add_subplot()
         for mask, name, colour in ((active, "active", BLUE), (~active, "inactive", GREY)):
@@ -48,23 +59,29 @@ def kl_per_dimension(
         ax.set_xlim(-pad, num - 1 + pad)
         ax.axhline(0, color="black", linewidth=0.8)
         ax.yaxis.grid(True)
-        ax.set_ylabel(textwrap.fill(f"mean KL to the {prior_label} prior (nats)", 46), parse_math=False)
+        ax.set_ylabel(
+            textwrap.fill(f"mean KL to the {prior_label} prior (nats)", 46), parse_math=False
+        )
         fig.legend(handles=handles, loc="outside lower center", ncols=2)
     return Path(path)
 
 
 def pca_2d(means: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """The first two principal components, [N, 2], of means [N, D], and the fraction of the variance in each, [2].
+    """The first two principal components, [N, 2], of means [N, D], and the fraction of the variance
+    in each, [2].
 
-    The largest loading of each component is positive, so that two runs of one model draw one picture. One dimension
-    comes back with a second column of zeros.
+    The largest loading of each component is positive, so that two runs of one model draw one
+    picture. One dimension comes back with a second column of zeros.
     """
     means = checked("pca_2d", "means", means, "[N, D]", (2,))
     if len(means) < 2:
-        raise ValueError(f"figures.pca_2d wants means of two examples or more, [N, D]; got {means.shape}.")
+        raise ValueError(
+            f"figures.pca_2d wants means of two examples or more, [N, D]; got {means.shape}."
+        )
     u, s, vt = np.linalg.svd(means - means.mean(0), full_matrices=False)
     sign = np.where(vt[np.arange(len(vt)), np.abs(vt).argmax(1)] < 0, -1.0, 1.0)
-    points, fraction = u * s * sign, s**2 / max((s**2).sum(), np.finfo(float).tiny)
+    points = u * s * sign
+    fraction = s**2 / max((s**2).sum(), np.finfo(float).tiny)
     missing = max(0, 2 - len(s))
     return np.pad(points, ((0, 0), (0, missing)))[:, :2], np.pad(fraction, (0, missing))[:2]
 
@@ -81,8 +98,13 @@ def latent_plane(
     """Points [N, 2] of the latent plane, coloured by whole-number labels [N] (None: one colour)."""
     points = checked("latent_plane", "points", points, "[N, 2]", (2,))
     if points.shape[1] != 2:
-        raise ValueError(f"figures.latent_plane wants points of shape [N, 2]; got {points.shape}. pca_2d makes them.")
-    dots: dict[str, Any] = {"s": 5, "alpha": 0.35} if len(points) > 5000 else {"s": 16, "alpha": 0.8}
+        raise ValueError(
+            f"figures.latent_plane wants points of shape [N, 2]; got {points.shape}. pca_2d "
+            "makes them."
+        )
+    dots: dict[str, Any] = (
+        {"s": 5, "alpha": 0.35} if len(points) > 5000 else {"s": 16, "alpha": 0.8}
+    )
     with new_page(path, title=title, size=(7.5, 6.3)) as fig:
         ax = fig.add_subplot()
         if labels is None:
@@ -99,20 +121,33 @@ def latent_plane(
 
 def _whole_numbers(labels: ArrayLike, num: int) -> np.ndarray:
     labels = np.asarray(labels)
-    if labels.shape != (num,) or not np.issubdtype(labels.dtype, np.number) or np.any(labels != np.round(labels)):
-        raise ValueError(f"figures.latent_plane wants whole labels [{num}] or None; got {labels.dtype} {labels.shape}.")
+    if (
+        labels.shape != (num,)
+        or not np.issubdtype(labels.dtype, np.number)
+        or np.any(labels != np.round(labels))
+    ):
+        raise ValueError(
+            f"figures.latent_plane wants whole labels [{num}] or None; got {labels.dtype} "
+            f"{labels.shape}."
+        )
     return labels.astype(int)
 
 
-def _coloured_points(fig: "Figure", ax: "Axes", points: np.ndarray, labels: np.ndarray, dots: dict[str, Any]) -> None:
-    """A legend and a name at the median of each class for ten classes or fewer, a colour bar for more."""
+def _coloured_points(
+    fig: "Figure", ax: "Axes", points: np.ndarray, labels: np.ndarray, dots: dict[str, Any]
+) -> None:
+    """A legend and a name at the median of each class for ten classes or fewer, a colour bar for
+    more.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import MaxNLocator
 
     classes, index = np.unique(labels, return_inverse=True)
     if len(classes) > len(TEN):
-        drawn = ax.scatter(points[:, 0], points[:, 1], c=labels, cmap="viridis", linewidths=0, **dots)
+        drawn = ax.scatter(
+            points[:, 0], points[:, 1], c=labels, cmap="viridis", linewidths=0, **dots
+        )
         full = ScalarMappable(drawn.norm, drawn.cmap)  # without the dots' alpha
         fig.colorbar(full, ax=ax, label="label", ticks=MaxNLocator(integer=True))
         return
@@ -121,5 +156,14 @@ def _coloured_points(fig: "Figure", ax: "Axes", points: np.ndarray, labels: np.n
     for k, name in enumerate(classes):
         x, y = np.median(points[index == k], axis=0)
         ax.scatter([], [], s=36, color=TEN[k], label=f"{name} ({(index == k).sum():,})")
-        ax.text(x, y, str(name), fontsize=12, fontweight="bold", ha="center", va="center", path_effects=outline)
+        ax.text(
+            x,
+            y,
+            str(name),
+            fontsize=12,
+            fontweight="bold",
+            ha="center",
+            va="center",
+            path_effects=outline,
+        )
     fig.legend(loc="outside right center", title="label (points)")

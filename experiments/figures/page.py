@@ -1,4 +1,6 @@
-"""What every figure shares: the page and its style, how it is written, its captions, and the check of what is drawn."""
+"""What every figure shares: the page and its style, how it is written, its captions, and the check
+of what is drawn.
+"""
 
 import os
 import re
@@ -15,7 +17,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#B3B3B3"  # Okabe & Ito 2008: apart for colour-blind eyes
+BLUE, ORANGE, GREEN, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#B3B3B3",
+)  # Okabe & Ito 2008: apart for colour-blind eyes
 DARK_GREY = "#444444"  # of captions and notes
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
@@ -43,13 +50,17 @@ def new_page(
     size: tuple[float, float],
     layout: Literal["constrained", "compressed"] = "constrained",
 ) -> Iterator["Figure"]:
-    """An empty figure of so many inches, written to the path on leaving; "compressed" suits one axes of fixed shape."""
+    """An empty figure of so many inches, written to the path on leaving; "compressed" suits one
+    axes of fixed shape.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     path = Path(path)
     if path.suffix != ".png":
-        raise ValueError(f"a figure is a PNG and wants a path that ends in .png; got {path.name!r}.")
+        raise ValueError(
+            f"a figure is a PNG and wants a path that ends in .png; got {path.name!r}."
+        )
     with matplotlib.rc_context(STYLE):
         lines = [piece for line in title.split("\n") for piece in wrapped(line, int(9 * size[0]))]
         fig = Figure(figsize=(size[0], size[1] + 0.2 * (len(lines) - 1)), dpi=DPI, layout=layout)
@@ -59,9 +70,14 @@ def new_page(
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """As few lines of at most so many characters as can be, of like lengths, broken after a comma or a colon if near."""
+    """As few lines of at most so many characters as can be, of like lengths, broken after a comma
+    or a colon if near.
+    """
     widest_word = min(width, max(map(len, text.split()), default=0))
-    ways = [textwrap.wrap(text, w, break_on_hyphens=False) for w in range(max(width // 2, widest_word), width + 1)]
+    ways = [
+        textwrap.wrap(text, w, break_on_hyphens=False)
+        for w in range(max(width // 2, widest_word), width + 1)
+    ]
 
     def badness(lines: list[str]) -> tuple[int, int]:
         lengths = [len(line) for line in lines] or [0]
@@ -89,18 +105,25 @@ def caption(fig: "Figure", text: str) -> None:
 
 
 def checked(call: str, name: str, x: ArrayLike, wants: str, ndims: Sequence[int]) -> np.ndarray:
-    """x as floats, with one of the ranks, not empty, finite; or an error that names the function and the argument."""
+    """x as floats, with one of the ranks, not empty, finite; or an error that names the function
+    and the argument.
+    """
     x = np.asarray(x)
     if x.ndim not in ndims or 0 in x.shape:
         raise ValueError(f"figures.{call} wants {name} of shape {wants}, not empty; got {x.shape}.")
     x = x.astype(float)
     if not np.isfinite(x).all():
-        raise ValueError(f"figures.{call} wants finite {name}; {(~np.isfinite(x)).sum()} of {x.size} are nan or inf.")
+        raise ValueError(
+            f"figures.{call} wants finite {name}; {(~np.isfinite(x)).sum()} of {x.size} are nan "
+            "or inf."
+        )
     return x
 
 
 def some(num: int, *, most: int) -> np.ndarray:
-    """Indices of at most so many of num things, the first and the last among them, for tick labels."""
+    """Indices of at most so many of num things, the first and the last among them, for tick
+    labels.
+    """
     return np.unique(np.linspace(0, num - 1, min(num, most)).round().astype(int))
 
 

@@ -1,4 +1,6 @@
-"""Pictures of an approximate posterior: the method's trace, marginals, pairs, and the tail of the weights."""
+"""Pictures of an approximate posterior: the method's trace, marginals, pairs, and the tail of the
+weights.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,26 +9,35 @@ import numpy as np
 
 from experiments.figures.page import BLUE, DARK_GREY, GREEN, GREY, ORANGE, caption, minus, new_page
 
-MOST_MARGINALS, MOST_PAIRS = 12, 5
+MOST_MARGINALS = 12
+MOST_PAIRS = 5
 
 
-def draw_all(folder: Path, result: Any, sites: dict[str, np.ndarray], weights: np.ndarray, *, title: str) -> list[Path]:
+def draw_all(
+    folder: Path, result: Any, sites: dict[str, np.ndarray], weights: np.ndarray, *, title: str
+) -> list[Path]:
     """All of them; returns their paths.
 
     Args:
       folder: where they go.
       result: of `vi.fit`.
       sites: {name: [S, ...]}, draws of the guide in the model's own space.
-      weights: [S], which sum to 1: smoothed importance weights, or equal ones where those cannot be trusted.
+      weights: [S], which sum to 1: smoothed importance weights, or equal ones where those cannot be
+        trusted.
     """
     names, columns = _columns(sites)
     drawn = [trace(folder / "trace.png", result.history, title=f"{title}: {result.method}")]
-    drawn.append(marginals(folder / "marginals.png", names, columns, weights, title=f"{title}: marginals"))
+    drawn.append(
+        marginals(folder / "marginals.png", names, columns, weights, title=f"{title}: marginals")
+    )
     if len(names) > 1:
         drawn.append(pairs(folder / "pairs.png", names, columns, weights, title=f"{title}: pairs"))
     drawn.append(
         tail(
-            folder / "weights.png", np.asarray(result.weighed.log_weights), result.diagnostics, title=f"{title}: importance weights"
+            folder / "weights.png",
+            np.asarray(result.weighed.log_weights),
+            result.diagnostics,
+            title=f"{title}: importance weights",
         )
     )
     return drawn
@@ -34,24 +45,31 @@ def draw_all(folder: Path, result: Any, sites: dict[str, np.ndarray], weights: n
 
 def trace(path: Path, history: dict[str, np.ndarray], *, title: str) -> Path:
     """The method's value over gradient evaluations; the first of it may lie below the picture."""
-    value, evaluations = np.asarray(history["value"], float), np.asarray(history["evaluations"], float)
+    value = np.asarray(history["value"], float)
+    evaluations = np.asarray(history["evaluations"], float)
     good = np.isfinite(value)
     with new_page(path, title=title, size=(6, 3.4)) as fig:
         axes = fig.subplots()
         axes.plot(evaluations[good], value[good], color=BLUE, lw=1)
         if good.sum() > 10:
             late = value[good][len(value[good]) // 3 :]
-            low, high = late.min(), value[good].max()
+            low = late.min()
+            high = value[good].max()
             axes.set_ylim(low - 0.2 * (high - low) - 1e-3, high + 0.1 * (high - low) + 1e-3)
         axes.set_xlabel("gradient evaluations")
         axes.set_ylabel("ELBO estimate, nats")
         axes.grid(True)
         if good.size and not good.all():
-            caption(fig, f"{(~good).sum():,} steps at which the log density was not finite are left out.")
+            caption(
+                fig,
+                f"{(~good).sum():,} steps at which the log density was not finite are left out.",
+            )
     return path
 
 
-def marginals(path: Path, names: list[str], columns: np.ndarray, weights: np.ndarray, *, title: str) -> Path:
+def marginals(
+    path: Path, names: list[str], columns: np.ndarray, weights: np.ndarray, *, title: str
+) -> Path:
     """A histogram of each number, weighted, with its mean and standard deviation."""
     shown = min(len(names), MOST_MARGINALS)
     across = min(4, shown)
@@ -71,16 +89,24 @@ def marginals(path: Path, names: list[str], columns: np.ndarray, weights: np.nda
             axes.set_yticks([])
             axes.set_xlabel(minus(f"{mean:.3g} ± {sd:.2g}"))
         if len(names) > shown:
-            caption(fig, f"The first {shown} of {len(names):,} numbers. Orange: the mean; below: mean ± standard deviation.")
+            caption(
+                fig,
+                f"The first {shown} of {len(names):,} numbers. Orange: the mean; below: mean ± "
+                "standard deviation.",
+            )
         else:
             caption(fig, "Orange: the mean; below: mean ± standard deviation.")
     return path
 
 
-def pairs(path: Path, names: list[str], columns: np.ndarray, weights: np.ndarray, *, title: str) -> Path:
+def pairs(
+    path: Path, names: list[str], columns: np.ndarray, weights: np.ndarray, *, title: str
+) -> Path:
     """Scatter of each pair of the first few numbers, of draws resampled by their weights."""
     num = min(len(names), MOST_PAIRS)
-    rows = np.random.default_rng(0).choice(len(columns), size=min(1000, len(columns)), p=weights / weights.sum())
+    rows = np.random.default_rng(0).choice(
+        len(columns), size=min(1000, len(columns)), p=weights / weights.sum()
+    )
     x = columns[rows]
     with new_page(path, title=title, size=(1.6 * num + 0.6, 1.6 * num + 0.6)) as fig:
         grid = fig.subplots(num, num, squeeze=False)
@@ -105,7 +131,9 @@ def pairs(path: Path, names: list[str], columns: np.ndarray, weights: np.ndarray
 
 
 def tail(path: Path, log_weights: np.ndarray, diagnostics: Any, *, title: str) -> Path:
-    """Sorted weights against their rank, both on log axes: a tail of shape k falls with slope -k."""
+    """Sorted weights against their rank, both on log axes: a tail of shape k falls with slope
+    -k.
+    """
     weights = np.sort(np.exp(log_weights))[::-1] * len(log_weights)
     rank = np.arange(1, len(weights) + 1)
     good = weights > 0
@@ -116,21 +144,40 @@ def tail(path: Path, log_weights: np.ndarray, diagnostics: Any, *, title: str) -
         if np.isfinite(diagnostics.k_hat):
             line = weights[num - 1] * (rank[:num] / num) ** -max(diagnostics.k_hat, 0.0)
             axes.loglog(
-                rank[:num], line, color=ORANGE, lw=1, ls="--", label=f"slope −k-hat, k-hat = {minus(f'{diagnostics.k_hat:.2f}')}"
+                rank[:num],
+                line,
+                color=ORANGE,
+                lw=1,
+                ls="--",
+                label=f"slope −k-hat, k-hat = {minus(f'{diagnostics.k_hat:.2f}')}",
             )
             limit = weights[num - 1] * (rank[:num] / num) ** -diagnostics.k_threshold
-            axes.loglog(rank[:num], limit, color=GREEN, lw=1, ls=":", label=f"the limit, {diagnostics.k_threshold:.2f}")
+            axes.loglog(
+                rank[:num],
+                limit,
+                color=GREEN,
+                lw=1,
+                ls=":",
+                label=f"the limit, {diagnostics.k_threshold:.2f}",
+            )
         axes.axhline(1.0, color=DARK_GREY, lw=0.5)
         axes.set_xlabel("rank of the draw")
         axes.set_ylabel("weight times the number of draws")
         axes.legend()
-        caption(fig, f"{diagnostics.verdict}; {diagnostics.effective:,.0f} effective draws of {diagnostics.num_draws:,}.")
+        caption(
+            fig,
+            f"{diagnostics.verdict}; {diagnostics.effective:,.0f} effective draws of "
+            f"{diagnostics.num_draws:,}.",
+        )
     return path
 
 
 def _columns(sites: dict[str, np.ndarray]) -> tuple[list[str], np.ndarray]:
-    names, columns = [], []
-    for name, value in sorted(sites.items(), key=lambda site: site[1][0].size):  # scalars first: they are asked about most
+    names = []
+    columns = []
+    for name, value in sorted(
+        sites.items(), key=lambda site: site[1][0].size
+    ):  # scalars first: they are asked about most
         for index in np.ndindex(value.shape[1:]):
             names.append(name + (f"[{','.join(map(str, index))}]" if index else ""))
             columns.append(value[(slice(None), *index)])

@@ -9,8 +9,11 @@ import numpy as np
 from experiments.figures.page import DARK_GREY, new_page
 
 
-def replica_curves(path: str | Path, runs: Mapping[str, Sequence[Mapping[str, Any]]], *, key: str, title: str) -> Path:
-    """A curve for each run, its name beside its last point; a run without the number is named as such.
+def replica_curves(
+    path: str | Path, runs: Mapping[str, Sequence[Mapping[str, Any]]], *, key: str, title: str
+) -> Path:
+    """A curve for each run, its name beside its last point; a run without the number is named as
+    such.
 
     Args:
       runs: name -> the rows of its metrics.jsonl.
@@ -28,9 +31,17 @@ def replica_curves(path: str | Path, runs: Mapping[str, Sequence[Mapping[str, An
         ax = fig.add_subplot()
         shown: list[float] = []
         for (name, rows), colour in zip(runs.items(), colours, strict=True):
-            points = [(row["step"], row[key]) for row in rows if key in row and np.isfinite(row[key])]
+            points = [
+                (row["step"], row[key]) for row in rows if key in row and np.isfinite(row[key])
+            ]
             steps, values = zip(*points, strict=True) if points else ((), ())
-            ax.plot(steps, values, color=colour, linewidth=1.2, label=name if points else f"{name} (none)")
+            ax.plot(
+                steps,
+                values,
+                color=colour,
+                linewidth=1.2,
+                label=name if points else f"{name} (none)",
+            )
             shown += values[len(values) // 4 :]
         if shown:  # the first quarter may lie out of view
             span = max(shown) - min(shown) or 1.0

@@ -12,8 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PAPER = (0.80, 0.84, 0.90)  # between images: neither black nor white, so that the edge of either is seen
-CELL = 32  # smaller images are magnified to this many pixels, so that the gap between them can be thin
+PAPER = (
+    0.80,
+    0.84,
+    0.90,
+)  # between images: neither black nor white, so that the edge of either is seen
+CELL = (
+    32  # smaller images are magnified to this many pixels, so that the gap between them can be thin
+)
 
 
 class Sheet(NamedTuple):
@@ -23,7 +29,9 @@ class Sheet(NamedTuple):
     tile: int  # pixels along the longer side of a tile
 
     def size(self, *, left: float = 0.0, bottom: float = 0.0) -> tuple[float, float]:
-        """Inches of a page with this sheet, its title and its caption; `left` and `bottom` are for the labels."""
+        """Inches of a page with this sheet, its title and its caption; `left` and `bottom` are for
+        the labels.
+        """
         height, width = self.canvas.shape[:2]
         scale = min(6.9 / width, 7.3 / height, 2.0 / self.tile)
         return max(6.0, width * scale + 0.3 + left), max(1.6, height * scale + 0.65 + bottom)
@@ -34,9 +42,13 @@ def as_colours(call: str, name: str, levels: np.ndarray, *, lead: int) -> np.nda
     if levels.ndim == lead + 2:
         levels = levels[..., None]
     if levels.shape[-1] not in (1, 3):
-        raise ValueError(f"figures.{call} wants {name} with C of 1 or 3 in the last place; got {levels.shape}.")
+        raise ValueError(
+            f"figures.{call} wants {name} with C of 1 or 3 in the last place; got {levels.shape}."
+        )
     if np.abs(levels).max() > 10:
-        raise ValueError(f"figures.{call} wants {name} as levels in [0, 1]; got {span(levels)}. Divide by 255?")
+        raise ValueError(
+            f"figures.{call} wants {name} as levels in [0, 1]; got {span(levels)}. Divide by 255?"
+        )
     return np.broadcast_to(np.clip(levels, 0, 1), (*levels.shape[:-1], 3))
 
 
@@ -46,17 +58,24 @@ def fold(tiles: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return np.concatenate([tiles, rest]).reshape(rows, columns, *tiles.shape[1:])
 
 
-def lay_out(tiles: np.ndarray, *, row_breaks: Sequence[int] = (), column_breaks: Sequence[int] = ()) -> Sheet:
-    """Tiles [rows, columns, H, W, 3] on one canvas, thin gaps between them and wide ones at the breaks."""
+def lay_out(
+    tiles: np.ndarray, *, row_breaks: Sequence[int] = (), column_breaks: Sequence[int] = ()
+) -> Sheet:
+    """Tiles [rows, columns, H, W, 3] on one canvas, thin gaps between them and wide ones at the
+    breaks.
+    """
     times = math.ceil(CELL / max(tiles.shape[2:4]))
     tiles = tiles.repeat(times, axis=2).repeat(times, axis=3)
     num_rows, num_columns, height, width, _ = tiles.shape
     gap = max(1, round(0.05 * max(height, width)))
 
     def starts(num: int, extent: int, breaks: Sequence[int]) -> np.ndarray:
-        return np.array([gap + i * (extent + gap) + 4 * gap * sum(i >= b for b in breaks) for i in range(num)])
+        return np.array(
+            [gap + i * (extent + gap) + 4 * gap * sum(i >= b for b in breaks) for i in range(num)]
+        )
 
-    top, left = starts(num_rows, height, row_breaks), starts(num_columns, width, column_breaks)
+    top = starts(num_rows, height, row_breaks)
+    left = starts(num_columns, width, column_breaks)
     canvas = np.ones((top[-1] + height + gap, left[-1] + width + gap, 3)) * PAPER
     for i, j in np.ndindex(num_rows, num_columns):
         here = canvas[top[i] : top[i] + height, left[j] : left[j] + width]

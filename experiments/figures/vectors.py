@@ -16,18 +16,29 @@ if TYPE_CHECKING:
 MOST_VECTORS = 12  # line plots on one page
 
 
-def paired_lines(path: str | Path, originals: np.ndarray, rebuilt: np.ndarray, *, title: str) -> Path:
+def paired_lines(
+    path: str | Path, originals: np.ndarray, rebuilt: np.ndarray, *, title: str
+) -> Path:
     num = min(len(originals), MOST_VECTORS)
     columns = min(num, 3)
     rows = math.ceil(num / columns)
     marker: dict[str, Any] = {"marker": "o", "markersize": 2.5} if originals.shape[1] <= 64 else {}
-    with new_page(path, title=f"{title}\nvectors, one panel each", size=(8, 1.6 + 1.5 * rows)) as fig:
+    with new_page(
+        path, title=f"{title}\nvectors, one panel each", size=(8, 1.6 + 1.5 * rows)
+    ) as fig:
         axes = fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for ax in axes[num:]:
             ax.remove()
         for ax, original, reconstruction in zip(axes, originals, rebuilt, strict=False):
             ax.plot(original, color=BLUE, linewidth=1.2, label="original", **marker)
-            ax.plot(reconstruction, color=ORANGE, linewidth=1.2, linestyle="--", label="reconstruction", **marker)
+            ax.plot(
+                reconstruction,
+                color=ORANGE,
+                linewidth=1.2,
+                linestyle="--",
+                label="reconstruction",
+                **marker,
+            )
             ax.grid(True)
             ax.locator_params(axis="x", integer=True)
         for ax in axes[max(0, num - columns) : num]:
@@ -38,9 +49,13 @@ def paired_lines(path: str | Path, originals: np.ndarray, rebuilt: np.ndarray, *
     return Path(path)
 
 
-def heat_strips(path: str | Path, values: np.ndarray, ticks: dict[int, str], *, title: str, ylabel: str) -> Path:
+def heat_strips(
+    path: str | Path, values: np.ndarray, ticks: dict[int, str], *, title: str, ylabel: str
+) -> Path:
     """Rows [n, D] as strips of colour; a row of nan is a gap."""
-    with new_page(path, title=title, size=(8, float(np.clip(1.6 + 0.15 * len(values), 3, 9)))) as fig:
+    with new_page(
+        path, title=title, size=(8, float(np.clip(1.6 + 0.15 * len(values), 3, 9)))
+    ) as fig:
         ax = fig.add_subplot()
         ax.spines[:].set_visible(False)
         drawn = ax.imshow(values, aspect="auto", cmap="viridis", interpolation="nearest")
@@ -52,16 +67,22 @@ def heat_strips(path: str | Path, values: np.ndarray, ticks: dict[int, str], *, 
     return Path(path)
 
 
-def walk_strips(path: str | Path, walks: np.ndarray, names: Sequence[str], *, title: str, ylabel: str) -> Path:
+def walk_strips(
+    path: str | Path, walks: np.ndarray, names: Sequence[str], *, title: str, ylabel: str
+) -> Path:
     """Walks [rows, n_steps + 2, D], the originals set apart by a gap."""
     num = min(len(walks), MOST_VECTORS // 2)
     gap = np.full((num, 1, walks.shape[2]), np.nan)
-    strips = np.concatenate([walks[:num, :1], gap, walks[:num, 1:-1], gap, walks[:num, -1:], gap, gap], axis=1)
+    strips = np.concatenate(
+        [walks[:num, :1], gap, walks[:num, 1:-1], gap, walks[:num, -1:], gap, gap], axis=1
+    )
     names = [names[0], "", *names[1:-1], "", names[-1], "", ""]
     ticks = {i: name for i, name in enumerate(names * num) if name}
     if num < len(walks):
         title += f" (walks 1 to {num} of {len(walks)})"
-    return heat_strips(path, strips.reshape(-1, walks.shape[2])[:-2], ticks, title=title, ylabel=ylabel)
+    return heat_strips(
+        path, strips.reshape(-1, walks.shape[2])[:-2], ticks, title=title, ylabel=ylabel
+    )
 
 
 def sparklines(ax: "Axes", sheet: Sheet, values: np.ndarray) -> None:

@@ -1,11 +1,13 @@
-"""The posteriors of posteriordb that have reference draws (Magnusson et al. 2025), as NumPyro models.
+"""The posteriors of posteriordb that have reference draws (Magnusson et al. 2025), as NumPyro
+models.
 
     posterior = posteriordb.load("arK-arK", root)            # root: a clone of stan-dev/posteriordb
     target = vi.targets.from_numpyro(posterior.model)
-    posterior.flatten(sites)                                  # [S, D], in the order of posterior.names, .mean and .sd
+    posterior.flatten(sites)  # [S, D], in the order of posterior.names, .mean and .sd
 
-Models are written from their mathematics, in the parameters of the Stan programs; data are read from the folder. Every model
-is held against the reference draws by a score identity (`score`) and by NUTS (`check`).
+Models are written from their mathematics, in the parameters of the Stan programs; data are read
+from the folder. Every model is held against the reference draws by a score identity (`score`) and
+by NUTS (`check`).
 """
 
 import inspect
@@ -101,8 +103,12 @@ class Posterior(NamedTuple):
     names: tuple[str, ...]  # reference parameters, "beta[1]"
     mean: np.ndarray  # [D]
     sd: np.ndarray  # [D]
-    flatten: Callable[[Mapping[str, Any]], np.ndarray]  # {site: [S, ...]}, deterministic sites too -> [S, D]
-    unflatten: Callable[[Any], dict[str, jax.Array]]  # [S, D] -> {site that the model samples: [S, ...]}
+    flatten: Callable[
+        [Mapping[str, Any]], np.ndarray
+    ]  # {site: [S, ...]}, deterministic sites too -> [S, D]
+    unflatten: Callable[
+        [Any], dict[str, jax.Array]
+    ]  # [S, D] -> {site that the model samples: [S, ...]}
 
 
 def names() -> tuple[str, ...]:
@@ -115,7 +121,8 @@ def load(name: str, root: str | Path) -> Posterior:
 
     Args:
       name: one of `names()` or `MEANS_ONLY`.
-      root: a clone of https://github.com/stan-dev/posteriordb, or the posterior_database folder in it.
+      root: a clone of https://github.com/stan-dev/posteriordb, or the posterior_database folder in
+        it.
 
     Raises:
       DataError: an unknown name, or a folder that lacks what is wanted.
@@ -135,13 +142,17 @@ def load(name: str, root: str | Path) -> Posterior:
 
 
 def reference_draws(name: str, root: str | Path) -> np.ndarray:
-    """Reference draws [S, D] in the order of `load(name, root).names`: 10,000 of a clone, else a thinned thousand."""
+    """Reference draws [S, D] in the order of `load(name, root).names`: 10,000 of a clone, else a
+    thinned thousand.
+    """
     _model(name)
     if (found := database.read_draws(name, root)) is not None:
         return found[1]
     draws = database.read_thinned_draws(name, root)
     if draws is None:
-        raise DataError(f"{root} holds no reference draws of {name}; {database.CLONE} and give its folder.")
+        raise DataError(
+            f"{root} holds no reference draws of {name}; {database.CLONE} and give its folder."
+        )
     return draws
 
 
@@ -149,17 +160,24 @@ def _model(name: str) -> Callable[..., None]:
     """The model of a posterior; raises DataError for one that is not here."""
     if name not in MODELS:
         raise DataError(
-            f"no posterior is called {name!r}.{did_you_mean(name, MODELS)} posteriordb.names() lists all {len(names())}."
+            f"no posterior is called {name!r}.{did_you_mean(name, MODELS)} posteriordb.names() "
+            f"lists all {len(names())}."
         )
     return MODELS[name]
 
 
 def _parameters(function: Callable[..., None]) -> list[str]:
-    return [key for key, p in inspect.signature(function).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return [
+        key
+        for key, p in inspect.signature(function).parameters.items()
+        if p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
 
 
 def _groups(reference_names: tuple[str, ...]) -> dict[str, Any]:
-    """{site: its column, or its columns for a vector}; reference names are 'mu' or 'beta[2]', in order."""
+    """{site: its column, or its columns for a vector}; reference names are 'mu' or 'beta[2]', in
+    order.
+    """
     groups: dict[str, Any] = {}
     for column, name in enumerate(reference_names):
         if "[" in name:
@@ -171,7 +189,10 @@ def _groups(reference_names: tuple[str, ...]) -> dict[str, Any]:
 
 def _flatten(groups: dict[str, Any], sites: Mapping[str, Any]) -> np.ndarray:
     if missing := sorted(set(groups) - set(sites)):
-        raise ValueError(f"flatten wants the sites {sorted(groups)}; {missing} are missing. Deterministic sites are wanted too.")
+        raise ValueError(
+            f"flatten wants the sites {sorted(groups)}; {missing} are missing. Deterministic "
+            "sites are wanted too."
+        )
     num_draws = len(sites[next(iter(groups))])
     flat = np.empty((num_draws, sum(np.size(columns) for columns in groups.values())))
     for site, columns in groups.items():

@@ -1,7 +1,8 @@
-"""Every model against its reference by NUTS in float64: `python -m experiments.posteriordb.check --root DIR [--only NAME]`.
+"""Every model against its reference by NUTS in float64: `python -m experiments.posteriordb.check
+--root DIR [--only NAME]`.
 
-Writes benchmarks/posteriordb_models.md, a row as soon as it is known; rows of earlier runs are kept, so that a check may be
-interrupted, and one model checked again.
+Writes benchmarks/posteriordb_models.md, a row as soon as it is known; rows of earlier runs are
+kept, so that a check may be interrupted, and one model checked again.
 """
 
 import argparse
@@ -18,16 +19,20 @@ from experiments import posteriordb
 
 TABLE = "benchmarks/posteriordb_models.md"
 REFERENCE_DRAWS = 10_000
-# Funnels and heavy tails: smaller steps, more draws. ARMA: where |theta| > 1 the density falls like exp(-theta^400). A chain
-# that starts there stays, and one that a large step takes there may too: under a dense mass matrix the kinetic energy of so
-# large a momentum rounds to -inf (NumPyro 0.22), which is accepted.
+# Funnels and heavy tails: smaller steps, more draws. ARMA: where |theta| > 1 the density falls like
+# exp(-theta^400). A chain that starts there stays, and one that a large step takes there may too:
+# under a dense mass matrix the kinetic energy of so large a momentum rounds to -inf (NumPyro 0.22),
+# which is accepted.
 HARD: dict[str, dict[str, Any]] = {
     "arma-arma11": {"dense_mass": False, "init_radius": 0.5},
     "eight_schools-eight_schools_centered": {"target_accept_prob": 0.99, "num_samples": 20_000},
     "eight_schools-eight_schools_noncentered": {"target_accept_prob": 0.95, "num_samples": 10_000},
     "gp_pois_regr-gp_pois_regr": {"target_accept_prob": 0.99, "num_samples": 10_000},
     "mcycle_gp-accel_gp": {"target_accept_prob": 0.99, "num_warmup": 3_000, "num_samples": 5_000},
-    "one_comp_mm_elim_abs-one_comp_mm_elim_abs": {"target_accept_prob": 0.99, "num_samples": 10_000},
+    "one_comp_mm_elim_abs-one_comp_mm_elim_abs": {
+        "target_accept_prob": 0.99,
+        "num_samples": 10_000,
+    },
 }
 HEADER = """# posteriordb's models against their reference draws
 
@@ -61,8 +66,14 @@ class Check(NamedTuple):
 
     def row(self, name: str) -> str:
         """A line of the table."""
-        cells = f"{self.dimension} | {self.num_draws:,} | {self.mean_error:.3f} | {self.stderrs:.1f} | {self.sd_error:.3f}"
-        return f"| {name} | {cells} | {self.min_ess:,.0f} | {self.max_r_hat:.3f} | {self.divergences} | {self.seconds:.0f} |"
+        cells = (
+            f"{self.dimension} | {self.num_draws:,} | {self.mean_error:.3f} | "
+            f"{self.stderrs:.1f} | {self.sd_error:.3f}"
+        )
+        return (
+            f"| {name} | {cells} | {self.min_ess:,.0f} | {self.max_r_hat:.3f} | "
+            f"{self.divergences} | {self.seconds:.0f} |"
+        )
 
 
 def check(
@@ -82,8 +93,20 @@ def check(
     posterior = posteriordb.load(name, root)
     start = time.perf_counter()
     start_at = init_to_uniform(radius=init_radius)
-    kernel = NUTS(posterior.model, dense_mass=dense_mass, target_accept_prob=target_accept_prob, init_strategy=start_at)
-    mcmc = MCMC(kernel, num_warmup=num_warmup, num_samples=num_samples, num_chains=4, chain_method="sequential", progress_bar=False)
+    kernel = NUTS(
+        posterior.model,
+        dense_mass=dense_mass,
+        target_accept_prob=target_accept_prob,
+        init_strategy=start_at,
+    )
+    mcmc = MCMC(
+        kernel,
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=4,
+        chain_method="sequential",
+        progress_bar=False,
+    )
     mcmc.run(jax.random.key(0), extra_fields=("diverging",))
     draws = posterior.flatten(mcmc.get_samples())
     seconds = time.perf_counter() - start
@@ -106,8 +129,18 @@ def check(
 def main() -> None:
     """Checks the posteriors that were asked for, and writes their rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, required=True, help="a clone of https://github.com/stan-dev/posteriordb")
-    parser.add_argument("--only", action="append", default=[], help="only posteriors whose name contains this; may be repeated")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        required=True,
+        help="a clone of https://github.com/stan-dev/posteriordb",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        help="only posteriors whose name contains this; may be repeated",
+    )
     parser.add_argument("--num_warmup", type=int, default=1_000)
     parser.add_argument("--num_samples", type=int, default=2_500, help="per chain, of four")
     parser.add_argument("--table", type=Path, default=Path(TABLE))
@@ -117,9 +150,13 @@ def main() -> None:
     rows = _read_rows(flags.table)
     for name in known:
         if not flags.only or any(part in name for part in flags.only):
-            settings = {"num_warmup": flags.num_warmup, "num_samples": flags.num_samples} | HARD.get(name, {})
+            settings = {
+                "num_warmup": flags.num_warmup,
+                "num_samples": flags.num_samples,
+            } | HARD.get(name, {})
             rows[name] = check(name, flags.root, **settings).row(name)
-            jax.clear_caches()  # compiled samplers add up to more memory maps than a process may have
+            # compiled samplers add up to more memory maps than a process may have
+            jax.clear_caches()
             print(rows[name], flush=True)
             lines = [rows[key] for key in known if key in rows]
             flags.table.write_text(HEADER + "\n".join(lines) + "\n")

@@ -1,4 +1,6 @@
-"""Earnings and height of 1,192 adults (Gelman & Hill 2007, chapters 4 and 6): y = X beta + N(0, sigma^2), flat priors."""
+"""Earnings and height of 1,192 adults (Gelman & Hill 2007, chapters 4 and 6): y = X beta + N(0,
+sigma^2), flat priors.
+"""
 
 import numpy as np
 

@@ -15,7 +15,8 @@ from experiments.posteriordb.regressions import half_student_t
 def gp_regr(x, y):
     """y ~ N(0, k(x, x) + sigma I): sigma is the noise's variance, as in the Stan program.
 
-    rho ~ Gamma(25, 4), alpha ~ half-N(2^2), sigma ~ half-N(1) (Stan User's Guide, Gaussian processes).
+    rho ~ Gamma(25, 4), alpha ~ half-N(2^2), sigma ~ half-N(1) (Stan User's Guide, Gaussian
+    processes).
     """
     rho, alpha = _rho_alpha()
     sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
@@ -24,15 +25,21 @@ def gp_regr(x, y):
 
 
 def gp_pois_regr(x, k):
-    """k_i ~ Poisson(exp f_i), f = alpha L f_tilde, alpha^2 L L' = k(x, x), f_tilde_i ~ N(0, 1) sampled.
+    """k_i ~ Poisson(exp f_i), f = alpha L f_tilde, alpha^2 L L' = k(x, x), f_tilde_i ~ N(0, 1)
+    sampled.
 
-    rho ~ Gamma(25, 4), alpha ~ half-N(2^2) (Stan User's Guide, Gaussian processes). The Stan program adds 1e-10 to the
-    diagonal; here the points are equally spaced and the root is exact, see `correlation_root`.
+    rho ~ Gamma(25, 4), alpha ~ half-N(2^2) (Stan User's Guide, Gaussian processes). The Stan
+    program adds 1e-10 to the diagonal; here the points are equally spaced and the root is exact,
+    see `correlation_root`.
     """
     rho, alpha = _rho_alpha()
     f_tilde = numpyro.sample("f_tilde", dist.Normal(0.0, 1.0).expand([len(x)]).to_event(1))
     f = numpyro.deterministic("f", alpha * (correlation_root(x, rho) @ f_tilde))
-    log_lik = jnp.asarray(k, f.dtype) * f - jnp.exp(f) - jax.scipy.special.gammaln(jnp.asarray(k, f.dtype) + 1.0)
+    log_lik = (
+        jnp.asarray(k, f.dtype) * f
+        - jnp.exp(f)
+        - jax.scipy.special.gammaln(jnp.asarray(k, f.dtype) + 1.0)
+    )
     numpyro.factor("log_lik", log_lik.sum())
 
 
@@ -44,14 +51,18 @@ def gp_pois_latents(sites, x, k):
 
 
 def accel_gp(Y, Xgp_1, slambda_1, Xgp_sigma_1, slambda_sigma_1):
-    """Head acceleration in a motorcycle crash: Y_i ~ N(m(t_i), exp(2 s(t_i))), m and s low-rank Gaussian processes.
+    """Head acceleration in a motorcycle crash: Y_i ~ N(m(t_i), exp(2 s(t_i))), m and s low-rank
+    Gaussian processes.
 
-    m = Intercept + Phi (sqrt(S(w)) z), z_j ~ N(0, 1), with the eigenfunctions Phi = Xgp_1 and frequencies w = slambda_1
-    given and S the spectral density of k, S(w) = sdgp^2 sqrt(2 pi) lscale exp(-(lscale w)^2 / 2); s alike, of its own
-    parameters (Solin & Sarkka 2020; brms, gp(k=40) and gp(k=20)). Student-t_3 priors on the intercepts, (-13, 36) and
-    (0, 10), and on both sdgp, half (0, 36); lscale ~ InverseGamma(1.124909, 0.0177).
+    m = Intercept + Phi (sqrt(S(w)) z), z_j ~ N(0, 1), with the eigenfunctions Phi = Xgp_1 and
+    frequencies w = slambda_1 given and S the spectral density of k, S(w) = sdgp^2 sqrt(2 pi) lscale
+    exp(-(lscale w)^2 / 2); s alike, of its own parameters (Solin & Sarkka 2020; brms, gp(k=40) and
+    gp(k=20)). Student-t_3 priors on the intercepts, (-13, 36) and (0, 10), and on both sdgp, half
+    (0, 36); lscale ~ InverseGamma(1.124909, 0.0177).
     """
-    mean = _basis_gp("", numpyro.sample("Intercept", dist.StudentT(3.0, -13.0, 36.0)), Xgp_1, slambda_1)
+    mean = _basis_gp(
+        "", numpyro.sample("Intercept", dist.StudentT(3.0, -13.0, 36.0)), Xgp_1, slambda_1
+    )
     centre = numpyro.sample("Intercept_sigma", dist.StudentT(3.0, 0.0, 10.0))
     log_sd = _basis_gp("sigma_", centre, Xgp_sigma_1, slambda_sigma_1)
     numpyro.sample("Y", dist.Normal(mean, jnp.exp(log_sd)).to_event(1), obs=jnp.asarray(Y, float))
@@ -62,12 +73,19 @@ def _basis_gp(prefix, intercept, basis, frequencies):
     scale = numpyro.sample(f"lscale_{prefix}1", dist.InverseGamma(1.124909, 0.0177))
     z = numpyro.sample(f"zgp_{prefix}1", dist.Normal(0.0, 1.0).expand([basis.shape[1]]).to_event(1))
     # sqrt S(w) = sdgp (2 pi)^(1/4) sqrt(lscale) exp(-(lscale w)^2 / 4)
-    roots = sd * (2.0 * jnp.pi) ** 0.25 * jnp.sqrt(scale) * jnp.exp(-0.25 * (scale * jnp.asarray(frequencies[:, 0])) ** 2)
+    roots = (
+        sd
+        * (2.0 * jnp.pi) ** 0.25
+        * jnp.sqrt(scale)
+        * jnp.exp(-0.25 * (scale * jnp.asarray(frequencies[:, 0])) ** 2)
+    )
     return intercept + jnp.asarray(basis) @ (roots * z)
 
 
 def _rho_alpha():
-    return numpyro.sample("rho", dist.Gamma(25.0, 4.0)), numpyro.sample("alpha", dist.HalfNormal(2.0))
+    return numpyro.sample("rho", dist.Gamma(25.0, 4.0)), numpyro.sample(
+        "alpha", dist.HalfNormal(2.0)
+    )
 
 
 def _correlation(x, rho):
@@ -78,12 +96,13 @@ def _correlation(x, rho):
 def correlation_root(x, rho):
     """The lower Cholesky factor L of exp(-(x_i - x_j)^2 / (2 rho^2)), for equally spaced x [N].
 
-    With q = exp(-h^2 / rho^2), h the spacing, and (q)_k = prod_{l=1}^k (1 - q^l), the q-binomial theorem has
+    With q = exp(-h^2 / rho^2), h the spacing, and (q)_k = prod_{l=1}^k (1 - q^l), the q-binomial
+    theorem has
 
         L_ij = q^((i - j)^2 / 2) (q)_i / ((q)_{i-j} sqrt((q)_j)),  i >= j, from 0.
 
-    A product of accurate factors: no jitter, and every digit in float32, where the factorisation of so smooth a kernel
-    keeps none.
+    A product of accurate factors: no jitter, and every digit in float32, where the factorisation of
+    so smooth a kernel keeps none.
     """
     x = np.asarray(x, float)
     if not np.allclose(np.diff(x), x[1] - x[0]):

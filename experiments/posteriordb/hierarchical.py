@@ -1,4 +1,6 @@
-"""Eight schools (Rubin 1981): effects of coaching, theta_j, of which y_j is measured with a known standard error."""
+"""Eight schools (Rubin 1981): effects of coaching, theta_j, of which y_j is measured with a known
+standard error.
+"""
 
 import jax.numpy as jnp
 import numpyro
@@ -21,7 +23,8 @@ def eight_schools_noncentered(y, sigma):
 
 def noncentered_latents(sites, y, sigma):
     """(theta, mu, tau) -> the sites that `eight_schools_noncentered` samples."""
-    mu, tau = sites["mu"], sites["tau"]
+    mu = sites["mu"]
+    tau = sites["tau"]
     return {"mu": mu, "tau": tau, "theta_trans": (sites["theta"] - mu) / tau}
 
 
@@ -30,4 +33,6 @@ def _mu_tau():
 
 
 def _likelihood(y, sigma, theta):
-    numpyro.sample("y", dist.Normal(theta, jnp.asarray(sigma, float)).to_event(1), obs=jnp.asarray(y, float))
+    numpyro.sample(
+        "y", dist.Normal(theta, jnp.asarray(sigma, float)).to_event(1), obs=jnp.asarray(y, float)
+    )

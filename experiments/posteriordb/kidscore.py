@@ -1,6 +1,8 @@
-"""Test scores of 434 children on what is known of their mothers (Gelman & Hill 2007, chapters 3 and 4).
+"""Test scores of 434 children on what is known of their mothers (Gelman & Hill 2007, chapters 3 and
+4).
 
-y = X beta + N(0, sigma^2) with p(beta) = 1; sigma ~ half-Cauchy(2.5) in the first models, flat in the others.
+y = X beta + N(0, sigma^2) with p(beta) = 1; sigma ~ half-Cauchy(2.5) in the first models, flat in
+the others.
 """
 
 from experiments.posteriordb.gaussian import columns
@@ -38,12 +40,16 @@ def kidscore_interaction_c2(kid_score, mom_hs, mom_iq):
 
 
 def kidscore_interaction_z(kid_score, mom_hs, mom_iq):
-    """As `kidscore_interaction`, hs and iq less their means over twice their standard deviations; sigma flat."""
+    """As `kidscore_interaction`, hs and iq less their means over twice their standard deviations;
+    sigma flat.
+    """
     _interaction(kid_score, *((v - v.mean()) / (2.0 * v.std(ddof=1)) for v in (mom_hs, mom_iq)))
 
 
 def kidscore_mom_work(kid_score, mom_work):
-    """score ~ N(beta_1 + sum_{w=2}^4 beta_w [mom_work = w], sigma^2), four kinds of work; sigma flat."""
+    """score ~ N(beta_1 + sum_{w=2}^4 beta_w [mom_work = w], sigma^2), four kinds of work; sigma
+    flat.
+    """
     flat_regression(columns(*(mom_work == kind for kind in (2, 3, 4))), kid_score)
 
 

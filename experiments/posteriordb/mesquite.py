@@ -1,4 +1,5 @@
-"""Leaf weight of 46 mesquite bushes on their size (Gelman & Hill 2007, section 4.6): y = X beta + N(0, sigma^2), flat priors.
+"""Leaf weight of 46 mesquite bushes on their size (Gelman & Hill 2007, section 4.6): y = X beta +
+N(0, sigma^2), flat priors.
 
 canopy volume = diam1 diam2 canopy_height, canopy area = diam1 diam2, canopy shape = diam1 / diam2.
 """
@@ -31,12 +32,21 @@ def logmesquite_logva(weight, diam1, diam2, canopy_height, group):
 
 def logmesquite_logvash(weight, diam1, diam2, canopy_height, total_height, group):
     """log weight on log volume, log area, log shape, log total height and the group."""
-    _log_regression(weight, diam1 * diam2 * canopy_height, diam1 * diam2, diam1 / diam2, total_height, group=group)
+    _log_regression(
+        weight,
+        diam1 * diam2 * canopy_height,
+        diam1 * diam2,
+        diam1 / diam2,
+        total_height,
+        group=group,
+    )
 
 
 def logmesquite_logvas(weight, diam1, diam2, canopy_height, total_height, density, group):
     """As `logmesquite_logvash` with log density before the group."""
-    volume, area, shape = diam1 * diam2 * canopy_height, diam1 * diam2, diam1 / diam2
+    volume = diam1 * diam2 * canopy_height
+    area = diam1 * diam2
+    shape = diam1 / diam2
     _log_regression(weight, volume, area, shape, total_height, density, group=group)
 
 

@@ -1,4 +1,6 @@
-"""Flat priors: Stan gives a parameter that has no prior a uniform density over its declared support."""
+"""Flat priors: Stan gives a parameter that has no prior a uniform density over its declared
+support.
+"""
 
 from typing import Any
 
@@ -9,7 +11,9 @@ from numpyro.distributions import constraints
 
 
 class Flat(dist.ImproperUniform):
-    """An ImproperUniform that gives first values when a model is run forward: unconstrained ones uniform on (-2, 2)."""
+    """An ImproperUniform that gives first values when a model is run forward: unconstrained ones
+    uniform on (-2, 2).
+    """
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Not draws of a distribution: there is none."""

@@ -1,7 +1,9 @@
-"""Is this the density that these draws came from? The score identity answers in seconds, without a sampler.
+"""Is this the density that these draws came from? The score identity answers in seconds, without a
+sampler.
 
-For u ~ p on R^D with a density that vanishes at infinity, E[grad log p(u)] = 0 and E[(u - c) grad log p(u)'] = -I. Both are
-taken in whitened coordinates, u = m + L w with LL' the draws' covariance, where a weak direction counts like a strong one.
+For u ~ p on R^D with a density that vanishes at infinity, E[grad log p(u)] = 0 and E[(u - c) grad
+log p(u)'] = -I. Both are taken in whitened coordinates, u = m + L w with LL' the draws' covariance,
+where a weak direction counts like a strong one.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,15 +31,28 @@ class Score(NamedTuple):
 
 
 def unconstrain(model: Callable[[], None], sites: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Values of the sampled sites, [S, ...] each -> their unconstrained values, as NumPyro's transforms have them."""
+    """Values of the sampled sites, [S, ...] each -> their unconstrained values, as NumPyro's
+    transforms have them.
+    """
     one = {name: value[0] for name, value in sites.items()}
     trace = handlers.trace(handlers.substitute(handlers.seed(model, 0), data=one)).get_trace()
-    latent = {name: site["fn"].support for name, site in trace.items() if site["type"] == "sample" and not site["is_observed"]}
-    return {name: jax.vmap(biject_to(support).inv)(jnp.asarray(sites[name])) for name, support in latent.items()}
+    latent = {
+        name: site["fn"].support
+        for name, site in trace.items()
+        if site["type"] == "sample" and not site["is_observed"]
+    }
+    return {
+        name: jax.vmap(biject_to(support).inv)(jnp.asarray(sites[name]))
+        for name, support in latent.items()
+    }
 
 
-def scores(model: Callable[[], None], unconstrained: Mapping[str, jax.Array]) -> tuple[np.ndarray, np.ndarray]:
-    """Flat unconstrained draws u [S, D] and grad log p(u) [S, D], the transforms' Jacobians included."""
+def scores(
+    model: Callable[[], None], unconstrained: Mapping[str, jax.Array]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Flat unconstrained draws u [S, D] and grad log p(u) [S, D], the transforms' Jacobians
+    included.
+    """
     _, unravel = ravel_pytree({name: value[0] for name, value in unconstrained.items()})
     flat = jax.vmap(lambda draw: ravel_pytree(draw)[0])(dict(unconstrained))
     gradient = jax.jit(jax.vmap(jax.grad(lambda u: -potential_energy(model, (), {}, unravel(u)))))
@@ -45,7 +60,9 @@ def scores(model: Callable[[], None], unconstrained: Mapping[str, jax.Array]) ->
 
 
 def score_identity(u: np.ndarray, g: np.ndarray) -> Score:
-    """How far draws u [S, D] with scores g [S, D] are from the identities, draws taken as independent."""
+    """How far draws u [S, D] with scores g [S, D] are from the identities, draws taken as
+    independent.
+    """
     root = np.linalg.cholesky(np.atleast_2d(np.cov(u, rowvar=False)))
     w = np.linalg.solve(root, (u - u.mean(0)).T).T
     h = g @ root

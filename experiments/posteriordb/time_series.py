@@ -11,7 +11,8 @@ from experiments.posteriordb.priors import flat_positive, flat_real
 
 
 def arK(y, K):
-    """y_t ~ N(alpha + sum_k beta_k y_{t-k}, sigma^2) for t > K; alpha, beta_k ~ N(0, 10^2), sigma ~ half-Cauchy(2.5).
+    """y_t ~ N(alpha + sum_k beta_k y_{t-k}, sigma^2) for t > K; alpha, beta_k ~ N(0, 10^2), sigma ~
+    half-Cauchy(2.5).
 
     The first K values are conditioned on (Stan User's Guide, Autoregressive models).
     """
@@ -26,9 +27,11 @@ def arK(y, K):
 
 
 def arma11(y):
-    """y_t = mu + phi y_{t-1} + theta e_{t-1} + e_t, e_t ~ N(0, sigma^2), started from y_0 = mu and e_0 = 0.
+    """y_t = mu + phi y_{t-1} + theta e_{t-1} + e_t, e_t ~ N(0, sigma^2), started from y_0 = mu and
+    e_0 = 0.
 
-    mu ~ N(0, 10^2), phi, theta ~ N(0, 2^2), sigma ~ half-Cauchy(2.5) (Stan User's Guide, Moving average models).
+    mu ~ N(0, 10^2), phi, theta ~ N(0, 2^2), sigma ~ half-Cauchy(2.5) (Stan User's Guide, Moving
+    average models).
     """
     mu = numpyro.sample("mu", dist.Normal(0.0, 10.0))
     phi = numpyro.sample("phi", dist.Normal(0.0, 2.0))
@@ -48,11 +51,13 @@ def arma11(y):
 def garch11(y, sigma1):
     """y_t ~ N(mu, s_t^2), s_t^2 = alpha0 + alpha1 (y_{t-1} - mu)^2 + beta1 s_{t-1}^2, s_1 given.
 
-    Flat on alpha0 > 0, 0 < alpha1 < 1 and 0 < beta1 < 1 - alpha1 (Stan User's Guide, GARCH). Sampled is
-    beta1_share = beta1 / (1 - alpha1) in (0, 1), with the Jacobian 1 - alpha1: no support depends on another parameter,
-    and the unconstrained space, logit(beta1_share), is Stan's.
+    Flat on alpha0 > 0, 0 < alpha1 < 1 and 0 < beta1 < 1 - alpha1 (Stan User's Guide, GARCH).
+    Sampled is beta1_share = beta1 / (1 - alpha1) in (0, 1), with the Jacobian 1 - alpha1: no
+    support depends on another parameter, and the unconstrained space, logit(beta1_share), is
+    Stan's.
     """
-    mu, alpha0 = flat_real("mu"), flat_positive("alpha0")
+    mu = flat_real("mu")
+    alpha0 = flat_positive("alpha0")
     alpha1 = numpyro.sample("alpha1", dist.Uniform(0.0, 1.0))
     share = numpyro.sample("beta1_share", dist.Uniform(0.0, 1.0))
     numpyro.factor("beta1_jacobian", jnp.log1p(-alpha1))

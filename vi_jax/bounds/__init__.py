@@ -1,7 +1,8 @@
 """Bounds of log p(x): each a function of the log-weights of one example, log_w [K] -> nats.
 
-One member, one file; the function is called `bound` there and by the file's name here. Numbers are keywords: where one is wanted,
-hand on `functools.partial(vi.bounds.ciwae, beta=0.5)`. Lower bounds unless the file says SIDE = "upper" or "estimate".
+One member, one file; the function is called `bound` there and by the file's name here. Numbers are
+keywords: where one is wanted, hand on `functools.partial(vi.bounds.ciwae, beta=0.5)`. Lower bounds
+unless the file says SIDE = "upper" or "estimate".
 """
 
 from vi_jax.bounds.ciwae import bound as ciwae
@@ -21,6 +22,19 @@ from vi_jax.bounds.vr_iwae import bound as vr_iwae
 from vi_jax.bounds.vr_max import bound as vr_max
 
 __all__ = [
-    "ciwae", "cubo", "elbo", "eubo", "iwae", "jackknife", "miwae", "renyi", "sumo", "sumo_stop", "tvo", "tvo_schedule",
-    "tvo_upper", "vr_iwae", "vr_max",
-]  # fmt: skip
+    "ciwae",
+    "cubo",
+    "elbo",
+    "eubo",
+    "iwae",
+    "jackknife",
+    "miwae",
+    "renyi",
+    "sumo",
+    "sumo_stop",
+    "tvo",
+    "tvo_schedule",
+    "tvo_upper",
+    "vr_iwae",
+    "vr_max",
+]

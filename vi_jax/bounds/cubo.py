@@ -11,9 +11,10 @@ SIDE = "upper"
 def bound(log_w: jax.Array, *, order: float = 2.0) -> jax.Array:
     """1/n log (1/K) sum_k w_k^n, CUBO_n (Dieng et al. 2017, eq. 4): above log p(x) for n >= 1.
 
-    1/n log E_q w^n is an upper bound; the logarithm of its Monte Carlo mean is below it in expectation (Jensen), and with few draws
-    or heavy-tailed weights can fall below log p(x): read it with many draws, beside a k-hat. To *fit* by it, descend
-    exp(n CUBO_n), whose gradient is unbiased (sec. 3).
+    1/n log E_q w^n is an upper bound; the logarithm of its Monte Carlo mean is below it in
+    expectation (Jensen), and with few draws or heavy-tailed weights can fall below log p(x): read
+    it with many draws, beside a k-hat. To *fit* by it, descend exp(n CUBO_n), whose gradient is
+    unbiased (sec. 3).
 
     Args:
       log_w: [K].

@@ -9,11 +9,12 @@ SIDE = "upper"
 
 
 def bound(log_w: jax.Array) -> jax.Array:
-    """E_p(z|x)[log p(x, z) - log q(z)] = log p(x) + KL(p(z|x) || q), by self-normalised weights: sum_k wbar_k log w_k
-    (Ji & Shen 2019, eq. 3).
+    """E_p(z|x)[log p(x, z) - log q(z)] = log p(x) + KL(p(z|x) || q), by self-normalised weights:
+    sum_k wbar_k log w_k (Ji & Shen 2019, eq. 3).
 
-    The self-normalised mean is biased downwards at small K, to IWAE - something non-negative at K = 1, where it is log w_1. With
-    exact posterior draws take the plain mean of their log w instead, which is unbiased.
+    The self-normalised mean is biased downwards at small K, to IWAE - something non-negative at K =
+    1, where it is log w_1. With exact posterior draws take the plain mean of their log w instead,
+    which is unbiased.
 
     Args:
       log_w: [K], of draws from q.

@@ -13,8 +13,8 @@ def bound(log_w: jax.Array) -> jax.Array:
       log_w: log p(x, z_k) - log q(z_k), one per draw, [K].
 
     Returns:
-      Nats, a scalar; log p(x) for every draw when q is the posterior. In expectation it rises with K towards log p(x), and
-      is the ELBO at K = 1.
+      Nats, a scalar; log p(x) for every draw when q is the posterior. In expectation it rises with
+      K towards log p(x), and is the ELBO at K = 1.
 
     Raises:
       ValueError: log_w is not of shape [K].

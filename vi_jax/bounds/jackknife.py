@@ -10,10 +10,11 @@ from vi_jax.bounds.iwae import bound as iwae
 
 
 def bound(log_w: jax.Array, *, order: int = 1) -> jax.Array:
-    """sum_j c_j mean of IWAE over the subsets that leave out j draws, j = 0..m: JVI-m (Nowozin 2018, eq. 10), with
-    c_j = (-1)^j (K - j)^m / ((m - j)! j!).
+    """sum_j c_j mean of IWAE over the subsets that leave out j draws, j = 0..m: JVI-m (Nowozin
+    2018, eq. 10), with c_j = (-1)^j (K - j)^m / ((m - j)! j!).
 
-    The bias of IWAE, O(1/K), becomes O(1/K^(m + 1)), and with it goes the guarantee to be below log p(x). Costs K^m logsumexps.
+    The bias of IWAE, O(1/K), becomes O(1/K^(m + 1)), and with it goes the guarantee to be below log
+    p(x). Costs K^m logsumexps.
 
     Args:
       log_w: [K], K > m.
@@ -27,10 +28,19 @@ def bound(log_w: jax.Array, *, order: int = 1) -> jax.Array:
     """
     num = check_log_w(log_w).shape[0]
     if order not in (0, 1, 2) or num <= order:
-        raise ValueError(f"jackknife wants order 0, 1 or 2 and more draws than that; got order {order} and {num} draws.")
+        raise ValueError(
+            f"jackknife wants order 0, 1 or 2 and more draws than that; got order {order} and "
+            f"{num} draws."
+        )
     means = [iwae(log_w), *(_leave_out(log_w, j) for j in range(1, order + 1))]
-    coefficients = [(-1) ** j * (num - j) ** order / (math.factorial(order - j) * math.factorial(j)) for j in range(order + 1)]
-    return sum((c * mean for c, mean in zip(coefficients, means, strict=True)), start=jnp.zeros((), log_w.dtype))
+    coefficients = [
+        (-1) ** j * (num - j) ** order / (math.factorial(order - j) * math.factorial(j))
+        for j in range(order + 1)
+    ]
+    return sum(
+        (c * mean for c, mean in zip(coefficients, means, strict=True)),
+        start=jnp.zeros((), log_w.dtype),
+    )
 
 
 def _leave_out(log_w: jax.Array, size: int) -> jax.Array:

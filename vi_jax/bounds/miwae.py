@@ -9,8 +9,8 @@ from vi_jax.bounds.iwae import bound as iwae
 def bound(log_w: jax.Array, *, num_groups: int) -> jax.Array:
     """1/M sum_m log (1/L) sum_l w_{m,l}, K = M L draws in M groups (Rainforth et al. 2018, eq. 13).
 
-    Between the ELBO (M = K) and IWAE (M = 1). More groups raise the signal-to-noise ratio of the guide's gradient, more draws in
-    each tighten the bound.
+    Between the ELBO (M = K) and IWAE (M = 1). More groups raise the signal-to-noise ratio of the
+    guide's gradient, more draws in each tighten the bound.
 
     Args:
       log_w: [K].
@@ -24,5 +24,8 @@ def bound(log_w: jax.Array, *, num_groups: int) -> jax.Array:
     """
     num = check_log_w(log_w).shape[0]
     if num_groups < 1 or num % num_groups:
-        raise ValueError(f"miwae wants num_groups to divide the number of draws; got {num_groups} groups of {num} draws.")
+        raise ValueError(
+            f"miwae wants num_groups to divide the number of draws; got {num_groups} groups of "
+            f"{num} draws."
+        )
     return jax.vmap(iwae)(log_w.reshape(num_groups, num // num_groups)).mean()

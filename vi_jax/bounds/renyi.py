@@ -11,9 +11,10 @@ from vi_jax.bounds._check import check_log_w
 def bound(log_w: jax.Array, *, alpha: float) -> jax.Array:
     """1/(1 - alpha) log (1/K) sum_k w_k^(1 - alpha), VR-alpha (Li & Turner 2016, eq. 13).
 
-    alpha -> 1 is the ELBO, alpha = 0 IWAE, alpha -> -inf VR-max. For alpha > 0 a lower bound of log p(x), for alpha < 0 an
-    upper one as K grows; the Monte Carlo mean is itself biased towards the ELBO (theorem 2). Near alpha = 1 the ratio is taken
-    by its series in (1 - alpha), so that nothing cancels.
+    alpha -> 1 is the ELBO, alpha = 0 IWAE, alpha -> -inf VR-max. For alpha > 0 a lower bound of log
+    p(x), for alpha < 0 an upper one as K grows; the Monte Carlo mean is itself biased towards the
+    ELBO (theorem 2). Near alpha = 1 the ratio is taken by its series in (1 - alpha), so that
+    nothing cancels.
 
     Args:
       log_w: [K].

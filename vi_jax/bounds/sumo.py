@@ -9,15 +9,19 @@ SIDE = "estimate"
 
 
 def draw_stop(key: jax.Array) -> jax.Array:
-    """T >= 1 with P(T >= t) = 1/t, the number of terms the roulette plays (Luo et al. 2020, sec. 3.3): a whole number, float."""
+    """T >= 1 with P(T >= t) = 1/t, the number of terms the roulette plays (Luo et al. 2020, sec.
+    3.3): a whole number, float.
+    """
     return jnp.floor(1.0 / (1.0 - jax.random.uniform(key)))
 
 
 def bound(log_w: jax.Array, *, stop: float | jax.Array, first: int = 1) -> jax.Array:
-    """IWAE_m + sum_{t=1}^{T} t (IWAE_{m+t} - IWAE_{m+t-1}), T = `stop`: SUMO (Luo et al. 2020, eq. 8 with P(T >= t) = 1/t).
+    """IWAE_m + sum_{t=1}^{T} t (IWAE_{m+t} - IWAE_{m+t-1}), T = `stop`: SUMO (Luo et al. 2020, eq.
+    8 with P(T >= t) = 1/t).
 
-    With T from `draw_stop` its expectation is log p(x), as long as T + m <= K; where T is larger, the sum ends at K and the
-    expectation is that of IWAE_K. Its variance can be infinite: average many, and prefer `iwae` where a bound is wanted.
+    With T from `draw_stop` its expectation is log p(x), as long as T + m <= K; where T is larger,
+    the sum ends at K and the expectation is that of IWAE_K. Its variance can be infinite: average
+    many, and prefer `iwae` where a bound is wanted.
 
     Args:
       log_w: [K], in the order they were drawn.
@@ -32,9 +36,13 @@ def bound(log_w: jax.Array, *, stop: float | jax.Array, first: int = 1) -> jax.A
     """
     num = check_log_w(log_w).shape[0]
     if not 1 <= first <= num:
-        raise ValueError(f"sumo wants 1 <= first <= the number of draws; got {first} and {num} draws.")
+        raise ValueError(
+            f"sumo wants 1 <= first <= the number of draws; got {first} and {num} draws."
+        )
     top = log_w.max()  # taken out, so that large weights lose no digits
-    partial = jax.lax.cumlogsumexp(log_w - top) - jnp.log(jnp.arange(1, num + 1, dtype=log_w.dtype))  # IWAE_1..IWAE_K, less top
+    partial = jax.lax.cumlogsumexp(log_w - top) - jnp.log(
+        jnp.arange(1, num + 1, dtype=log_w.dtype)
+    )  # IWAE_1..IWAE_K, less top
     steps = jnp.diff(partial)[first - 1 :]  # IWAE_{m+t} - IWAE_{m+t-1}, t = 1..K - m
     t = jnp.arange(1, num - first + 1, dtype=log_w.dtype)
     return top + partial[first - 1] + jnp.where(t <= stop, t * steps, 0.0).sum()

@@ -6,9 +6,11 @@ from vi_jax.bounds.renyi import bound as renyi
 
 
 def bound(log_w: jax.Array, *, alpha: float) -> jax.Array:
-    """1/(1 - alpha) log (1/K) sum_k w_k^(1 - alpha) with 0 <= alpha < 1 (Daudel et al. 2023, eq. 7).
+    """1/(1 - alpha) log (1/K) sum_k w_k^(1 - alpha) with 0 <= alpha < 1 (Daudel et al. 2023, eq.
+    7).
 
-    The value of VR-alpha, restricted to where its mean is a lower bound of log p(x) for every K: IWAE at 0, towards the ELBO at 1.
+    The value of VR-alpha, restricted to where its mean is a lower bound of log p(x) for every K:
+    IWAE at 0, towards the ELBO at 1.
 
     Args:
       log_w: [K].
@@ -21,5 +23,8 @@ def bound(log_w: jax.Array, *, alpha: float) -> jax.Array:
       ValueError: log_w is not [K], or alpha is outside of [0, 1).
     """
     if not 0.0 <= alpha < 1.0:
-        raise ValueError(f"vr_iwae wants 0 <= alpha < 1; got {alpha}. Take renyi for other alphas, elbo for alpha = 1.")
+        raise ValueError(
+            f"vr_iwae wants 0 <= alpha < 1; got {alpha}. Take renyi for other alphas, elbo for "
+            "alpha = 1."
+        )
     return renyi(log_w, alpha=alpha)

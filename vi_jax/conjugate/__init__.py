@@ -1,12 +1,14 @@
-"""Conjugate-exponential models, whose updates are closed-form: no step sizes, no gradients of the ELBO.
+"""Conjugate-exponential models, whose updates are closed-form: no step sizes, no gradients of the
+ELBO.
 
     fit = conjugate.gaussian_mixture.fit(key, x, num_components=3)       # coordinate ascent, several starts
-    fit = conjugate.linear_regression.fit(x, y)                          # automatic relevance determination
-    fit = conjugate.logistic_regression.fit(x, y)                        # by the Jaakkola-Jordan bound
-    fit = conjugate.ep.fit(x, y, conjugate.ep.probit)                    # expectation propagation, which is no bound
+    fit = conjugate.linear_regression.fit(x, y)  # automatic relevance determination
+    fit = conjugate.logistic_regression.fit(x, y)  # by the Jaakkola-Jordan bound
+    fit = conjugate.ep.fit(x, y, conjugate.ep.probit)  # expectation propagation, which is no bound
     state = conjugate.svi.fit(key, model, x, start, batch_size=100, num_steps=1000)
 
-A model is a `Model` of `engine`; `cavi` and `svi` run any of them by pure `init` and `step`, one of your own too.
+A model is a `Model` of `engine`; `cavi` and `svi` run any of them by pure `init` and `step`, one of
+your own too.
 """
 
 from vi_jax.conjugate import (
@@ -23,6 +25,14 @@ from vi_jax.conjugate import (
 )
 
 __all__ = [
-    "cavi", "engine", "ep", "factors", "gaussian_mixture", "linear_regression", "logistic_regression", "mixtures",
-    "normal_gamma_mixture", "svi",
-]  # fmt: skip
+    "cavi",
+    "engine",
+    "ep",
+    "factors",
+    "gaussian_mixture",
+    "linear_regression",
+    "logistic_regression",
+    "mixtures",
+    "normal_gamma_mixture",
+    "svi",
+]

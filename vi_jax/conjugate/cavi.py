@@ -43,23 +43,33 @@ def step(model: Model, x: Any, state: State) -> State:
       x: all data, a pytree [N, ...].
       state: the factors.
     """
-    natural, means = state.natural, expected(model, state.natural)
+    natural = state.natural
+    means = expected(model, state.natural)
     value = state.elbo
     for names in model.sweep:
         kept = {name: means[name] for name in means if name not in names}
         moving = {name: means[name] for name in names}
-        value, gradient = jax.value_and_grad(lambda moving, kept=kept: log_joint(model, kept | moving, x))(moving)
+        value, gradient = jax.value_and_grad(
+            lambda moving, kept=kept: log_joint(model, kept | moving, x)
+        )(moving)
         natural = natural | gradient
-        moved = {name: jax.grad(log_normalizer)(natural[name]) for name, log_normalizer in model.factors if name in names}
+        moved = {
+            name: jax.grad(log_normalizer)(natural[name])
+            for name, log_normalizer in model.factors
+            if name in names
+        }
         # linear while the local factors stand: no second pass over the data
         value = value + inner(gradient, jax.tree.map(jnp.subtract, moved, moving))
         means = kept | moved
     return State(natural, value + entropy(model, natural, means), state.num_sweeps + 1)
 
 
-def run(model: Model, x: Any, start: Naturals, *, num_sweeps: int = 500, tolerance: float = 1e-6) -> tuple[State, Array, Array]:
-    """Sweeps until the ELBO rises by less than `tolerance` of itself: the state, the ELBO of each sweep (nan after the last), and
-    whether that was reached. Lives under `jax.jit` and `jax.vmap`."""
+def run(
+    model: Model, x: Any, start: Naturals, *, num_sweeps: int = 500, tolerance: float = 1e-6
+) -> tuple[State, Array, Array]:
+    """Sweeps until the ELBO rises by less than `tolerance` of itself: the state, the ELBO of each
+    sweep (nan after the last), and whether that was reached. Lives under `jax.jit` and `jax.vmap`.
+    """
     first = init(start)
     history = jnp.full(num_sweeps, jnp.nan, first.elbo.dtype)
 
@@ -76,7 +86,9 @@ def run(model: Model, x: Any, start: Naturals, *, num_sweeps: int = 500, toleran
     return jax.lax.while_loop(unfinished, body, (first, history, jnp.bool_(False)))
 
 
-def fit(model: Model, x: Any, starts: Naturals, *, num_sweeps: int = 500, tolerance: float = 1e-6) -> Fit:
+def fit(
+    model: Model, x: Any, starts: Naturals, *, num_sweeps: int = 500, tolerance: float = 1e-6
+) -> Fit:
     """Coordinate ascent from R starts at once, compiled; the one of highest ELBO is kept.
 
     Args:
@@ -91,7 +103,9 @@ def fit(model: Model, x: Any, starts: Naturals, *, num_sweeps: int = 500, tolera
 
 
 @partial(jax.jit, static_argnums=(0, 3, 4))
-def _fit(model: Model, x: Any, starts: Naturals, num_sweeps: int, tolerance: float) -> tuple[State, Array, Array, Array]:
+def _fit(
+    model: Model, x: Any, starts: Naturals, num_sweeps: int, tolerance: float
+) -> tuple[State, Array, Array, Array]:
     def one(start: Naturals) -> tuple[State, Array, Array]:
         return run(model, x, start, num_sweeps=num_sweeps, tolerance=tolerance)
 

@@ -20,7 +20,8 @@ def model(
     noise_scale: float = 1.0,
     concentration: float | None = None,
 ) -> Model:
-    """mu_k ~ N(0, prior_scale^2 I), c_n uniform over K, x_n | c_n ~ N(mu_{c_n}, noise_scale^2 I) (Blei et al. 2017, sec. 2.1).
+    """mu_k ~ N(0, prior_scale^2 I), c_n uniform over K, x_n | c_n ~ N(mu_{c_n}, noise_scale^2 I)
+    (Blei et al. 2017, sec. 2.1).
 
     A sweep of `cavi` is their algorithm 2, and its ELBO their eq. 21: with noise_scale 1
         phi_nk ~ exp(E[mu_k]' x_n - E[mu_k' mu_k] / 2)                                 (eq. 26)
@@ -30,23 +31,48 @@ def model(
       num_components: K.
       num_dims: D of x_n [D].
       prior_scale, noise_scale: standard deviations.
-      concentration: of a symmetric Dirichlet prior of the components' weights; uniform weights, as in the paper, if not given.
+      concentration: of a symmetric Dirichlet prior of the components' weights; uniform weights, as
+        in the paper, if not given.
 
     Returns:
-      A Model with factors "loc" (`factors.normal`, [K, D]) and, given a concentration, "weights" (`factors.dirichlet`).
+      A Model with factors "loc" (`factors.normal`, [K, D]) and, given a concentration, "weights"
+      (`factors.dirichlet`).
     """
-    known = (("loc", factors.normal), *((("weights", factors.dirichlet),) if concentration is not None else ()))
+    known = (
+        ("loc", factors.normal),
+        *((("weights", factors.dirichlet),) if concentration is not None else ()),
+    )
 
     def prior() -> Naturals:
-        shape, dtype = (num_components, num_dims), jnp.result_type(float)
-        weights = {} if concentration is None else {"weights": {"log": jnp.full(num_components, concentration - 1.0, dtype)}}
-        return {"loc": {"shift": jnp.zeros(shape, dtype), "precision": jnp.full(shape, prior_scale**-2.0, dtype)}, **weights}
+        shape = (num_components, num_dims)
+        dtype = jnp.result_type(float)
+        weights = (
+            {}
+            if concentration is None
+            else {"weights": {"log": jnp.full(num_components, concentration - 1.0, dtype)}}
+        )
+        return {
+            "loc": {
+                "shift": jnp.zeros(shape, dtype),
+                "precision": jnp.full(shape, prior_scale**-2.0, dtype),
+            },
+            **weights,
+        }
 
     def scores(means: Naturals, x: Array) -> Array:
-        log_weight = means["weights"]["log"] if concentration is not None else -jnp.log(float(num_components))
-        mu, minus_half_square = means["loc"]["shift"], means["loc"]["precision"]
+        log_weight = (
+            means["weights"]["log"]
+            if concentration is not None
+            else -jnp.log(float(num_components))
+        )
+        mu = means["loc"]["shift"]
+        minus_half_square = means["loc"]["precision"]
         square = jnp.sum(mu * x + minus_half_square, -1) - 0.5 * jnp.sum(x**2)
-        return log_weight + square / noise_scale**2 - num_dims * (HALF_LOG_TWO_PI + jnp.log(noise_scale))
+        return (
+            log_weight
+            + square / noise_scale**2
+            - num_dims * (HALF_LOG_TWO_PI + jnp.log(noise_scale))
+        )
 
     return mixtures.make_model(known, prior, scores)
 
@@ -63,10 +89,20 @@ def fit(
     num_sweeps: int = 500,
     tolerance: float = 1e-6,
 ) -> cavi.Fit:
-    """Coordinate ascent on data x [N] or [N, D] from R starts, the best of which is kept: see `model` and `cavi.fit`.
+    """Coordinate ascent on data x [N] or [N, D] from R starts, the best of which is kept: see
+    `model` and `cavi.fit`.
 
-    `factors.as_normal(fit.natural["loc"])` is the posterior of the means, `mixtures.responsibilities` that of the assignments.
+    `factors.as_normal(fit.natural["loc"])` is the posterior of the means,
+    `mixtures.responsibilities` that of the assignments.
     """
     x = mixtures.as_rows(x)
-    of = model(num_components, x.shape[1], prior_scale=prior_scale, noise_scale=noise_scale, concentration=concentration)
-    return mixtures.fit(key, of, x, num_starts=num_starts, num_sweeps=num_sweeps, tolerance=tolerance)
+    of = model(
+        num_components,
+        x.shape[1],
+        prior_scale=prior_scale,
+        noise_scale=noise_scale,
+        concentration=concentration,
+    )
+    return mixtures.fit(
+        key, of, x, num_starts=num_starts, num_sweeps=num_sweeps, tolerance=tolerance
+    )

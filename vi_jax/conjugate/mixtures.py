@@ -1,4 +1,6 @@
-"""What mixtures share: a model by its components' scores, starts around distant examples, and whom an example belongs to."""
+"""What mixtures share: a model by its components' scores, starts around distant examples, and whom
+an example belongs to.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,10 +29,14 @@ def make_model(
 
     def log_prior(means: Naturals) -> Array:
         eta = prior()
-        return sum((inner(eta[name], means[name]) - a(eta[name]) for name, a in known), jnp.zeros(()))
+        return sum(
+            (inner(eta[name], means[name]) - a(eta[name]) for name, a in known), jnp.zeros(())
+        )
 
     def log_lik(means: Naturals, x: Array) -> Array:
-        return jax.nn.logsumexp(scores(means, x))  # max over phi of sum_k phi_k (score_k - log phi_k)
+        return jax.nn.logsumexp(
+            scores(means, x)
+        )  # max over phi of sum_k phi_k (score_k - log phi_k)
 
     return Model(known, log_prior, log_lik, (tuple(name for name, _ in known),), prior, scores)
 
@@ -44,8 +50,9 @@ def as_rows(x: Any) -> Array:
 
 
 def init(key: Array, model: Model, x: Array) -> Naturals:
-    """The factors when every row of x [N, D] belongs to the nearest of K of them, which are drawn far from each other (k-means++:
-    Arthur & Vassilvitskii 2007): from a symmetric start coordinate ascent would not move.
+    """The factors when every row of x [N, D] belongs to the nearest of K of them, which are drawn
+    far from each other (k-means++: Arthur & Vassilvitskii 2007): from a symmetric start coordinate
+    ascent would not move.
 
     Args:
       key: starts of different keys differ.
@@ -56,15 +63,21 @@ def init(key: Array, model: Model, x: Array) -> Naturals:
     num_components = _scores(model, prior, x[0]).shape[0]
 
     def another(distance: Array, noise: Array) -> tuple[Array, Array]:
-        seed = x[jnp.argmax(jnp.log(distance + 1e-30) + noise)]  # a row with chances as the squared distances
+        seed = x[
+            jnp.argmax(jnp.log(distance + 1e-30) + noise)
+        ]  # a row with chances as the squared distances
         return jnp.minimum(distance, jnp.sum((x - seed) ** 2, 1)), seed
 
     noise = jax.random.gumbel(key, (num_components, len(x)), x.dtype)
     _, seeds = jax.lax.scan(another, jnp.full(len(x), jnp.finfo(x.dtype).max), noise)
     nearest = jnp.argmin(jnp.sum((x[:, None] - seeds) ** 2, -1), 1)
 
-    def fixed(means: Naturals) -> Array:  # f with these local factors: linear, so that any expectations give its gradient
-        return model.log_prior(means) + jnp.sum(jax.vmap(lambda row, k: _scores(model, means, row)[k])(x, nearest))
+    def fixed(
+        means: Naturals,
+    ) -> Array:  # f with these local factors: linear, so that any expectations give its gradient
+        return model.log_prior(means) + jnp.sum(
+            jax.vmap(lambda row, k: _scores(model, means, row)[k])(x, nearest)
+        )
 
     return jax.grad(fixed)(prior)
 
@@ -75,7 +88,9 @@ def responsibilities(model: Model, natural: Naturals, x: Any) -> Array:
     return jax.vmap(lambda row: jax.nn.softmax(_scores(model, means, row)))(as_rows(x))
 
 
-def fit(key: Array, model: Model, x: Array, *, num_starts: int, num_sweeps: int, tolerance: float) -> cavi.Fit:
+def fit(
+    key: Array, model: Model, x: Array, *, num_starts: int, num_sweeps: int, tolerance: float
+) -> cavi.Fit:
     """Coordinate ascent from R starts of `init`."""
     starts = _starts(model, num_starts, key, x)
     return cavi.fit(model, x, starts, num_sweeps=num_sweeps, tolerance=tolerance)

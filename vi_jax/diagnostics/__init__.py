@@ -1,10 +1,12 @@
-"""Can this guide be trusted, and what does it use: measures of a trained model, reduction left to the caller.
+"""Can this guide be trusted, and what does it use: measures of a trained model, reduction left to
+the caller.
 
-`check`: a linter for an ELBO, before a run is spent on it. `amortised`: of models with an encoder (per-example terms, log p(x),
-active units, the aggregate posterior). `ais`: log p(x) between annealed bounds. `psis`: Pareto-smoothed weights and k-hat.
-`posterior`: a guide against its log density. `optimum`: is its ELBO at the highest, had a trace come to rest. `bracket`: the log
-evidence between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and of means (VSBC); `calibrate_fits`: of
-`vi.fit` and of any other Python.
+`check`: a linter for an ELBO, before a run is spent on it. `amortised`: of models with an encoder
+(per-example terms, log p(x), active units, the aggregate posterior). `ais`: log p(x) between
+annealed bounds. `psis`: Pareto-smoothed weights and k-hat. `posterior`: a guide against its log
+density. `optimum`: is its ELBO at the highest, had a trace come to rest. `bracket`: the log
+evidence between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and of means
+(VSBC); `calibrate_fits`: of `vi.fit` and of any other Python.
 """
 
 from vi_jax.diagnostics import ais, amortised, optimum, posterior
@@ -14,6 +16,18 @@ from vi_jax.diagnostics.check import CHECKS, FINDINGS, Finding, Report, check
 from vi_jax.diagnostics.psis import k_threshold, psis
 
 __all__ = [
-    "CHECKS", "FINDINGS", "Finding", "Report", "ais", "amortised", "bracket", "calibrate", "calibrate_fits", "check", "k_threshold",
-    "optimum", "posterior", "psis",
-]  # fmt: skip
+    "CHECKS",
+    "FINDINGS",
+    "Finding",
+    "Report",
+    "ais",
+    "amortised",
+    "bracket",
+    "calibrate",
+    "calibrate_fits",
+    "check",
+    "k_threshold",
+    "optimum",
+    "posterior",
+    "psis",
+]

@@ -1,4 +1,6 @@
-"""What every check is handed: the functions under test, draws, unconstrained coordinates, and float64 where it works."""
+"""What every check is handed: the functions under test, draws, unconstrained coordinates, and
+float64 where it works.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +18,9 @@ CHUNK = 64  # evaluations of log_joint side by side: bounds the memory, never th
 
 
 class Space(NamedTuple):
-    """Unconstrained coordinates u [D] of a latent z (any pytree): z = T(u), T from the constraints of q's support."""
+    """Unconstrained coordinates u [D] of a latent z (any pytree): z = T(u), T from the constraints
+    of q's support.
+    """
 
     to_u: Callable[[Any], Array]
     to_z: Callable[[Array], Any]
@@ -28,7 +32,9 @@ class Problem(NamedTuple):
     """The arguments of `check` in one shape."""
 
     key: Array
-    joint: Callable[[Any, Any], Array]  # (z, batch) -> log p(x, z); batch is None where none was given
+    joint: Callable[
+        [Any, Any], Array
+    ]  # (z, batch) -> log p(x, z); batch is None where none was given
     batch: Any
     num_data: int | None
     per_example: Callable[[Any, Any], Array] | None
@@ -41,7 +47,9 @@ class Problem(NamedTuple):
     discrete: bool
     wide: bool  # whether log_joint and q run in float64
     space: Space | None  # None where q is discrete or its support has no bijection
-    draws: np.ndarray  # u [256, D] of q in those coordinates, the finite ones; [0, D] where there are none
+    draws: (
+        np.ndarray
+    )  # u [256, D] of q in those coordinates, the finite ones; [0, D] where there are none
     mean: np.ndarray  # of them, [D]
     scale: np.ndarray  # their standard deviation, [D]
 
@@ -57,7 +65,9 @@ class Problem(NamedTuple):
 
     def fold(self, name: str) -> Array:
         """A key of each check's own."""
-        return jax.random.fold_in(self.key, sum((i + 1) * ord(c) for i, c in enumerate(name)) % 2**31)
+        return jax.random.fold_in(
+            self.key, sum((i + 1) * ord(c) for i, c in enumerate(name)) % 2**31
+        )
 
     def rng(self, name: str) -> np.random.Generator:
         """NumPy's generator, from the same key: for choices that need no compiling."""
@@ -72,13 +82,22 @@ def x64_is_on() -> bool:
 
 @contextmanager
 def wide_context(wide: bool = True) -> Iterator[None]:
-    """float64 if asked; draws are compared under one key on purpose and NaN is looked for, so that neither is an error here."""
-    with jax.enable_x64(wide or x64_is_on()), jax.debug_key_reuse(False), jax.debug_nans(False), jax.numpy_rank_promotion("allow"):
+    """float64 if asked; draws are compared under one key on purpose and NaN is looked for, so that
+    neither is an error here.
+    """
+    with (
+        jax.enable_x64(wide or x64_is_on()),
+        jax.debug_key_reuse(False),
+        jax.debug_nans(False),
+        jax.numpy_rank_promotion("allow"),
+    ):
         yield
 
 
 def widened(tree: Any) -> Any:
-    """The pytree with its floats in the default dtype of the context: float64 inside `wide_context()`."""
+    """The pytree with its floats in the default dtype of the context: float64 inside
+    `wide_context()`.
+    """
 
     def cast(leaf: Any) -> Any:
         is_float = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
@@ -88,7 +107,9 @@ def widened(tree: Any) -> Any:
 
 
 def support_of(q: Any, given: Any) -> Any:
-    """The constraint of q's draws, or a pytree of them; where q does not say, the one given; else None, all reals."""
+    """The constraint of q's draws, or a pytree of them; where q does not say, the one given; else
+    None, all reals.
+    """
     try:
         support = getattr(q, "support", None)
     except NotImplementedError:
@@ -99,7 +120,9 @@ def support_of(q: Any, given: Any) -> Any:
 
 
 def is_discrete(z: Any, support: Any) -> bool:
-    """Whether some leaf of a draw is of whole numbers, by its dtype or by its constraint: no gradient in z."""
+    """Whether some leaf of a draw is of whole numbers, by its dtype or by its constraint: no
+    gradient in z.
+    """
     if isinstance(support, constraints.Constraint):
         return bool(support.is_discrete)
     return any(not jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(z))
@@ -109,19 +132,25 @@ def make_space(z: Any, support: Any) -> Space:
     """Coordinates for latents shaped like z.
 
     Raises:
-      NotImplementedError: a constraint has no bijection from the reals, or the constraints do not match z.
+      NotImplementedError: a constraint has no bijection from the reals, or the constraints do not
+        match z.
     """
     leaves, tree = jax.tree.flatten(z)
     kinds = jax.tree.leaves(support, is_leaf=lambda leaf: isinstance(leaf, constraints.Constraint))
     kinds = [constraints.real] * len(leaves) if support is None else kinds
     if len(kinds) != len(leaves) or any(kind.is_discrete for kind in kinds):
-        raise NotImplementedError(f"the support names {len(kinds)} continuous constraints, and z has {len(leaves)} leaves.")
+        raise NotImplementedError(
+            f"the support names {len(kinds)} continuous constraints, and z has {len(leaves)} "
+            "leaves."
+        )
     maps = [dist.biject_to(kind) for kind in kinds]
     shapes = [jax.eval_shape(t.inv, leaf).shape for t, leaf in zip(maps, leaves, strict=True)]
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
 
     def split(u: Array) -> list[Array]:
-        return [part.reshape(shape) for part, shape in zip(jnp.split(u, ends[:-1]), shapes, strict=True)]
+        return [
+            part.reshape(shape) for part, shape in zip(jnp.split(u, ends[:-1]), shapes, strict=True)
+        ]
 
     def to_u(z: Any) -> Array:
         parts = [jnp.ravel(t.inv(leaf)) for t, leaf in zip(maps, jax.tree.leaves(z), strict=True)]
@@ -131,7 +160,10 @@ def make_space(z: Any, support: Any) -> Space:
         return jax.tree.unflatten(tree, [t(part) for t, part in zip(maps, split(u), strict=True)])
 
     def log_det(u: Array) -> Array:
-        parts = [jnp.sum(t.log_abs_det_jacobian(part, t(part))) for t, part in zip(maps, split(u), strict=True)]
+        parts = [
+            jnp.sum(t.log_abs_det_jacobian(part, t(part)))
+            for t, part in zip(maps, split(u), strict=True)
+        ]
         return jnp.asarray(sum(parts))
 
     return Space(to_u, to_z, log_det, int(ends[-1]))
@@ -142,7 +174,9 @@ def with_draws(problem: Problem, count: int = 256) -> Problem:
     space = problem.space
     assert space is not None
     with wide_context(problem.wide):
-        draw = jax.jit(lambda key: jax.vmap(space.to_u)(widened(problem.guide.sample(key, (4 * count,)))))
+        draw = jax.jit(
+            lambda key: jax.vmap(space.to_u)(widened(problem.guide.sample(key, (4 * count,))))
+        )
         u = np.asarray(draw(problem.fold("draws")))
     u = u[np.isfinite(u).all(1)]
     if len(u) < count:
@@ -191,4 +225,9 @@ def is_key(leaf: Any) -> bool:
 
 def take_rows(tree: Any, index: Any) -> Any:
     """The rows of every leaf at an index."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[index] if hasattr(leaf, "dtype") and not is_key(leaf) else leaf[index], tree)
+    return jax.tree.map(
+        lambda leaf: (
+            np.asarray(leaf)[index] if hasattr(leaf, "dtype") and not is_key(leaf) else leaf[index]
+        ),
+        tree,
+    )

@@ -1,4 +1,6 @@
-"""What `check` hands back: findings with their remedies, what could not be decided, and the time it took."""
+"""What `check` hands back: findings with their remedies, what could not be decided, and the time it
+took.
+"""
 
 import textwrap
 from collections.abc import Mapping
@@ -18,7 +20,11 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         numbers = ", ".join(f"{key} {_short(value)}" for key, value in self.evidence.items())
-        lines = [f"{self.severity}: {self.name}", *_wrapped(self.message), *_wrapped(f"Remedy: {self.remedy}")]
+        lines = [
+            f"{self.severity}: {self.name}",
+            *_wrapped(self.message),
+            *_wrapped(f"Remedy: {self.remedy}"),
+        ]
         return "\n".join([*lines, *(_wrapped(f"[{numbers}]") if numbers else [])])
 
 
@@ -42,14 +48,21 @@ class Report(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts, lists, strings and numbers."""
-        findings = [{**finding._asdict(), "evidence": dict(finding.evidence)} for finding in self.findings]
+        findings = [
+            {**finding._asdict(), "evidence": dict(finding.evidence)} for finding in self.findings
+        ]
         rest = {"done": list(self.done), "undecided": list(self.undecided), "elapsed": self.elapsed}
         return {"ok": self.ok, "findings": findings, **rest}
 
     def __str__(self) -> str:
         count = len(self.findings)
-        head = f"{'no' if count == 0 else count} finding{'' if count == 1 else 's'}; {len(self.done)} checks, {self.elapsed:.1f} s"
-        left_out = [line for note in self.undecided for line in _wrapped(f"undecided: {note}", "  ", "    ")]
+        head = (
+            f"{'no' if count == 0 else count} finding{'' if count == 1 else 's'}; "
+            f"{len(self.done)} checks, {self.elapsed:.1f} s"
+        )
+        left_out = [
+            line for note in self.undecided for line in _wrapped(f"undecided: {note}", "  ", "    ")
+        ]
         return "\n".join([head, *map(str, self.findings), *left_out])
 
 
@@ -62,12 +75,16 @@ class Outcome(NamedTuple):
 
 def error(name: str, message: str, remedy: str, **evidence: Any) -> Finding:
     """A finding that makes results wrong."""
-    return Finding(name, "error", message, remedy, {key: _plain(value) for key, value in evidence.items()})
+    return Finding(
+        name, "error", message, remedy, {key: _plain(value) for key, value in evidence.items()}
+    )
 
 
 def warning(name: str, message: str, remedy: str, **evidence: Any) -> Finding:
     """A finding that puts results at risk."""
-    return Finding(name, "warning", message, remedy, {key: _plain(value) for key, value in evidence.items()})
+    return Finding(
+        name, "warning", message, remedy, {key: _plain(value) for key, value in evidence.items()}
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,8 @@
-"""Does exp(log_joint) have a finite integral: rays outwards in unconstrained coordinates, and a change of variables by hand.
+"""Does exp(log_joint) have a finite integral: rays outwards in unconstrained coordinates, and a
+change of variables by hand.
 
-A density of u [D] that can be normalised falls along almost every ray, at least as fast as -D log |u|. One that rises on
-nearly all of them is the negative of a log density; one that rises or stays level on some is improper: a prior, or a
+A density of u [D] that can be normalised falls along almost every ray, at least as fast as -D log
+|u|. One that rises on nearly all of them is the negative of a log density; one that rises or stays level on some is improper: a prior, or a
 log-determinant, is missing.
 """
 
@@ -13,22 +14,38 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from vi_jax.diagnostics._check_problem import Problem, log_joint_in_u, over_rows, wide_context, widened
+from vi_jax.diagnostics._check_problem import (
+    Problem,
+    log_joint_in_u,
+    over_rows,
+    wide_context,
+    widened,
+)
 from vi_jax.diagnostics._check_report import Finding, Outcome, error
 
 Array = jax.Array
-NUM_RANDOM, MAX_AXES = 12, 12
-RADII = np.concatenate([[0.0], 10.0 ** np.arange(0.0, 8.25, 0.5)])  # in units of max(1, standard deviation of q)
-_FLAT_BEYOND, _FLAT_DECADE = 100.0, 2  # judged from this radius, over this many radii (a decade)
+NUM_RANDOM = 12
+MAX_AXES = 12
+RADII = np.concatenate(
+    [[0.0], 10.0 ** np.arange(0.0, 8.25, 0.5)]
+)  # in units of max(1, standard deviation of q)
+# judged from this radius, over this many radii (a decade)
+_FLAT_BEYOND = 100.0
+_FLAT_DECADE = 2
 
 
 def tails(problem: Problem) -> Outcome:
     """log_joint falls along rays away from q's mean, up to radii of 1e8 where floats reach."""
     if problem.space is None or not problem.wide:
-        return Outcome((), ("tails: wants continuous latents with a bijection to the reals, and float64.",))
-    space, log_joint = problem.space, log_joint_in_u(problem)
+        return Outcome(
+            (), ("tails: wants continuous latents with a bijection to the reals, and float64.",)
+        )
+    space = problem.space
+    log_joint = log_joint_in_u(problem)
     directions, axes = _directions(problem.rng("rays"), space.size)
-    points = problem.mean + RADII[:, None] * (np.maximum(problem.scale, 1.0) * directions)[:, None, :]  # [rays, radii, D]
+    points = (
+        problem.mean + RADII[:, None] * (np.maximum(problem.scale, 1.0) * directions)[:, None, :]
+    )  # [rays, radii, D]
 
     def at(u: Array, batch: Any) -> tuple[Array, Array, Array]:
         return log_joint(u, batch), space.to_u(space.to_z(u)), space.log_det(u)
@@ -40,18 +57,28 @@ def tails(problem: Problem) -> Outcome:
     values = np.where(known, values, np.nan).reshape(points.shape[:2])
     if _may_underflow(values):
         with wide_context(False):
-            narrow = over_rows(lambda u, batch: log_joint(u, batch), flat.astype(np.float32), problem.batch)
+            narrow = over_rows(
+                lambda u, batch: log_joint(u, batch), flat.astype(np.float32), problem.batch
+            )
         values = _without_underflow(values, narrow.reshape(values.shape))
     return _verdict(np.array([_kind(row) for row in values]), axes)
 
 
 def _may_underflow(values: np.ndarray) -> bool:
-    """Whether some ray is level and then -inf: at the bound of a uniform prior, or where e^u is rounded to 0."""
-    return any(_level(row[: np.argmax(row == -np.inf)]) for row in values if (row == -np.inf).any() and not np.isnan(row).any())
+    """Whether some ray is level and then -inf: at the bound of a uniform prior, or where e^u is
+    rounded to 0.
+    """
+    return any(
+        _level(row[: np.argmax(row == -np.inf)])
+        for row in values
+        if (row == -np.inf).any() and not np.isnan(row).any()
+    )
 
 
 def _without_underflow(values: np.ndarray, narrow: np.ndarray) -> np.ndarray:
-    """-inf that float32 meets nearer to q than float64 is rounding: NaN there; a bound of the support would be where it is."""
+    """-inf that float32 meets nearer to q than float64 is rounding: NaN there; a bound of the
+    support would be where it is.
+    """
     first, first_narrow = (np.argmax(rows == -np.inf, axis=1) for rows in (values, narrow))
     rounding = (values == -np.inf).any(1) & (narrow == -np.inf).any(1) & (first_narrow < first)
     level = np.array([_level(row[:end]) for row, end in zip(values, first, strict=True)])
@@ -59,7 +86,9 @@ def _without_underflow(values: np.ndarray, narrow: np.ndarray) -> np.ndarray:
 
 
 def _directions(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[int]]:
-    """Random directions of unit scale and axes, both ways: [rays, D], and the axis of each ray (-1 for random ones)."""
+    """Random directions of unit scale and axes, both ways: [rays, D], and the axis of each ray (-1
+    for random ones).
+    """
     random = rng.standard_normal((NUM_RANDOM if size > 1 else 0, size)) / size**0.5
     chosen = rng.permutation(size)[:MAX_AXES]
     along = np.zeros((len(chosen), size))
@@ -77,7 +106,8 @@ def _returns(points: np.ndarray, returned: np.ndarray) -> np.ndarray:
 def _kind(values: np.ndarray) -> str:
     """rises, level, falls or unknown, of the values along one ray; NaN where they are not known."""
     known = ~np.isnan(values)
-    radii, values = RADII[known], values[known]
+    radii = RADII[known]
+    values = values[known]
     if len(values) < 4 or radii[-1] < 10.0:
         return "unknown"
     if values[-1] == np.inf:
@@ -93,21 +123,33 @@ def _kind(values: np.ndarray) -> str:
 
 def _level(values: np.ndarray) -> bool:
     """Whether the last decade of radii changes nothing."""
-    return len(values) > 5 and abs(values[-1] - values[-1 - _FLAT_DECADE]) < 0.01 and abs(values[-1]) < 1e10
+    return (
+        len(values) > 5
+        and abs(values[-1] - values[-1 - _FLAT_DECADE]) < 0.01
+        and abs(values[-1]) < 1e10
+    )
 
 
 def _verdict(kinds: np.ndarray, axes: list[int]) -> Outcome:
     known = kinds != "unknown"
     if known.sum() < 2:
-        return Outcome((), ("tails: log_joint is NaN, or its support rounded to an edge, on nearly every ray.",))
-    rising, level = kinds == "rises", kinds == "level"
+        return Outcome(
+            (),
+            ("tails: log_joint is NaN, or its support rounded to an edge, on nearly every ray.",),
+        )
+    rising = kinds == "rises"
+    level = kinds == "level"
     share = rising[known].mean()
     numbers = {"rays": int(known.sum()), "rising": int(rising.sum()), "level": int(level.sum())}
     if share > 0.9:
         message = (
-            "log_joint rises without bound in every direction away from q: it is the negative of a log density, or has no prior."
+            "log_joint rises without bound in every direction away from q: it is the "
+            "negative of a log density, or has no prior."
         )
-        remedy = "Return log p(x, z), larger for likelier z (not a loss or an energy), and add the log prior."
+        remedy = (
+            "Return log p(x, z), larger for likelier z (not a loss or an energy), and add "
+            "the log prior."
+        )
         return Outcome((error("sign", message, remedy, **numbers),))
     guilty = sorted({axes[i] for i in np.flatnonzero(rising | level) if axes[i] >= 0})
     if guilty or (rising | level).sum() >= 2:
@@ -117,30 +159,43 @@ def _verdict(kinds: np.ndarray, axes: list[int]) -> Outcome:
 
 def _improper(axes: list[int], numbers: dict[str, Any]) -> Finding:
     where = f"along unconstrained coordinate(s) {axes}" if axes else "along some rays"
-    message = f"log_joint does not fall {where} as far as floats reach: it cannot be normalised, and the ELBO has no maximum."
+    message = (
+        f"log_joint does not fall {where} as far as floats reach: it cannot be normalised, "
+        "and the ELBO has no maximum."
+    )
     remedy = (
-        "Add the missing prior; if z is a transformed variable (a log-scale, logits), add log |d constrained / dz|; if the model "
+        "Add the missing prior; if z is a transformed variable (a log-scale, logits), add log |d "
+        "constrained / dz|; if the model "
         "has constraints, give q their support."
     )
     return error("improper", message, remedy, **numbers)
 
 
 def log_determinant(problem: Problem) -> Outcome:
-    """With `constrained=(log_density, T)`: log_joint(u) - log_density(T(u)) is log |dT/du| by brute force, up to a constant."""
+    """With `constrained=(log_density, T)`: log_joint(u) - log_density(T(u)) is log |dT/du| by brute
+    force, up to a constant.
+    """
     if problem.constrained is None:
-        note = "log_det: whether a change of variables in log_joint is complete wants constrained=(log_density, transform)."
+        note = (
+            "log_det: whether a change of variables in log_joint is complete wants "
+            "constrained=(log_density, transform)."
+        )
         return Outcome((), (note,))
     log_density, transform = problem.constrained
     with wide_context(problem.wide):
         z = widened(problem.guide.sample(problem.fold("log_det"), (64,)))
 
         def gaps(z: Any, batch: Any) -> tuple[Array, Array]:
-            return problem.joint(z, batch) - log_density(transform(z)), brute_force_log_det(transform, z)
+            return problem.joint(z, batch) - log_density(transform(z)), brute_force_log_det(
+                transform, z
+            )
 
         gap, log_det = over_rows(gaps, z, widened(problem.batch))
     known = np.isfinite(gap) & np.isfinite(log_det)
     if known.sum() < 8:
-        return Outcome((), ("log_det: the two densities are finite together at too few draws of q.",))
+        return Outcome(
+            (), ("log_det: the two densities are finite together at too few draws of q.",)
+        )
     return _compare_log_det(gap[known], log_det[known])
 
 
@@ -158,7 +213,8 @@ def brute_force_log_det(transform: Callable[[Any], Any], z: Any) -> Array:
     jacobian = jax.jacfwd(flat)(row)
     if jacobian.shape[0] != jacobian.shape[1]:
         raise ValueError(
-            f"a log-determinant wants as many coordinates on both sides; the transform maps {row.shape} to {jacobian.shape[:1]}."
+            "a log-determinant wants as many coordinates on both sides; the transform maps "
+            f"{row.shape} to {jacobian.shape[:1]}."
         )
     return jnp.linalg.slogdet(jacobian)[1]
 
@@ -168,11 +224,19 @@ def _compare_log_det(gap: np.ndarray, log_det: np.ndarray) -> Outcome:
     tolerance = 1e-3 * (1.0 + spread)
     if (gap - log_det).std() < tolerance:
         return Outcome()
-    missing, flipped = gap.std() < tolerance, (gap + log_det).std() < tolerance
+    missing = gap.std() < tolerance
+    flipped = (gap + log_det).std() < tolerance
     what = (
-        "is missing from log_joint" if missing else "has the wrong sign in log_joint" if flipped else "is not what log_joint adds"
+        "is missing from log_joint"
+        if missing
+        else "has the wrong sign in log_joint"
+        if flipped
+        else "is not what log_joint adds"
     )
     message = f"the log-determinant of the transform {what}."
-    remedy = "log_joint(u) = log_density(T(u)) + log |det dT/du|, with a plus sign: the density of u, not of T(u)."
+    remedy = (
+        "log_joint(u) = log_density(T(u)) + log |det dT/du|, with a plus sign: the density "
+        "of u, not of T(u)."
+    )
     evidence = {"spread_of_log_det": float(spread), "spread_of_error": float((gap - log_det).std())}
     return Outcome((error("log_det", message, remedy, **evidence),))

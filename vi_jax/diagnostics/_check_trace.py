@@ -1,4 +1,6 @@
-"""Where in the user's code a number comes from: the first equation that makes it, and implicit outer products."""
+"""Where in the user's code a number comes from: the first equation that makes it, and implicit
+outer products.
+"""
 
 import re
 import sys
@@ -12,7 +14,17 @@ import numpy as np
 from jax.extend import core
 
 _LIBRARIES = ("jax", "jaxlib", "numpyro", "numpy", "flax")
-_CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "remat", "remat2", "checkpoint")
+_CALLS = (
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "remat",
+    "remat2",
+    "checkpoint",
+)
 _MATRIX_USES = ("cholesky", "triangular_solve", "dot_general", "lu", "eigh", "eig", "qr", "svd")
 
 
@@ -26,10 +38,13 @@ class Origin(NamedTuple):
         return f"`{self.primitive}` at {self.line}"
 
 
-def first_bad(f: Callable[..., Any], args: tuple[Any, ...], bad: Callable[[Any], Any]) -> Origin | None:
+def first_bad(
+    f: Callable[..., Any], args: tuple[Any, ...], bad: Callable[[Any], Any]
+) -> Origin | None:
     """The first equation of f(*args) with a bad output and no bad input; None if there is none.
 
-    Loops are unrolled while tracing and compiled functions are traced afresh, so that lines are those of this call.
+    Loops are unrolled while tracing and compiled functions are traced afresh, so that lines are
+    those of this call.
     """
     try:
         with jax.disable_jit():
@@ -45,18 +60,27 @@ def _is(bad: Callable[[Any], Any], value: Any) -> bool:
     return bool(jnp.any(bad(value))) if floating else False
 
 
-def _walk(jaxpr: Any, consts: Any, args: Any, bad: Callable[[Any], bool]) -> tuple[list[Any], Origin | None]:
+def _walk(
+    jaxpr: Any, consts: Any, args: Any, bad: Callable[[Any], bool]
+) -> tuple[list[Any], Origin | None]:
     """Runs a jaxpr equation by equation up to the first bad one."""
-    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+    values: dict[Any, Any] = dict(
+        zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True)
+    )
 
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, core.Literal) else values[atom]
 
     for eqn in jaxpr.eqns:
         inputs = [read(atom) for atom in eqn.invars]
-        inner = eqn.params.get("call_jaxpr", eqn.params.get("jaxpr")) if eqn.primitive.name in _CALLS else None
+        inner = (
+            eqn.params.get("call_jaxpr", eqn.params.get("jaxpr"))
+            if eqn.primitive.name in _CALLS
+            else None
+        )
         if inner is not None:
-            body, consts = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+            body = getattr(inner, "jaxpr", inner)
+            consts = getattr(inner, "consts", ())
             outputs, origin = _walk(body, consts, inputs, bad)
             if origin is not None:
                 return [], origin if origin.line != "?" else Origin(origin.primitive, _line(eqn))
@@ -76,7 +100,9 @@ def _run(eqn: Any, inputs: list[Any]) -> list[Any]:
 
 def _line(eqn: Any) -> str:
     """The innermost line that is neither a library's nor of this package's checks."""
-    own = [_split(sys.modules[name].__file__ or "")[0] for name in _LIBRARIES if name in sys.modules]
+    own = [
+        _split(sys.modules[name].__file__ or "")[0] for name in _LIBRARIES if name in sys.modules
+    ]
     ours = _split(__file__)[0] + "_check_"
     traceback = eqn.source_info.traceback
     for frame in traceback.frames if traceback is not None else ():
@@ -107,8 +133,13 @@ def same_trace(f: Callable[..., Any], *args: Any) -> bool:
 
 def _equal(x: Any, y: Any) -> bool:
     if jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key):
-        x, y = jax.random.key_data(x), jax.random.key_data(y)
-    return np.array_equal(np.asarray(x), np.asarray(y), equal_nan=bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact)))
+        x = jax.random.key_data(x)
+        y = jax.random.key_data(y)
+    return np.array_equal(
+        np.asarray(x),
+        np.asarray(y),
+        equal_nan=bool(jnp.issubdtype(jnp.result_type(x), jnp.inexact)),
+    )
 
 
 class Promotion(NamedTuple):
@@ -119,13 +150,18 @@ class Promotion(NamedTuple):
 
 
 def outer_products(f: Callable[..., Any], *args: Any) -> list[Promotion]:
-    """Operations of f on an [N] and an [N, 1] that NumPy's rank promotion makes [N, N], unless that is used as a matrix."""
+    """Operations of f on an [N] and an [N, 1] that NumPy's rank promotion makes [N, N], unless that
+    is used as a matrix.
+    """
     with jax.numpy_rank_promotion("warn"), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         jaxpr = jax.make_jaxpr(lambda *args: f(*args))(*args).jaxpr
     found = []
     for record in caught:
-        match = re.search(r"rank promotion for (\w+) on shapes \((\d+),\) \((\d+), (\d+)\)", _sorted_shapes(str(record.message)))
+        match = re.search(
+            r"rank promotion for (\w+) on shapes \((\d+),\) \((\d+), (\d+)\)",
+            _sorted_shapes(str(record.message)),
+        )
         if match and match[2] == match[3] and match[4] == "1" and int(match[2]) > 1:
             found.append(Promotion(match[1], int(match[2])))
     return [p for p in dict.fromkeys(found) if not _used_as_matrix(jaxpr, p.size)]
@@ -139,9 +175,13 @@ def _sorted_shapes(message: str) -> str:
 def _used_as_matrix(jaxpr: Any, size: int) -> bool:
     for eqn in jaxpr.eqns:
         shapes = [getattr(atom.aval, "shape", ()) for atom in eqn.invars]
-        if eqn.primitive.name in _MATRIX_USES and any(shape[-2:] == (size, size) for shape in shapes):
+        if eqn.primitive.name in _MATRIX_USES and any(
+            shape[-2:] == (size, size) for shape in shapes
+        ):
             return True
-        inner = [getattr(value, "jaxpr", value) for value in jax.tree.leaves(list(eqn.params.values()))]
+        inner = [
+            getattr(value, "jaxpr", value) for value in jax.tree.leaves(list(eqn.params.values()))
+        ]
         if any(_used_as_matrix(body, size) for body in inner if hasattr(body, "eqns")):
             return True
     return False

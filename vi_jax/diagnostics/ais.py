@@ -10,19 +10,25 @@ from vi_jax.types import Array, Guide, LogJoint
 
 
 class Annealed(NamedTuple):
-    """log-weights of the chains [C], nats, and the acceptance rate of the transitions at each temperature [T]."""
+    """log-weights of the chains [C], nats, and the acceptance rate of the transitions at each
+    temperature [T].
+    """
 
     log_w: Array
     acceptance: Array
 
     @property
     def lower(self) -> Array:
-        """log mean w: a lower bound of log p(x) in expectation, for chains that began at the guide."""
+        """log mean w: a lower bound of log p(x) in expectation, for chains that began at the
+        guide.
+        """
         return jax.nn.logsumexp(self.log_w) - jnp.log(self.log_w.shape[0])
 
     @property
     def upper(self) -> Array:
-        """-log mean 1/w: an upper bound of log p(x) in expectation, for chains that began at exact posterior draws."""
+        """-log mean 1/w: an upper bound of log p(x) in expectation, for chains that began at exact
+        posterior draws.
+        """
         return jnp.log(self.log_w.shape[0]) - jax.nn.logsumexp(-self.log_w)
 
 
@@ -36,14 +42,17 @@ def forward(
     step_size: float = 0.1,
     num_leapfrog: int = 10,
 ) -> Annealed:
-    """Chains from q to the posterior through q^(1 - b) p(x, .)^b, one HMC transition at each b (Neal 2001; Wu et al. 2017).
+    """Chains from q to the posterior through q^(1 - b) p(x, .)^b, one HMC transition at each b
+    (Neal 2001; Wu et al. 2017).
 
-    log w = sum_t (b_t - b_{t-1}) (log p(x, z_t) - log q(z_t)); E[w] = p(x) whatever the transitions' quality, so that `.lower` is a
-    lower bound. Temperatures are spaced by a sigmoid, denser at both ends.
+    log w = sum_t (b_t - b_{t-1}) (log p(x, z_t) - log q(z_t)); E[w] = p(x) whatever the
+    transitions' quality, so that `.lower` is a lower bound. Temperatures are spaced by a sigmoid,
+    denser at both ends.
 
     Args:
       key: one typed PRNG key.
-      log_joint: z -> log p(x, z), a scalar in nats, differentiable; z a vector or a pytree on unconstrained space.
+      log_joint: z -> log p(x, z), a scalar in nats, differentiable; z a vector or a pytree on
+        unconstrained space.
       q: where chains begin: the prior, or a guide that was fitted.
       num_chains: C, run together.
       num_temperatures: T transitions a chain.
@@ -58,7 +67,9 @@ def forward(
     start = q.sample(key_start, (num_chains,))
     betas = _temperatures(num_temperatures)
 
-    def move(state: tuple[Any, Array], keys: Array, before: Array, beta: Array) -> tuple[tuple[Any, Array], Array]:
+    def move(
+        state: tuple[Any, Array], keys: Array, before: Array, beta: Array
+    ) -> tuple[tuple[Any, Array], Array]:
         def one(key: Array, z: Any, log_w: Array) -> tuple[Any, Array, Array]:
             log_w = log_w + (beta - before) * (log_joint(z) - q.log_prob(z))
             z, accepted = _hmc(key, _between(log_joint, q, beta), z, step_size, num_leapfrog)
@@ -80,10 +91,11 @@ def reverse(
     step_size: float = 0.1,
     num_leapfrog: int = 10,
 ) -> Annealed:
-    """Chains from exact posterior draws back to q: bidirectional Monte Carlo (Grosse et al. 2015). E[1/w] = 1/p(x), so that
-    `.upper` is an upper bound.
+    """Chains from exact posterior draws back to q: bidirectional Monte Carlo (Grosse et al. 2015).
+    E[1/w] = 1/p(x), so that `.upper` is an upper bound.
 
-    Exact draws are at hand for simulated data: draw z from the prior and x given z, then z is a draw from p(z | x).
+    Exact draws are at hand for simulated data: draw z from the prior and x given z, then z is a
+    draw from p(z | x).
 
     Args:
       posterior_draws: [C, ...], one chain each; the other arguments as for `forward`.
@@ -95,7 +107,9 @@ def reverse(
     _check(num_chains, num_temperatures, step_size, num_leapfrog)
     betas = _temperatures(num_temperatures)[::-1]
 
-    def move(state: tuple[Any, Array], keys: Array, beta: Array, after: Array) -> tuple[tuple[Any, Array], Array]:
+    def move(
+        state: tuple[Any, Array], keys: Array, beta: Array, after: Array
+    ) -> tuple[tuple[Any, Array], Array]:
         def one(key: Array, z: Any, log_w: Array) -> tuple[Any, Array, Array]:
             z, accepted = _hmc(key, _between(log_joint, q, beta), z, step_size, num_leapfrog)
             return z, log_w + (beta - after) * (log_joint(z) - q.log_prob(z)), accepted
@@ -106,10 +120,18 @@ def reverse(
     return _anneal(move, key, posterior_draws, num_chains, betas)
 
 
-def _anneal(move: Callable[..., tuple[tuple[Any, Array], Array]], key: Array, z: Any, num_chains: int, betas: Array) -> Annealed:
+def _anneal(
+    move: Callable[..., tuple[tuple[Any, Array], Array]],
+    key: Array,
+    z: Any,
+    num_chains: int,
+    betas: Array,
+) -> Annealed:
     """All chains from one temperature to the next, by one scan."""
 
-    def step(state: tuple[Any, Array], inputs: tuple[Array, Array, Array]) -> tuple[tuple[Any, Array], Array]:
+    def step(
+        state: tuple[Any, Array], inputs: tuple[Array, Array, Array]
+    ) -> tuple[tuple[Any, Array], Array]:
         return move(state, *inputs)
 
     keys = jax.random.split(key, (len(betas) - 1, num_chains))
@@ -121,7 +143,8 @@ def _anneal(move: Callable[..., tuple[tuple[Any, Array], Array]], key: Array, z:
 def _check(num_chains: int, num_temperatures: int, step_size: float, num_leapfrog: int) -> None:
     if min(num_chains, num_temperatures, num_leapfrog) < 1 or not step_size > 0:
         raise ValueError(
-            "annealing wants num_chains, num_temperatures and num_leapfrog of at least 1 and step_size > 0; "
+            "annealing wants num_chains, num_temperatures and num_leapfrog of at least 1 and "
+            "step_size > 0; "
             f"got {num_chains}, {num_temperatures}, {num_leapfrog} and {step_size}."
         )
 
@@ -136,12 +159,18 @@ def _between(log_joint: LogJoint, q: Guide, beta: Array) -> LogJoint:
     return lambda z: (1.0 - beta) * q.log_prob(z) + beta * log_joint(z)
 
 
-def _hmc(key: Array, log_density: LogJoint, z: Any, step_size: float, num_leapfrog: int) -> tuple[Any, Array]:
-    """One Metropolis-corrected Hamiltonian transition (Neal 2011, fig. 2); whether it was accepted, 0 or 1."""
+def _hmc(
+    key: Array, log_density: LogJoint, z: Any, step_size: float, num_leapfrog: int
+) -> tuple[Any, Array]:
+    """One Metropolis-corrected Hamiltonian transition (Neal 2011, fig. 2); whether it was accepted,
+    0 or 1.
+    """
     key_momentum, key_accept = jax.random.split(key)
     leaves, structure = jax.tree.flatten(z)
     keys = jax.random.split(key_momentum, len(leaves))
-    drawn = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    drawn = [
+        jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)
+    ]
     momentum = jax.tree.unflatten(structure, drawn)
     slope = jax.grad(log_density)
 
@@ -153,11 +182,15 @@ def _hmc(key: Array, log_density: LogJoint, z: Any, step_size: float, num_leapfr
         z = jax.tree.map(lambda z, m: z + step_size * m, z, momentum)
         return z, kick(momentum, z, step_size)
 
-    end, end_momentum = jax.lax.fori_loop(0, num_leapfrog, leap, (z, kick(momentum, z, 0.5 * step_size)))
+    end, end_momentum = jax.lax.fori_loop(
+        0, num_leapfrog, leap, (z, kick(momentum, z, 0.5 * step_size))
+    )
     end_momentum = kick(end_momentum, end, -0.5 * step_size)
     change = log_density(end) - log_density(z) + _energy(momentum) - _energy(end_momentum)
     accept = jnp.log(jax.random.uniform(key_accept)) < change  # nan counts as a refusal
-    return jax.tree.map(lambda new, old: jnp.where(accept, new, old), end, z), accept.astype(jnp.result_type(float))
+    return jax.tree.map(lambda new, old: jnp.where(accept, new, old), end, z), accept.astype(
+        jnp.result_type(float)
+    )
 
 
 def _energy(momentum: Any) -> Array:

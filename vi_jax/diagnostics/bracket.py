@@ -17,14 +17,18 @@ class Side(NamedTuple):
 
     value: Array
     stderr: Array  # over groups of draws, or over chains
-    side: str  # "lower", "upper, biased down" (its estimate from finitely many draws lies below it on average), or REVERSE
+    # "lower", "upper, biased down" (its estimate from finitely many draws lies below it on
+    # average), or REVERSE
+    side: str
 
 
 LOWER = {"elbo": bounds.elbo, "tvo": bounds.tvo, "iwae": bounds.iwae}
 UPPER = {"tvo_upper": bounds.tvo_upper, "eubo": bounds.eubo, "cubo": bounds.cubo}
 REVERSE = "upper, as far as the weighted draws are the posterior's"
 FULL_UP_TO = 200  # latents whose covariance chains are whitened by; beyond, their variances
-STEP, LEAPFROG = 0.7, 5  # of the chains, in whitened coordinates: STEP / D^(1/4)
+# of the chains, in whitened coordinates: STEP / D^(1/4)
+STEP = 0.7
+LEAPFROG = 5
 
 
 def bracket(
@@ -37,18 +41,21 @@ def bracket(
     num_chains: int = 20,
     num_temperatures: int = 20,
 ) -> dict[str, Side]:
-    """log p(x) from below (ELBO, TVO, IWAE, AIS) and from above (TVO's right sum, EUBO, CUBO_2, reverse AIS).
+    """log p(x) from below (ELBO, TVO, IWAE, AIS) and from above (TVO's right sum, EUBO, CUBO_2,
+    reverse AIS).
 
-    The first six share one set of draws of a guide, dealt into groups of K: each bound is the mean of its value on every group.
-    Those from above are expectations under the posterior, or of the squared weights, which K weighted draws reach from below: where
-    the bracket's ends touch the answer is good, and a k-hat that is bad says that the upper end is not one (Masrani et al. 2019;
+    The first six share one set of draws of a guide, dealt into groups of K: each bound is the mean
+    of its value on every group. Those from above are expectations under the posterior, or of the
+    squared weights, which K weighted draws reach from below: where the bracket's ends touch the
+    answer is good, and a k-hat that is bad says that the upper end is not one (Masrani et al. 2019;
     Ji & Shen 2019; Dieng et al. 2017).
 
-    Annealing goes between the guide and the posterior by Hamiltonian transitions, in coordinates in which the guide's covariance is
-    the identity: forwards from draws of the guide, log mean w <= log p(x); backwards from draws of the posterior, -log mean 1/w >=
-    log p(x) (Grosse et al. 2015). Posterior draws are resampled here by Pareto-smoothed weights, and moved once by a transition
-    that leaves the posterior as it is: a mode that is missing from them is missing from the upper end. `vi.diagnostics.ais`
-    brackets where exact draws are at hand.
+    Annealing goes between the guide and the posterior by Hamiltonian transitions, in coordinates in
+    which the guide's covariance is the identity: forwards from draws of the guide, log mean w <=
+    log p(x); backwards from draws of the posterior, -log mean 1/w >= log p(x) (Grosse et al. 2015).
+    Posterior draws are resampled here by Pareto-smoothed weights, and moved once by a transition
+    that leaves the posterior as it is: a mode that is missing from them is missing from the upper
+    end. `vi.diagnostics.ais` brackets where exact draws are at hand.
 
     Args:
       key: one typed PRNG key.
@@ -56,20 +63,28 @@ def bracket(
       q: a guide over u.
       num_draws: S, at least 25; values of the log density, without gradients.
       num_groups: of S / num_groups draws, K; standard errors are over groups.
-      num_chains: C each way, 0 for none. Standard errors are over chains, by the delta method; where 1/w is heavy-tailed (a guide
-        wider than the posterior, few temperatures) the upper end is farther above than its own says.
+      num_chains: C each way, 0 for none. Standard errors are over chains, by the delta method;
+        where 1/w is heavy-tailed (a guide wider than the posterior, few temperatures) the upper end
+        is farther above than its own says.
       num_temperatures: T of either way, 6 C T gradients.
 
     Returns:
-      {name: Side}: "elbo", "tvo", "iwae", "ais" from below, "tvo_upper", "eubo", "cubo", "ais_reverse" from above.
+      {name: Side}: "elbo", "tvo", "iwae", "ais" from below, "tvo_upper", "eubo", "cubo",
+      "ais_reverse" from above.
 
     Raises:
       ValueError: fewer than 2 groups, or they do not divide the draws; one chain; no temperature.
     """
     if num_groups < 2 or num_draws % num_groups:
-        raise ValueError(f"bracket wants 2 groups or more that divide num_draws; got {num_groups} and {num_draws}.")
+        raise ValueError(
+            f"bracket wants 2 groups or more that divide num_draws; got {num_groups} and "
+            f"{num_draws}."
+        )
     if num_chains < 0 or num_chains == 1 or num_temperatures < 1:
-        raise ValueError(f"bracket wants 2 chains or more, or 0 for none, and a temperature; got {num_chains}, {num_temperatures}.")
+        raise ValueError(
+            "bracket wants 2 chains or more, or 0 for none, and a temperature; got "
+            f"{num_chains}, {num_temperatures}."
+        )
     key_draws, key_anneal = jax.random.split(key)
     u = q.sample(key_draws, (num_draws,))
     log_w = jax.lax.map(log_density, u, batch_size=min(CHUNK, num_draws)) - jax.vmap(q.log_prob)(u)
@@ -82,7 +97,9 @@ def bracket(
     below = {name: side(bound, "lower") for name, bound in LOWER.items()}
     above = {name: side(bound, "upper, biased down") for name, bound in UPPER.items()}
     if num_chains:
-        below["ais"], above["ais_reverse"] = _annealed(key_anneal, log_density, q, u, log_w, num_chains, num_temperatures)
+        below["ais"], above["ais_reverse"] = _annealed(
+            key_anneal, log_density, q, u, log_w, num_chains, num_temperatures
+        )
     return below | above
 
 
@@ -113,9 +130,17 @@ class Whitened(NamedTuple):
 
 
 def _annealed(
-    key: Array, log_density: LogDensity, q: Any, u: Array, log_w: Array, num_chains: int, num_temperatures: int
+    key: Array,
+    log_density: LogDensity,
+    q: Any,
+    u: Array,
+    log_w: Array,
+    num_chains: int,
+    num_temperatures: int,
 ) -> tuple[Side, Side]:
-    """AIS from below, and reverse AIS from above, of the guide's draws u [S, D] and their log-weights [S]."""
+    """AIS from below, and reverse AIS from above, of the guide's draws u [S, D] and their
+    log-weights [S].
+    """
     key_forward, key_reverse, key_rows = jax.random.split(key, 3)
     size = u.shape[1]
     root = jnp.linalg.cholesky(jnp.cov(u.T).reshape(size, size)) if size <= FULL_UP_TO else u.std(0)
@@ -125,7 +150,11 @@ def _annealed(
     def joint(x: Array) -> Array:
         return log_density(white.place(x))
 
-    numbers = {"num_temperatures": num_temperatures, "step_size": STEP / size**0.25, "num_leapfrog": LEAPFROG}
+    numbers = {
+        "num_temperatures": num_temperatures,
+        "step_size": STEP / size**0.25,
+        "num_leapfrog": LEAPFROG,
+    }
     lower = ais.forward(key_forward, joint, white, num_chains=num_chains, **numbers)
     upper = ais.reverse(key_reverse, joint, white, white.whiten(u[rows]), **numbers)
     return (

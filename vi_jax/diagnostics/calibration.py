@@ -15,9 +15,14 @@ _COMPILED = "Cannot apply JAX transformations to a function lowered and compiled
 class Calibration(NamedTuple):
     """Of each latent, over simulations."""
 
-    share: Array  # [N, D] in (0, 1): of the guide's draws, those below the latent that made the data
-    uniform_p: Array  # [D], of the Kolmogorov-Smirnov test that shares are uniform: SBC, the marginals are exact
-    symmetric_p: Array  # [D], of the like test of shares against 1 - shares: VSBC, the means are not biased
+    share: (
+        Array  # [N, D] in (0, 1): of the guide's draws, those below the latent that made the data
+    )
+    # [D], of the Kolmogorov-Smirnov test that shares are uniform: SBC, the marginals are exact
+    uniform_p: Array
+    symmetric_p: (
+        Array  # [D], of the like test of shares against 1 - shares: VSBC, the means are not biased
+    )
 
     @property
     def mean_share(self) -> Array:
@@ -34,23 +39,26 @@ def calibrate(
     num_draws: int = 200,
     batch_size: int = 50,
 ) -> Calibration:
-    """Draws latents from the prior and data from them, infers, and ranks each latent among the guide's draws.
+    """Draws latents from the prior and data from them, infers, and ranks each latent among the
+    guide's draws.
 
-    With the exact posterior the ranks are uniform (Talts et al. 2018, theorem 1). A variational guide is too narrow and fails
-    that; whether it is *centred* shows in the symmetry of the ranks (Yao et al. 2018, sec. 3.2 and proposition 2), which is what
-    point estimates need.
+    With the exact posterior the ranks are uniform (Talts et al. 2018, theorem 1). A variational
+    guide is too narrow and fails that; whether it is *centred* shows in the symmetry of the ranks
+    (Yao et al. 2018, sec. 3.2 and proposition 2), which is what point estimates need.
 
     Args:
       key: one typed PRNG key.
       simulate: key -> (z [D], data), from the prior and the likelihood.
-      infer: (key, data) -> a guide over [D]: an encoder, or a method's init and steps run to their end; traced under vmap. For
-        vi.fit, or anything else that is not traced, see `calibrate_fits`.
+      infer: (key, data) -> a guide over [D]: an encoder, or a method's init and steps run to their
+        end; traced under vmap. For vi.fit, or anything else that is not traced, see
+        `calibrate_fits`.
       num_simulations: N; p-values are asymptotic, take some hundreds.
       num_draws: of each guide.
       batch_size: simulations at a time.
 
     Returns:
-      A Calibration; p-values near 0 speak against. With D latents, compare with 0.05 / D. They are nan where draws were.
+      A Calibration; p-values near 0 speak against. With D latents, compare with 0.05 / D. They are
+      nan where draws were.
 
     Raises:
       TypeError: an infer that cannot be traced.
@@ -62,12 +70,16 @@ def calibrate(
         return _share(infer(key_infer, data).sample(key_draws, (num_draws,)), z)
 
     try:
-        share = jax.lax.map(one, jax.random.split(key, num_simulations), batch_size=min(batch_size, num_simulations))
+        share = jax.lax.map(
+            one, jax.random.split(key, num_simulations), batch_size=min(batch_size, num_simulations)
+        )
     except TypeError as error:
         if isinstance(error, OF_TRACING) or _COMPILED in str(error):
             raise TypeError(
-                "infer is traced here, once for all simulations, and it runs something that cannot be: vi.fit, a compiled program, "
-                "or Python or NumPy that asks for numbers of the data. Take vi.diagnostics.calibrate_fits(key, simulate, fit), "
+                "infer is traced here, once for all simulations, and it runs something that "
+                "cannot be: vi.fit, a compiled program, "
+                "or Python or NumPy that asks for numbers of the data. Take "
+                "vi.diagnostics.calibrate_fits(key, simulate, fit), "
                 f"which calls fit for one simulation after another. ({first_line(error)})"
             ) from error
         raise
@@ -83,14 +95,17 @@ def calibrate_fits(
     num_draws: int = 200,
     report: Callable[[int, int], None] | None = None,
 ) -> Calibration:
-    """`calibrate` of any Python function: a fit for each simulated data set, one after another, as VSBC is meant (Yao et al. 2018).
+    """`calibrate` of any Python function: a fit for each simulated data set, one after another, as
+    VSBC is meant (Yao et al. 2018).
 
-    With `vi.fit` it is one line (`vi.fit(...).resample(key, 200)` calibrates the corrected draws in place of the guide's):
+    With `vi.fit` it is one line (`vi.fit(...).resample(key, 200)` calibrates the corrected draws in
+    place of the guide's):
 
         fit = lambda key, x: vi.fit(key, vi.targets.from_numpyro(model, x))
 
-    but vi.fit compiles anew for each data set, some seconds, which JAX's own cache on disk (`jax_compilation_cache_dir`) makes a
-    third of. A method's loop under one `jax.jit` with the data as arguments compiles once, here and under `calibrate`:
+    but vi.fit compiles anew for each data set, some seconds, which JAX's own cache on disk
+    (`jax_compilation_cache_dir`) makes a third of. A method's loop under one `jax.jit` with the
+    data as arguments compiles once, here and under `calibrate`:
 
         method = vi.methods.bam()
 
@@ -101,30 +116,35 @@ def calibrate_fits(
 
             def advance(carry):
                 number, state, _ = carry
-                state, info = method.step(jax.random.fold_in(key_steps, number), target.log_density, state)
-                return number + 1, state, info.done
+                state, info = method.step(jax.random.fold_in(key_steps, number), target.log_density,
+                state) return number + 1, state, info.done
 
             start = method.init(key_init, target.log_density, jnp.zeros(target.size))
             unfinished = lambda carry: (carry[0] < method.num_steps) & ~carry[2]
-            _, state, _ = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), start, jnp.bool_(False)))
-            return jax.vmap(target.constrain)(method.guide(state).sample(key_draws, (200,)))
+            _, state, _ = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), start,
+            jnp.bool_(False))) return
+            jax.vmap(target.constrain)(method.guide(state).sample(key_draws, (200,)))
 
     Args:
       key: one typed PRNG key.
-      simulate: key -> (z, data), from the prior and the likelihood; z an array, or a dict of some of the sites; not traced.
-      fit: (key, data) -> what was found: a Result of vi.fit (the draws of `sample`, which are the guide's), a guide over what z is,
-        or draws of it, leaves [S, ...]; a dict of draws may hold more than z.
+      simulate: key -> (z, data), from the prior and the likelihood; z an array, or a dict of some
+        of the sites; not traced.
+      fit: (key, data) -> what was found: a Result of vi.fit (the draws of `sample`, which are the
+        guide's), a guide over what z is, or draws of it, leaves [S, ...]; a dict of draws may hold
+        more than z.
       num_simulations: N; p-values are asymptotic, take some hundreds.
       num_draws: S, of a Result or a guide.
       report: called with the simulations that are done, and N, after each.
 
     Returns:
-      A Calibration; its D latents are the numbers of z, raveled, by leaf: a dict's in the order of its sorted names.
+      A Calibration; its D latents are the numbers of z, raveled, by leaf: a dict's in the order of
+      its sorted names.
 
     Raises:
       ValueError: draws that are not of the shape of z.
-      FloatingPointError: draws that are not numbers. These, and whatever `fit` raises, end the run, with a note of the simulation's
-        number and of its key: to leave a simulation out because its fit failed would bias the ranks.
+      FloatingPointError: draws that are not numbers. These, and whatever `fit` raises, end the run,
+        with a note of the simulation's number and of its key: to leave a simulation out because its
+        fit failed would bias the ranks.
     """
     shares = []
     for number in range(num_simulations):
@@ -135,8 +155,10 @@ def calibrate_fits(
             shares.append(_shares(_draws_of(fit(key_fit, data), key_draws, num_draws), z))
         except Exception as error:
             error.add_note(
-                f"in simulation {number} of {num_simulations}; to run it alone: key_simulate, key_fit, _ = "
-                f"jax.random.split(jax.random.fold_in(key, {number}), 3); z, data = simulate(key_simulate); fit(key_fit, data)"
+                f"in simulation {number} of {num_simulations}; to run it alone: key_simulate, "
+                "key_fit, _ = "
+                f"jax.random.split(jax.random.fold_in(key, {number}), 3); z, data = "
+                "simulate(key_simulate); fit(key_fit, data)"
             )
             raise
         if report is not None:
@@ -145,11 +167,17 @@ def calibrate_fits(
 
 
 def _draws_of(found: Any, key: Array, num_draws: int) -> Any:
-    """Draws of a Result, of a guide, or what are draws already; those of a LocalResult as one dict where its sites have names."""
+    """Draws of a Result, of a guide, or what are draws already; those of a LocalResult as one dict
+    where its sites have names.
+    """
     if not hasattr(found, "sample"):
         return found
     draws = found.sample(key, num_draws if hasattr(found, "guide") else (num_draws,))
-    is_pair = isinstance(draws, tuple) and len(draws) == 2 and all(isinstance(part, dict) for part in draws)
+    is_pair = (
+        isinstance(draws, tuple)
+        and len(draws) == 2
+        and all(isinstance(part, dict) for part in draws)
+    )
     return draws[0] | draws[1] if is_pair else draws
 
 
@@ -158,13 +186,22 @@ def _shares(draws: Any, z: Any) -> Array:
     if isinstance(z, dict) and isinstance(draws, dict):
         missing = [name for name in z if name not in draws]
         if missing:
-            raise ValueError(f"z has {', '.join(missing)}, of which fit gave no draws; it gave {', '.join(draws) or 'none'}.")
+            raise ValueError(
+                f"z has {', '.join(missing)}, of which fit gave no draws; it gave "
+                f"{', '.join(draws) or 'none'}."
+            )
         draws = {name: draws[name] for name in z}
-    pairs = [(jnp.asarray(x), jnp.asarray(leaf)) for x, leaf in zip(*map(jax.tree.leaves, (draws, z)), strict=False)]
+    pairs = [
+        (jnp.asarray(x), jnp.asarray(leaf))
+        for x, leaf in zip(*map(jax.tree.leaves, (draws, z)), strict=False)
+    ]
     structures: list[Any] = [jax.tree.structure(draws), jax.tree.structure(z)]
-    if structures[0] != structures[1] or not all(x.ndim and x.shape[1:] == leaf.shape for x, leaf in pairs):
+    if structures[0] != structures[1] or not all(
+        x.ndim and x.shape[1:] == leaf.shape for x, leaf in pairs
+    ):
         raise ValueError(
-            f"draws want the shapes of z with the number of draws in front; got {jax.tree.map(jnp.shape, draws)} for z of "
+            "draws want the shapes of z with the number of draws in front; got "
+            f"{jax.tree.map(jnp.shape, draws)} for z of "
             f"{jax.tree.map(jnp.shape, z)}."
         )
     shares = jnp.concatenate([jnp.ravel(_share(x, leaf)) for x, leaf in pairs])
@@ -191,8 +228,10 @@ def _uniform_p(x: Array) -> Array:
 
 
 def _symmetric_p(x: Array) -> Array:
-    """Kolmogorov-Smirnov of shares against 1 - shares: the distance of a sample from its own mirror image, max_k |S_k| / N with S_k
-    the sum of the signs of x - 1/2 from the outside in, a random walk under symmetry (Butler 1969)."""
+    """Kolmogorov-Smirnov of shares against 1 - shares: the distance of a sample from its own mirror
+    image, max_k |S_k| / N with S_k the sum of the signs of x - 1/2 from the outside in, a random
+    walk under symmetry (Butler 1969).
+    """
     num = x.shape[0]
     order = jnp.argsort(-jnp.abs(x - 0.5))
     walk = jnp.cumsum(jnp.sign(x - 0.5)[order])
@@ -207,8 +246,12 @@ def kolmogorov(x: Array) -> Array:
 
 
 def brownian_supremum(x: Array) -> Array:
-    """Pr(sup_{t <= 1} |W_t| > x) of a Brownian motion: 1 - (4/pi) sum_k (-1)^k / (2k+1) exp(-(2k+1)^2 pi^2 / (8 x^2))."""
+    """Pr(sup_{t <= 1} |W_t| > x) of a Brownian motion: 1 - (4/pi) sum_k (-1)^k / (2k+1)
+    exp(-(2k+1)^2 pi^2 / (8 x^2)).
+    """
     k = jnp.arange(50)
     odd = 2 * k + 1
-    below = (4 / jnp.pi) * jnp.sum((-1.0) ** k / odd * jnp.exp(-((odd * jnp.pi) ** 2) / (8 * jnp.maximum(x, 1e-3) ** 2)))
+    below = (4 / jnp.pi) * jnp.sum(
+        (-1.0) ** k / odd * jnp.exp(-((odd * jnp.pi) ** 2) / (8 * jnp.maximum(x, 1e-3) ** 2))
+    )
     return jnp.clip(1 - below, 0.0, 1.0)

@@ -3,9 +3,10 @@
     report = vi.check(key, log_joint, q)          # or batch=..., num_data=N: see `check`
     print(report)
 
-Each finding names what was seen, its numbers and the remedy. Most tests are exact (additivity over rows, autodiff against
-differences in float64); the statistical ones flag only what two independent sets of draws show beyond a threshold that a
-correct model passes once in 1e5 each. What cannot be decided from what was given is listed, not guessed.
+Each finding names what was seen, its numbers and the remedy. Most tests are exact (additivity over
+rows, autodiff against differences in float64); the statistical ones flag only what two independent
+sets of draws show beyond a threshold that a correct model passes once in 1e5 each. What cannot be
+decided from what was given is listed, not guessed.
 """
 
 import time
@@ -16,7 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.diagnostics import _check_gradients, _check_guide, _check_params, _check_rows, _check_tails, _check_values
+from vi_jax.diagnostics import (
+    _check_gradients,
+    _check_guide,
+    _check_params,
+    _check_rows,
+    _check_tails,
+    _check_values,
+)
 from vi_jax.diagnostics._check_problem import (
     Problem,
     Space,
@@ -33,7 +41,8 @@ from vi_jax.types import Array, Params
 __all__ = ["CHECKS", "FINDINGS", "Finding", "Report", "check"]
 
 FINDINGS = {
-    "shape": "log_joint or log q is not one floating-point number for one z, or draws are laid out otherwise than [K, ...]",
+    "shape": "log_joint or log q is not one floating-point number for one z, or draws are laid "
+    "out otherwise than [K, ...]",
     "broadcast": "an [N] meets an [N, 1] in log_joint",
     "random": "log_joint draws from a hidden state",
     "nan": "a value or a gradient is NaN or infinite; names the equation it comes from",
@@ -47,7 +56,8 @@ FINDINGS = {
     "rows_mixed": "what one row adds to log_joint depends on the others",
     "mean_not_sum": "the log likelihood is a mean over rows",
     "minibatch_scale": "the log likelihood is not N/B times the sum over the batch",
-    "prior_scale": "the prior is scaled with the likelihood, added for each row, or not what log_prior is",
+    "prior_scale": "the prior is scaled with the likelihood, added for each row, or not what "
+    "log_prior is",
     "terms_differ": "per_example and log_joint are of two models",
     "sample_log_prob": "sample and log_prob of q are not of one distribution",
     "normalisation": "log q is not normalised",
@@ -56,9 +66,21 @@ FINDINGS = {
     "unused": "nothing depends on a parameter of q",
 }
 CHECKS = (
-    "broadcasting", "chance", "finite", "supports", "differences", "float32", "tails", "log_determinant", "rows", "stein",
-    "normalisation", "frequencies", "score", "detached",
-)  # fmt: skip
+    "broadcasting",
+    "chance",
+    "finite",
+    "supports",
+    "differences",
+    "float32",
+    "tails",
+    "log_determinant",
+    "rows",
+    "stein",
+    "normalisation",
+    "frequencies",
+    "score",
+    "detached",
+)
 
 
 def check(
@@ -81,24 +103,33 @@ def check(
     Args:
       key: one typed PRNG key.
       log_joint: z -> log p(x, z), nats, a scalar; with `batch`, (z, batch) -> the same.
-      q: a guide, any pytree with `sample` and `log_prob`; with `params`, the function params -> guide (`Family.guide`).
-      params: unconstrained parameters of the guide, a pytree. Adds the checks of the score and of unused parameters.
-      batch: a pytree of arrays [B, ...], rows that are independent given z. Adds the checks of sums, means and mixed rows;
-        log_joint is asked for B, and for up to 128 rows that are copies of the first 32.
-      num_data: N, where the batch is a minibatch and log_joint = log p(z) + (N/B) sum_i log p(x_i | z), with B taken from the
-        batch it is handed; not given where the batch is all the data.
+      q: a guide, any pytree with `sample` and `log_prob`; with `params`, the function params ->
+        guide (`Family.guide`).
+      params: unconstrained parameters of the guide, a pytree. Adds the checks of the score and of
+        unused parameters.
+      batch: a pytree of arrays [B, ...], rows that are independent given z. Adds the checks of
+        sums, means and mixed rows; log_joint is asked for B, and for up to 128 rows that are copies
+        of the first 32.
+      num_data: N, where the batch is a minibatch and log_joint = log p(z) + (N/B) sum_i log p(x_i |
+        z), with B taken from the batch it is handed; not given where the batch is all the data.
       per_example: (z, batch) -> log p(x_i | z), [B]: tells by how much log_joint scales them.
-      log_prior: z -> log p(z): tells by how much log_joint scales it (with `per_example`, or where the batch is all the data).
-      constrained: (log_density, transform): log_joint(u) is claimed to be log_density(transform(u)) + log |d transform / du|.
-      support: of the model's z, a numpyro constraint; and of q where q has none of its own (then a pytree will do).
+      log_prior: z -> log p(z): tells by how much log_joint scales it (with `per_example`, or where
+        the batch is all the data).
+      constrained: (log_density, transform): log_joint(u) is claimed to be log_density(transform(u))
+        + log |d transform / du|.
+      support: of the model's z, a numpyro constraint; and of q where q has none of its own (then a
+        pytree will do).
       num_samples: draws of each statistical check.
-      only: names out of `CHECKS`, to run a few of them; all if empty. The shapes are always looked at.
+      only: names out of `CHECKS`, to run a few of them; all if empty. The shapes are always looked
+        at.
 
     Returns:
-      A Report: prints as a page, `ok`, `names`, `to_dict()`. What `FINDINGS` lists; each with its remedy.
+      A Report: prints as a page, `ok`, `names`, `to_dict()`. What `FINDINGS` lists; each with its
+      remedy.
 
     Raises:
-      ValueError: arguments that do not go together. What log_joint or q raise by themselves is not caught.
+      ValueError: arguments that do not go together. What log_joint or q raise by themselves is not
+        caught.
     """
     start = time.perf_counter()
     _require(batch, num_data, per_example, num_samples, only)
@@ -111,13 +142,30 @@ def check(
     leaves = q if own else params
     problem, notes = _problem(
         Problem(
-            key, joint, batch, num_data, per_example, log_prior, constrained, support, leaves, make_guide, num_samples,
-            discrete=False, wide=False, space=None, draws=np.zeros((0, 0)), mean=np.zeros(0), scale=np.zeros(0),
+            key,
+            joint,
+            batch,
+            num_data,
+            per_example,
+            log_prior,
+            constrained,
+            support,
+            leaves,
+            make_guide,
+            num_samples,
+            discrete=False,
+            wide=False,
+            space=None,
+            draws=np.zeros((0, 0)),
+            mean=np.zeros(0),
+            scale=np.zeros(0),
         )
-    )  # fmt: skip
+    )
     first = _check_values.shapes(problem)
     asked = only or CHECKS
-    checks = {} if first.findings else {name: one for name, one in _checks(own).items() if name in asked}
+    checks = (
+        {} if first.findings else {name: one for name, one in _checks(own).items() if name in asked}
+    )
     outcomes = [first, *(_run(name, one, problem) for name, one in checks.items())]
     findings = tuple(finding for outcome in outcomes for finding in outcome.findings)
     undecided = (*notes, *(note for outcome in outcomes for note in outcome.undecided))
@@ -147,7 +195,9 @@ def _checks(own: bool) -> dict[str, Callable[[Problem], Outcome]]:
 
 
 def _run(name: str, one: Callable[[Problem], Outcome], problem: Problem) -> Outcome:
-    """A check, or a note that it could not run: one that fails must not hide what the others found."""
+    """A check, or a note that it could not run: one that fails must not hide what the others
+    found.
+    """
     try:
         return one(problem)
     except Exception as failure:
@@ -155,20 +205,34 @@ def _run(name: str, one: Callable[[Problem], Outcome], problem: Problem) -> Outc
         return Outcome((), (f"{name}: stopped by {type(failure).__name__}: {reason}",))
 
 
-def _require(batch: Any, num_data: int | None, per_example: Any, num_samples: int, only: Sequence[str]) -> None:
+def _require(
+    batch: Any, num_data: int | None, per_example: Any, num_samples: int, only: Sequence[str]
+) -> None:
     if unknown := sorted(set(only) - set(CHECKS)):
         raise ValueError(f"there are no checks {unknown}; there are {', '.join(CHECKS)}.")
     if num_samples < 64:
-        raise ValueError(f"check wants num_samples of at least 64, for standard errors that can be trusted; got {num_samples}.")
+        raise ValueError(
+            "check wants num_samples of at least 64, for standard errors that can be trusted; "
+            f"got {num_samples}."
+        )
     if batch is None:
         if num_data is not None or per_example is not None:
-            raise ValueError("num_data and per_example are about the rows of a batch: give batch=, and log_joint(z, batch).")
+            raise ValueError(
+                "num_data and per_example are about the rows of a batch: give batch=, and "
+                "log_joint(z, batch)."
+            )
         return
     sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
     if len(sizes) != 1 or () in sizes:
-        raise ValueError(f"batch wants arrays that all begin with the same axis [B]; got leading axes {sorted(sizes)}.")
+        raise ValueError(
+            "batch wants arrays that all begin with the same axis [B]; got leading axes "
+            f"{sorted(sizes)}."
+        )
     if num_data is not None and num_data < next(iter(sizes))[0]:
-        raise ValueError(f"num_data is the number of all rows, at least the batch's; got {num_data} and {sizes.pop()[0]}.")
+        raise ValueError(
+            f"num_data is the number of all rows, at least the batch's; got {num_data} and "
+            f"{sizes.pop()[0]}."
+        )
 
 
 def _problem(problem: Problem) -> tuple[Problem, tuple[str, ...]]:
@@ -180,17 +244,26 @@ def _problem(problem: Problem) -> tuple[Problem, tuple[str, ...]]:
     discrete = is_discrete(z, support)
     space, notes = _space(z, support, discrete)
     size = max(1, sum(leaf.size for leaf in jax.tree.leaves(z)))
-    num_samples = min(problem.num_samples, max(128, 4_000_000 // size))  # bounds the memory of large latents
+    num_samples = min(
+        problem.num_samples, max(128, 4_000_000 // size)
+    )  # bounds the memory of large latents
     problem = problem._replace(discrete=discrete, space=space, num_samples=num_samples)
     failure = _fails_in_float64(problem)
     if failure:
-        notes = (*notes, f"float64: log_joint or q does not run in it ({failure}); checks that need it are left out.")
+        notes = (
+            *notes,
+            f"float64: log_joint or q does not run in it ({failure}); checks that need it are "
+            "left out.",
+        )
     problem = problem._replace(wide=not failure)
     if space is None:
         return problem, notes
     problem = with_draws(problem)
     if problem.space is None:
-        notes = (*notes, "coordinates: draws of q lie on the edge of its support, or are not finite.")
+        notes = (
+            *notes,
+            "coordinates: draws of q lie on the edge of its support, or are not finite.",
+        )
     return problem, notes
 
 
@@ -200,7 +273,9 @@ def _space(z: Any, support: Any, discrete: bool) -> tuple[Space | None, tuple[st
     try:
         return make_space(z, support), ()
     except (NotImplementedError, TypeError, ValueError) as failure:
-        return None, (f"coordinates: no bijection from the reals to q's support ({failure or support}).",)
+        return None, (
+            f"coordinates: no bijection from the reals to q's support ({failure or support}).",
+        )
 
 
 def _fails_in_float64(problem: Problem) -> str:

@@ -1,4 +1,6 @@
-"""Is the guide where its ELBO is highest, and had the iterates come to rest: measures that cost gradients, or nothing."""
+"""Is the guide where its ELBO is highest, and had the iterates come to rest: measures that cost
+gradients, or nothing.
+"""
 
 from typing import Any, NamedTuple
 
@@ -13,22 +15,29 @@ FEWEST = 20  # values of a trace that say something
 
 
 class Slopes(NamedTuple):
-    """Gradients of the ELBO in two numbers of each latent: a shift by standard deviations, and the log of its scale."""
+    """Gradients of the ELBO in two numbers of each latent: a shift by standard deviations, and the
+    log of its scale.
+    """
 
-    location: Array  # [D], nats per standard deviation; near the optimum, how many of these the guide wants to move by
+    # [D], nats per standard deviation; near the optimum, how many of these the guide wants to move
+    # by
+    location: Array
     location_z: Array  # [D], over its standard error
     log_scale: Array  # [D], nats; twice what the log of the standard deviation wants to change by
     log_scale_z: Array  # [D]
-    signal_to_noise: Array  # of one draw's gradient in all 2 D: the length of the mean over the root mean squared noise
+    # of one draw's gradient in all 2 D: the length of the mean over the root mean squared noise
+    signal_to_noise: Array
 
 
 def slopes(log_density: LogDensity, q: Any, u: Array) -> Slopes:
-    """How far a guide is from the optimum that any family has which can move and stretch each latent: there all of these are 0.
+    """How far a guide is from the optimum that any family has which can move and stretch each
+    latent: there all of these are 0.
 
-    With f = log p - log q and u drawn from q, of mean m and standard deviations s, the ELBO's derivative in a shift of latent j by
-    t s_j is E[s_j df/du_j], in a factor e^t of its deviations E[(u_j - m_j) df/du_j]. The guide's own density is held (Roeder et
-    al. 2017), so that each term, not only the mean, is 0 where q is the posterior. Methods that match something else than the ELBO
-    end a little off.
+    With f = log p - log q and u drawn from q, of mean m and standard deviations s, the ELBO's
+    derivative in a shift of latent j by t s_j is E[s_j df/du_j], in a factor e^t of its deviations
+    E[(u_j - m_j) df/du_j]. The guide's own density is held (Roeder et al. 2017), so that each term,
+    not only the mean, is 0 where q is the posterior. Methods that match something else than the
+    ELBO end a little off.
 
     Args:
       log_density: u [D] -> nats; one gradient a draw.
@@ -48,9 +57,14 @@ def slopes(log_density: LogDensity, q: Any, u: Array) -> Slopes:
     stderr = jnp.sqrt(variance / num)
     z = jnp.where(mean == 0, 0.0, mean / jnp.maximum(stderr, jnp.finfo(u.dtype).tiny))
     noise = variance.sum()
-    signal = jnp.maximum(jnp.sum(mean**2) - noise / num, 0.0)  # the squared length of a mean of noise is that much
-    ratio = jnp.where(noise > 0, jnp.sqrt(signal / jnp.maximum(noise, jnp.finfo(u.dtype).tiny)), 0.0)
-    (location, log_scale), (location_z, log_scale_z) = jnp.split(mean, 2), jnp.split(z, 2)
+    signal = jnp.maximum(
+        jnp.sum(mean**2) - noise / num, 0.0
+    )  # the squared length of a mean of noise is that much
+    ratio = jnp.where(
+        noise > 0, jnp.sqrt(signal / jnp.maximum(noise, jnp.finfo(u.dtype).tiny)), 0.0
+    )
+    (location, log_scale) = jnp.split(mean, 2)
+    (location_z, log_scale_z) = jnp.split(z, 2)
     return Slopes(location, location_z, log_scale, log_scale_z, ratio)
 
 
@@ -63,9 +77,11 @@ class Rest(NamedTuple):
 
 
 def rest(values: np.ndarray) -> Rest:
-    """Split R-hat (Vehtari et al. 2021) and the Monte Carlo error of the mean, of the second half of a trace of values [T].
+    """Split R-hat (Vehtari et al. 2021) and the Monte Carlo error of the mean, of the second half
+    of a trace of values [T].
 
-    nan where there are fewer than 20 values, or where they hardly ever fall: those of an ascent, which ends by its own rule.
+    nan where there are fewer than 20 values, or where they hardly ever fall: those of an ascent,
+    which ends by its own rule.
     """
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
@@ -75,7 +91,8 @@ def rest(values: np.ndarray) -> Rest:
     if num < FEWEST or np.mean(np.diff(tail) < 0) < 0.2:
         return Rest(np.nan, np.nan, num)
     halves = tail.reshape(2, -1)
-    within, n = halves.var(axis=1, ddof=1).mean(), num // 2
+    within = halves.var(axis=1, ddof=1).mean()
+    n = num // 2
     r_hat = np.sqrt((n - 1) / n + halves.mean(axis=1).var(ddof=1) / within)
     length = int(np.sqrt(num))
     batches = tail[num - num // length * length :].reshape(-1, length).mean(axis=1)

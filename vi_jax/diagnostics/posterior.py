@@ -29,7 +29,8 @@ class Weighed(NamedTuple):
 
 
 def weigh(key: Array, log_density: LogDensity, q: Any, *, num_draws: int) -> Weighed:
-    """S draws of a guide over u, their Pareto-smoothed weights, and what those say (Yao et al. 2018; Vehtari et al. 2024).
+    """S draws of a guide over u, their Pareto-smoothed weights, and what those say (Yao et al.
+    2018; Vehtari et al. 2024).
 
     Args:
       key: one typed PRNG key.
@@ -42,7 +43,9 @@ def weigh(key: Array, log_density: LogDensity, q: Any, *, num_draws: int) -> Wei
 
 
 def weigh_values(u: Array, log_p: Array, q: Any) -> Weighed:
-    """`weigh` of draws u [S, D] of q where log p(x, u) is known, [S] nats, or exp of it without bias."""
+    """`weigh` of draws u [S, D] of q where log p(x, u) is known, [S] nats, or exp of it without
+    bias.
+    """
     num_draws = len(u)
     log_w = log_p - jax.vmap(q.log_prob)(u)
     bad = jnp.isnan(log_w)
@@ -71,31 +74,48 @@ def trusted(k_hat: float, effective: float, num_draws: int) -> bool:
 
 
 def verdict(
-    k_hat: float, effective: float, num_draws: int, *, converged: bool, richer: str = "take a richer family (vi.methods.flow)"
+    k_hat: float,
+    effective: float,
+    num_draws: int,
+    *,
+    converged: bool,
+    richer: str = "take a richer family (vi.methods.flow)",
 ) -> tuple[str, str]:
-    """A plain word on a fit ('reliable', 'corrected only', 'not reliable', 'not converged'), and the next step to take.
+    """A plain word on a fit ('reliable', 'corrected only', 'not reliable', 'not converged'), and
+    the next step to take.
 
-    k-hat has to be under min(1 - 1/log10 S, 0.7) for moments by smoothed weights, and under 0.5 for the draws of the guide
-    themselves to be near (Vehtari et al. 2024; Yao et al. 2018). Two cases that k-hat alone gets wrong: weights that are nearly
-    equal (a tail of 1 % of nothing) are good whatever its shape, and few effective draws are bad whatever the shape.
+    k-hat has to be under min(1 - 1/log10 S, 0.7) for moments by smoothed weights, and under 0.5 for
+    the draws of the guide themselves to be near (Vehtari et al. 2024; Yao et al. 2018). Two cases
+    that k-hat alone gets wrong: weights that are nearly equal (a tail of 1 % of nothing) are good
+    whatever its shape, and few effective draws are bad whatever the shape.
     """
-    limit, share = k_threshold(num_draws), effective / num_draws
+    limit = k_threshold(num_draws)
+    share = effective / num_draws
     if not converged:
-        return "not converged", "it ran to its last step: give it more steps, or take another method."
+        return (
+            "not converged",
+            "it ran to its last step: give it more steps, or take another method.",
+        )
     if share > NEARLY_EQUAL:
         return "reliable", "none needed: the weights are nearly equal."
     if not k_hat < limit:
         return (
             "not reliable",
-            f"k-hat {k_hat:.2f} is not under {limit:.2f}: moments, also corrected ones, may be far off. Reparameterise (non-centre "
+            f"k-hat {k_hat:.2f} is not under {limit:.2f}: moments, also corrected ones, may be "
+            "far off. Reparameterise (non-centre "
             f"a hierarchy), {richer}, or run MCMC.",
         )
     if share < FEW:
         return (
             "not reliable",
-            f"{effective:,.0f} effective draws of {num_draws:,} are few: the guide may miss mass that no draw has seen. "
+            f"{effective:,.0f} effective draws of {num_draws:,} are few: the guide may miss mass "
+            "that no draw has seen. "
             f"{richer[0].upper()}{richer[1:]}, or run MCMC.",
         )
     if k_hat > 0.5 or share < 0.5:
-        return "corrected only", "use `moments()` and `resample()`, whose draws are weighted; those of `sample()` are a little off."
+        return (
+            "corrected only",
+            "use `moments()` and `resample()`, whose draws are weighted; those of `sample()` are "
+            "a little off.",
+        )
     return "reliable", "none needed; `moments()` corrects what is left."

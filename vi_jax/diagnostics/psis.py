@@ -1,4 +1,6 @@
-"""Pareto-smoothed importance sampling: how far the weights of a guide can be trusted, and smoother ones."""
+"""Pareto-smoothed importance sampling: how far the weights of a guide can be trusted, and smoother
+ones.
+"""
 
 import math
 from typing import NamedTuple
@@ -21,15 +23,19 @@ class Smoothed(NamedTuple):
 def psis(log_w: Array) -> Smoothed:
     """Pareto-smoothed importance sampling (Vehtari et al. 2024, sec. 2.4 and algorithm 1).
 
-    The M = ceil(min(S/5, 3 sqrt(S))) largest weights are replaced by the quantiles of a generalised Pareto fitted to them by
-    Zhang & Stephens' estimator with its weak prior, truncated at the largest weight.
+    The M = ceil(min(S/5, 3 sqrt(S))) largest weights are replaced by the quantiles of a generalised
+    Pareto fitted to them by Zhang & Stephens' estimator with its weak prior, truncated at the
+    largest weight.
 
     Args:
-      log_w: log p(x, z_s) - log q(z_s), [S], S of at least 25; nan is not wanted, -inf is a weight of 0.
+      log_w: log p(x, z_s) - log q(z_s), [S], S of at least 25; nan is not wanted, -inf is a weight
+        of 0.
 
     Returns:
-      Smoothed weights and k-hat; k-hat above `k_threshold(S)` says that moments by these weights cannot be trusted. It is never
-      nan: -inf where the largest weights are all but equal, inf where they are so unequal that they have no shape.
+      Smoothed weights and k-hat; k-hat above `k_threshold(S)` says that moments by these weights
+      cannot be trusted. It is never
+      nan: -inf where the largest weights are all but equal, inf where they are so unequal that they
+        have no shape.
 
     Raises:
       ValueError: fewer than 25 draws.
@@ -48,7 +54,8 @@ def psis(log_w: Array) -> Smoothed:
     smooth = jnp.log(pareto_quantile(probabilities, k_hat, sigma) + jnp.exp(cutoff))
     spread = tail[-1] - tail[0]
     constant = spread <= 8 * jnp.finfo(log_w.dtype).eps  # no tail at all: equal weights
-    # no shape: most of the tail ties, by rounding of weights that are all but equal, or by being all of 0
+    # no shape: most of the tail ties, by rounding of weights that are all but equal, or by being
+    # all of 0
     k_hat = jnp.where(jnp.isnan(k_hat), jnp.where(spread < _ALIKE, -jnp.inf, jnp.inf), k_hat)
     k_hat = jnp.where(constant, -jnp.inf, k_hat)
     smooth = jnp.where(constant | ~jnp.isfinite(k_hat), tail, jnp.minimum(smooth, 0.0))
@@ -58,8 +65,9 @@ def psis(log_w: Array) -> Smoothed:
 
 
 def fit_pareto(x: Array) -> tuple[Array, Array]:
-    """Shape k and scale sigma of a generalised Pareto for sorted excesses x [M] (Zhang & Stephens 2009), k shrunk towards 0.5 by a
-    prior worth 10 excesses (Vehtari et al. 2024, appendix G)."""
+    """Shape k and scale sigma of a generalised Pareto for sorted excesses x [M] (Zhang & Stephens
+    2009), k shrunk towards 0.5 by a prior worth 10 excesses (Vehtari et al. 2024, appendix G).
+    """
     num = x.shape[0]
     grid = 30 + math.floor(math.sqrt(num))
     quartile = x[math.floor(num / 4 + 0.5) - 1]

@@ -1,4 +1,6 @@
-"""Can the guides of rows be trusted: importance weights row by row, and of what the rows share with the rows integrated out."""
+"""Can the guides of rows be trusted: importance weights row by row, and of what the rows share with
+the rows integrated out.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +12,15 @@ from vi_jax.diagnostics.posterior import NEARLY_EQUAL, Weighed, weigh_values
 from vi_jax.diagnostics.psis import effective_draws, psis
 from vi_jax.types import Array
 
-RowWeights = Callable[[Array, Array, Array], Array]  # (key, u [D], index [B]) -> log p(x_n, z_n | u) - log q(z_n | u), [B] nats
+RowWeights = Callable[
+    [Array, Array, Array], Array
+]  # (key, u [D], index [B]) -> log p(x_n, z_n | u) - log q(z_n | u), [B] nats
 
 
 def k_hats(key: Array, log_weights: RowWeights, u: Array, index: Array, *, num_draws: int) -> Array:
-    """k-hat of each row's guide given theta, [M, B]: by the importance weights of z_n alone, which are as good however many rows
-    there are; those of all rows together are hopeless for many. -inf where the weights are equal but for rounding.
+    """k-hat of each row's guide given theta, [M, B]: by the importance weights of z_n alone, which
+    are as good however many rows there are; those of all rows together are hopeless for many. -inf
+    where the weights are equal but for rounding.
 
     Args:
       key: one typed PRNG key.
@@ -27,14 +32,18 @@ def k_hats(key: Array, log_weights: RowWeights, u: Array, index: Array, *, num_d
 
     def one(batch: tuple[Array, Array, Array]) -> Array:
         key, u, index = batch
-        log_w = jax.lax.map(lambda key: log_weights(key, u, index), jax.random.split(key, num_draws))  # [S, B]
+        log_w = jax.lax.map(
+            lambda key: log_weights(key, u, index), jax.random.split(key, num_draws)
+        )  # [S, B]
         return jax.vmap(_k_hat, 1)(log_w)
 
     return jax.lax.map(one, (jax.random.split(key, len(index)), u, index))
 
 
 def _k_hat(log_w: Array) -> Array:
-    """Of one row's log-weights [S]; -inf where they are equal but for rounding, which has no tail to fit."""
+    """Of one row's log-weights [S]; -inf where they are equal but for rounding, which has no tail
+    to fit.
+    """
     smoothed = psis(jnp.where(jnp.isnan(log_w), -jnp.inf, log_w))
     equal = effective_draws(smoothed.log_weights) > NEARLY_EQUAL * log_w.size
     return jnp.where(equal & jnp.isnan(smoothed.k_hat), -jnp.inf, smoothed.k_hat)
@@ -54,8 +63,9 @@ def weigh_shared(
 
         w_s = p(theta_s) / q(theta_s) prod_n (1/M) sum_m p(x_n, z_nm | theta_s) / q(z_nm | theta_s).
 
-    Each factor is unbiased for p(x_n | theta_s), and so is the product: weights as right as exact ones, and noisier (Tran et al.
-    2013). They and their mean, the evidence, correct what the guide gets wrong of theta's marginal.
+    Each factor is unbiased for p(x_n | theta_s), and so is the product: weights as right as exact
+    ones, and noisier (Tran et al. 2013). They and their mean, the evidence, correct what the guide
+    gets wrong of theta's marginal.
 
     Args:
       q: the guide of theta.
@@ -69,7 +79,9 @@ def weigh_shared(
 
         def rows(batch: tuple[Array, Array, Array]) -> Array:
             key, index, counts = batch
-            log_w = jax.vmap(lambda key: log_weights(key, u, index))(jax.random.split(key, num_row_draws))
+            log_w = jax.vmap(lambda key: log_weights(key, u, index))(
+                jax.random.split(key, num_row_draws)
+            )
             terms = jax.nn.logsumexp(log_w, axis=0) - jnp.log(num_row_draws)
             return jnp.where(counts, terms, 0.0).sum()
 

@@ -1,6 +1,8 @@
-"""Densities that numpyro.distributions lacks or gets wrong; everything else is taken from there as it stands.
+"""Densities that numpyro.distributions lacks or gets wrong; everything else is taken from there as
+it stands.
 
-All are pytrees with `sample(key, sample_shape)` and `log_prob(value)`, in nats; all but `Layers` are numpyro distributions.
+All are pytrees with `sample(key, sample_shape)` and `log_prob(value)`, in nats; all but `Layers`
+are numpyro distributions.
 """
 
 from vi_jax.distributions.counts import Bernoulli, Binomial
@@ -12,6 +14,15 @@ from vi_jax.distributions.precision_normal import PrecisionNormal
 from vi_jax.distributions.von_mises import VonMises
 
 __all__ = [
-    "Bernoulli", "Binomial", "DiscretizedLogistic", "Layers", "LogDirichlet", "LogGamma", "OneHotCategorical", "PrecisionNormal",
-    "VonMises", "from_noise", "to_noise",
-]  # fmt: skip
+    "Bernoulli",
+    "Binomial",
+    "DiscretizedLogistic",
+    "Layers",
+    "LogDirichlet",
+    "LogGamma",
+    "OneHotCategorical",
+    "PrecisionNormal",
+    "VonMises",
+    "from_noise",
+    "to_noise",
+]

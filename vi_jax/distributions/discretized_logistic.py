@@ -10,15 +10,18 @@ Array = jax.Array
 
 
 class DiscretizedLogistic(dist.Distribution):
-    """A logistic rounded to the levels 0..num_levels - 1 (Salimans et al. 2017, eq. 2; Kingma et al. 2016).
+    """A logistic rounded to the levels 0..num_levels - 1 (Salimans et al. 2017, eq. 2; Kingma et
+    al. 2016).
 
         P(x) = sigmoid((x + 1/2 - loc) / scale) - sigmoid((x - 1/2 - loc) / scale),
 
-    with the two tails given to the first and the last level, so that it sums to 1. With b > a the two arguments,
+    with the two tails given to the first and the last level, so that it sums to 1. With b > a the
+    two arguments,
 
         log(sigmoid(b) - sigmoid(a)) = log sigmoid(b) + log sigmoid(-a) + log(1 - e^(a - b)),
 
-    which has no cancellation and no clipped case: value and gradient are right at any loc and scale.
+    which has no cancellation and no clipped case: value and gradient are right at any loc and
+    scale.
 
     Args:
       loc: centre, in levels.
@@ -30,9 +33,13 @@ class DiscretizedLogistic(dist.Distribution):
     pytree_data_fields = ("loc", "scale")
     pytree_aux_fields = ("num_levels",)
 
-    def __init__(self, loc: Array, scale: Array, num_levels: int = 256, *, validate_args: bool | None = None) -> None:
+    def __init__(
+        self, loc: Array, scale: Array, num_levels: int = 256, *, validate_args: bool | None = None
+    ) -> None:
         if num_levels < 2:
-            raise ValueError(f"DiscretizedLogistic wants num_levels of at least 2; got {num_levels}.")
+            raise ValueError(
+                f"DiscretizedLogistic wants num_levels of at least 2; got {num_levels}."
+            )
         self.loc, self.scale = promote_shapes(jnp.asarray(loc), jnp.asarray(scale))
         self.num_levels = num_levels
         shape = jnp.broadcast_shapes(jnp.shape(loc), jnp.shape(scale))
@@ -48,7 +55,9 @@ class DiscretizedLogistic(dist.Distribution):
         """log P(value) for levels 0..num_levels - 1, elementwise."""
         upper = (value + 0.5 - self.loc) / self.scale
         lower = (value - 0.5 - self.loc) / self.scale
-        log_below = jnp.where(value >= self.num_levels - 1, 0.0, jax.nn.log_sigmoid(upper))  # log P(X <= value)
+        log_below = jnp.where(
+            value >= self.num_levels - 1, 0.0, jax.nn.log_sigmoid(upper)
+        )  # log P(X <= value)
         log_above = jnp.where(value <= 0, 0.0, jax.nn.log_sigmoid(-lower))  # log P(X >= value)
         edge = (value <= 0) | (value >= self.num_levels - 1)
         log_width = jnp.log(-jnp.expm1(-1.0 / self.scale))

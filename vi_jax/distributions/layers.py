@@ -17,10 +17,12 @@ _WRAPPERS = (dist.Independent, dist.ExpandedDistribution)
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Layers:
-    """p(z_1) p(z_2 | z_1) p(z_3 | z_1, z_2) ...: a hierarchical guide or prior as one density over the tuple (z_1, z_2, ...).
+    """p(z_1) p(z_2 | z_1) p(z_3 | z_1, z_2) ...: a hierarchical guide or prior as one density over
+    the tuple (z_1, z_2, ...).
 
-    Each layer is a function (params, z_1, ..., z_{l-1}) -> distribution of z_l, reparameterised and with an event of its own; all
-    numbers that it knows are in `params`, a pytree, so that `freeze`, `jit` and `grad` see them.
+    Each layer is a function (params, z_1, ..., z_{l-1}) -> distribution of z_l, reparameterised and
+    with an event of its own; all numbers that it knows are in `params`, a pytree, so that `freeze`,
+    `jit` and `grad` see them.
     """
 
     params: Any
@@ -42,7 +44,10 @@ class Layers:
 
     def log_prob(self, value: tuple[Any, ...]) -> Array:
         """log p(z_1, z_2, ...) of one z, nats."""
-        return sum((p.log_prob(z_l) for p, z_l in zip(self._given(value), value, strict=True)), jnp.zeros(()))
+        return sum(
+            (p.log_prob(z_l) for p, z_l in zip(self._given(value), value, strict=True)),
+            jnp.zeros(()),
+        )
 
     def to_noise(self, value: tuple[Any, ...]) -> tuple[Any, ...]:
         """eps of one z: `from_noise` undone."""
@@ -57,7 +62,9 @@ class Layers:
 
     def _given(self, value: tuple[Any, ...]) -> list[Any]:
         if len(value) != len(self.layers):
-            raise ValueError(f"Layers wants one z for each of its {len(self.layers)} layers; got {len(value)}.")
+            raise ValueError(
+                f"Layers wants one z for each of its {len(self.layers)} layers; got {len(value)}."
+            )
         return [layer(self.params, *value[:l]) for l, layer in enumerate(self.layers)]
 
 
@@ -65,8 +72,9 @@ def to_noise(p: Any, z: Any) -> Any:
     """eps = T^-1(z): the noise, free of parameters, of which `from_noise` makes this z.
 
     Args:
-      p: a location-scale density, an exponential or half-normal one, MultivariateNormal, LogNormal and other transforms of these
-        in numpyro; or any object with methods `to_noise` and `from_noise` (`Layers`; a flow).
+      p: a location-scale density, an exponential or half-normal one, MultivariateNormal, LogNormal
+        and other transforms of these in numpyro; or any object with methods `to_noise` and
+        `from_noise` (`Layers`; a flow).
       z: one draw.
 
     Raises:
@@ -115,6 +123,7 @@ def from_noise(p: Any, eps: Any) -> Any:
 
 def _unknown(p: Any) -> str:
     return (
-        f"no transport from noise is known for {type(p).__name__}; take a location-scale density, MultivariateNormal, a transform "
+        f"no transport from noise is known for {type(p).__name__}; take a location-scale "
+        "density, MultivariateNormal, a transform "
         "of these, or give it methods to_noise(z) and from_noise(eps), each the other's inverse."
     )

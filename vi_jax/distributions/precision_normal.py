@@ -17,9 +17,10 @@ class PrecisionNormal(dist.Distribution):
 
         z = m + L'^-1 e with e ~ N(0, I);      log q(z) = -1/2 |L' (z - m)|^2 + sum_j log L_jj - D/2 log 2 pi
 
-    An L of bandwidth b is a Gaussian Markov chain of order b (Archer et al. 2015, Tan & Nott 2018): each z_j given the later ones
-    depends on the next b alone. No covariance is formed but in `covariance_matrix` and `variance`. Numpyro's
-    MultivariateNormal(precision_matrix=...) inverts at once and has lost the band.
+    An L of bandwidth b is a Gaussian Markov chain of order b (Archer et al. 2015, Tan & Nott 2018):
+    each z_j given the later ones depends on the next b alone. No covariance is formed but in
+    `covariance_matrix` and `variance`. Numpyro's MultivariateNormal(precision_matrix=...) inverts
+    at once and has lost the band.
 
     Args:
       loc: m, [..., D].
@@ -30,11 +31,15 @@ class PrecisionNormal(dist.Distribution):
     support = constraints.real_vector
     reparametrized_params = ["loc", "precision_tril"]  # noqa: RUF012
 
-    def __init__(self, loc: Array, precision_tril: Array, *, validate_args: bool | None = None) -> None:
-        size, square = jnp.shape(loc)[-1:], jnp.shape(precision_tril)[-2:]
+    def __init__(
+        self, loc: Array, precision_tril: Array, *, validate_args: bool | None = None
+    ) -> None:
+        size = jnp.shape(loc)[-1:]
+        square = jnp.shape(precision_tril)[-2:]
         if not size or square != 2 * size:
             raise ValueError(
-                "PrecisionNormal wants loc of shape [..., D] and precision_tril of shape [..., D, D]; "
+                "PrecisionNormal wants loc of shape [..., D] and precision_tril of shape [..., "
+                "D, D]; "
                 f"got {jnp.shape(loc)} and {jnp.shape(precision_tril)}."
             )
         batch_shape = jnp.broadcast_shapes(jnp.shape(loc)[:-1], jnp.shape(precision_tril)[:-2])
@@ -63,7 +68,9 @@ class PrecisionNormal(dist.Distribution):
     @property
     def scale_factor(self) -> Array:
         """L'^-1, an upper triangular square root of the covariance, [..., D, D]."""
-        eye = jnp.broadcast_to(jnp.eye(self.event_shape[0], dtype=self.precision_tril.dtype), self.precision_tril.shape)
+        eye = jnp.broadcast_to(
+            jnp.eye(self.event_shape[0], dtype=self.precision_tril.dtype), self.precision_tril.shape
+        )
         return solve_triangular(self.precision_tril, eye, trans=1, lower=True)
 
     @property

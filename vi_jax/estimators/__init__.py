@@ -1,8 +1,10 @@
-"""Gradient estimators: `estimate(key, bound, log_joint, q, *, num_samples)` is a scalar whose `jax.grad` is the estimator.
+"""Gradient estimators: `estimate(key, bound, log_joint, q, *, num_samples)` is a scalar whose
+`jax.grad` is the estimator.
 
-One member, one file; the function is called `estimate` there and by the file's name here. A file says which bounds it is valid for
-(BOUNDS; any where it says nothing), which guides (GUIDES), whether the guide has to be reparameterised, and whether the gradient
-is unbiased (UNBIASED = False where not); what it is not valid for it refuses. Estimators with more numbers take them by
+One member, one file; the function is called `estimate` there and by the file's name here. A file
+says which bounds it is valid for (BOUNDS; any where it says nothing), which guides (GUIDES),
+whether the guide has to be reparameterised, and whether the gradient is unbiased (UNBIASED = False
+where not); what it is not valid for it refuses. Estimators with more numbers take them by
 keyword: hand on `functools.partial(vi.estimators.rebar, temperature=0.3)`.
 """
 
@@ -21,6 +23,17 @@ from vi_jax.estimators.straight_through import estimate as straight_through
 from vi_jax.estimators.vimco import estimate as vimco
 
 __all__ = [
-    "disarm", "dreg", "enumerated", "gdreg", "gumbel_softmax", "piwae", "price", "rebar", "reparam", "score", "stl",
-    "straight_through", "vimco",
-]  # fmt: skip
+    "disarm",
+    "dreg",
+    "enumerated",
+    "gdreg",
+    "gumbel_softmax",
+    "piwae",
+    "price",
+    "rebar",
+    "reparam",
+    "score",
+    "stl",
+    "straight_through",
+    "vimco",
+]

@@ -20,4 +20,7 @@ def logits_of(q: Any, estimator: str) -> Array:
         return jnp.broadcast_to(base.logits, base.batch_shape)
     if isinstance(base, dist.BernoulliProbs):
         return jnp.broadcast_to(jax.scipy.special.logit(base.probs), base.batch_shape)
-    raise ValueError(f"{estimator} wants a guide of Bernoulli coordinates; got {type(base).__name__}. Take score or vimco.")
+    raise ValueError(
+        f"{estimator} wants a guide of Bernoulli coordinates; got {type(base).__name__}. Take "
+        "score or vimco."
+    )

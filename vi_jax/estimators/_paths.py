@@ -1,4 +1,6 @@
-"""Gradients along some paths and not along others: the building blocks of the estimators. `stop_gradient` lives here."""
+"""Gradients along some paths and not along others: the building blocks of the estimators.
+`stop_gradient` lives here.
+"""
 
 from typing import Any
 
@@ -17,7 +19,9 @@ def scale_gradient(z: Array, scale: Array) -> Array:
 
 
 @scale_gradient.defjvp
-def _scale_gradient_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _scale_gradient_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
     z, scale = primals
     return z, tangents[0] * jnp.reshape(scale, scale.shape + (1,) * (z.ndim - scale.ndim))
 
@@ -28,18 +32,24 @@ def surrogate(value: Array, gradient_path: Array) -> Array:
 
 
 def model_path(log_joint: LogJoint, z: Any) -> Array:
-    """log p(x, z_k), [K], differentiated in the model's own parameters and not through the draws."""
+    """log p(x, z_k), [K], differentiated in the model's own parameters and not through the
+    draws.
+    """
     return jax.vmap(_scalar(log_joint))(freeze(z))
 
 
 def draw_path(log_joint: LogJoint, z: Any) -> Array:
-    """log p(x, z_k), [K], differentiated through the draws and not in the model's parameters (first derivatives only).
+    """log p(x, z_k), [K], differentiated through the draws and not in the model's parameters (first
+    derivatives only).
 
-    The model's parameters are closed over and cannot be frozen, so its slope in z is taken, frozen, and laid along z.
+    The model's parameters are closed over and cannot be frozen, so its slope in z is taken, frozen,
+    and laid along z.
     """
     values, slopes = jax.vmap(jax.value_and_grad(_scalar(log_joint)))(freeze(z))
     moved = jax.tree.map(lambda slope, z_k: freeze(slope) * (z_k - freeze(z_k)), slopes, z)
-    return freeze(values) + sum(leaf.reshape(leaf.shape[0], -1).sum(-1) for leaf in jax.tree.leaves(moved))
+    return freeze(values) + sum(
+        leaf.reshape(leaf.shape[0], -1).sum(-1) for leaf in jax.tree.leaves(moved)
+    )
 
 
 def _scalar(log_joint: LogJoint) -> LogJoint:

@@ -14,19 +14,25 @@ def draw(key: Array, q: Guide, num_samples: int) -> Any:
       ValueError: num_samples is not a positive whole number.
     """
     if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
-        raise ValueError(f"num_samples is the number of draws K, a whole number of at least 1; got {num_samples!r}.")
+        raise ValueError(
+            "num_samples is the number of draws K, a whole number of at least 1; got "
+            f"{num_samples!r}."
+        )
     return q.sample(key, (num_samples,))
 
 
 def log_weights(log_joint: LogJoint, q: Guide, z: Any, *, chunk: int | None = None) -> Array:
-    """log p(x, z_k) - log q(z_k), [K]; with `chunk`, that many at a time, recomputed in the backward pass: less memory, same value.
+    """log p(x, z_k) - log q(z_k), [K]; with `chunk`, that many at a time, recomputed in the
+    backward pass: less memory, same value.
 
     Raises:
-      ValueError: log_joint or log q is not a scalar for one z, which would mix examples by broadcasting.
+      ValueError: log_joint or log q is not a scalar for one z, which would mix examples by
+        broadcasting.
     """
 
     def one(z_k: Any) -> Array:
-        log_p, log_q = log_joint(z_k), q.log_prob(z_k)
+        log_p = log_joint(z_k)
+        log_q = q.log_prob(z_k)
         require_scalars(log_p, log_q)
         return log_p - log_q
 
@@ -51,7 +57,8 @@ def require_scalars(*values: Array) -> None:
     if any(jax.numpy.ndim(value) for value in values):
         raise ValueError(
             "log_joint and q.log_prob want to be scalars for one z; got shapes "
-            f"{' and '.join(str(jax.numpy.shape(value)) for value in values)}. Sum log_joint over its observations; give a guide "
+            f"{' and '.join(str(jax.numpy.shape(value)) for value in values)}. Sum log_joint "
+            "over its observations; give a guide "
             "of independent coordinates one event axis, q.to_event(1); vmap over examples."
         )
 
@@ -60,8 +67,10 @@ def require_reparameterised(q: Guide, estimator: str) -> None:
     """A sentence for guides whose draws carry no gradient (numpyro says so by `has_rsample`)."""
     if getattr(q, "has_rsample", True) is False:
         raise ValueError(
-            f"{estimator} differentiates through the draws, and those of {type(q).__name__} are not reparameterised: "
-            "their gradient would be 0 or wrong in silence. Take a guide that is, or a score-function estimator."
+            f"{estimator} differentiates through the draws, and those of {type(q).__name__} are "
+            "not reparameterised: "
+            "their gradient would be 0 or wrong in silence. Take a guide that is, or a "
+            "score-function estimator."
         )
 
 
@@ -69,6 +78,7 @@ def require_independent(q: Guide, estimator: str) -> None:
     """A sentence for guides whose draws depend on each other (`vi_jax.draws`)."""
     if getattr(q, "independent_draws", True) is False:
         raise ValueError(
-            f"{estimator} wants draws that are independent of each other, and those of {type(q).__name__} are not: its gradient "
+            f"{estimator} wants draws that are independent of each other, and those of "
+            f"{type(q).__name__} are not: its gradient "
             "would be biased. Take reparam or stl, or the guide as it was."
         )

@@ -16,9 +16,12 @@ REPARAMETERISED = False
 GUIDES = ("bernoulli",)
 
 
-def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int) -> Array:
-    """1/2 (f(b) - f(b~)) (-1)^(b~_d) 1[b_d != b~_d] sigmoid(|a_d|) for each logit a_d, averaged over K / 2 pairs: DisARM
-    (Dong et al. 2020, eq. 6; Yin et al. 2020), b = 1[u < sigmoid(a)] and b~ from 1 - u.
+def estimate(
+    key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int
+) -> Array:
+    """1/2 (f(b) - f(b~)) (-1)^(b~_d) 1[b_d != b~_d] sigmoid(|a_d|) for each logit a_d, averaged
+    over K / 2 pairs: DisARM (Dong et al. 2020, eq. 6; Yin et al. 2020), b = 1[u < sigmoid(a)] and
+    b~ from 1 - u.
 
     Unbiased, two evaluations a pair, no temperature. Args and result as for `reparam.estimate`.
 
@@ -34,6 +37,8 @@ def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q
     pair = [(v < probability).astype(logits.dtype) for v in (u, 1.0 - u)]
     log_w = [model_path(log_joint, b) - freeze(log_densities(q, b)) for b in pair]
     gap = freeze(log_w[0] - log_w[1]).reshape(-1, *(1,) * logits.ndim)
-    slope = 0.5 * gap * (pair[0] - pair[1]) * freeze(jax.nn.sigmoid(jnp.abs(logits)))  # (-1)^b~ where b and b~ differ
+    slope = (
+        0.5 * gap * (pair[0] - pair[1]) * freeze(jax.nn.sigmoid(jnp.abs(logits)))
+    )  # (-1)^b~ where b and b~ differ
     both = jnp.concatenate(log_w)
     return surrogate(bound(both), both.mean() + (freeze(slope.mean(0)) * logits).sum())

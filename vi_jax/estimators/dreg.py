@@ -6,7 +6,12 @@ import jax
 
 from vi_jax.estimators._names import bound_name, bound_numbers, require_bound
 from vi_jax.estimators._paths import scale_gradient
-from vi_jax.estimators._weights import draw, log_weights, require_independent, require_reparameterised
+from vi_jax.estimators._weights import (
+    draw,
+    log_weights,
+    require_independent,
+    require_reparameterised,
+)
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
 BOUNDS = ("iwae", "vr_iwae")
@@ -21,19 +26,27 @@ def estimate(
     num_samples: int,
     chunk: int | None = None,
 ) -> Array:
-    """The gradient of IWAE with the guide's score reparameterised once more: DReG (Tucker et al. 2019, eq. 8).
+    """The gradient of IWAE with the guide's score reparameterised once more: DReG (Tucker et al.
+    2019, eq. 8).
 
         guide: sum_k wbar_k^2 d log w_k / dz_k dz_k / dphi, the density of q frozen;      model: sum_k wbar_k d log p / dtheta.
 
-    For VR-IWAE with alpha the guide's weights are alpha wbar_k + (1 - alpha) wbar_k^2, wbar_k ~ w_k^(1 - alpha) (Daudel et al.
-    2023, theorem 2). Its signal-to-noise ratio rises with K where that of the plain estimator falls. z may be all the layers of a
-    hierarchical guide: they are reparameterised together, so that no indirect score is left over.
+    For VR-IWAE with alpha the guide's weights are alpha wbar_k + (1 - alpha) wbar_k^2, wbar_k ~
+    w_k^(1 - alpha) (Daudel et al. 2023, theorem 2). Its signal-to-noise ratio rises with K where
+    that of the plain estimator falls. z may be all the layers of a hierarchical guide: they are
+    reparameterised together, so that no indirect score is left over.
 
-    Valid for IWAE and VR-IWAE; on the ELBO's equal weights the square would return 1/K of the gradient.
+    Valid for IWAE and VR-IWAE; on the ELBO's equal weights the square would return 1/K of the
+    gradient.
 
     Arguments, result and errors as for `reparam.estimate`; another bound is refused.
     """
-    require_bound(bound, BOUNDS, "dreg", "its squared weights are the gradient of those bounds alone; take stl for the ELBO.")
+    require_bound(
+        bound,
+        BOUNDS,
+        "dreg",
+        "its squared weights are the gradient of those bounds alone; take stl for the ELBO.",
+    )
     require_reparameterised(q, "dreg")
     require_independent(q, "dreg")
     alpha = bound_numbers(bound)["alpha"] if bound_name(bound) == "vr_iwae" else 0.0

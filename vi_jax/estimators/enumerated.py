@@ -16,8 +16,11 @@ REPARAMETERISED = False
 MOST = 65_536
 
 
-def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int) -> Array:
-    """sum_z q(z) [log p(x, z) - log q(z)] over the whole support: the ELBO itself, and its gradient, without noise.
+def estimate(
+    key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int
+) -> Array:
+    """sum_z q(z) [log p(x, z) - log q(z)] over the whole support: the ELBO itself, and its
+    gradient, without noise.
 
     Args:
       key, num_samples: not used; there so that estimators are alike.
@@ -47,16 +50,30 @@ def enumerate_support(q: Any) -> Array:
     Raises:
       ValueError: it cannot list them, or they are too many.
     """
-    base, shape = (q.base_dist, q.event_shape) if hasattr(q, "reinterpreted_batch_ndims") else (q, ())
+    base, shape = (
+        (q.base_dist, q.event_shape) if hasattr(q, "reinterpreted_batch_ndims") else (q, ())
+    )
     if not getattr(base, "has_enumerate_support", False):
-        raise ValueError(f"{type(q).__name__} cannot list its support; enumeration wants a guide that can, such as a categorical.")
+        raise ValueError(
+            f"{type(q).__name__} cannot list its support; enumeration wants a guide that can, "
+            "such as a categorical."
+        )
     with jax.ensure_compile_time_eval():  # the support is a constant, also where q is traced
         points = np.asarray(base.enumerate_support(expand=False))
-    values, inner = points.reshape(points.shape[0], *points.shape[1 + len(base.batch_shape) :]), base.event_shape
-    count, coordinates = len(values), int(np.prod(base.batch_shape, dtype=int))
+    values = points.reshape(points.shape[0], *points.shape[1 + len(base.batch_shape) :])
+    inner = base.event_shape
+    count = len(values)
+    coordinates = int(np.prod(base.batch_shape, dtype=int))
     if count**coordinates > MOST:
-        raise ValueError(f"the support has {count}^{coordinates} points, more than {MOST:,}; take score, disarm or vimco.")
+        raise ValueError(
+            f"the support has {count}^{coordinates} points, more than {MOST:,}; take score, "
+            "disarm or vimco."
+        )
     if not base.batch_shape:
         return jnp.asarray(values)
     rows = np.array(list(itertools.product(range(count), repeat=coordinates)))
-    return jnp.asarray(values[rows].reshape(-1, *base.batch_shape, *inner)[..., :].reshape(-1, *(shape or base.batch_shape)))
+    return jnp.asarray(
+        values[rows]
+        .reshape(-1, *base.batch_shape, *inner)[..., :]
+        .reshape(-1, *(shape or base.batch_shape))
+    )

@@ -9,12 +9,28 @@ import jax.numpy as jnp
 from vi_jax.distributions.layers import from_noise, to_noise
 from vi_jax.estimators._names import bound_name, bound_numbers, require_bound
 from vi_jax.estimators._paths import scale_gradient, surrogate
-from vi_jax.estimators._weights import draw, log_densities, log_weights, require_independent, require_reparameterised
+from vi_jax.estimators._weights import (
+    draw,
+    log_densities,
+    log_weights,
+    require_independent,
+    require_reparameterised,
+)
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
 BOUNDS = (
-    "ciwae", "cubo", "elbo", "eubo", "iwae", "jackknife", "miwae", "renyi", "sumo", "tvo", "vr_iwae",
-)  # fmt: skip
+    "ciwae",
+    "cubo",
+    "elbo",
+    "eubo",
+    "iwae",
+    "jackknife",
+    "miwae",
+    "renyi",
+    "sumo",
+    "tvo",
+    "vr_iwae",
+)
 
 
 def estimate(
@@ -27,32 +43,40 @@ def estimate(
     prior: Any = None,
     chunk: int | None = None,
 ) -> Array:
-    """DReG for any smooth bound, and for the parameters of a prior as well as the guide's (Bauer & Mnih 2021, eq. 6 and 13).
+    """DReG for any smooth bound, and for the parameters of a prior as well as the guide's (Bauer &
+    Mnih 2021, eq. 6 and 13).
 
-    With g_k = d bound / d log w_k and h_k = d^2 bound / d log w_k^2, of which IWAE's are wbar_k and wbar_k - wbar_k^2:
+    With g_k = d bound / d log w_k and h_k = d^2 bound / d log w_k^2, of which IWAE's are wbar_k and
+    wbar_k - wbar_k^2:
 
         guide:  sum_k (g_k - h_k) d log w_k / dz_k  dT_phi(eps_k) / dphi,  z_k = T_phi(eps_k), the density of q frozen;
         prior:  sum_k (h_k d log w_k / dz_k + g_k d log(q / p) / dz_k)  dT_theta(eps) / dtheta at eps = T_theta^-1(z_k);
         the rest of the model:  sum_k g_k d log p / dtheta, as it stands.
 
-    So this is `stl` on the ELBO and `dreg` on (VR-)IWAE as far as the guide goes. The line of the prior takes the place of its
-    score, sum_k g_k d log p(z_k) / dtheta: the two have one mean whatever density `prior` is, so that their difference is added to
-    the gradient of log_joint; a `prior` that is not the one in log_joint adds noise, not bias. It has less noise than the score
-    where the data say little about z and the guide is near its optimum, more where they say much: measure. Hierarchical guides and
-    priors: `vi.distributions.Layers`, whose layers are reparameterised together, which leaves no indirect score.
+    So this is `stl` on the ELBO and `dreg` on (VR-)IWAE as far as the guide goes. The line of the
+    prior takes the place of its score, sum_k g_k d log p(z_k) / dtheta: the two have one mean
+    whatever density `prior` is, so that their difference is added to the gradient of log_joint; a
+    `prior` that is not the one in log_joint adds noise, not bias. It has less noise than the score
+    where the data say little about z and the guide is near its optimum, more where they say much:
+    measure. Hierarchical guides and
+    priors: `vi.distributions.Layers`, whose layers are reparameterised together, which leaves no
+      indirect score.
 
-    Valid for bounds that are twice differentiable in log_w, that is all but VR-max; other than for the ELBO, IWAE and VR-IWAE, the
-    second derivatives cost K^2 numbers. First derivatives only.
+    Valid for bounds that are twice differentiable in log_w, that is all but VR-max; other than for
+    the ELBO, IWAE and VR-IWAE, the second derivatives cost K^2 numbers. First derivatives only.
 
     Args:
-      key, bound, log_joint, q, num_samples, chunk: as for `reparam.estimate`; log_joint includes the prior.
-      prior: p(z), a density of which `vi.distributions.to_noise` knows the transport, holding the parameters to differentiate in.
+      key, bound, log_joint, q, num_samples, chunk: as for `reparam.estimate`; log_joint includes
+      the prior.
+      prior: p(z), a density of which `vi.distributions.to_noise` knows the transport, holding the
+        parameters to differentiate in.
 
     Returns:
       Nats, a scalar to maximise.
 
     Raises:
-      ValueError: as for `reparam.estimate`; another bound, draws that depend on each other, or a prior without a transport.
+      ValueError: as for `reparam.estimate`; another bound, draws that depend on each other, or a
+        prior without a transport.
     """
     require_bound(bound, BOUNDS, "gdreg", "it wants a second derivative; take reparam.")
     require_reparameterised(q, "gdreg")
@@ -79,7 +103,9 @@ def _derivatives(bound: Callable[[Array], Array], log_w: Array) -> tuple[Array, 
     return weight, jnp.where(weight == 0.0, 0.0, second / jnp.where(weight == 0.0, 1.0, weight))
 
 
-def _path_for_score(log_joint: LogJoint, q: Guide, prior: Any, z: Any, weight: Array, bend: Array) -> Array:
+def _path_for_score(
+    log_joint: LogJoint, q: Guide, prior: Any, z: Any, weight: Array, bend: Array
+) -> Array:
     """Of mean 0 as a gradient in the prior's parameters: the line of the prior less its score."""
 
     def pull(z: Any, weight: Array, bend: Array) -> Array:
@@ -87,6 +113,8 @@ def _path_for_score(log_joint: LogJoint, q: Guide, prior: Any, z: Any, weight: A
         return weight * (bend * (log_joint(z) - log_q) + log_q - prior.log_prob(z))
 
     slope = freeze(jax.vmap(jax.grad(pull))(z, weight, bend))
-    moved = jax.vmap(lambda z: from_noise(prior, freeze(to_noise(prior, z))))(z)  # z, as a function of the prior's parameters
+    moved = jax.vmap(lambda z: from_noise(prior, freeze(to_noise(prior, z))))(
+        z
+    )  # z, as a function of the prior's parameters
     along = jax.tree.map(lambda slope, moved: (slope * moved).sum(), slope, moved)
     return sum(jax.tree.leaves(along)) - (weight * log_densities(prior, z)).sum()

@@ -1,4 +1,6 @@
-"""The Gumbel-softmax (Concrete) relaxation: a biased gradient for discrete guides, of low variance."""
+"""The Gumbel-softmax (Concrete) relaxation: a biased gradient for discrete guides, of low
+variance.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,14 +25,18 @@ def estimate(
     num_samples: int,
     temperature: float = 0.5,
 ) -> Array:
-    """bound(log p(x, s) - log q(s)) at relaxed draws s = softmax((logits + Gumbel noise) / temperature), the mass functions read
-    at fractional values (Jang et al. 2017, eq. 2; Maddison et al. 2017).
+    """bound(log p(x, s) - log q(s)) at relaxed draws s = softmax((logits + Gumbel noise) /
+    temperature), the mass functions read at fractional values (Jang et al. 2017, eq. 2; Maddison et
+    al. 2017).
 
-    **Biased**: the value is no bound of log p(x) and the gradient that of another problem, nearer as the temperature falls, while
-    its variance grows. log_joint has to take values between those of the guide, and be smooth there.
+    **Biased**: the value is no bound of log p(x) and the gradient that of another problem, nearer
+      as the temperature falls, while
+    its variance grows. log_joint has to take values between those of the guide, and be smooth
+    there.
 
     Args:
-      key, bound, log_joint, q, num_samples: as for `reparam.estimate`; q is Bernoulli, or one-hot categorical by logits.
+      key, bound, log_joint, q, num_samples: as for `reparam.estimate`; q is Bernoulli, or one-hot
+      categorical by logits.
       temperature: above 0.
 
     Raises:
@@ -40,7 +46,9 @@ def estimate(
     return bound(jax.vmap(lambda s: log_joint(s) - q.log_prob(s))(relaxed))
 
 
-def relaxed_draws(key: Array, q: Any, num_samples: int, temperature: float, estimator: str) -> Array:
+def relaxed_draws(
+    key: Array, q: Any, num_samples: int, temperature: float, estimator: str
+) -> Array:
     """Relaxed draws [K, *event_shape], differentiable in the logits."""
     if not temperature > 0:
         raise ValueError(f"{estimator} wants a temperature above 0; got {temperature}.")
@@ -61,4 +69,8 @@ def harden(relaxed: Array, q: Any) -> Array:
 
 def _is_one_hot(q: Any) -> bool:
     logits = getattr(q, "logits", None)
-    return logits is not None and len(q.event_shape) == 1 and jnp.shape(logits)[-1:] == tuple(q.event_shape)
+    return (
+        logits is not None
+        and len(q.event_shape) == 1
+        and jnp.shape(logits)[-1:] == tuple(q.event_shape)
+    )

@@ -13,15 +13,21 @@ from vi_jax.types import Array, Guide, LogJoint, freeze
 BOUNDS = ("miwae",)
 
 
-def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int) -> Array:
-    """The model's gradient of IWAE over all K draws, the guide's gradient of `bound` = MIWAE on the same (Rainforth et al. 2018,
-    sec. 5, eq. 16): the tight bound where it helps, the better signal-to-noise ratio where that does.
+def estimate(
+    key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int
+) -> Array:
+    """The model's gradient of IWAE over all K draws, the guide's gradient of `bound` = MIWAE on the
+    same (Rainforth et al. 2018, sec. 5, eq. 16): the tight bound where it helps, the better
+    signal-to-noise ratio where that does.
 
-    Valid for MIWAE, e.g. functools.partial(vi.bounds.miwae, num_groups=8). The value is IWAE_K. First derivatives only.
+    Valid for MIWAE, e.g. functools.partial(vi.bounds.miwae, num_groups=8). The value is IWAE_K.
+    First derivatives only.
 
     Arguments and errors as for `reparam.estimate`; another bound is refused.
     """
-    require_bound(bound, BOUNDS, "piwae", "the guide climbs MIWAE, and the model IWAE, on the same draws.")
+    require_bound(
+        bound, BOUNDS, "piwae", "the guide climbs MIWAE, and the model IWAE, on the same draws."
+    )
     require_reparameterised(q, "piwae")
     z = draw(key, q, num_samples)
     log_q = log_densities(q, z)

@@ -26,21 +26,24 @@ def estimate(
     temperature: float = 0.5,
     scale: float = 1.0,
 ) -> Array:
-    """[f(b) - eta f(s(z~))] grad log q(b) + eta grad f(s(z)) - eta grad f(s(z~)), REBAR (Tucker et al. 2017, eq. 8), with z the
-    logistic noise behind b, z~ its redraw given b, and s a sigmoid of the given temperature; unbiased at any of them.
+    """[f(b) - eta f(s(z~))] grad log q(b) + eta grad f(s(z)) - eta grad f(s(z~)), REBAR (Tucker et
+    al. 2017, eq. 8), with z the logistic noise behind b, z~ its redraw given b, and s a sigmoid of
+    the given temperature; unbiased at any of them.
 
     log_joint has to take values in (0, 1) between the two of a Bernoulli, and be smooth there.
 
     Args:
       key, bound, log_joint, q, num_samples: as for `reparam.estimate`; q is Bernoulli.
       temperature: of the relaxation, above 0.
-      scale: eta, of the control variate. Both are numbers to tune; minimise the variance in them to learn them.
+      scale: eta, of the control variate. Both are numbers to tune; minimise the variance in them to
+        learn them.
 
     Returns:
       Nats, a scalar.
 
     Raises:
-      ValueError: a bound other than the ELBO, a guide that is not Bernoulli, or a temperature that is not positive.
+      ValueError: a bound other than the ELBO, a guide that is not Bernoulli, or a temperature that
+        is not positive.
     """
     require_bound(bound, BOUNDS, "rebar", "its control variate is that of a mean.")
     logits = logits_of(q, "rebar")
@@ -54,14 +57,17 @@ def estimate(
         return draw_path(lambda v: log_joint(v) - fixed.log_prob(v), value)
 
     f_soft, f_redrawn = (f_path(value) for value in relaxed)
-    log_p, log_q = model_path(log_joint, b), log_densities(q, b)
+    log_p = model_path(log_joint, b)
+    log_q = log_densities(q, b)
     signal = freeze(log_p - log_q - scale * f_redrawn)
     path = log_p + signal * log_q + scale * (f_soft - f_redrawn)
     return surrogate(bound(log_p - log_q), path.mean())
 
 
 def relaxed_pair(key: Array, logits: Array, num_samples: int) -> tuple[Array, Array, Array]:
-    """z = logits + logistic noise, b = 1[z > 0], and z~ ~ p(z | b), reparameterised (Tucker et al. 2017, appendix C), [K, ...]."""
+    """z = logits + logistic noise, b = 1[z > 0], and z~ ~ p(z | b), reparameterised (Tucker et al.
+    2017, appendix C), [K, ...].
+    """
     key_z, key_v = jax.random.split(key)
     shape = (num_samples, *logits.shape)
     tiny = jnp.finfo(logits.dtype).tiny
@@ -70,6 +76,8 @@ def relaxed_pair(key: Array, logits: Array, num_samples: int) -> tuple[Array, Ar
     z = logits + jnp.log(u) - jnp.log1p(-u)
     b = freeze((z > 0).astype(logits.dtype))
     theta = jax.nn.sigmoid(logits)
-    within = jnp.where(b > 0, (1.0 - theta) + v * theta, v * (1.0 - theta))  # u given b: above or below 1 - theta
+    within = jnp.where(
+        b > 0, (1.0 - theta) + v * theta, v * (1.0 - theta)
+    )  # u given b: above or below 1 - theta
     within = jnp.clip(within, tiny, 1.0 - jnp.finfo(logits.dtype).epsneg)
     return z, b, logits + jnp.log(within) - jnp.log1p(-within)

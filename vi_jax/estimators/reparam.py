@@ -15,8 +15,8 @@ def estimate(
     num_samples: int,
     chunk: int | None = None,
 ) -> Array:
-    """bound(log_w) with z_k = g(phi, eps_k), differentiated through the draws and the density (Kingma & Welling 2013, eq. 4;
-    Rezende et al. 2014, eq. 8).
+    """bound(log_w) with z_k = g(phi, eps_k), differentiated through the draws and the density
+    (Kingma & Welling 2013, eq. 4; Rezende et al. 2014, eq. 8).
 
     Valid for every bound that is a smooth function of log_w.
 
@@ -26,13 +26,15 @@ def estimate(
       log_joint: z -> log p(x, z), a scalar in nats, differentiable.
       q: a reparameterised guide.
       num_samples: K.
-      chunk: draws at a time, all at once if not given: bounds the memory at large K and leaves the value as it is.
+      chunk: draws at a time, all at once if not given: bounds the memory at large K and leaves the
+        value as it is.
 
     Returns:
       Nats, a scalar to maximise.
 
     Raises:
-      ValueError: q is not reparameterised, K is not a positive whole number, or a density is not a scalar for one z.
+      ValueError: q is not reparameterised, K is not a positive whole number, or a density is not a
+        scalar for one z.
     """
     require_reparameterised(q, "the reparameterised estimator")
     z = draw(key, q, num_samples)

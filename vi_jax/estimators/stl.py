@@ -20,12 +20,20 @@ def estimate(
 ) -> Array:
     """The reparameterised ELBO without the score of q, whose mean is 0 (Roeder et al. 2017, eq. 8).
 
-    At q = posterior every draw's gradient is 0, where the plain estimator's is only 0 on average. Valid for the ELBO: under IWAE
-    the score that is dropped has a mean (Tucker et al. 2019, sec. 3); `dreg` is right there.
+    At q = posterior every draw's gradient is 0, where the plain estimator's is only 0 on average.
+    Valid for the ELBO: under IWAE the score that is dropped has a mean (Tucker et al. 2019, sec.
+    3); `dreg` is right there.
 
     Arguments, result and errors as for `reparam.estimate`; another bound is refused.
     """
-    require_bound(bound, BOUNDS, "sticking the landing", "the score that it drops has mean 0 under equal weights only; take dreg.")
+    require_bound(
+        bound,
+        BOUNDS,
+        "sticking the landing",
+        "the score that it drops has mean 0 under equal weights only; take dreg.",
+    )
     require_reparameterised(q, "sticking the landing")
     z = draw(key, q, num_samples)
-    return bound(log_weights(log_joint, freeze(q), z, chunk=chunk))  # E[grad_q log q] = 0: drop the score, keep the mean
+    return bound(
+        log_weights(log_joint, freeze(q), z, chunk=chunk)
+    )  # E[grad_q log q] = 0: drop the score, keep the mean

@@ -22,10 +22,11 @@ def estimate(
     num_samples: int,
     temperature: float = 0.5,
 ) -> Array:
-    """bound(log w) at discrete draws, differentiated as if they were the relaxed ones (Bengio et al. 2013; Jang et al. 2017,
-    sec. 2.2).
+    """bound(log w) at discrete draws, differentiated as if they were the relaxed ones (Bengio et
+    al. 2013; Jang et al. 2017, sec. 2.2).
 
-    The value is the bound's; the gradient is **biased**. Arguments and errors as for `gumbel_softmax.estimate`.
+    The value is the bound's; the gradient is **biased**. Arguments and errors as for
+    `gumbel_softmax.estimate`.
     """
     relaxed = relaxed_draws(key, q, num_samples, temperature, "straight_through")
     z = surrogate(harden(relaxed, q), relaxed)

@@ -14,24 +14,35 @@ BOUNDS = ("iwae",)
 REPARAMETERISED = False
 
 
-def estimate(key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int) -> Array:
-    """sum_k (L - L_{-k}) grad log q(z_k) + sum_k wbar_k grad log w_k (Mnih & Rezende 2016, eq. 8), L_{-k} the bound with log w_k
-    replaced by the mean of the other log-weights.
+def estimate(
+    key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int
+) -> Array:
+    """sum_k (L - L_{-k}) grad log q(z_k) + sum_k wbar_k grad log w_k (Mnih & Rezende 2016, eq. 8),
+    L_{-k} the bound with log w_k replaced by the mean of the other log-weights.
 
-    For any guide, discrete ones too; K >= 2. Arguments and result as for `reparam.estimate`; q need not be reparameterised.
+    For any guide, discrete ones too; K >= 2. Arguments and result as for `reparam.estimate`; q need
+    not be reparameterised.
 
     Raises:
       ValueError: K < 2, or a bound other than IWAE.
     """
-    require_bound(bound, BOUNDS, "vimco", "its baselines are those of the log of a mean weight; take score for the elbo.")
+    require_bound(
+        bound,
+        BOUNDS,
+        "vimco",
+        "its baselines are those of the log of a mean weight; take score for the elbo.",
+    )
     require_independent(q, "vimco")
     if num_samples < 2:
         raise ValueError(f"vimco's baselines want num_samples of at least 2; got {num_samples}.")
     z = freeze(draw(key, q, num_samples))
     log_q = log_densities(q, z)
     log_w = model_path(log_joint, z) - log_q
-    value, fixed = bound(log_w), freeze(log_w)
+    value = bound(log_w)
+    fixed = freeze(log_w)
     others = (fixed.sum() - fixed) / (num_samples - 1)  # [K]
-    baselines = jax.vmap(lambda k: bound(jnp.where(jnp.arange(num_samples) == k, others[k], fixed)))(jnp.arange(num_samples))
+    baselines = jax.vmap(
+        lambda k: bound(jnp.where(jnp.arange(num_samples) == k, others[k], fixed))
+    )(jnp.arange(num_samples))
     signal = freeze(value) - baselines
     return surrogate(value, value + (signal * log_q).sum())

@@ -1,8 +1,10 @@
-"""Families of guides: `Family(init(key) -> params, guide(params) -> q)`; sizes in the closure, arrays in the parameters.
+"""Families of guides: `Family(init(key) -> params, guide(params) -> q)`; sizes in the closure,
+arrays in the parameters.
 
-One member, one file; the factory is called `family` there and by the file's name here. What it takes first is the number of
-latents D, or a pytree of arrays like the latents (`constrained`: their supports). Flows and `constrained` also have
-`q.sample_and_log_prob(key, sample_shape)`, which needs no inverse; `mixture` has `q.sample_stratified`.
+One member, one file; the factory is called `family` there and by the file's name here. What it
+takes first is the number of latents D, or a pytree of arrays like the latents (`constrained`: their
+supports). Flows and `constrained` also have `q.sample_and_log_prob(key, sample_shape)`, which needs
+no inverse; `mixture` has `q.sample_stratified`.
 """
 
 from vi_jax.families.block_diagonal import family as block_diagonal
@@ -24,6 +26,20 @@ from vi_jax.families.student_t import family as student_t
 from vi_jax.families.sylvester import family as sylvester
 
 __all__ = [
-    "block_diagonal", "constrained", "full_rank", "gaussian_markov_chain", "iaf", "low_rank", "maf", "mean_field", "mixture",
-    "neural_spline", "planar", "radial", "rank_one_precision", "real_nvp", "student_t", "sylvester",
-]  # fmt: skip
+    "block_diagonal",
+    "constrained",
+    "full_rank",
+    "gaussian_markov_chain",
+    "iaf",
+    "low_rank",
+    "maf",
+    "mean_field",
+    "mixture",
+    "neural_spline",
+    "planar",
+    "radial",
+    "rank_one_precision",
+    "real_nvp",
+    "student_t",
+    "sylvester",
+]

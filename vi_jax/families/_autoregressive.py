@@ -1,4 +1,6 @@
-"""The masked affine map y_i = x_i exp(s_i(x_<i)) + t_i(x_<i), one pass, and its inverse, one pass an entry."""
+"""The masked affine map y_i = x_i exp(s_i(x_<i)) + t_i(x_<i), one pass, and its inverse, one pass
+an entry.
+"""
 
 from collections.abc import Sequence
 
@@ -10,7 +12,9 @@ from vi_jax.types import Array, Params
 
 
 class MaskedAffine:
-    """The map for D latents and hidden widths; s is 3 tanh(./3) of the network's output, which bounds a layer's stretch at e^3."""
+    """The map for D latents and hidden widths; s is 3 tanh(./3) of the network's output, which
+    bounds a layer's stretch at e^3.
+    """
 
     def __init__(self, size: int, hidden: Sequence[int]) -> None:
         self.masks = autoregressive_masks(size, hidden, 2)

@@ -1,4 +1,6 @@
-"""Normalising flows: a diagonal Gaussian pushed through layers that are alike, z = f_L(... f_1(mu + sigma eps))."""
+"""Normalising flows: a diagonal Gaussian pushed through layers that are alike, z = f_L(... f_1(mu +
+sigma eps)).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,14 +17,20 @@ from vi_jax.types import Array, Family, Params
 class Bijection(NamedTuple):
     """One layer f: both return log |det df/dx| at x, of the *forward* map."""
 
-    forward: Callable[[Params, Array], tuple[Array, Array]]  # (params, x [D]) -> f(x) [D], log |det|
-    inverse: Callable[[Params, Array], tuple[Array, Array]]  # (params, f(x) [D]) -> x [D], log |det|
+    forward: Callable[
+        [Params, Array], tuple[Array, Array]
+    ]  # (params, x [D]) -> f(x) [D], log |det|
+    inverse: Callable[
+        [Params, Array], tuple[Array, Array]
+    ]  # (params, f(x) [D]) -> x [D], log |det|
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Flow(VectorGuide):
-    """log q(z) = log N(x_0 | mu, sigma^2) - sum_l log |det df_l/dx| (Rezende & Mohamed 2015, eq. 7)."""
+    """log q(z) = log N(x_0 | mu, sigma^2) - sum_l log |det df_l/dx| (Rezende & Mohamed 2015, eq.
+    7).
+    """
 
     loc: Array  # [D], of the base
     log_scale: Array  # [D], of the base
@@ -31,7 +39,10 @@ class Flow(VectorGuide):
 
     @property
     def mean(self) -> Array:
-        raise AttributeError("the mean of a flow has no closed form; average its draws, q.sample(key, (num_samples,)).mean(0).")
+        raise AttributeError(
+            "the mean of a flow has no closed form; average its draws, q.sample(key, "
+            "(num_samples,)).mean(0)."
+        )
 
     def forward(self, eps: Array) -> tuple[Array, Array]:
         """z [D] of a standard normal eps [D], and log |det dz/deps|."""
@@ -58,14 +69,20 @@ class Flow(VectorGuide):
         eps, log_det = self.inverse(z)
         return log_standard_normal(eps) - log_det
 
-    def sample_and_log_prob(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
-        """Draws [*sample_shape, D] and their densities [*sample_shape] without an inverse; the same draws as `sample`."""
+    def sample_and_log_prob(
+        self, key: Array, sample_shape: tuple[int, ...] = ()
+    ) -> tuple[Array, Array]:
+        """Draws [*sample_shape, D] and their densities [*sample_shape] without an inverse; the same
+        draws as `sample`.
+        """
 
         def one(eps: Array) -> tuple[Array, Array]:
             z, log_det = self.forward(eps)
             return z, log_standard_normal(eps) - log_det
 
-        return over_leading(one, jax.random.normal(key, (*sample_shape, *self.event_shape), self.loc.dtype))
+        return over_leading(
+            one, jax.random.normal(key, (*sample_shape, *self.event_shape), self.loc.dtype)
+        )
 
 
 def make_family(
@@ -77,7 +94,8 @@ def make_family(
     num_layers: int,
     shared: tuple[str, ...],
 ) -> Family:
-    """The family of flows of `num_layers` layers on a diagonal Gaussian: parameters {"loc": [D], "log_scale": [D], "layers"}.
+    """The family of flows of `num_layers` layers on a diagonal Gaussian: parameters {"loc": [D],
+    "log_scale": [D], "layers"}.
 
     Args:
       name, example: of the family, and its latents.
@@ -95,7 +113,9 @@ def make_family(
     layer = make_layer(latents.size)
 
     def init(key: Array) -> Params:
-        layers = jax.vmap(lambda key: init_layer(key, latents.size))(jax.random.split(key, num_layers))
+        layers = jax.vmap(lambda key: init_layer(key, latents.size))(
+            jax.random.split(key, num_layers)
+        )
         zeros = jnp.zeros(latents.size)
         return {"loc": zeros, "log_scale": zeros, "layers": layers}
 

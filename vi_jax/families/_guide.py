@@ -1,4 +1,6 @@
-"""What guides of ours over a vector share: draws by pushing standard normals forward, and densities of one z or of many."""
+"""What guides of ours over a vector share: draws by pushing standard normals forward, and densities
+of one z or of many.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +27,9 @@ def log_standard_normal(eps: Array) -> Array:
 
 
 class VectorGuide:
-    """A guide over [D]. Members are dataclasses with a `loc` [..., D], `transport` and `log_density` of one vector each."""
+    """A guide over [D]. Members are dataclasses with a `loc` [..., D], `transport` and
+    `log_density` of one vector each.
+    """
 
     loc: Array
     has_rsample = True
@@ -52,11 +56,16 @@ class VectorGuide:
         """log q(z), nats, [...] for z [..., D]."""
         value = jnp.asarray(value)
         if value.shape[-1:] != self.event_shape:
-            raise ValueError(f"this guide is over vectors of shape {self.event_shape}; got a value of shape {value.shape}.")
+            raise ValueError(
+                f"this guide is over vectors of shape {self.event_shape}; got a value of shape "
+                f"{value.shape}."
+            )
         return over_leading(self.log_density, value)
 
 
 def fill_tril(log_diag: Array, lower: Array) -> Array:
-    """The lower triangular [D, D] of diagonal e^log_diag [D] and strict lower triangle `lower` [D (D - 1) / 2] by rows."""
+    """The lower triangular [D, D] of diagonal e^log_diag [D] and strict lower triangle `lower` [D
+    (D - 1) / 2] by rows.
+    """
     rows, columns = np.tril_indices(log_diag.shape[0], -1)
     return jnp.diag(jnp.exp(log_diag)).at[rows, columns].set(lower)

@@ -1,4 +1,6 @@
-"""Dense networks of flows, in plain arrays: tanh between layers, a last layer of zeros, masks where they are autoregressive."""
+"""Dense networks of flows, in plain arrays: tanh between layers, a last layer of zeros, masks where
+they are autoregressive.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,7 +13,9 @@ from vi_jax.types import Array, Params
 
 
 def init_network(key: Array, sizes: Sequence[int]) -> Params:
-    """Weights of variance 1 / fan-in, and a last layer of zeros, so that a flow starts at the identity."""
+    """Weights of variance 1 / fan-in, and a last layer of zeros, so that a flow starts at the
+    identity.
+    """
     params = []
     for number, (num_in, num_out) in enumerate(pairwise(sizes)):
         last = number == len(sizes) - 2
@@ -30,9 +34,12 @@ def apply_network(params: Params, x: Array, masks: Sequence[np.ndarray] | None =
     return x
 
 
-def autoregressive_masks(num_latents: int, hidden: Sequence[int], num_outputs: int) -> list[np.ndarray]:
-    """Masks under which outputs [num_outputs, D], laid in one row, see only the inputs before theirs (MADE: Germain et al. 2015,
-    sec. 4)."""
+def autoregressive_masks(
+    num_latents: int, hidden: Sequence[int], num_outputs: int
+) -> list[np.ndarray]:
+    """Masks under which outputs [num_outputs, D], laid in one row, see only the inputs before
+    theirs (MADE: Germain et al. 2015, sec. 4).
+    """
     degrees = [np.arange(1, num_latents + 1)]
     degrees += [np.arange(width) % max(num_latents - 1, 1) + 1 for width in hidden]
     masks = [before[:, None] <= after[None, :] for before, after in pairwise(degrees)]

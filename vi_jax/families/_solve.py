@@ -8,11 +8,13 @@ import jax.numpy as jnp
 
 from vi_jax.types import Array, freeze
 
-BISECTIONS, NEWTON_STEPS = 30, 4
+BISECTIONS = 30
+NEWTON_STEPS = 4
 
 
 def find_root(f: Callable[[Array, Any], Array], args: Any, low: Array, high: Array) -> Array:
-    """The x of f(x, args) = 0 for an increasing f of a scalar that changes sign on [low, high]; carries no derivative.
+    """The x of f(x, args) = 0 for an increasing f of a scalar that changes sign on [low, high];
+    carries no derivative.
 
     Bisection to 2^-30 of the bracket, then Newton's steps that stay within it.
     """
@@ -34,8 +36,10 @@ def find_root(f: Callable[[Array, Any], Array], args: Any, low: Array, high: Arr
 
 
 def attach_derivatives(step: Callable[[Array, Any], Array], args: Any, root: Array) -> Array:
-    """The root as a function of `args`: two of Newton's steps from it, `step(x, args) = x - f'(x)^-1 f(x, args)`.
+    """The root as a function of `args`: two of Newton's steps from it, `step(x, args) = x -
+    f'(x)^-1 f(x, args)`.
 
-    At a root one step moves nothing and has the first derivative of the implicit function theorem; two have the second and third.
+    At a root one step moves nothing and has the first derivative of the implicit function theorem;
+    two have the second and third.
     """
     return step(step(freeze(root), args), args)

@@ -1,4 +1,6 @@
-"""Guides over constrained supports: a guide over real numbers pushed through the bijection onto each support."""
+"""Guides over constrained supports: a guide over real numbers pushed through the bijection onto
+each support.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,11 +21,15 @@ Constraints = tuple[tuple[str, Any, tuple[int, ...]], ...]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Constrained:
-    """log q(z) = log q_0(T^-1(z)) - log |det dT/dx|, a density in the coordinates that numpyro's bijections T take as free: all
-    but the last of a simplex, the strict lower triangle of a Cholesky factor."""
+    """log q(z) = log q_0(T^-1(z)) - log |det dT/dx|, a density in the coordinates that numpyro's
+    bijections T take as free: all but the last of a simplex, the strict lower triangle of a
+    Cholesky factor.
+    """
 
     base: Any  # a guide over the unconstrained numbers in one vector [D]
-    constraints: Constraints = field(metadata={"static": True})  # (name, constraint, shape), sorted by name
+    constraints: Constraints = field(
+        metadata={"static": True}
+    )  # (name, constraint, shape), sorted by name
 
     has_rsample = True
     batch_shape = ()
@@ -34,11 +40,16 @@ class Constrained:
 
     @property
     def mean(self) -> Any:
-        raise AttributeError("the mean on a constrained support has no closed form; average draws, q.sample(key, (num_samples,)).")
+        raise AttributeError(
+            "the mean on a constrained support has no closed form; average draws, q.sample(key, "
+            "(num_samples,))."
+        )
 
     def constrain(self, x: Array) -> tuple[dict[str, Array], Array]:
         """z of unconstrained numbers x [D], and log |det dz/dx|."""
-        parts, z, log_det = free_layout(self.constraints).unravel(x), {}, jnp.zeros((), x.dtype)
+        parts = free_layout(self.constraints).unravel(x)
+        z = {}
+        log_det = jnp.zeros((), x.dtype)
         for name, constraint, _ in self.constraints:
             bijection = biject_to(constraint)
             z[name] = bijection(parts[name])
@@ -47,7 +58,10 @@ class Constrained:
 
     def unconstrain(self, z: Mapping[str, Array]) -> Array:
         """x [D] of z."""
-        parts = {name: biject_to(constraint).inv(jnp.asarray(z[name])) for name, constraint, _ in self.constraints}
+        parts = {
+            name: biject_to(constraint).inv(jnp.asarray(z[name]))
+            for name, constraint, _ in self.constraints
+        }
         return free_layout(self.constraints).ravel(parts)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> dict[str, Array]:
@@ -65,8 +79,12 @@ class Constrained:
         x = self.unconstrain(z)
         return self.base.log_prob(x) - self.constrain(x)[1]
 
-    def sample_and_log_prob(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[dict[str, Array], Array]:
-        """Draws and their densities [*sample_shape] without an inverse, which rounds at the edge of a support."""
+    def sample_and_log_prob(
+        self, key: Array, sample_shape: tuple[int, ...] = ()
+    ) -> tuple[dict[str, Array], Array]:
+        """Draws and their densities [*sample_shape] without an inverse, which rounds at the edge of
+        a support.
+        """
 
         def one(x: Array) -> tuple[dict[str, Array], Array]:
             z, log_det = self.constrain(x)
@@ -77,18 +95,28 @@ class Constrained:
 
 def free_layout(constraints: Constraints) -> Layout:
     """Where the unconstrained numbers of each name lie in one vector."""
-    shapes = {name: biject_to(constraint).inverse_shape(shape) for name, constraint, shape in constraints}
-    example = {name: jax.ShapeDtypeStruct(shape, jnp.result_type(float)) for name, shape in shapes.items()}
+    shapes = {
+        name: biject_to(constraint).inverse_shape(shape) for name, constraint, shape in constraints
+    }
+    example = {
+        name: jax.ShapeDtypeStruct(shape, jnp.result_type(float)) for name, shape in shapes.items()
+    }
     leaves, treedef = jax.tree.flatten(example)
     return Layout(treedef, tuple(leaf.shape for leaf in leaves))
 
 
-def family(example: Mapping[str, tuple[Any, tuple[int, ...]]], *, base: Callable[[int], Family] = mean_field) -> Family:
-    """z = T(x), x ~ q_0 over the real numbers (Kucukelbir et al. 2017, sec. 2.3 to 2.5), T numpyro's `biject_to` of each support.
+def family(
+    example: Mapping[str, tuple[Any, tuple[int, ...]]],
+    *,
+    base: Callable[[int], Family] = mean_field,
+) -> Family:
+    """z = T(x), x ~ q_0 over the real numbers (Kucukelbir et al. 2017, sec. 2.3 to 2.5), T
+    numpyro's `biject_to` of each support.
 
     Args:
-      example: {name: (constraint, shape)}, constraints of `numpyro.distributions.constraints`: real, positive, unit_interval,
-        simplex, ordered_vector, corr_cholesky, ...; the shape is that of z, its last axes the constraint's own.
+      example: {name: (constraint, shape)}, constraints of `numpyro.distributions.constraints`:
+        real, positive, unit_interval, simplex, ordered_vector, corr_cholesky, ...; the shape is
+        that of z, its last axes the constraint's own.
       base: D -> the family over the unconstrained numbers, names in alphabetical order.
 
     Returns:
@@ -98,8 +126,13 @@ def family(example: Mapping[str, tuple[Any, tuple[int, ...]]], *, base: Callable
       ValueError: there are no latents, or a shape is none of its constraint's.
     """
     if not isinstance(example, Mapping) or not example:
-        raise ValueError(f"constrained wants a dict of at least 1; got {example!r}. Give {{name: (constraint, shape)}}.")
-    constraints: Constraints = tuple((name, example[name][0], tuple(example[name][1])) for name in sorted(example))
+        raise ValueError(
+            f"constrained wants a dict of at least 1; got {example!r}. Give {{name: (constraint, "
+            f"shape)}}."
+        )
+    constraints: Constraints = tuple(
+        (name, example[name][0], tuple(example[name][1])) for name in sorted(example)
+    )
     for name, constraint, shape in constraints:
         if not _fits(constraint, shape):
             raise ValueError(f"{name!r} has shape {shape}, which is none of {constraint}.")

@@ -1,4 +1,6 @@
-"""The Gaussian Markov chain over time steps, by the block-bidiagonal Cholesky factor of its precision."""
+"""The Gaussian Markov chain over time steps, by the block-bidiagonal Cholesky factor of its
+precision.
+"""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ from vi_jax.types import Array, Family, Params
 
 
 class StepLayout(NamedTuple):
-    """Where leaves [T, ...] lie in one vector [T d]: all of the first step, then all of the second. Hashable."""
+    """Where leaves [T, ...] lie in one vector [T d]: all of the first step, then all of the second.
+    Hashable.
+    """
 
     layout: Layout
     num_steps: int
@@ -52,7 +56,9 @@ class MarkovChain(VectorGuide):
         return jax.vmap(fill_tril)(self.log_diag, self.lower)  # [T, d, d]
 
     def _below(self) -> Array:
-        return jnp.concatenate([self.below, jnp.zeros((1, *self.below.shape[1:]), self.below.dtype)])  # nothing follows the last
+        return jnp.concatenate(
+            [self.below, jnp.zeros((1, *self.below.shape[1:]), self.below.dtype)]
+        )  # nothing follows the last
 
     def transport(self, eps: Array) -> Array:
         """Solves L' x = eps from the last step to the first: L_t' x_t = eps_t - B_t' x_(t+1)."""
@@ -63,42 +69,56 @@ class MarkovChain(VectorGuide):
             return x, x
 
         start = jnp.zeros_like(self.log_diag[0])
-        _, x = jax.lax.scan(step, start, (self._trils(), self._below(), eps.reshape(self.log_diag.shape)), reverse=True)
+        _, x = jax.lax.scan(
+            step,
+            start,
+            (self._trils(), self._below(), eps.reshape(self.log_diag.shape)),
+            reverse=True,
+        )
         return self.loc + x.reshape(-1)
 
     def log_density(self, z: Array) -> Array:
         x = (z - self.loc).reshape(self.log_diag.shape)
         x_next = jnp.concatenate([x[1:], jnp.zeros_like(x[:1])])
-        eps = jnp.einsum("tij,ti->tj", self._trils(), x) + jnp.einsum("tij,ti->tj", self._below(), x_next)  # L' x
+        eps = jnp.einsum("tij,ti->tj", self._trils(), x) + jnp.einsum(
+            "tij,ti->tj", self._below(), x_next
+        )  # L' x
         return log_standard_normal(eps) + self.log_diag.sum()
 
 
 def family(example: Any, *, num_steps: int | None = None) -> Family:
-    """q(z_1, ..., z_T) = N(mu, (L L')^-1) with a block-tridiagonal precision: z_t depends on its neighbours alone (Archer et al.
-    2015; Bamler & Mandt 2017). Draws and densities are O(T d^3), whatever the correlation length.
+    """q(z_1, ..., z_T) = N(mu, (L L')^-1) with a block-tridiagonal precision: z_t depends on its
+    neighbours alone (Archer et al. 2015; Bamler & Mandt 2017). Draws and densities are O(T d^3),
+    whatever the correlation length.
 
     Args:
-      example: an array [T, d], or a pytree of arrays [T, ...] whose entries of one step are one block; or D = T d, for latents
-        [D] that are T steps one after another.
+      example: an array [T, d], or a pytree of arrays [T, ...] whose entries of one step are one
+        block; or D = T d, for latents [D] that are T steps one after another.
       num_steps: T, where `example` is a number; T = D (steps of one number) if not given.
 
     Returns:
-      A Family whose parameters are {"loc": [D], "log_diag": [T, d], "lower": [T, d (d - 1) / 2], "below": [T - 1, d, d]}, of the
-      *precision's* factor: a larger log_diag is a narrower guide. Zeros are the standard normal.
+      A Family whose parameters are {"loc": [D], "log_diag": [T, d], "lower": [T, d (d - 1) / 2],
+      "below": [T - 1, d, d]}, of the *precision's* factor: a larger log_diag is a narrower guide.
+      Zeros are the standard normal.
 
     Raises:
-      ValueError: there are no latents, some are not real, the leaves' first axes differ, or T does not divide D.
+      ValueError: there are no latents, some are not real, the leaves' first axes differ, or T does
+        not divide D.
     """
     latents = read_latents("gaussian_markov_chain", example)
     if latents.layout is None:
         steps = latents.size if num_steps is None else num_steps
         if steps < 1 or latents.size % steps:
-            raise ValueError(f"gaussian_markov_chain wants D latents in num_steps equal steps; got {latents.size} and {steps}.")
+            raise ValueError(
+                "gaussian_markov_chain wants D latents in num_steps equal steps; got "
+                f"{latents.size} and {steps}."
+            )
     else:
         firsts = {shape[:1] for shape in latents.layout.shapes}
         if len(firsts) != 1 or firsts == {()} or num_steps not in (None, *next(iter(firsts))):
             raise ValueError(
-                f"gaussian_markov_chain wants leaves [T, ...] of one T (and num_steps equal to it, or none); got shapes "
+                "gaussian_markov_chain wants leaves [T, ...] of one T (and num_steps equal to "
+                "it, or none); got shapes "
                 f"{latents.layout.event_shape} and num_steps {num_steps}."
             )
         steps = latents.layout.shapes[0][0]
@@ -115,6 +135,8 @@ def family(example: Any, *, num_steps: int | None = None) -> Family:
         }
 
     def guide(params: Params) -> Any:
-        return latents.wrap(MarkovChain(params["loc"], params["log_diag"], params["lower"], params["below"]))
+        return latents.wrap(
+            MarkovChain(params["loc"], params["log_diag"], params["lower"], params["below"])
+        )
 
     return Family(init, guide)

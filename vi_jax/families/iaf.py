@@ -10,10 +10,12 @@ from vi_jax.types import Array, Family, Params
 
 
 def family(example: Any, *, num_layers: int = 4, hidden: Sequence[int] = (32, 32)) -> Family:
-    """y_i = x_i exp(s_i(x_<i)) + t_i(x_<i), log |det| = sum s (Kingma et al. 2016, eq. 10 and 11), s and t by a masked network.
+    """y_i = x_i exp(s_i(x_<i)) + t_i(x_<i), log |det| = sum s (Kingma et al. 2016, eq. 10 and 11),
+    s and t by a masked network.
 
-    Draws and their densities are one pass (`sample_and_log_prob`); the density of another z is D passes: take `maf` where that
-    is what is asked. Each layer then turns the order of the entries round. s is 3 tanh(./3) of the network's output, in place of
+    Draws and their densities are one pass (`sample_and_log_prob`); the density of another z is D
+    passes: take `maf` where that is what is asked. Each layer then turns the order of the entries
+      round. s is 3 tanh(./3) of the network's output, in place of
     the gate of their eq. 14.
 
     Args:
@@ -22,10 +24,12 @@ def family(example: Any, *, num_layers: int = 4, hidden: Sequence[int] = (32, 32
       hidden: widths of the masked network.
 
     Returns:
-      A Family of parameters {"loc": [D], "log_scale": [D], "layers"}; an encoder puts out the base, the layers are shared.
+      A Family of parameters {"loc": [D], "log_scale": [D], "layers"}; an encoder puts out the base,
+      the layers are shared.
 
     Raises:
-      ValueError: there are no latents, some are not real, there are no layers, or a width is not positive.
+      ValueError: there are no latents, some are not real, there are no layers, or a width is not
+        positive.
     """
     check_hidden("iaf", hidden)
 
@@ -44,4 +48,6 @@ def family(example: Any, *, num_layers: int = 4, hidden: Sequence[int] = (32, 32
     def init_layer(key: Array, size: int) -> Params:
         return init_masked(key, size, hidden)
 
-    return make_family("iaf", example, init_layer, make_layer, num_layers=num_layers, shared=("layers",))
+    return make_family(
+        "iaf", example, init_layer, make_layer, num_layers=num_layers, shared=("layers",)
+    )

@@ -1,4 +1,6 @@
-"""Mixtures of diagonal Gaussians, with gradients through draws in every parameter, and the log density of any mixture of guides."""
+"""Mixtures of diagonal Gaussians, with gradients through draws in every parameter, and the log
+density of any mixture of guides.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,8 @@ from vi_jax.types import Array, Family, Guide, Params, freeze
 
 
 def mixture_log_prob(weights: Array, guides: Sequence[Guide]) -> Callable[[Any], Array]:
-    """z -> log sum_k pi_k q_k(z), nats: what boosting grows by one guide at a time (Guo et al. 2016; Miller et al. 2017).
+    """z -> log sum_k pi_k q_k(z), nats: what boosting grows by one guide at a time (Guo et al.
+    2016; Miller et al. 2017).
 
     Args:
       weights: pi [K], not their logs; differentiable also where a weight is 0, as a new guide's is.
@@ -25,13 +28,19 @@ def mixture_log_prob(weights: Array, guides: Sequence[Guide]) -> Callable[[Any],
     """
     weights = jnp.asarray(weights)
     if weights.shape != (len(guides),) or not guides:
-        raise ValueError(f"a mixture wants one weight for each guide; got weights {weights.shape} and {len(guides)} guides.")
+        raise ValueError(
+            f"a mixture wants one weight for each guide; got weights {weights.shape} and "
+            f"{len(guides)} guides."
+        )
 
     def log_prob(z: Any) -> Array:
         log_q = jnp.stack([q.log_prob(z) for q in guides])  # [K, ...]
         there = weights > 0.0
-        most = freeze(jnp.max(log_q, 0, initial=-jnp.inf, where=there.reshape(-1, *[1] * (log_q.ndim - 1))))
-        # jax's logsumexp(b=weights) has gradient 0 at a weight of 0, where it is q_k / q; the limit keeps 0 * inf away there
+        most = freeze(
+            jnp.max(log_q, 0, initial=-jnp.inf, where=there.reshape(-1, *[1] * (log_q.ndim - 1)))
+        )
+        # jax's logsumexp(b=weights) has gradient 0 at a weight of 0, where it is q_k / q; the limit
+        # keeps 0 * inf away there
         return most + jnp.log(jnp.tensordot(weights, jnp.exp(jnp.minimum(log_q - most, 80.0)), 1))
 
     return log_prob
@@ -56,8 +65,10 @@ class Mixture(VectorGuide):
         return jax.nn.log_softmax(self.logits)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws [*sample_shape, D]. The component is chosen at random, and the gradient in all parameters, the weights too, is the
-        implicit one, through the distribution function of each dimension given those before it."""
+        """Draws [*sample_shape, D]. The component is chosen at random, and the gradient in all
+        parameters, the weights too, is the implicit one, through the distribution function of each
+        dimension given those before it.
+        """
         key_component, key_normal = jax.random.split(key)
         fixed = freeze(self)
         component = jax.random.categorical(key_component, fixed.logits, shape=sample_shape)
@@ -68,37 +79,51 @@ class Mixture(VectorGuide):
             draw = jax.vmap(draw, (0, None, None, None))
         return draw(z, self.logits, self.loc, self.log_scale)
 
-    def sample_stratified(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
-        """Draws of every component, [*sample_shape, K, D], and log pi [K]: E_q[f] = sum_k pi_k E_{q_k}[f].
+    def sample_stratified(
+        self, key: Array, sample_shape: tuple[int, ...] = ()
+    ) -> tuple[Array, Array]:
+        """Draws of every component, [*sample_shape, K, D], and log pi [K]: E_q[f] = sum_k pi_k
+        E_{q_k}[f].
 
-        Differentiable in all parameters, with less variance than `sample` and K times its work: the weights' gradient is that of
-        pi_k, outside the expectation (Morningstar et al. 2021).
+        Differentiable in all parameters, with less variance than `sample` and K times its work: the
+        weights' gradient is that of pi_k, outside the expectation (Morningstar et al. 2021).
         """
         eps = jax.random.normal(key, (*sample_shape, *self.loc.shape), self.loc.dtype)
-        return jnp.expand_dims(self.loc, tuple(range(len(sample_shape)))) + jnp.exp(self.log_scale) * eps, self.log_weights
+        return jnp.expand_dims(self.loc, tuple(range(len(sample_shape)))) + jnp.exp(
+            self.log_scale
+        ) * eps, self.log_weights
 
     def log_density(self, z: Array) -> Array:
         x = (z - self.loc) * jnp.exp(-self.log_scale)
-        log_components = -0.5 * jnp.sum(x**2, -1) - self.log_scale.sum(-1) - z.size * HALF_LOG_TWO_PI
+        log_components = (
+            -0.5 * jnp.sum(x**2, -1) - self.log_scale.sum(-1) - z.size * HALF_LOG_TWO_PI
+        )
         return jax.nn.logsumexp(self.log_weights + log_components)
 
 
 @jax.custom_jvp
 def _draw(z: Array, logits: Array, loc: Array, log_scale: Array) -> Array:
-    """z [D], which was drawn from the mixture, with the derivative of a draw (Figurnov et al. 2018, sec. 3 and 4)."""
+    """z [D], which was drawn from the mixture, with the derivative of a draw (Figurnov et al. 2018,
+    sec. 3 and 4).
+    """
     del logits, loc, log_scale
     return z
 
 
 @_draw.defjvp
 def _draw_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    """dz of dF_j(z_j | z_<j) + p(z_j | z_<j) dz_j = 0 for j = 1, ..., D, where F_j = sum_k w_k Phi((z_j - mu_kj) / sigma_kj) and
-    w = softmax(log pi_k + sum_{i<j} log N(z_i | mu_ki, sigma_ki^2)) holds the z before, whose tangents it carries on."""
+    """dz of dF_j(z_j | z_<j) + p(z_j | z_<j) dz_j = 0 for j = 1, ..., D, where F_j = sum_k w_k
+    Phi((z_j - mu_kj) / sigma_kj) and w = softmax(log pi_k + sum_{i<j} log N(z_i | mu_ki,
+    sigma_ki^2)) holds the z before, whose tangents it carries on.
+    """
     z, logits, loc, log_scale = _draw(*primals), *primals[1:]
     _, d_logits, d_loc, d_log_scale = tangents
 
-    def dimension(carry: tuple[Array, Array], at: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
-        (log_w, d_log_w), (z, loc, log_scale, d_loc, d_log_scale) = carry, at
+    def dimension(
+        carry: tuple[Array, Array], at: tuple[Array, ...]
+    ) -> tuple[tuple[Array, Array], Array]:
+        (log_w, d_log_w) = carry
+        (z, loc, log_scale, d_loc, d_log_scale) = at
         log_w = jax.nn.log_softmax(log_w)
         x = (z - loc) * jnp.exp(-log_scale)  # [K]
         log_normal = -0.5 * x**2 - log_scale - HALF_LOG_TWO_PI
@@ -113,22 +138,25 @@ def _draw_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[
         d_log_normal = -x * (dz - moved) * jnp.exp(-log_scale) - d_log_scale
         return (log_w + log_normal, d_log_w + d_log_normal), dz
 
-    _, dz = jax.lax.scan(dimension, (logits, d_logits), (z, loc.T, log_scale.T, d_loc.T, d_log_scale.T))
+    _, dz = jax.lax.scan(
+        dimension, (logits, d_logits), (z, loc.T, log_scale.T, d_loc.T, d_log_scale.T)
+    )
     return z, dz
 
 
 def family(example: Any, *, num_components: int = 2, spread: float = 1.0) -> Family:
-    """q(z) = sum_k pi_k N(z | mu_k, diag(sigma_k^2)) (Bishop et al. 1998; Gershman et al. 2012; implicit gradients: Figurnov et
-    al. 2018; stratified ones: Morningstar et al. 2021).
+    """q(z) = sum_k pi_k N(z | mu_k, diag(sigma_k^2)) (Bishop et al. 1998; Gershman et al. 2012;
+    implicit gradients: Figurnov et al. 2018; stratified ones: Morningstar et al. 2021).
 
     Args:
       example: D, for latents [D], or a pytree of arrays like the latents.
       num_components: K.
-      spread: standard deviation of the components' first means, which differ so that components can part.
+      spread: standard deviation of the components' first means, which differ so that components can
+        part.
 
     Returns:
-      A Family whose parameters are {"logits": [K], "loc": [K, D], "log_scale": [K, D]}, from equal weights and unit scales. All
-      of them are put out by an encoder, added to where they start.
+      A Family whose parameters are {"logits": [K], "loc": [K, D], "log_scale": [K, D]}, from equal
+      weights and unit scales. All of them are put out by an encoder, added to where they start.
 
     Raises:
       ValueError: there are no latents, some are not real, or there are no components.

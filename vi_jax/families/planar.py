@@ -14,17 +14,20 @@ _SHIFT = float(np.log(np.e - 1.0))
 
 
 def family(example: Any, *, num_layers: int = 8) -> Family:
-    """f(z) = z + u^ tanh(w'z + b), log |det| = log |1 + w'u^ tanh'(w'z + b)| (Rezende & Mohamed 2015, eq. 10 to 12).
+    """f(z) = z + u^ tanh(w'z + b), log |det| = log |1 + w'u^ tanh'(w'z + b)| (Rezende & Mohamed
+    2015, eq. 10 to 12).
 
-    Invertible because u^ = u + [m(w'u) - w'u] w / |w|^2 has w'u^ = m(w'u) > -1 (appendix A.1). Their m(x) = -1 + softplus(x) is
-    here -1 + softplus(x + log(e - 1)), which is 0 at 0, so that u = 0 is the identity. The inverse is one scalar root, w'z.
+    Invertible because u^ = u + [m(w'u) - w'u] w / |w|^2 has w'u^ = m(w'u) > -1 (appendix A.1).
+    Their m(x) = -1 + softplus(x) is here -1 + softplus(x + log(e - 1)), which is 0 at 0, so that u
+    = 0 is the identity. The inverse is one scalar root, w'z.
 
     Args:
       example: D, for latents [D], or a pytree of arrays like the latents.
       num_layers: L.
 
     Returns:
-      A Family of parameters {"loc": [D], "log_scale": [D], "layers": {"u", "w": [L, D], "bias": [L]}}, all put out by an encoder.
+      A Family of parameters {"loc": [D], "log_scale": [D], "layers": {"u", "w": [L, D], "bias":
+      [L]}}, all put out by an encoder.
 
     Raises:
       ValueError: there are no latents, some are not real, or there are no layers.
@@ -38,12 +41,15 @@ def family(example: Any, *, num_layers: int = 8) -> Family:
             "bias": jnp.zeros(()),
         }
 
-    return make_family("planar", example, init_layer, lambda size: LAYER, num_layers=num_layers, shared=())
+    return make_family(
+        "planar", example, init_layer, lambda size: LAYER, num_layers=num_layers, shared=()
+    )
 
 
 def _direction(params: Params) -> tuple[Array, Array]:
     """u^ [D] and w'u^ + 1 = softplus(...), positive."""
-    u, w = params["u"], params["w"]
+    u = params["u"]
+    w = params["w"]
     along = jnp.sum(w * u)
     positive = jax.nn.softplus(along + _SHIFT)
     return u + (positive - 1.0 - along) * w / (jnp.sum(w**2) + jnp.finfo(w.dtype).tiny), positive
@@ -72,9 +78,12 @@ def _newton(along: Array, args: tuple[Array, Array, Array]) -> Array:
 
 def _inverse(params: Params, y: Array) -> tuple[Array, Array]:
     u_hat, positive = _direction(params)
-    slope, target = positive - 1.0, jnp.sum(params["w"] * y)
+    slope = positive - 1.0
+    target = jnp.sum(params["w"] * y)
     args = (slope, params["bias"], target)
-    root = find_root(_residual, args, target - jnp.abs(slope), target + jnp.abs(slope))  # |tanh| < 1
+    root = find_root(
+        _residual, args, target - jnp.abs(slope), target + jnp.abs(slope)
+    )  # |tanh| < 1
     height = jnp.tanh(attach_derivatives(_newton, args, root) + params["bias"])
     return y - u_hat * height, _log_det(positive, height)
 

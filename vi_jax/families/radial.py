@@ -10,19 +10,20 @@ from vi_jax.types import Array, Family, Params
 
 
 def family(example: Any, *, num_layers: int = 8) -> Family:
-    """f(z) = z + beta^ (z - c) / (alpha + r), r = |z - c|, log |det| = (D - 1) log(1 + beta^ / (alpha + r)) + log(1 + beta^ alpha /
-    (alpha + r)^2) (Rezende & Mohamed 2015, eq. 14).
+    """f(z) = z + beta^ (z - c) / (alpha + r), r = |z - c|, log |det| = (D - 1) log(1 + beta^ /
+    (alpha + r)) + log(1 + beta^ alpha / (alpha + r)^2) (Rezende & Mohamed 2015, eq. 14).
 
-    Invertible because beta^ > -alpha (appendix A.2). Their beta^ = -alpha + softplus(beta) is here -alpha + softplus(beta +
-    softplus^-1(alpha)), which is 0 at beta = 0, so that this is the identity. The inverse solves a quadratic equation in r.
+    Invertible because beta^ > -alpha (appendix A.2). Their beta^ = -alpha + softplus(beta) is here
+    -alpha + softplus(beta + softplus^-1(alpha)), which is 0 at beta = 0, so that this is the
+    identity. The inverse solves a quadratic equation in r.
 
     Args:
       example: D, for latents [D], or a pytree of arrays like the latents.
       num_layers: L.
 
     Returns:
-      A Family of parameters {"loc": [D], "log_scale": [D], "layers": {"centre": [L, D], "log_alpha", "beta": [L]}}, all put out
-      by an encoder.
+      A Family of parameters {"loc": [D], "log_scale": [D], "layers": {"centre": [L, D],
+      "log_alpha", "beta": [L]}}, all put out by an encoder.
 
     Raises:
       ValueError: there are no latents, some are not real, or there are no layers.
@@ -31,9 +32,15 @@ def family(example: Any, *, num_layers: int = 8) -> Family:
     def init_layer(key: Array, size: int) -> Params:
         key_centre, key_beta = jax.random.split(key)
         centre = jax.random.normal(key_centre, (size,))
-        return {"centre": centre, "log_alpha": jnp.zeros(()), "beta": 0.01 * jax.random.normal(key_beta)}
+        return {
+            "centre": centre,
+            "log_alpha": jnp.zeros(()),
+            "beta": 0.01 * jax.random.normal(key_beta),
+        }
 
-    return make_family("radial", example, init_layer, lambda size: LAYER, num_layers=num_layers, shared=())
+    return make_family(
+        "radial", example, init_layer, lambda size: LAYER, num_layers=num_layers, shared=()
+    )
 
 
 def _alpha_and_sum(params: Params) -> tuple[Array, Array]:
@@ -69,7 +76,9 @@ def _inverse(params: Params, y: Array) -> tuple[Array, Array]:
     far = _norm(gap)
     # r (r + total) = far (r + alpha), the positive root, by the form of it that subtracts nothing
     half = 0.5 * (far - total)
-    root = _norm(jnp.stack([half, jnp.sqrt(alpha) * jnp.sqrt(jnp.where(far > 0.0, far, 1.0)) * (far > 0.0)]))
+    root = _norm(
+        jnp.stack([half, jnp.sqrt(alpha) * jnp.sqrt(jnp.where(far > 0.0, far, 1.0)) * (far > 0.0)])
+    )
     r = jnp.where(half > 0.0, half + root, far * alpha / jnp.where(half > 0.0, 1.0, root - half))
     stretch, log_det = _stretch(alpha, total, r, y.size)
     return params["centre"] + gap / stretch, log_det

@@ -35,27 +35,38 @@ class RankOnePrecision(VectorGuide):
         return jnp.sqrt(1.0 + jnp.sum((jnp.exp(self.log_scale) * self.u) ** 2))
 
     def transport(self, eps: Array) -> Array:
-        # eq. 20: R = D^-1/2 - [(1 - sqrt(eta)) / (u' D^-1 u)] D^-1 u u' D^-1/2; with s = eta^-1/2 the bracket is
-        # 1 / (s (s + 1)), which is not 0 / 0 at u = 0
-        scale, s = jnp.exp(self.log_scale), self._root()
-        return self.loc + scale * eps - scale**2 * self.u * (jnp.sum(self.u * scale * eps) / (s * (s + 1.0)))
+        # eq. 20: R = D^-1/2 - [(1 - sqrt(eta)) / (u' D^-1 u)] D^-1 u u' D^-1/2; with s = eta^-1/2
+        # the bracket is 1 / (s (s + 1)), which is not 0 / 0 at u = 0
+        scale = jnp.exp(self.log_scale)
+        s = self._root()
+        return (
+            self.loc
+            + scale * eps
+            - scale**2 * self.u * (jnp.sum(self.u * scale * eps) / (s * (s + 1.0)))
+        )
 
     def log_density(self, z: Array) -> Array:
         gap = z - self.loc
         # eq. 19: log det C = log eta - log det D
         half_log_det = self.log_scale.sum() - jnp.log(self._root())
-        return log_standard_normal(gap * jnp.exp(-self.log_scale)) - 0.5 * jnp.sum(self.u * gap) ** 2 - half_log_det
+        return (
+            log_standard_normal(gap * jnp.exp(-self.log_scale))
+            - 0.5 * jnp.sum(self.u * gap) ** 2
+            - half_log_det
+        )
 
 
 def family(example: Any) -> Family:
-    """q(z) = N(z | mu, C), C^-1 = D + u u', z = mu + R eps with R R' = C (Rezende et al. 2014, eq. 17 to 20).
+    """q(z) = N(z | mu, C), C^-1 = D + u u', z = mu + R eps with R R' = C (Rezende et al. 2014, eq.
+    17 to 20).
 
     Args:
       example: D, for latents [D], or a pytree of arrays like the latents.
 
     Returns:
-      A Family whose parameters are {"loc": [D], "log_scale": [D], "u": [D]} with D = diag(e^(-2 log_scale)); zeros are the
-      standard normal. The density is even in u, so that u = 0 has no gradient: `init` draws a small u.
+      A Family whose parameters are {"loc": [D], "log_scale": [D], "u": [D]} with D = diag(e^(-2
+      log_scale)); zeros are the standard normal. The density is even in u, so that u = 0 has no
+      gradient: `init` draws a small u.
 
     Raises:
       ValueError: there are no latents, or some are not real.
@@ -64,7 +75,11 @@ def family(example: Any) -> Family:
 
     def init(key: Array) -> Params:
         zeros = jnp.zeros(latents.size)
-        return {"loc": zeros, "log_scale": zeros, "u": 0.1 * jax.random.normal(key, (latents.size,))}
+        return {
+            "loc": zeros,
+            "log_scale": zeros,
+            "u": 0.1 * jax.random.normal(key, (latents.size,)),
+        }
 
     def guide(params: Params) -> Any:
         return latents.wrap(RankOnePrecision(params["loc"], params["log_scale"], params["u"]))

@@ -30,15 +30,21 @@ class StudentT(VectorGuide):
     def variance(self) -> Array:
         """sigma^2 nu / (nu - 2), infinite where nu <= 2, [D]."""
         return jnp.where(
-            self.df > 2.0, jnp.exp(2.0 * self.log_scale) * self.df / jnp.where(self.df > 2.0, self.df - 2.0, 1.0), jnp.inf
+            self.df > 2.0,
+            jnp.exp(2.0 * self.log_scale) * self.df / jnp.where(self.df > 2.0, self.df - 2.0, 1.0),
+            jnp.inf,
         )
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws [*sample_shape, D]: a normal over the root of a gamma, whose gradient in nu is implicit (Figurnov et al. 2018)."""
+        """Draws [*sample_shape, D]: a normal over the root of a gamma, whose gradient in nu is
+        implicit (Figurnov et al. 2018).
+        """
         key_normal, key_gamma = jax.random.split(key)
         shape = (*sample_shape, *self.event_shape)
         eps = jax.random.normal(key_normal, shape, self.loc.dtype)
-        log_gamma = jax.random.loggamma(key_gamma, jnp.broadcast_to(0.5 * self.df, shape), dtype=self.loc.dtype)
+        log_gamma = jax.random.loggamma(
+            key_gamma, jnp.broadcast_to(0.5 * self.df, shape), dtype=self.loc.dtype
+        )
         return self.loc + jnp.exp(self.log_scale + 0.5 * (jnp.log(0.5 * self.df) - log_gamma)) * eps
 
     def log_density(self, z: Array) -> Array:
@@ -49,16 +55,17 @@ class StudentT(VectorGuide):
 
 
 def family(example: Any, *, df: float = 10.0) -> Family:
-    """q(z) = prod_j t(z_j | nu_j, mu_j, sigma_j), z = mu + sigma eps sqrt(nu / v), v ~ chi^2(nu) (heavy-tailed guides: Domke &
-    Sheldon 2018; the gradient in nu: Figurnov et al. 2018).
+    """q(z) = prod_j t(z_j | nu_j, mu_j, sigma_j), z = mu + sigma eps sqrt(nu / v), v ~ chi^2(nu)
+    (heavy-tailed guides: Domke & Sheldon 2018; the gradient in nu: Figurnov et al. 2018).
 
     Args:
       example: D, for latents [D], or a pytree of arrays like the latents.
-      df: nu where the parameters are 0; above 1, and every nu stays above 1, so that the mean is `loc`.
+      df: nu where the parameters are 0; above 1, and every nu stays above 1, so that the mean is
+        `loc`.
 
     Returns:
-      A Family whose parameters are {"loc": [D], "log_scale": [D], "raw_df": [D]} with nu = 1 + (df - 1) softplus(raw_df) / log 2;
-      zeros are the standard t with `df` degrees of freedom.
+      A Family whose parameters are {"loc": [D], "log_scale": [D], "raw_df": [D]} with nu = 1 + (df
+      - 1) softplus(raw_df) / log 2; zeros are the standard t with `df` degrees of freedom.
 
     Raises:
       ValueError: there are no latents, some are not real, or df is not above 1.

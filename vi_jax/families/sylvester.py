@@ -14,12 +14,19 @@ from vi_jax.types import Array, Family, Params, freeze
 _LARGEST = 0.999  # of a diagonal, so that 1 + tanh' r r~ stays away from 0 in float32
 
 
-def family(example: Any, *, num_layers: int = 4, num_directions: int | None = None, num_reflections: int | None = None) -> Family:
-    """f(z) = z + Q R tanh(R~ Q'z + b), log |det| = sum_m log(1 + tanh'(.)_m r_mm r~_mm), Q [D, M] orthonormal, R and R~ upper
-    triangular [M, M] (van den Berg et al. 2018, sec. 3, with Q of Householder reflections).
+def family(
+    example: Any,
+    *,
+    num_layers: int = 4,
+    num_directions: int | None = None,
+    num_reflections: int | None = None,
+) -> Family:
+    """f(z) = z + Q R tanh(R~ Q'z + b), log |det| = sum_m log(1 + tanh'(.)_m r_mm r~_mm), Q [D, M]
+    orthonormal, R and R~ upper triangular [M, M] (van den Berg et al. 2018, sec. 3, with Q of
+    Householder reflections).
 
-    Invertible because |r_mm|, |r~_mm| < 1 (their theorem 2). The inverse solves for Q'z from its last entry to its first, a
-    scalar root each.
+    Invertible because |r_mm|, |r~_mm| < 1 (their theorem 2). The inverse solves for Q'z from its
+    last entry to its first, a scalar root each.
 
     Args:
       example: D, for latents [D], or a pytree of arrays like the latents.
@@ -28,8 +35,9 @@ def family(example: Any, *, num_layers: int = 4, num_directions: int | None = No
       num_reflections: H, reflections whose product has Q as its first columns; M if not given.
 
     Returns:
-      A Family of parameters {"loc": [D], "log_scale": [D], "layers": {"reflections": [L, H, D], "diagonals": [L, 2, M], "uppers":
-      [L, 2, M (M - 1) / 2], "bias": [L, M]}} (of R and R~, diagonals before tanh), all put out by an encoder.
+      A Family of parameters {"loc": [D], "log_scale": [D], "layers": {"reflections": [L, H, D],
+      "diagonals": [L, 2, M], "uppers": [L, 2, M (M - 1) / 2], "bias": [L, M]}} (of R and R~,
+      diagonals before tanh), all put out by an encoder.
 
     Raises:
       ValueError: there are no latents, some are not real, or a number is out of range.
@@ -38,7 +46,9 @@ def family(example: Any, *, num_layers: int = 4, num_directions: int | None = No
     def directions(size: int) -> int:
         number = min(size, 4) if num_directions is None else num_directions
         if not 1 <= number <= size:
-            raise ValueError(f"sylvester wants num_directions from 1 to the {size} latents; got {number}.")
+            raise ValueError(
+                f"sylvester wants num_directions from 1 to the {size} latents; got {number}."
+            )
         return number
 
     def init_layer(key: Array, size: int) -> Params:
@@ -58,7 +68,9 @@ def family(example: Any, *, num_layers: int = 4, num_directions: int | None = No
 
     if num_reflections is not None and num_reflections < 1:
         raise ValueError(f"sylvester wants num_reflections of at least 1; got {num_reflections}.")
-    return make_family("sylvester", example, init_layer, make_layer, num_layers=num_layers, shared=())
+    return make_family(
+        "sylvester", example, init_layer, make_layer, num_layers=num_layers, shared=()
+    )
 
 
 def _matrices(params: Params) -> tuple[Array, Array, Array]:
@@ -81,7 +93,9 @@ def _matrices(params: Params) -> tuple[Array, Array, Array]:
 def _push(q: Array, r: Array, r_tilde: Array, bias: Array, along: Array) -> tuple[Array, Array]:
     """Q R tanh(R~ a + b) for a = Q'z, and log |det|."""
     height = jnp.tanh(r_tilde @ along + bias)
-    return q @ (r @ height), jnp.sum(jnp.log1p((1.0 - height**2) * jnp.diagonal(r) * jnp.diagonal(r_tilde)))
+    return q @ (r @ height), jnp.sum(
+        jnp.log1p((1.0 - height**2) * jnp.diagonal(r) * jnp.diagonal(r_tilde))
+    )
 
 
 def _forward(params: Params, x: Array) -> tuple[Array, Array]:
@@ -101,8 +115,14 @@ def _solve(args: tuple[Array, Array, Array, Array]) -> Array:
 
     def entry(carry: tuple[Array, Array], m: Array) -> tuple[tuple[Array, Array], None]:
         a, height = carry  # zeros where not yet solved
-        inside, left = r_tilde[m] @ a + bias[m], target[m] - r[m] @ height
-        root = find_root(_scalar, (r[m, m], r_tilde[m, m], inside, left), left - jnp.abs(r[m, m]), left + jnp.abs(r[m, m]))
+        inside = r_tilde[m] @ a + bias[m]
+        left = target[m] - r[m] @ height
+        root = find_root(
+            _scalar,
+            (r[m, m], r_tilde[m, m], inside, left),
+            left - jnp.abs(r[m, m]),
+            left + jnp.abs(r[m, m]),
+        )
         return (a.at[m].set(root), height.at[m].set(jnp.tanh(r_tilde[m, m] * root + inside))), None
 
     zeros = jnp.zeros_like(target)
@@ -113,7 +133,9 @@ def _solve(args: tuple[Array, Array, Array, Array]) -> Array:
 def _newton(a: Array, args: tuple[Array, Array, Array, Array]) -> Array:
     r, r_tilde, bias, target = args
     height = jnp.tanh(r_tilde @ a + bias)
-    jacobian = jnp.eye(a.shape[0], dtype=a.dtype) + (r * (1.0 - height**2)[None, :]) @ r_tilde  # upper triangular
+    jacobian = (
+        jnp.eye(a.shape[0], dtype=a.dtype) + (r * (1.0 - height**2)[None, :]) @ r_tilde
+    )  # upper triangular
     return a - solve_triangular(jacobian, a + r @ height - target)
 
 

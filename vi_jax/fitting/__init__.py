@@ -14,6 +14,14 @@ from vi_jax.fitting.local import LocalDiagnostics, LocalResult, fit_local
 from vi_jax.fitting.result import Diagnostics, Result
 
 __all__ = [
-    "NUM_CANDIDATES", "Details", "Diagnostics", "LocalDiagnostics", "LocalResult", "Result", "Stack", "fit", "fit_local",
+    "NUM_CANDIDATES",
+    "Details",
+    "Diagnostics",
+    "LocalDiagnostics",
+    "LocalResult",
+    "Result",
+    "Stack",
+    "fit",
+    "fit_local",
     "stack_weights",
-]  # fmt: skip
+]

@@ -12,12 +12,25 @@ import jax.numpy as jnp
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, LogDensity, Method
 
-SMALL = 10_000  # numbers in the largest array of a log density that is looked at thousands of times for the asking
-# Loops straight to LLVM, not by way of MLIR: half the time to compile, and no slower here. Other releases may not know it.
+# numbers in the largest array of a log density that is looked at thousands of times for the asking
+SMALL = 10_000
+# Loops straight to LLVM, not by way of MLIR: half the time to compile, and no slower here. Other
+# releases may not know it.
 _PLAIN_LOOPS = ("xla_cpu_use_fusion_emitters", False)
-_AS_IT_STANDS = ("xla_backend_optimization_level", 0)  # not optimised: a fifth of the time to compile, a third of the speed
-_WORTH = 1e9  # numbers that a program goes through, from which on it pays to have it optimised: a second for a second
-_LOOKS = {"start": 30, "ascent": 100, "init": 1_000, "steps": 100_000, "batches": 300_000}  # of a density, by a program
+_AS_IT_STANDS = (
+    "xla_backend_optimization_level",
+    0,
+)  # not optimised: a fifth of the time to compile, a third of the speed
+# numbers that a program goes through, from which on it pays to have it optimised: a second for a
+# second
+_WORTH = 1e9
+_LOOKS = {
+    "start": 30,
+    "ascent": 100,
+    "init": 1_000,
+    "steps": 100_000,
+    "batches": 300_000,
+}  # of a density, by a program
 _READ_IN_PART = ("gather", "dynamic_slice")  # their first operand is not gone through
 
 
@@ -40,16 +53,22 @@ class Program(NamedTuple):
     donate: tuple[int, ...] = ()  # arguments whose memory it may take
 
 
-def compiled(*programs: Program, place: Callable[[Any], Any] = lambda array: array) -> list[Callable[..., Any]]:
+def compiled(
+    *programs: Program, place: Callable[[Any], Any] = lambda array: array
+) -> list[Callable[..., Any]]:
     """Compiles programs side by side: XLA takes its time without holding Python.
 
-    Arrays that a function closes over, the data of a log density, are arguments of its program: as constants in it they would be
-    compiled too, at half a second for each 50 MB, and held once more by each program.
+    Arrays that a function closes over, the data of a log density, are arguments of its program: as
+    constants in it they would be compiled too, at half a second for each 50 MB, and held once more
+    by each program.
 
     Args:
-      place: lays such an array where the arguments lie; called once for each, however many programs go through it.
+      place: lays such an array where the arguments lie; called once for each, however many programs
+        go through it.
     """
-    laid: dict[int, tuple[Any, Any]] = {}  # by identity, and the array itself, so that nothing else takes that
+    laid: dict[
+        int, tuple[Any, Any]
+    ] = {}  # by identity, and the array itself, so that nothing else takes that
 
     def lay(array: Any) -> Any:
         if id(array) not in laid:
@@ -58,10 +77,13 @@ def compiled(*programs: Program, place: Callable[[Any], Any] = lambda array: arr
 
     def lower(program: Program) -> tuple[Any, list[Any]]:
         jaxpr, shape = jax.make_jaxpr(program.function, return_shape=True)(*program.args)
-        held, structure = [lay(array) for array in jaxpr.consts], jax.tree.structure(shape)
+        held = [lay(array) for array in jaxpr.consts]
+        structure = jax.tree.structure(shape)
 
         def run(held: list[Any], *args: Any) -> Any:
-            return jax.tree.unflatten(structure, jax.core.eval_jaxpr(jaxpr.jaxpr, held, *jax.tree.leaves(args)))
+            return jax.tree.unflatten(
+                structure, jax.core.eval_jaxpr(jaxpr.jaxpr, held, *jax.tree.leaves(args))
+            )
 
         donated = tuple(number + 1 for number in program.donate)
         return jax.jit(run, donate_argnums=donated).lower(held, *program.args), held
@@ -69,12 +91,18 @@ def compiled(*programs: Program, place: Callable[[Any], Any] = lambda array: arr
     lowered, held = zip(*map(lower, programs), strict=True)
     with ThreadPoolExecutor(len(programs)) as threads:
         options = [program.options for program in programs]
-        ready = list(threads.map(lambda program, options: program.compile(compiler_options=options), lowered, options))
+        ready = list(
+            threads.map(
+                lambda program, options: program.compile(compiler_options=options), lowered, options
+            )
+        )
     return [functools.partial(run, own) for run, own in zip(ready, held, strict=True)]
 
 
 def compiler_options(target: Target, method: Method, *, num_starts: int, num_draws: int) -> Options:
-    """A program that goes through few numbers runs for less time than XLA takes to optimise it on a CPU: let it not."""
+    """A program that goes through few numbers runs for less time than XLA takes to optimise it on a
+    CPU: let it not.
+    """
     if jax.default_backend() != "cpu":
         return Options(*[{}] * len(Options._fields))
     plain = quick_loops()
@@ -84,9 +112,12 @@ def compiler_options(target: Target, method: Method, *, num_starts: int, num_dra
         return quick if looks * numbers <= _WORTH else plain
 
     whole = largest_array(target.log_density, target.size)
-    part, sampled, steps = whole, target.sampled, _LOOKS["steps"]
+    part = whole
+    sampled = target.sampled
+    steps = _LOOKS["steps"]
     if sampled is not None and method.stochastic:
-        part, steps = largest_array(lambda u: sampled(jax.random.key(0))(u), target.size), _LOOKS["batches"]
+        part = largest_array(lambda u: sampled(jax.random.key(0))(u), target.size)
+        steps = _LOOKS["batches"]
     return Options(
         start=options(_LOOKS["start"] * num_starts, whole),
         ascent=options(_LOOKS["ascent"], whole),
@@ -98,7 +129,9 @@ def compiler_options(target: Target, method: Method, *, num_starts: int, num_dra
 
 def quick_loops() -> dict[str, Any]:
     """The option by which XLA compiles loops quickly, where it has it."""
-    return dict([_PLAIN_LOOPS]) if jax.default_backend() == "cpu" and _is_known(*_PLAIN_LOOPS) else {}
+    return (
+        dict([_PLAIN_LOOPS]) if jax.default_backend() == "cpu" and _is_known(*_PLAIN_LOOPS) else {}
+    )
 
 
 @functools.cache
@@ -113,14 +146,23 @@ def _is_known(name: str, value: Any) -> bool:
 
 def largest_array(log_density: LogDensity, size: int) -> int:
     """Numbers in the largest array that a log density of u [D] goes through."""
-    return _largest(jax.make_jaxpr(log_density)(jax.ShapeDtypeStruct((size,), jnp.result_type(float))).jaxpr)
+    return _largest(
+        jax.make_jaxpr(log_density)(jax.ShapeDtypeStruct((size,), jnp.result_type(float))).jaxpr
+    )
 
 
 def _largest(jaxpr: Any) -> int:
     """Numbers in the largest array of a program, the programs that it calls included."""
-    sizes = [math.prod(getattr(var.aval, "shape", ())) for eqn in jaxpr.eqns for var in [*_read(eqn), *eqn.outvars]]
+    sizes = [
+        math.prod(getattr(var.aval, "shape", ()))
+        for eqn in jaxpr.eqns
+        for var in [*_read(eqn), *eqn.outvars]
+    ]
     params = [
-        value for eqn in jaxpr.eqns for param in eqn.params.values() for value in (param if isinstance(param, tuple) else [param])
+        value
+        for eqn in jaxpr.eqns
+        for param in eqn.params.values()
+        for value in (param if isinstance(param, tuple) else [param])
     ]
     called = [getattr(value, "jaxpr", value) for value in params]  # a closed one holds another
     return max([0, *sizes, *(_largest(inner) for inner in called if hasattr(inner, "eqns"))])
@@ -131,8 +173,10 @@ def _read(eqn: Any) -> list[Any]:
 
 
 def traced_once(target: Target) -> Target:
-    """The target with a density that JAX traces once: Python runs through a model of 200 sites in as many milliseconds, and a fit
-    wants its program some ten times (value and gradient, at the start, in the loop, at the end)."""
+    """The target with a density that JAX traces once: Python runs through a model of 200 sites in
+    as many milliseconds, and a fit wants its program some ten times (value and gradient, at the
+    start, in the loop, at the end).
+    """
 
     @functools.cache
     def trace(dtype: Any) -> tuple[Callable[..., Array], list[Any]]:

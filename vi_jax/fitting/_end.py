@@ -13,19 +13,29 @@ from vi_jax.types import Array, Method
 
 HIGH = 1e10  # nats that the largest value of a density with a maximum stays below
 FAR = 1e8  # unconstrained coordinates beyond it: the density has no maximum, or no scale
-OUTWARD, SHARE = 16, 80  # draws along which the log density is followed outwards, at most, and one for so many draws,
+OUTWARD, SHARE = (
+    16,
+    80,
+)  # draws along which the log density is followed outwards, at most, and one for so many draws,
 TIMES = (30.0, 1e3, 3e4)  # by so many times their distance from the middle
 RISE = 20.0  # nats over all draws: what still rises there has no maximum
-ELBO_DRAWS, PLACE_DRAWS = 100, 400  # of each start, where there are several: for its ELBO, and where it is
+ELBO_DRAWS, PLACE_DRAWS = (
+    100,
+    400,
+)  # of each start, where there are several: for its ELBO, and where it is
 
 
 class Starts(NamedTuple):
     """What R starts came to."""
 
     elbo: Array  # [R], nats; -inf where it is not finite
-    distance: Array  # [R], the farthest that a coordinate's mean lies from the best start's, in standard deviations of that one's
+    # [R], the farthest that a coordinate's mean lies from the best start's, in standard deviations
+    # of that one's
+    distance: Array
     weight: Array  # [R], in the answer
-    seen: tuple[Array, Array] | None  # places [P, D] that the only start saw on its way, and the ELBO there; None of several
+    seen: (
+        tuple[Array, Array] | None
+    )  # places [P, D] that the only start saw on its way, and the ELBO there; None of several
 
 
 class Beyond(NamedTuple):
@@ -39,7 +49,9 @@ class Beyond(NamedTuple):
 def judge(
     target: Target, method: Method, combine: str, num_draws: int, key: Array, states: Any
 ) -> tuple[Any, Weighed, Starts, Beyond]:
-    """The guide of the best of R states or of all together, S weighed draws of it, what the starts came to, what lies beyond."""
+    """The guide of the best of R states or of all together, S weighed draws of it, what the starts
+    came to, what lies beyond.
+    """
     num_starts = len(jax.tree.leaves(states)[0])
     key_elbo, key_draws = jax.random.split(key)
     if num_starts == 1:
@@ -51,7 +63,9 @@ def judge(
     num_each = max(ELBO_DRAWS, num_draws // num_starts) if combine == "stack" else ELBO_DRAWS
     key_each, key_place = jax.random.split(key_elbo)
     keys = jax.random.split(key_each, num_starts)
-    u, log_p, log_q = jax.vmap(lambda key, state: _drawn(key, target, method.guide(state), num_each))(keys, states)
+    u, log_p, log_q = jax.vmap(
+        lambda key, state: _drawn(key, target, method.guide(state), num_each)
+    )(keys, states)
     elbo = jnp.mean(log_p - log_q, axis=1)
     elbo = jnp.where(jnp.isfinite(elbo), elbo, -jnp.inf)
     best = jnp.argmax(elbo)
@@ -67,12 +81,19 @@ def judge(
 def _weighed(key: Array, target: Target, q: Any, num_draws: int) -> tuple[Weighed, Beyond]:
     """As `diagnostics.posterior.weigh`, with the points beyond in the same pass."""
     u = q.sample(key, (num_draws,))
-    middle, few = u.mean(0), u[: min(OUTWARD, 1 + num_draws // SHARE)]
+    middle = u.mean(0)
+    few = u[: min(OUTWARD, 1 + num_draws // SHARE)]
     far = middle + jnp.asarray(TIMES, u.dtype)[:, None, None] * (few - middle)
-    values = jax.lax.map(target.log_density, jnp.concatenate([u, far.reshape(-1, u.shape[1])]), batch_size=min(CHUNK, num_draws))
+    values = jax.lax.map(
+        target.log_density,
+        jnp.concatenate([u, far.reshape(-1, u.shape[1])]),
+        batch_size=min(CHUNK, num_draws),
+    )
     log_p = values[:num_draws]
     highest = jnp.max(jnp.where(jnp.isnan(log_p), -jnp.inf, log_p))
-    return weigh_values(u, log_p, q), Beyond(far, values[num_draws:].reshape(len(TIMES), -1), highest)
+    return weigh_values(u, log_p, q), Beyond(
+        far, values[num_draws:].reshape(len(TIMES), -1), highest
+    )
 
 
 def _drawn(key: Array, target: Target, q: Any, num_draws: int) -> tuple[Array, Array, Array]:
@@ -80,12 +101,17 @@ def _drawn(key: Array, target: Target, q: Any, num_draws: int) -> tuple[Array, A
     return u, jax.lax.map(target.log_density, u, batch_size=25), jax.vmap(q.log_prob)(u)
 
 
-def _stacked(method: Method, states: Any, best: Array, u: Array, log_p: Array, log_q: Array) -> tuple[Stack, Array]:
-    """The mixture of R guides and its weights [R], of draws [R, N, D] and their log densities [R, N].
+def _stacked(
+    method: Method, states: Any, best: Array, u: Array, log_p: Array, log_q: Array
+) -> tuple[Stack, Array]:
+    """The mixture of R guides and its weights [R], of draws [R, N, D] and their log densities [R,
+    N].
 
-    A start whose draws or densities are not finite weighs nothing, and the best's state stands in its place.
+    A start whose draws or densities are not finite weighs nothing, and the best's state stands in
+    its place.
     """
-    num_starts, size = len(u), u.shape[-1]
+    num_starts = len(u)
+    size = u.shape[-1]
     good = jnp.all(jnp.isfinite(u), axis=(1, 2)) & jnp.all(jnp.isfinite(log_q), axis=1)
     rows = jnp.where(good, jnp.arange(num_starts), best)
     states, u = jax.tree.map(lambda leaf: leaf[rows], (states, u))
@@ -96,7 +122,9 @@ def _stacked(method: Method, states: Any, best: Array, u: Array, log_p: Array, l
 
 
 def _distances(key: Array, method: Method, states: Any, best: Array) -> Array:
-    """[R]: how far means lie from the best start's, by the same draws for all, so that guides which are alike are at 0."""
+    """[R]: how far means lie from the best start's, by the same draws for all, so that guides which
+    are alike are at 0.
+    """
 
     def place(state: Any) -> tuple[Array, Array]:
         u = method.guide(state).sample(jax.random.clone(key), (PLACE_DRAWS,))
@@ -108,40 +136,59 @@ def _distances(key: Array, method: Method, states: Any, best: Array) -> Array:
 
 def check(target: Target, history: dict[str, np.ndarray], weighed: Weighed, beyond: Beyond) -> None:
     """Raises where there is no answer."""
-    values, u = history["value"], np.asarray(weighed.u)
+    values = history["value"]
+    u = np.asarray(weighed.u)
     _require_maximum(target, beyond)
     if not np.all(np.isfinite(u)):
-        first = int(np.argmax(~np.isfinite(values))) if not np.all(np.isfinite(values)) else len(values)
-        bad = [name for name, column in zip(target.names, u.T, strict=True) if not np.all(np.isfinite(column))]
+        first = (
+            int(np.argmax(~np.isfinite(values))) if not np.all(np.isfinite(values)) else len(values)
+        )
+        bad = [
+            name
+            for name, column in zip(target.names, u.T, strict=True)
+            if not np.all(np.isfinite(column))
+        ]
         raise FloatingPointError(
-            f"the guide is not finite, in {', '.join(bad[:5])}; the first such value was at step {first}. The log density may be "
-            "unbounded above or flat (give a proper prior), or not finite in places (see vi.check, which names the line)."
+            f"the guide is not finite, in {', '.join(bad[:5])}; the first such value was at step "
+            f"{first}. The log density may be "
+            "unbounded above or flat (give a proper prior), or not finite in places (see "
+            "vi.check, which names the line)."
         )
     if len(values) and not np.any(np.isfinite(values)):
         site = target.explain(jnp.asarray(u[0])) if target.explain else ""
         raise FloatingPointError(
-            f"no step had a finite value: some of the draws of each fell where the log density is not finite"
-            f"{f' ({site})' if site else ''}. A density with an edge wants a constraint, so that the edge is at infinity; nan, see "
+            "no step had a finite value: some of the draws of each fell where the log density "
+            "is not finite"
+            f"{f' ({site})' if site else ''}. A density with an edge wants a constraint, so that "
+            "the edge is at infinity; nan, see "
             "vi.check, which names the line."
         )
     far = np.median(np.abs(u), axis=0)
     high = np.max(values, initial=-np.inf, where=np.isfinite(values))
     if far.max() > FAR or high > HIGH:
         raise TargetError(
-            f"the log density seems unbounded above: {target.names[int(far.argmax())]} went to {u[0, int(far.argmax())]:.1e} "
+            f"the log density seems unbounded above: {target.names[int(far.argmax())]} went to "
+            f"{u[0, int(far.argmax())]:.1e} "
             f"(unconstrained), the value to {high:.1e} nats. Give it a proper prior."
         )
 
 
 def _require_maximum(target: Target, beyond: Beyond) -> None:
     """Raises where the log density only rises on the way out."""
-    values, u = np.asarray(beyond.values, np.float64), np.asarray(beyond.u)
+    values = np.asarray(beyond.values, np.float64)
+    u = np.asarray(beyond.u)
     with np.errstate(invalid="ignore"):
-        rises = (values[0] < values[1]) & (values[1] < values[2]) & (values[2] > float(beyond.highest) + RISE)
+        rises = (
+            (values[0] < values[1])
+            & (values[1] < values[2])
+            & (values[2] > float(beyond.highest) + RISE)
+        )
     if np.any(rises):
         which = int(np.argmax(np.where(rises, values[2], -np.inf)))
         name = int(np.argmax(np.abs(u[2, which])))
         raise TargetError(
-            f"the log density seems unbounded above: far from the guide it still rises, to {values[2, which]:.1e} nats where "
-            f"{target.names[name]} is {u[2, which, name]:.1e} (unconstrained). Give it a proper prior."
+            "the log density seems unbounded above: far from the guide it still rises, to "
+            f"{values[2, which]:.1e} nats where "
+            f"{target.names[name]} is {u[2, which, name]:.1e} (unconstrained). Give it a proper "
+            "prior."
         )

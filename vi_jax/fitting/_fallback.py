@@ -1,5 +1,6 @@
-"""A second method where the answer of the first cannot be trusted, within a budget: a flow on top of a dense Gaussian, mean field
-where pathfinder's was of low rank."""
+"""A second method where the answer of the first cannot be trusted, within a budget: a flow on top
+of a dense Gaussian, mean field where pathfinder's was of low rank.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,8 @@ from vi_jax.types import Method, MethodInfo
 
 BUDGET = 100_000  # gradients, where the log density is small
 FLOW_DRAWS = 64  # gradients a step
-WIDE_SMALL = 1_000_000  # numbers in the largest array, where there are many latents: mean field wants half of the gradients
+# numbers in the largest array, where there are many latents: mean field wants half of the gradients
+WIDE_SMALL = 1_000_000
 MEAN_FIELD_DRAWS = 10  # gradients a step
 FEWEST_STEPS = 100
 SURE = 3.0  # standard errors that the flow's ELBO has to be higher by
@@ -34,11 +36,14 @@ def budget(asked: int | None, target: Target, method: Method | None, *, spread: 
     """
     if asked and (method is not None or spread or target.sampled is not None):
         raise ValueError(
-            "fallback goes with the method that vi.fit picks for all data on one device; for more than that, run "
+            "fallback goes with the method that vi.fit picks for all data on one device; for "
+            "more than that, run "
             "vi.methods.flow(start=method) where the answer is not reliable."
         )
     if asked is not None and (asked < 0 or 0 < asked < FEWEST_STEPS * FLOW_DRAWS):
-        raise ValueError(f"fallback is 0, or at least {FEWEST_STEPS * FLOW_DRAWS:,} gradients; got {asked}.")
+        raise ValueError(
+            f"fallback is 0, or at least {FEWEST_STEPS * FLOW_DRAWS:,} gradients; got {asked}."
+        )
     if method is not None or spread or target.sampled is not None or target.size < 2:
         return 0
     if asked is not None:
@@ -48,15 +53,25 @@ def budget(asked: int | None, target: Target, method: Method | None, *, spread: 
 
 
 def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) -> Result:
-    """The first result, or where it is not reliable the better of it and a second method's, which says so and counts both.
+    """The first result, or where it is not reliable the better of it and a second method's, which
+    says so and counts both.
 
     Args:
       gradients: that the second may take; at 0 nothing is tried.
       run: (method, start [D]) -> Result.
     """
-    q, d = first.guide, first.diagnostics
-    poor = first.by_weights[0] == "not reliable"  # not for mass elsewhere, or digits: no flow about one place finds those
-    if not gradients or not poor or d.num_bad or first.blurred or not isinstance(q, dist.MultivariateNormal | FactoredNormal):
+    q = first.guide
+    d = first.diagnostics
+    poor = (
+        first.by_weights[0] == "not reliable"
+    )  # not for mass elsewhere, or digits: no flow about one place finds those
+    if (
+        not gradients
+        or not poor
+        or d.num_bad
+        or first.blurred
+        or not isinstance(q, dist.MultivariateNormal | FactoredNormal)
+    ):
         return first
     was = f"k-hat was {d.k_hat:.2f}, with {d.effective:,.0f} effective draws"
     method, name, what = _richer(q, gradients)
@@ -65,13 +80,26 @@ def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) 
     except (FloatingPointError, TargetError) as error:
         return replace(first, fallback=f"{was}; {what} failed: {error}")
     o = other.diagnostics
-    better = (o.trusted and not d.trusted) or o.elbo > d.elbo + SURE * (o.elbo_stderr + d.elbo_stderr)
+    better = (o.trusted and not d.trusted) or o.elbo > d.elbo + SURE * (
+        o.elbo_stderr + d.elbo_stderr
+    )
     tried = f"{was}; {what}, {other.evaluations:,} gradients,"
     if better:
-        starts = {field: getattr(first, field) for field in ("starts", "start_distances", "start_weights", "elsewhere")}
-        kept = replace(other, method=f"{name} {first.method}", why=first.why, fallback=f"{tried} is better", **starts)
+        starts = {
+            field: getattr(first, field)
+            for field in ("starts", "start_distances", "start_weights", "elsewhere")
+        }
+        kept = replace(
+            other,
+            method=f"{name} {first.method}",
+            why=first.why,
+            fallback=f"{tried} is better",
+            **starts,
+        )
     else:
-        kept = replace(first, fallback=f"{tried} is no better: k-hat {o.k_hat:.2f}, ELBO {o.elbo:,.2f} nats")
+        kept = replace(
+            first, fallback=f"{tried} is no better: k-hat {o.k_hat:.2f}, ELBO {o.elbo:,.2f} nats"
+        )
     return replace(
         kept,
         evaluations=first.evaluations + other.evaluations,
@@ -86,7 +114,12 @@ def _richer(q: Any, gradients: int) -> tuple[Method, str, str]:
         method = flow(start=_held(q), num_draws=FLOW_DRAWS, num_steps=gradients // FLOW_DRAWS)
         return method, "flow on", "a flow on top"
     ascent = min(200, gradients // 20)
-    method = advi(mean_field, num_draws=MEAN_FIELD_DRAWS, max_ascent=ascent, num_steps=(gradients - ascent) // MEAN_FIELD_DRAWS - 1)
+    method = advi(
+        mean_field,
+        num_draws=MEAN_FIELD_DRAWS,
+        max_ascent=ascent,
+        num_steps=(gradients - ascent) // MEAN_FIELD_DRAWS - 1,
+    )
     return method, "advi after", "mean field by stochastic gradients"
 
 

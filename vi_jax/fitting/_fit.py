@@ -76,28 +76,36 @@ def fit(
     Args:
       key: one typed PRNG key: everything random follows from it.
       target: see `vi_jax.targets`.
-      method: see `vi_jax.methods`; chosen by the number of latents, by whether data are subsampled and, above 400
-        latents, by whether the log density is smooth if not given (`vi_jax.methods.default`).
+      method: see `vi_jax.methods`; chosen by the number of latents, by whether data are subsampled
+        and, above 400 latents, by whether the log density is smooth if not given
+        (`vi_jax.methods.default`).
       num_starts: R starts under one vmap.
-      combine: "best" keeps the start of highest ELBO. "stack" takes all: the mixture of their guides, its weights those that are
-        nearest to the posterior, so that modes weigh what their mass is (`vi_jax.fitting.stack_weights`); with `pathfinder` this is
-        multi-path Pathfinder (Zhang et al. 2022), `resample` its resampling by Pareto-smoothed weights. There the weights are p
-        over each draw's own path, by which a mode counts as often as paths ended in it; here they are p over the mixture.
+      combine: "best" keeps the start of highest ELBO. "stack" takes all: the mixture of their
+        guides, its weights those that are nearest to the posterior, so that modes weigh what their
+        mass is (`vi_jax.fitting.stack_weights`); with `pathfinder` this is multi-path Pathfinder
+        (Zhang et al. 2022), `resample` its resampling by Pareto-smoothed weights. There the weights
+        are p over each draw's own path, by which a mode counts as often as paths ended in it; here
+        they are p over the mixture.
       start: u [D] or [R, D]; else each start is the best of a few points in [-2, 2]^D.
       num_draws: S, draws that are weighed at the end, values of the log density without gradients.
-      mesh: devices that the starts lie over (`vi_jax.shard.make_mesh`), of one process or of many, which all call this alike; the
-        numbers are those of one device.
-      fallback: gradients for a second method where the first was picked here and its answer is not reliable: a flow on top of its
-        Gaussian, or above 400 latents mean-field `advi`. The better of the two is the answer, and the Result's `fallback` says
-        so. If not given 100,000, if no array that the log density goes through has more than 10,000 numbers, above 400 latents
-        1,000,000 numbers, and where all data are used at each step; 0 for none.
-      report: called with the step and the method's value every `report_every` steps, e.g. to print them.
+      mesh: devices that the starts lie over (`vi_jax.shard.make_mesh`), of one process or of many,
+        which all call this alike; the numbers are those of one device.
+      fallback: gradients for a second method where the first was picked here and its answer is not
+        reliable: a flow on top of its Gaussian, or above 400 latents mean-field `advi`. The better
+          of the two is the answer, and the Result's `fallback` says
+        so. If not given 100,000, if no array that the log density goes through has more than 10,000
+        numbers, above 400 latents 1,000,000 numbers, and where all data are used at each step; 0
+        for none.
+      report: called with the step and the method's value every `report_every` steps, e.g. to print
+        them.
 
     Returns:
-      A Result; a LocalResult where rows have latents of their own (`fit_local` has what is particular to them).
+      A Result; a LocalResult where rows have latents of their own (`fit_local` has what is
+      particular to them).
 
     Raises:
-      TargetError: the log density is not finite at any start, not differentiable, flat, or unbounded above; names the site.
+      TargetError: the log density is not finite at any start, not differentiable, flat, or
+        unbounded above; names the site.
       FloatingPointError: every step, or the answer, was not finite; names the step.
       TypeError: a method by its name, or one that has not been called.
       ValueError: arguments that do not go together.
@@ -105,10 +113,24 @@ def fit(
     _starts.require_method(method)
     if isinstance(target, LocalTarget):
         if num_starts != 1 or combine != "best" or mesh is not None or fallback:
-            raise ValueError("num_starts, combine, mesh and fallback are not for a target whose rows have latents of their own.")
-        return fit_local(key, target, method, start=start, num_draws=num_draws, report=report, report_every=report_every)
+            raise ValueError(
+                "num_starts, combine, mesh and fallback are not for a target whose rows have "
+                "latents of their own."
+            )
+        return fit_local(
+            key,
+            target,
+            method,
+            start=start,
+            num_draws=num_draws,
+            report=report,
+            report_every=report_every,
+        )
     if isinstance(method, LocalMethod):
-        raise ValueError(f"{method.name} is for a target whose rows have latents of their own; see vi.targets.from_local_rows.")
+        raise ValueError(
+            f"{method.name} is for a target whose rows have latents of their own; see "
+            "vi.targets.from_local_rows."
+        )
     if combine not in COMBINE:
         raise ValueError(f"combine is one of {', '.join(COMBINE)}; got {combine!r}.")
     target = traced_once(target)
@@ -118,8 +140,12 @@ def fit(
     clock = time.perf_counter()
     choice = _choice(jax.random.fold_in(key, 2), target, method, start, num_starts)
     choosing = time.perf_counter() - clock
-    once = partial(_once, target=target, num_draws=num_draws, report=report, report_every=report_every)
-    first = once(key, method=choice.method, num_starts=num_starts, combine=combine, start=start, mesh=mesh)
+    once = partial(
+        _once, target=target, num_draws=num_draws, report=report, report_every=report_every
+    )
+    first = once(
+        key, method=choice.method, num_starts=num_starts, combine=combine, start=start, mesh=mesh
+    )
     again = partial(once, key_again, num_starts=1, combine="best", mesh=None)
     return _fallback.second(
         replace(
@@ -134,9 +160,18 @@ def fit(
 
 
 def _once(
-    key: Array, *, target: Target, method: Method, num_starts: int, combine: str, start: Array | None, num_draws: int,
-    mesh: Mesh | None, report: Report | None, report_every: int,
-) -> Result:  # fmt: skip
+    key: Array,
+    *,
+    target: Target,
+    method: Method,
+    num_starts: int,
+    combine: str,
+    start: Array | None,
+    num_draws: int,
+    mesh: Mesh | None,
+    report: Report | None,
+    report_every: int,
+) -> Result:
     """One method from its starts to its Result."""
     began = time.perf_counter()
     layout = _layout(mesh, num_starts)
@@ -147,14 +182,20 @@ def _once(
     target, u, anchoring = _started(key_start, target, method, num_starts, start, options)
     block = jnp.int32(method.num_steps if report is None else min(report_every, method.num_steps))
     if layout is not None:
-        key_init, key_run, key_weigh, u, block = layout.replicate((key_init, key_run, key_weigh, u, block))
+        key_init, key_run, key_weigh, u, block = layout.replicate(
+            (key_init, key_run, key_weigh, u, block)
+        )
     begin = partial(_begin, target, method, layout)
     shape = jax.eval_shape(begin, key_init, u)
     shape = shape if layout is None else layout.replicated(shape)
     first, advance, judged = compiled(
         Program(options.init, begin, (key_init, u)),
         Program(options.steps, partial(_advance, target, method, layout), (key_run, shape, block)),
-        Program(options.weighing, partial(_end.judge, target, method, combine, num_draws), (key_weigh, shape.states)),
+        Program(
+            options.weighing,
+            partial(_end.judge, target, method, combine, num_draws),
+            (key_weigh, shape.states),
+        ),
         place=(lambda array: array) if layout is None else layout.replicate,
     )
     compile_seconds = time.perf_counter() - clock
@@ -171,18 +212,24 @@ def _once(
     return Result(
         target=target,
         method=method.name,
-        why=f"minibatches about a mode of all rows, found by {anchoring} gradients over them" if anchoring else "",
+        why=f"minibatches about a mode of all rows, found by {anchoring} gradients over them"
+        if anchoring
+        else "",
         guide=q,
         state=jax.tree.map(lambda leaf: leaf[best], loop.states),
         history=history,
         converged=bool(np.all(np.asarray(loop.done)[np.asarray(starts.weight) > NOTHING])),
         num_steps=len(history["value"]),
         evaluations=_loop.evaluations(loop) + _starts.evaluations(num_starts, start) + anchoring,
-        skipped=int(np.sum(np.isnan(history["value"]))),  # -inf is a place that an ascent has not been able to measure
+        skipped=int(
+            np.sum(np.isnan(history["value"]))
+        ),  # -inf is a place that an ascent has not been able to measure
         starts=tuple(np.asarray(starts.elbo).tolist()),
         start_distances=tuple(np.asarray(starts.distance).tolist()),
         start_weights=tuple(np.asarray(starts.weight).tolist()),
-        elsewhere=None if starts.seen is None else (np.asarray(starts.seen[0]), np.asarray(starts.seen[1])),
+        elsewhere=None
+        if starts.seen is None
+        else (np.asarray(starts.seen[0]), np.asarray(starts.seen[1])),
         compile_seconds=compile_seconds,
         seconds=time.perf_counter() - began,
         weighed=weighed,
@@ -191,9 +238,15 @@ def _once(
 
 
 def _started(
-    key: Array, target: Target, method: Method, num_starts: int, start: Array | None, options: Options
+    key: Array,
+    target: Target,
+    method: Method,
+    num_starts: int,
+    start: Array | None,
+    options: Options,
 ) -> tuple[Target, Array, int]:
-    """The target as the method will see it, starts u [R, D], and the gradients of all rows behind minibatches about a mode.
+    """The target as the method will see it, starts u [R, D], and the gradients of all rows behind
+    minibatches about a mode.
 
     A bad density is told here, before the rest takes its time.
     """
@@ -206,33 +259,48 @@ def _started(
     return _anchor.anchored(target, _starts.checked(target, pick(key)), climb)
 
 
-def _choice(key: Array, target: Target, method: Method | None, start: Array | None, num_starts: int) -> Choice:
+def _choice(
+    key: Array, target: Target, method: Method | None, start: Array | None, num_starts: int
+) -> Choice:
     """The method, and why it: empty where the caller chose it and gets what was asked for."""
-    choice = choose(key, target, start, num_starts=num_starts) if method is None else Choice(method, "")
+    choice = (
+        choose(key, target, start, num_starts=num_starts) if method is None else Choice(method, "")
+    )
     if target.sampled is not None and not choice.method.stochastic:
-        return choice._replace(why=choice.why or "all data at each step: this method does not take minibatches")
+        return choice._replace(
+            why=choice.why or "all data at each step: this method does not take minibatches"
+        )
     return choice
 
 
 def _layout(mesh: Mesh | None, num_starts: int) -> Layout | None:
     if mesh is not None and num_starts % mesh.size:
-        raise ValueError(f"{num_starts} starts do not lie evenly over {mesh.size} devices; take a multiple of {mesh.size}.")
+        raise ValueError(
+            f"{num_starts} starts do not lie evenly over {mesh.size} devices; take a multiple of "
+            f"{mesh.size}."
+        )
     return None if mesh is None else make_layout(mesh)
 
 
-def _begin(target: Target, method: Method, layout: Layout | None, key: Array, u: Array) -> _loop.Loop:
+def _begin(
+    target: Target, method: Method, layout: Layout | None, key: Array, u: Array
+) -> _loop.Loop:
     if layout is None:
         return _loop.begin(target, method, key, u)
     return layout.gather(_loop.begin(target, method, key, layout.spread(u)))
 
 
-def _advance(target: Target, method: Method, layout: Layout | None, key: Array, loop: _loop.Loop, last: Array) -> _loop.Loop:
+def _advance(
+    target: Target, method: Method, layout: Layout | None, key: Array, loop: _loop.Loop, last: Array
+) -> _loop.Loop:
     if layout is None:
         return _loop.advance(target, method, key, loop, last)
     return layout.gather(_loop.advance(target, method, key, loop, last, spread=layout.spread))
 
 
-def _reported(advance: Callable[..., _loop.Loop], key: Array, loop: _loop.Loop, block: Array, report: Report) -> _loop.Loop:
+def _reported(
+    advance: Callable[..., _loop.Loop], key: Array, loop: _loop.Loop, block: Array, report: Report
+) -> _loop.Loop:
     """The loop run on to its end, with a word every `block` steps."""
     num_steps = loop.values.shape[1]
     while True:

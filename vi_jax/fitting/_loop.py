@@ -36,26 +36,48 @@ def begin(target: Target, method: Method, key: Array, u: Array) -> Loop:
     states = over_starts(num_starts)(one, jax.random.split(key, num_starts), u)
     empty = jnp.full((num_starts, method.num_steps), jnp.nan, u.dtype)
     zeros = jnp.zeros((num_starts, method.num_steps), jnp.int32)
-    return Loop(states, empty, zeros, jnp.zeros(num_starts, bool), jnp.zeros(num_starts, jnp.int32), jnp.int32(0))
+    return Loop(
+        states,
+        empty,
+        zeros,
+        jnp.zeros(num_starts, bool),
+        jnp.zeros(num_starts, jnp.int32),
+        jnp.int32(0),
+    )
 
 
 def advance(
-    target: Target, method: Method, key: Array, loop: Loop, last: Array, *, spread: Callable[[Any], Any] = lambda tree: tree
+    target: Target,
+    method: Method,
+    key: Array,
+    loop: Loop,
+    last: Array,
+    *,
+    spread: Callable[[Any], Any] = lambda tree: tree,
 ) -> Loop:
-    """Steps until all runs are done, or up to the step `last`; a step's key is a function of its number and its start's.
+    """Steps until all runs are done, or up to the step `last`; a step's key is a function of its
+    number and its start's.
 
     `spread` lays the states [R, ...] over devices (`vi_jax.shard.Layout`).
     """
     num_starts = len(loop.done)
-    density_at, each = densities(target, method), over_starts(num_starts)
+    density_at = densities(target, method)
+    each = over_starts(num_starts)
 
     def one(which: Array, state: Any, done: Array, number: Array) -> tuple[Any, MethodInfo]:
-        key_step, key_rows = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, which), number))
+        key_step, key_rows = jax.random.split(
+            jax.random.fold_in(jax.random.fold_in(key, which), number)
+        )
         new, info = method.step(key_step, density_at(key_rows), state)
         return jax.tree.map(lambda a, b: jnp.where(done, b, a), new, state), info
 
     def step(loop: Loop) -> Loop:
-        states, info = each(lambda r, state, done: one(r, state, done, loop.step), jnp.arange(num_starts), loop.states, loop.done)
+        states, info = each(
+            lambda r, state, done: one(r, state, done, loop.step),
+            jnp.arange(num_starts),
+            loop.states,
+            loop.done,
+        )
         value = jnp.where(loop.done, jnp.nan, info.value).astype(loop.values.dtype)
         return Loop(
             spread(states),
@@ -80,7 +102,9 @@ def over_starts(num_starts: int) -> Callable[..., Any]:
 
 
 def densities(target: Target, method: Method) -> Callable[[Array], Any]:
-    """key -> the log density of a step: on a minibatch where the target has them and the method takes them."""
+    """key -> the log density of a step: on a minibatch where the target has them and the method
+    takes them.
+    """
     if target.sampled is not None and method.stochastic:
         return target.sampled
     return lambda key: target.log_density
@@ -89,7 +113,10 @@ def densities(target: Target, method: Method) -> Callable[[Array], Any]:
 def history(loop: Loop, which: int) -> dict[str, np.ndarray]:
     """Value and evaluations of each step of one run."""
     steps = int(loop.steps[which])
-    return {"value": np.asarray(loop.values[which, :steps]), "evaluations": np.asarray(loop.evaluations[which, :steps])}
+    return {
+        "value": np.asarray(loop.values[which, :steps]),
+        "evaluations": np.asarray(loop.evaluations[which, :steps]),
+    }
 
 
 def evaluations(loop: Loop) -> int:

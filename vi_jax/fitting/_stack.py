@@ -1,4 +1,6 @@
-"""Several starts as one guide: the mixture of theirs, weighed so that it is nearest to the posterior."""
+"""Several starts as one guide: the mixture of theirs, weighed so that it is nearest to the
+posterior.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +19,9 @@ NUM_EM = 200  # steps of the weights
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Stack:
-    """sum_r w_r q_r over u [D], of guides that one method made from R starts; one of them is held at a time."""
+    """sum_r w_r q_r over u [D], of guides that one method made from R starts; one of them is held
+    at a time.
+    """
 
     log_weights: Array  # [R], normalised; -inf leaves a start out
     states: Any  # the method's own, [R, ...]
@@ -40,7 +44,9 @@ class Stack:
     def log_prob(self, value: Array) -> Array:
         """log q(u), nats, [...] for u [..., D]."""
         log_q = component_log_prob(self.guide_of, self.states, value)
-        return jax.nn.logsumexp(self.log_weights.reshape(-1, *[1] * (log_q.ndim - 1)) + log_q, axis=0)
+        return jax.nn.logsumexp(
+            self.log_weights.reshape(-1, *[1] * (log_q.ndim - 1)) + log_q, axis=0
+        )
 
 
 def component_log_prob(guide_of: Callable[[Any], Any], states: Any, value: Array) -> Array:
@@ -49,11 +55,13 @@ def component_log_prob(guide_of: Callable[[Any], Any], states: Any, value: Array
 
 
 def stack_weights(log_p: Array, log_q: Array) -> Array:
-    """The weights w of guides q_r that make E_p[log sum_r w_r q_r(u)] the highest: the mixture that is nearest to p in KL(p, .).
+    """The weights w of guides q_r that make E_p[log sum_r w_r q_r(u)] the highest: the mixture that
+    is nearest to p in KL(p, .).
 
-    This is stacking by the logarithmic score (Yao, Vehtari, Simpson & Gelman 2018) with the posterior in the place of data. The
-    expectation is taken by draws of the equal mixture, weighed by p over that mixture and Pareto-smoothed; the weights move by
-    expectation-maximisation, as in population Monte Carlo for mixtures (Cappe et al. 2008), and stay in the simplex. A mode that
+    This is stacking by the logarithmic score (Yao, Vehtari, Simpson & Gelman 2018) with the
+    posterior in the place of data. The expectation is taken by draws of the equal mixture, weighed
+    by p over that mixture and Pareto-smoothed; the weights move by expectation-maximisation, as in
+    population Monte Carlo for mixtures (Cappe et al. 2008), and stay in the simplex. A mode that
     many starts found weighs no more than its mass, and a start that found nothing weighs nothing.
 
     Args:
@@ -69,4 +77,6 @@ def stack_weights(log_p: Array, log_q: Array) -> Array:
         shares = jax.nn.log_softmax(log_w[:, None] + log_q, axis=0)  # of each guide in each draw
         return jax.nn.logsumexp(shares + log_v[None], axis=1)
 
-    return jax.lax.fori_loop(0, NUM_EM, em, jnp.full(len(log_q), -jnp.log(float(len(log_q))), log_q.dtype))
+    return jax.lax.fori_loop(
+        0, NUM_EM, em, jnp.full(len(log_q), -jnp.log(float(len(log_q))), log_q.dtype)
+    )

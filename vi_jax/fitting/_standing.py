@@ -1,4 +1,6 @@
-"""What a Result says of itself in words: rows of its table, and what makes an answer unreliable whatever its weights."""
+"""What a Result says of itself in words: rows of its table, and what makes an answer unreliable
+whatever its weights.
+"""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,10 +17,19 @@ STUCK = 0.5  # of the steps skipped, above which the guide is where it was befor
 
 def starts_row(result: Any) -> str:
     """What the starts came to, and what of them is in the answer."""
-    worst, best, far = min(result.starts), max(result.starts), max(result.start_distances)
+    worst = min(result.starts)
+    best = max(result.starts)
+    far = max(result.start_distances)
     kept = sum(weight > 0.005 for weight in result.start_weights)
-    how = "the best is kept" if max(result.start_weights) == 1 else f"stacked, {kept} of weight over 0.5 %"
-    return f"{len(result.starts)}: ELBO {worst:,.2f} .. {best:,.2f} nats, means up to {far:.2g} SD apart; {how}"
+    how = (
+        "the best is kept"
+        if max(result.start_weights) == 1
+        else f"stacked, {kept} of weight over 0.5 %"
+    )
+    return (
+        f"{len(result.starts)}: ELBO {worst:,.2f} .. {best:,.2f} nats, means up to {far:.2g} "
+        f"SD apart; {how}"
+    )
 
 
 def k_hat_row(d: Any) -> str:
@@ -39,7 +50,8 @@ def evidence_row(d: Any) -> str:
     """The log evidence, and whether to trust it."""
     if not d.trusted:
         return (
-            f"{d.log_evidence:,.3f} nats by importance sampling, not to be trusted (nor its error of {d.log_evidence_stderr:.3f})"
+            f"{d.log_evidence:,.3f} nats by importance sampling, not to be trusted (nor its "
+            f"error of {d.log_evidence_stderr:.3f})"
         )
     return f"{d.log_evidence:,.3f} ± {d.log_evidence_stderr:.3f} nats by importance sampling"
 
@@ -54,7 +66,10 @@ def nan_at(result: Any) -> str:
     sites = [] if explain is None else [explain(w.u[row]) for row in rows[:LOOKED_AT]]
     site = next((text for text in sites if "nan" in text), "")
     where = f" ({site})" if site else ""
-    return f"the log density is nan at {int(w.num_bad):,} draws of the guide{where}: see vi.check, which names the line."
+    return (
+        f"the log density is nan at {int(w.num_bad):,} draws of the guide{where}: see "
+        "vi.check, which names the line."
+    )
 
 
 def stuck(result: Any) -> str:
@@ -62,48 +77,73 @@ def stuck(result: Any) -> str:
     if not result.skipped > STUCK * result.num_steps:
         return ""
     return (
-        f"{result.skipped:,} of {result.num_steps:,} steps were not finite and were skipped: the guide is where it was before "
-        "them. Set jax_enable_x64, or take another method; vi.check names lines that are not finite."
+        f"{result.skipped:,} of {result.num_steps:,} steps were not finite and were skipped: the "
+        "guide is where it was before "
+        "them. Set jax_enable_x64, or take another method; vi.check names lines that are not "
+        "finite."
     )
 
 
 def blurred(result: Any) -> str:
-    """What to do where a latent's numbers are too large beside its scale for their digits; empty if none is."""
-    kind, u = result.weighed.u.dtype, np.asarray(result.weighed.u, np.float64)
+    """What to do where a latent's numbers are too large beside its scale for their digits; empty if
+    none is.
+    """
+    kind = result.weighed.u.dtype
+    u = np.asarray(result.weighed.u, np.float64)
     apart = float(jnp.finfo(kind).eps) * np.abs(u).max(0)  # neighbouring numbers there
     sd = u.std(0)
     worst = int(np.argmax(apart / np.maximum(sd, 1e-300)))
     if not apart[worst] > BLUR * sd[worst]:
         return ""
     return (
-        f"{result.names[worst]} is about {u[0, worst]:.3g}, where {kind} has steps of {apart[worst]:.1g} beside a standard "
+        f"{result.names[worst]} is about {u[0, worst]:.3g}, where {kind} has steps of "
+        f"{apart[worst]:.1g} beside a standard "
         f"deviation of {sd[worst]:.1g}: centre or scale it, or set jax_enable_x64."
     )
 
 
 def _seen(result: Any) -> Iterable[tuple[float, float]]:
-    """ELBO and distance of each place that was seen on the way, in standard deviations of the answer's draws."""
+    """ELBO and distance of each place that was seen on the way, in standard deviations of the
+    answer's draws.
+    """
     if result.elsewhere is None:
         return ()
-    u, (places, elbos) = np.asarray(result.weighed.u, np.float64), result.elsewhere
+    u = np.asarray(result.weighed.u, np.float64)
+    (places, elbos) = result.elsewhere
     distances = np.max(np.abs(places - u.mean(0)) / np.maximum(u.std(0), 1e-300), axis=1)
     return zip(elbos.tolist(), distances.tolist(), strict=True)
 
 
 def left_out(result: Any) -> str:
-    """What to do where another start ended elsewhere, or this one saw a place on its way, of some mass that the answer has none of;
-    empty if none did."""
-    best, found = max(result.starts), ""
-    for elbo, distance, weight in zip(result.starts, result.start_distances, result.start_weights, strict=True):
-        if weight == 0 and distance > APART and elbo > best - MASS and max(result.start_weights) == 1:
-            found = f"a start ended {distance:.1f} SD from the one that is kept, with an ELBO {best - elbo:.1f} nats below it"
+    """What to do where another start ended elsewhere, or this one saw a place on its way, of some
+    mass that the answer has none of; empty if none did.
+    """
+    best = max(result.starts)
+    found = ""
+    for elbo, distance, weight in zip(
+        result.starts, result.start_distances, result.start_weights, strict=True
+    ):
+        if (
+            weight == 0
+            and distance > APART
+            and elbo > best - MASS
+            and max(result.start_weights) == 1
+        ):
+            found = (
+                f"a start ended {distance:.1f} SD from the one that is kept, with an ELBO "
+                f"{best - elbo:.1f} nats below it"
+            )
     for elbo, distance in _seen(result):
         if distance > APART and elbo > best - MASS:
-            found = f"one of the ascents came by a place {distance:.1f} SD away, with an ELBO {best - elbo:.1f} nats below"
+            found = (
+                f"one of the ascents came by a place {distance:.1f} SD away, with an ELBO "
+                f"{best - elbo:.1f} nats below"
+            )
     if not found:
         return ""
     more = "more starts, and all of them" if len(result.starts) == 1 else "all starts"
     return (
-        f"{found}: there is mass in both places, which no k-hat of one of them can see. Take {more}, vi.fit(..., "
+        f"{found}: there is mass in both places, which no k-hat of one of them can see. Take "
+        f"{more}, vi.fit(..., "
         f"num_starts={max(8, len(result.starts))}, combine='stack')."
     )

@@ -1,4 +1,6 @@
-"""Where a method starts: a few points of a cube, the best of which is taken, and what is wrong with a log density there."""
+"""Where a method starts: a few points of a cube, the best of which is taken, and what is wrong with
+a log density there.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,17 +20,23 @@ START_RADIUS = 2.0  # of the cube they come from, in unconstrained coordinates
 
 
 def require(target: Target, num_starts: int, start: Array | None) -> None:
-    """Raises for arguments that do not go together, and for a density without a value or a gradient."""
+    """Raises for arguments that do not go together, and for a density without a value or a
+    gradient.
+    """
     if num_starts < 1:
         raise ValueError(f"num_starts is at least 1; got {num_starts}.")
     if start is not None and np.shape(start) not in ((target.size,), (num_starts, target.size)):
         raise ValueError(
-            f"start wants shape ({target.size},) or ({num_starts}, {target.size}), unconstrained; got {np.shape(start)}."
+            f"start wants shape ({target.size},) or ({num_starts}, {target.size}), "
+            f"unconstrained; got {np.shape(start)}."
         )
     u = jax.ShapeDtypeStruct((target.size,), jnp.result_type(float))
     value = _shape(target.log_density, u, "evaluated")
     if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TargetError(f"the log density wants one floating-point number, nats; got shape {value.shape} of {value.dtype}.")
+        raise TargetError(
+            f"the log density wants one floating-point number, nats; got shape {value.shape} of "
+            f"{value.dtype}."
+        )
     _shape(jax.grad(target.log_density), u, "differentiated")
 
 
@@ -38,7 +46,10 @@ def require_method(method: Any) -> None:
         return
     name = method if isinstance(method, str) else getattr(method, "__name__", "")
     known = name if name in methods.__all__ else "advi"
-    raise TypeError(f"method wants what a call of a method's factory gives, e.g. vi.methods.{known}(); got {method!r}.")
+    raise TypeError(
+        f"method wants what a call of a method's factory gives, e.g. vi.methods.{known}(); got "
+        f"{method!r}."
+    )
 
 
 def _shape(f: Callable[[Array], Array], u: Any, how: str) -> Any:
@@ -52,7 +63,9 @@ def _shape(f: Callable[[Array], Array], u: Any, how: str) -> Any:
             raise TargetError(f"the log density cannot be {how}: {first_line(error)}") from error
 
 
-def choice(key: Array, target: Target, num_starts: int, start: Array | None, options: dict[str, Any]) -> Program:
+def choice(
+    key: Array, target: Target, num_starts: int, start: Array | None, options: dict[str, Any]
+) -> Program:
     """The program of `pick`."""
     return Program(options, lambda key: pick(key, target, num_starts, start), (key,))
 
@@ -73,19 +86,30 @@ def evaluations(num_starts: int, start: Array | None) -> int:
     return num_starts * (NUM_CANDIDATES if start is None else 1)
 
 
-def pick(key: Array, target: Target, num_starts: int, start: Array | None) -> tuple[Array, Array, Array, Array]:
-    """u [R, D], values [R], gradients [R, D], and whether the gradients at several points are all exactly 0.
+def pick(
+    key: Array, target: Target, num_starts: int, start: Array | None
+) -> tuple[Array, Array, Array, Array]:
+    """u [R, D], values [R], gradients [R, D], and whether the gradients at several points are all
+    exactly 0.
 
-    The points are those asked for; else of a few of a cube each, the one of highest density (the origin is among the first's).
+    The points are those asked for; else of a few of a cube each, the one of highest density (the
+    origin is among the first's).
     """
     num = 1 if start is not None else NUM_CANDIDATES
     shape = (num_starts, num, target.size)
     if start is None:
-        points = jax.random.uniform(key, shape, minval=-START_RADIUS, maxval=START_RADIUS).at[0, 0].set(0.0)
+        points = (
+            jax.random.uniform(key, shape, minval=-START_RADIUS, maxval=START_RADIUS)
+            .at[0, 0]
+            .set(0.0)
+        )
     else:
         points = jnp.broadcast_to(jnp.asarray(start), (num_starts, target.size))[:, None]
-    values, slopes = jax.lax.map(jax.value_and_grad(target.log_density), points.reshape(-1, target.size), batch_size=num)
-    values, slopes = values.reshape(shape[:2]), slopes.reshape(shape)
+    values, slopes = jax.lax.map(
+        jax.value_and_grad(target.log_density), points.reshape(-1, target.size), batch_size=num
+    )
+    values = values.reshape(shape[:2])
+    slopes = slopes.reshape(shape)
     good = jnp.isfinite(values) & jnp.all(jnp.isfinite(slopes), axis=-1)
     best = jnp.argmax(jnp.where(good, values, -jnp.inf), axis=1)
     rows = jnp.arange(num_starts)
@@ -93,23 +117,28 @@ def pick(key: Array, target: Target, num_starts: int, start: Array | None) -> tu
     return points[rows, best], values[rows, best], slopes[rows, best], flat
 
 
-def check(target: Target, u: np.ndarray, values: np.ndarray, slopes: np.ndarray, *, flat: bool) -> None:
+def check(
+    target: Target, u: np.ndarray, values: np.ndarray, slopes: np.ndarray, *, flat: bool
+) -> None:
     """Raises where no method could start, and says what to look for."""
     for point, value, slope in zip(u, values, slopes, strict=True):
         if not np.isfinite(value):
             site = target.explain(jnp.asarray(point)) if target.explain else ""
             raise TargetError(
-                f"the log density is {value} at the start{f': {site}' if site else ''}. Check the data and the constraints, "
+                f"the log density is {value} at the start{f': {site}' if site else ''}. Check "
+                "the data and the constraints, "
                 "or give a start= where it is finite."
             )
         if not np.all(np.isfinite(slope)):
             bad = [name for name, s in zip(target.names, slope, strict=True) if not np.isfinite(s)]
             raise TargetError(
-                f"the gradient of the log density is not finite at the start, in {', '.join(bad[:5])}: look for a sqrt, log or "
+                "the gradient of the log density is not finite at the start, in "
+                f"{', '.join(bad[:5])}: look for a sqrt, log or "
                 "norm at its edge, and for jnp.where with a branch that is not finite."
             )
     if flat:
         raise TargetError(
-            "the gradient of the log density is exactly 0 at the start, in all coordinates: it is flat, rounded, or detached "
+            "the gradient of the log density is exactly 0 at the start, in all coordinates: it "
+            "is flat, rounded, or detached "
             "(stop_gradient, an integer cast); give one that is differentiable."
         )

@@ -1,4 +1,6 @@
-"""What more can be said of a result: is it where its ELBO is highest, had it come to rest, are its scales too small."""
+"""What more can be said of a result: is it where its ELBO is highest, had it come to rest, are its
+scales too small.
+"""
 
 import time
 from dataclasses import replace
@@ -40,8 +42,12 @@ class Details(NamedTuple):
     r_hat: float
     mcse: float  # Monte Carlo standard error of their average
     mcse_units: str
-    draws_error: np.ndarray  # [D], standard errors of the locations by DADVI's draws being few, in its SDs; empty for other methods
-    response_ratio: np.ndarray  # [D], standard deviations by linear response over the guide's; nan where there are none
+    # [D], standard errors of the locations by DADVI's draws being few, in its SDs; empty for other
+    # methods
+    draws_error: np.ndarray
+    response_ratio: (
+        np.ndarray
+    )  # [D], standard deviations by linear response over the guide's; nan where there are none
     response_why: str  # why there are none
     evaluations: int  # gradients of the log density that all this took
 
@@ -51,13 +57,22 @@ class Details(NamedTuple):
 
     @property
     def _off(self) -> float:
-        return float(max(np.abs(self.location_gradient).max(), np.abs(self.log_scale_gradient).max()))
+        return float(
+            max(np.abs(self.location_gradient).max(), np.abs(self.log_scale_gradient).max())
+        )
 
     def __str__(self) -> str:
         rows = [
-            ("ELBO's gradient", f"location {_worst(self.location_gradient, self.location_z, self.names)}, nats per SD"),
+            (
+                "ELBO's gradient",
+                f"location {_worst(self.location_gradient, self.location_z, self.names)}, nats "
+                "per SD",
+            ),
             ("", f"log scale {_worst(self.log_scale_gradient, self.log_scale_z, self.names)}"),
-            ("signal to noise", f"{self.signal_to_noise:.3f} of a draw's gradient; 0 at the optimum"),
+            (
+                "signal to noise",
+                f"{self.signal_to_noise:.3f} of a draw's gradient; 0 at the optimum",
+            ),
         ]
         if self.iterates:
             error = f"Monte Carlo error {self.mcse:.2g} {self.mcse_units}"
@@ -67,7 +82,8 @@ class Details(NamedTuple):
             rows.append(
                 (
                     "few draws",
-                    f"standard errors of means up to {self.draws_error[worst]:.2f} ({self.names[worst]}) of the guide's SDs",
+                    f"standard errors of means up to {self.draws_error[worst]:.2f} "
+                    f"({self.names[worst]}) of the guide's SDs",
                 )
             )
         rough = "; rough, as the guide is off its optimum" if self._off > OFF else ""
@@ -78,9 +94,13 @@ class Details(NamedTuple):
 
 
 def examine(result: Any) -> Details:
-    """The details of a result, from draws that it holds: gradients at 1,000 of them, and 2 x 50 for each of 2 D parameters."""
+    """The details of a result, from draws that it holds: gradients at 1,000 of them, and 2 x 50 for
+    each of 2 D parameters.
+    """
     u = result.weighed.u[:SLOPE_DRAWS]
-    slope = jax.tree.map(np.asarray, jax.jit(partial(slopes, result.target.log_density))(result.guide, u))
+    slope = jax.tree.map(
+        np.asarray, jax.jit(partial(slopes, result.target.log_density))(result.guide, u)
+    )
     ratio, why, spent = _response_ratio(result)
     error, spent_too = _draws_error(result)
     return Details(
@@ -95,20 +115,32 @@ def examine(result: Any) -> Details:
 
 
 def _draws_error(result: Any) -> tuple[np.ndarray, int]:
-    """`frequentist_stderr` of a run of DADVI in its standard deviations, [D], and the gradients that it took; else nothing."""
+    """`frequentist_stderr` of a run of DADVI in its standard deviations, [D], and the gradients
+    that it took; else nothing.
+    """
     state = result.state
     if not isinstance(state, DadviState) or result.target.size > RESPONSE_UP_TO:
         return np.zeros(0), 0
     error = jax.jit(partial(frequentist_stderr, result.target.log_density))(state)
-    return np.asarray(error / jnp.exp(state.log_scale)), (4 * result.target.size + 1) * len(state.draws)
+    return np.asarray(error / jnp.exp(state.log_scale)), (4 * result.target.size + 1) * len(
+        state.draws
+    )
 
 
 def _at_rest(result: Any) -> dict[str, Any]:
     """Of the parameters where the method averages late ones, else of its values."""
-    ladders = [part for part in jax.tree.leaves(result.state, is_leaf=_is_ladder) if _is_ladder(part)]
+    ladders = [
+        part for part in jax.tree.leaves(result.state, is_leaf=_is_ladder) if _is_ladder(part)
+    ]
     if ladders and ladders[0].r_hat > 0:
-        r_hat, mcse = float(ladders[0].r_hat), float(ladders[0].mcse)
-        return {"iterates": "the parameters that are averaged", "r_hat": r_hat, "mcse": mcse, "mcse_units": "SD"}
+        r_hat = float(ladders[0].r_hat)
+        mcse = float(ladders[0].mcse)
+        return {
+            "iterates": "the parameters that are averaged",
+            "r_hat": r_hat,
+            "mcse": mcse,
+            "mcse_units": "SD",
+        }
     still = rest(result.history["value"])
     of = "" if np.isnan(still.r_hat) else f"the last {still.num:,} values of the method"
     return {"iterates": of, "r_hat": still.r_hat, "mcse": still.mcse, "mcse_units": "nats"}
@@ -123,18 +155,27 @@ def respond(result: Any, key: Array) -> Any:
     began = time.perf_counter()
     if result.target.size > WHOLE_UP_TO:
         raise ValueError(
-            f"linear_response takes a whole covariance, up to {WHOLE_UP_TO} latents; got {result.target.size}. Take the rows that "
-            "are asked about, vi.methods.linear_response_of_draws(target.log_density, result.weighed.u[:50], which)."
+            f"linear_response takes a whole covariance, up to {WHOLE_UP_TO} latents; got "
+            f"{result.target.size}. Take the rows that "
+            "are asked about, vi.methods.linear_response_of_draws(target.log_density, "
+            "result.weighed.u[:50], which)."
         )
     mean, covariance, spent = _covariance(result)
-    root = np.linalg.cholesky(covariance) if np.all(np.isfinite(covariance)) and _positive(covariance) else None
+    root = (
+        np.linalg.cholesky(covariance)
+        if np.all(np.isfinite(covariance)) and _positive(covariance)
+        else None
+    )
     if root is None:
         raise ValueError(
-            "linear response wants a guide at the optimum of its ELBO, where the Hessian is positive definite; that of "
+            "linear response wants a guide at the optimum of its ELBO, where the Hessian is "
+            "positive definite; that of "
             f"{result.method} is not ({result.diagnostics.verdict}): {result.diagnostics.advice}"
         )
     q = dist.MultivariateNormal(jnp.asarray(mean), scale_tril=jnp.asarray(root))
-    weighed = jax.jit(partial(weigh, log_density=result.target.log_density, num_draws=len(result.weighed.u)))(key, q=q)
+    weighed = jax.jit(
+        partial(weigh, log_density=result.target.log_density, num_draws=len(result.weighed.u))
+    )(key, q=q)
     return replace(
         result,
         method=f"{result.method} with linear response",
@@ -147,9 +188,12 @@ def respond(result: Any, key: Array) -> Any:
 
 def _covariance(result: Any) -> tuple[np.ndarray, np.ndarray, int]:
     """Mean [D] and covariance [D, D] by linear response, and the gradients they took."""
-    density, size = result.target.log_density, result.target.size
+    density = result.target.log_density
+    size = result.target.size
     if isinstance(result.guide, Stack):
-        raise ValueError("linear response is of one guide at its optimum; this is a mixture of several starts.")
+        raise ValueError(
+            "linear response is of one guide at its optimum; this is a mixture of several starts."
+        )
     u = result.weighed.u[:RESPONSE_DRAWS]
     covariance = np.asarray(jax.jit(partial(linear_response_of_draws, density))(u))
     mean = getattr(result.guide, "mean", None)
@@ -158,12 +202,18 @@ def _covariance(result: Any) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def _response_ratio(result: Any) -> tuple[np.ndarray, str, int]:
-    """Standard deviations by linear response over the guide's, [D]; or why not; and the gradients that it took."""
+    """Standard deviations by linear response over the guide's, [D]; or why not; and the gradients
+    that it took.
+    """
     nothing = np.full(result.target.size, np.nan)
     if not (is_gaussian_vector(result.guide) or isinstance(result.guide, FactoredNormal)):
         return nothing, "none for a guide that is not one Gaussian", 0
     if result.target.size > RESPONSE_UP_TO:
-        return nothing, f"not taken unasked over {RESPONSE_UP_TO} latents: `linear_response(key)`", 0
+        return (
+            nothing,
+            f"not taken unasked over {RESPONSE_UP_TO} latents: `linear_response(key)`",
+            0,
+        )
     _, covariance, spent = _covariance(result)
     variance = np.diag(covariance)
     if not np.all(variance > 0):  # nan too
@@ -187,16 +237,21 @@ def _named(slope: Slopes) -> dict[str, Any]:
 
 def _worst(gradient: np.ndarray, z: np.ndarray, names: tuple[str, ...]) -> str:
     worst = int(np.argmax(np.abs(gradient)))
-    return f"{gradient[worst]:+.3f} ({names[worst]}, {abs(z[worst]):.1f} standard errors) at the most"
+    return (
+        f"{gradient[worst]:+.3f} ({names[worst]}, {abs(z[worst]):.1f} standard errors) at the most"
+    )
 
 
 def _range(ratio: np.ndarray, names: tuple[str, ...]) -> str:
-    low, high = int(np.argmin(ratio)), int(np.argmax(ratio))
+    low = int(np.argmin(ratio))
+    high = int(np.argmax(ratio))
     return f"{ratio[low]:.2f} ({names[low]}) .. {ratio[high]:.2f} ({names[high]})"
 
 
 def plain(value: Any) -> Any:
-    """A tree of arrays, tuples, numbers and words as strict JSON has it: lists and dictionaries; what is not finite is None."""
+    """A tree of arrays, tuples, numbers and words as strict JSON has it: lists and dictionaries;
+    what is not finite is None.
+    """
     if isinstance(value, dict):
         return {name: plain(one) for name, one in value.items()}
     if isinstance(value, np.ndarray | np.generic):

@@ -72,11 +72,20 @@ class LocalResult:
 
     @property
     def diagnostics(self) -> LocalDiagnostics:
-        """Of theta's guide with the rows integrated out, where they are few, and of a sample of the rows'."""
-        k, shared = np.asarray(self.checks.row_k_hats), self.checks.shared
+        """Of theta's guide with the rows integrated out, where they are few, and of a sample of the
+        rows'.
+        """
+        k = np.asarray(self.checks.row_k_hats)
+        shared = self.checks.shared
         bad = float(np.mean(~(k < k_threshold(K_HAT_DRAWS))))
-        numbers = None if shared is None else (float(shared.k_hat), float(shared.effective), len(shared.u))
-        word, advice = _verdict(bad, numbers, converged=self.converged, num_rows=self.target.num_rows)
+        numbers = (
+            None
+            if shared is None
+            else (float(shared.k_hat), float(shared.effective), len(shared.u))
+        )
+        word, advice = _verdict(
+            bad, numbers, converged=self.converged, num_rows=self.target.num_rows
+        )
         elbos = np.asarray(self.checks.elbos, np.float64)
         return LocalDiagnostics(
             verdict=word,
@@ -100,7 +109,11 @@ class LocalResult:
         Args:
           rows: numbers of the rows whose z are asked for, [R]; all N if not given.
         """
-        index = jnp.arange(self.target.num_rows) if rows is None else jnp.asarray(rows, jnp.int32).reshape(-1)
+        index = (
+            jnp.arange(self.target.num_rows)
+            if rows is None
+            else jnp.asarray(rows, jnp.int32).reshape(-1)
+        )
         key_u, key_v = jax.random.split(key)
         u = self.guide.shared.sample(key_u, (num_draws,))
         batches = _filled(index, self.target.batch_size)
@@ -110,7 +123,9 @@ class LocalResult:
 
             def rows_of(batch: tuple[Array, Array]) -> Any:
                 key, picked = batch
-                return self.target.constrain_rows(u, self.guide.sample_rows(key, self.target, u, picked), picked)
+                return self.target.constrain_rows(
+                    u, self.guide.sample_rows(key, self.target, u, picked), picked
+                )
 
             z = jax.lax.map(rows_of, (jax.random.split(key, len(batches)), batches))
             return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[: len(index)], z)
@@ -119,44 +134,73 @@ class LocalResult:
         return theta, jax.jit(partial(jax.lax.map, one))((jax.random.split(key_v, num_draws), u))
 
     def moments(self, key: Array, num_draws: int = 1000, *, rows: Any = None) -> dict[str, Any]:
-        """{"mean", "sd"} of theta's sites, "row_mean" and "row_sd" of the rows' (all, or those asked for), and "corrected": theta's
-        by smoothed importance weights where they can be trusted. The rows' are the guide's."""
+        """{"mean", "sd"} of theta's sites, "row_mean" and "row_sd" of the rows' (all, or those
+        asked for), and "corrected": theta's by smoothed importance weights where they can be
+        trusted. The rows' are the guide's.
+        """
         theta, z = self.sample(key, num_draws, rows=rows)
-        weights, shared = jnp.full(num_draws, 1 / num_draws), self.checks.shared
+        weights = jnp.full(num_draws, 1 / num_draws)
+        shared = self.checks.shared
         corrected = self.diagnostics.trusted
         if corrected and shared is not None:
-            theta, weights = jax.jit(jax.vmap(self.target.constrain))(shared.u), jnp.exp(shared.log_weights)
+            theta = jax.jit(jax.vmap(self.target.constrain))(shared.u)
+            weights = jnp.exp(shared.log_weights)
         mean = jax.tree.map(lambda x: jnp.tensordot(weights, x, 1), theta)
-        sd = jax.tree.map(lambda x, m: jnp.sqrt(jnp.tensordot(weights, (x - m) ** 2, 1)), theta, mean)
-        rows_of = {"row_mean": jax.tree.map(lambda x: x.mean(0), z), "row_sd": jax.tree.map(lambda x: x.std(0), z)}
-        return jax.tree.map(np.asarray, {"mean": mean, "sd": sd, **rows_of}) | {"corrected": corrected}
+        sd = jax.tree.map(
+            lambda x, m: jnp.sqrt(jnp.tensordot(weights, (x - m) ** 2, 1)), theta, mean
+        )
+        rows_of = {
+            "row_mean": jax.tree.map(lambda x: x.mean(0), z),
+            "row_sd": jax.tree.map(lambda x: x.std(0), z),
+        }
+        return jax.tree.map(np.asarray, {"mean": mean, "sd": sd, **rows_of}) | {
+            "corrected": corrected
+        }
 
     def to_arviz(self, key: Array | None = None, num_draws: int = 1000, *, rows: Any = None) -> Any:
-        """An ArviZ InferenceData with draws of the guide as one chain, theta's sites and the rows' [1, num_draws, R, ...], and the
-        diagnostics as its attributes.
+        """An ArviZ InferenceData with draws of the guide as one chain, theta's sites and the rows'
+        [1, num_draws, R, ...], and the diagnostics as its attributes.
 
         Args:
           key: of the draws, `jax.random.key(0)` if not given.
           rows: as for `sample`.
         """
         theta, z = self.sample(jax.random.key(0) if key is None else key, num_draws, rows=rows)
-        sites = [tree if isinstance(tree, dict) else {name: tree} for name, tree in (("theta", theta), ("z", z))]
+        sites = [
+            tree if isinstance(tree, dict) else {name: tree}
+            for name, tree in (("theta", theta), ("z", z))
+        ]
         return as_inference(sites[0] | sites[1], self.method, self.diagnostics)
 
     def report(self) -> dict[str, Any]:
-        """What is known, machine-readable, as strict JSON takes it: numbers and words; a number that is not finite is None."""
+        """What is known, machine-readable, as strict JSON takes it: numbers and words; a number
+        that is not finite is None.
+        """
         names = ("method", "converged", "num_steps", "seconds", "compile_seconds")
         return plain({name: getattr(self, name) for name in names} | self.diagnostics._asdict())
 
     def __str__(self) -> str:
-        d, t = self.diagnostics, self.target
-        k_theta = "not computed" if d.k_hat is None else f"{d.k_hat:.2f}, {d.effective:,.0f} effective draws"
+        d = self.diagnostics
+        t = self.target
+        k_theta = (
+            "not computed"
+            if d.k_hat is None
+            else f"{d.k_hat:.2f}, {d.effective:,.0f} effective draws"
+        )
         lines = [
             ("method", self.method),
-            ("latents", f"{t.size:,} shared and {t.local_size:,} for each of {t.num_rows:,} rows, {t.batch_size:,} rows at a time"),
+            (
+                "latents",
+                f"{t.size:,} shared and {t.local_size:,} for each of {t.num_rows:,} rows, "
+                f"{t.batch_size:,} rows at a time",
+            ),
             ("ELBO", f"{d.elbo:,.3f} ± {d.elbo_stderr:.3f} nats"),
             ("k-hat of theta", f"{k_theta} (rows integrated out; up to {MARGINAL:,} rows)"),
-            ("k-hat of rows", f"{d.row_k_hat:.2f} at 99 %, {d.rows_bad:.1%} bad, of {d.rows_checked:,} rows, given theta"),
+            (
+                "k-hat of rows",
+                f"{d.row_k_hat:.2f} at 99 %, {d.rows_bad:.1%} bad, of {d.rows_checked:,} rows, "
+                "given theta",
+            ),
             ("steps", f"{self.num_steps:,}; {d.rows_never_visited:,} rows never seen"),
             ("time", f"{self.seconds:.1f} s, of which compiling {self.compile_seconds:.1f} s"),
             ("verdict", d.verdict),
@@ -184,11 +228,13 @@ def fit_local(
     report: Callable[[int, float], None] | None = None,
     report_every: int = 100,
 ) -> LocalResult:
-    """`vi.fit` of a LocalTarget: runs the method in one compiled loop, whose steps cost the same for any number of rows.
+    """`vi.fit` of a LocalTarget: runs the method in one compiled loop, whose steps cost the same
+    for any number of rows.
 
     Args:
       key: one typed PRNG key.
-      target: from `vi.targets.from_local_rows`, or `from_numpyro` of a model whose subsampled plate holds latent sites.
+      target: from `vi.targets.from_local_rows`, or `from_numpyro` of a model whose subsampled plate
+        holds latent sites.
       method: `vi.methods.local_advi(...)`; with its defaults if not given.
       start: of theta, u [D]; 0 if not given.
       num_draws: of theta, weighed at the end where rows are few.
@@ -220,7 +266,12 @@ def fit_local(
     options = quick_loops()
     start_of, run = compiled(
         Program(options, begin, (key_init, u)),
-        Program(options, advance, (key_run, jax.eval_shape(begin, key_init, u), jnp.int32(0)), donate=(1,)),
+        Program(
+            options,
+            advance,
+            (key_run, jax.eval_shape(begin, key_init, u), jnp.int32(0)),
+            donate=(1,),
+        ),
     )
     compile_seconds = time.perf_counter() - clock
     loop = start_of(key_init, u)
@@ -229,13 +280,17 @@ def fit_local(
         first = int(loop.step)
         loop = run(key_run, loop, jnp.minimum(loop.step + block, method.num_steps))
         if report is not None:
-            report(int(loop.step), float(np.nanmean(np.asarray(loop.values[first : int(loop.step)]))))
+            report(
+                int(loop.step), float(np.nanmean(np.asarray(loop.values[first : int(loop.step)])))
+            )
 
     guide = jax.jit(partial(method.guide, target))(loop.state)
     history = np.asarray(loop.values[: int(loop.step)])
     checks = _checks(key_check, target, guide, num_draws)
     if not np.any(np.isfinite(history)) or not np.all(np.isfinite(np.asarray(checks.elbos))):
-        raise FloatingPointError("no step was finite, or the guide is not: see vi.check, which names the line.")
+        raise FloatingPointError(
+            "no step was finite, or the guide is not: see vi.check, which names the line."
+        )
     return LocalResult(
         target=target,
         method=method.name,
@@ -253,15 +308,20 @@ def fit_local(
 def _require(target: LocalTarget, method: Any, u: Array) -> None:
     if not isinstance(method, LocalMethod):
         raise ValueError(
-            f"{method.name} moves one vector; rows with latents of their own want vi.methods.local_advi. (target.whole() is the "
+            f"{method.name} moves one vector; rows with latents of their own want "
+            "vi.methods.local_advi. (target.whole() is the "
             "same posterior as one vector, for few rows.)"
         )
     if u.shape != (target.size,):
         raise ValueError(f"start wants shape ({target.size},), theta unconstrained; got {u.shape}.")
-    v, index = jnp.zeros((target.batch_size, target.local_size)), jnp.arange(target.batch_size)
+    v = jnp.zeros((target.batch_size, target.local_size))
+    index = jnp.arange(target.batch_size)
     value = float(jax.jit(target.batch_log_joint)(u, v, index))
     if not np.isfinite(value):
-        raise TargetError(f"the log density is {value} at the start, on the first {target.batch_size:,} rows; give another start=.")
+        raise TargetError(
+            f"the log density is {value} at the start, on the first {target.batch_size:,} rows; "
+            "give another start=."
+        )
 
 
 def _checks(key: Array, target: LocalTarget, guide: LocalGuide, num_draws: int) -> Checks:
@@ -281,7 +341,9 @@ def _checks(key: Array, target: LocalTarget, guide: LocalGuide, num_draws: int) 
     def row_k_hats(key: Array) -> Array:
         key_index, key_u, key_draws = jax.random.split(key, 3)
         num = min(CHECKED, target.num_rows)
-        index = _filled(jax.random.choice(key_index, target.num_rows, (num,), replace=False), target.batch_size)
+        index = _filled(
+            jax.random.choice(key_index, target.num_rows, (num,), replace=False), target.batch_size
+        )
         u = guide.shared.sample(key_u, (len(index),))
         return k_hats(key_draws, log_weights, u, index, num_draws=K_HAT_DRAWS).reshape(-1)[:num]
 
@@ -289,27 +351,37 @@ def _checks(key: Array, target: LocalTarget, guide: LocalGuide, num_draws: int) 
     shared = None
     if target.num_rows <= MARGINAL:
         weighed = partial(
-            weigh_shared, log_global=target.log_global, log_weights=log_weights, q=guide.shared, batches=target.batches(),
-            num_draws=num_draws, num_row_draws=ROW_DRAWS,
-        )  # fmt: skip
+            weigh_shared,
+            log_global=target.log_global,
+            log_weights=log_weights,
+            q=guide.shared,
+            batches=target.batches(),
+            num_draws=num_draws,
+            num_row_draws=ROW_DRAWS,
+        )
         shared = jax.jit(weighed)(key_theta)
     return Checks(elbos, jax.jit(row_k_hats)(key_rows), shared)
 
 
-def _verdict(bad: float, numbers: tuple[float, float, int] | None, *, converged: bool, num_rows: int) -> tuple[str, str]:
+def _verdict(
+    bad: float, numbers: tuple[float, float, int] | None, *, converged: bool, num_rows: int
+) -> tuple[str, str]:
     """A word on theta where it could be checked, and on the rows."""
     if not converged:
         return verdict(0.0, 0.0, K_HAT_DRAWS, converged=False)  # whatever the numbers
     if bad > FEW_BAD:
         return (
             "not reliable",
-            f"{bad:.1%} of the rows checked have a bad k-hat given theta: take a richer family of the rows "
-            "(vi.methods.coupled_table(vi.families.full_rank)), a larger encoder, or reparameterise.",
+            f"{bad:.1%} of the rows checked have a bad k-hat given theta: take a richer family "
+            "of the rows "
+            "(vi.methods.coupled_table(vi.families.full_rank)), a larger encoder, or "
+            "reparameterise.",
         )
     if numbers is None:
         return (
             "rows reliable, theta not checked",
-            f"the guides of rows are good given theta; whether theta's own is was not checked: {num_rows:,} rows are too many to "
+            "the guides of rows are good given theta; whether theta's own is was not checked: "
+            f"{num_rows:,} rows are too many to "
             "be integrated out. Fit some of the rows alone to have it checked.",
         )
     return verdict(*numbers, converged=True)

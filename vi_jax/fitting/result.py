@@ -46,10 +46,13 @@ class Result:
     history: dict[str, np.ndarray]  # value and evaluations of each step, of the best start
     converged: bool  # it stopped by its own rule
     num_steps: int
-    evaluations: int  # gradients of the log density, all starts together, those that chose where to start included
+    # gradients of the log density, all starts together, those that chose where to start included
+    evaluations: int
     skipped: int  # steps that a log density, or arithmetic, which was not finite made useless
     starts: tuple[float, ...]  # ELBO of each start, nats
-    start_distances: tuple[float, ...]  # the farthest that a mean lies from the best start's, in its standard deviations
+    start_distances: tuple[
+        float, ...
+    ]  # the farthest that a mean lies from the best start's, in its standard deviations
     start_weights: tuple[float, ...]  # in the answer
     compile_seconds: float
     seconds: float  # all in all
@@ -57,18 +60,23 @@ class Result:
     names: tuple[str, ...] = field(repr=False, default=())
     # places [P, D] that the only start saw on its way, and the ELBO there [P], nats
     elsewhere: tuple[np.ndarray, np.ndarray] | None = field(repr=False, default=None)
-    fallback: str = ""  # what a second method was tried for, and whether it is the answer; empty where none was
+    fallback: str = (
+        ""  # what a second method was tried for, and whether it is the answer; empty where none was
+    )
 
     @cached_property
     def diagnostics(self) -> Diagnostics:
         """Of the guide against the log density, by importance sampling."""
         w = self.weighed
-        num_draws, k_hat, effective = len(w.u), float(w.k_hat), float(w.effective)
+        num_draws = len(w.u)
+        k_hat = float(w.k_hat)
+        effective = float(w.effective)
         word, advice = self.by_weights
         num_bad = int(w.num_bad)
         wrong = _standing.nan_at(self) or _standing.stuck(self) or self.blurred or self.left_out
         if wrong:
-            word, advice = "not reliable", wrong
+            word = "not reliable"
+            advice = wrong
         return Diagnostics(
             verdict=word,
             advice=advice,
@@ -88,41 +96,60 @@ class Result:
     def by_weights(self) -> tuple[str, str]:
         """The verdict of the weights alone, and its advice: what they can see."""
         w = self.weighed
-        return verdict(float(w.k_hat), float(w.effective), len(w.u), converged=self.converged, richer=self._richer)
+        return verdict(
+            float(w.k_hat),
+            float(w.effective),
+            len(w.u),
+            converged=self.converged,
+            richer=self._richer,
+        )
 
     @cached_property
     def left_out(self) -> str:
-        """What to do where there is mass in a place that the answer has none of; empty if none was seen."""
+        """What to do where there is mass in a place that the answer has none of; empty if none was
+        seen.
+        """
         return _standing.left_out(self)
 
     @cached_property
     def blurred(self) -> str:
-        """What to do where a latent's numbers are too large beside its scale for their digits; empty if none is."""
+        """What to do where a latent's numbers are too large beside its scale for their digits;
+        empty if none is.
+        """
         return _standing.blurred(self)
 
     @property
     def _richer(self) -> str:
-        return "give the flow more gradients" if self.method.startswith("flow") else "take a richer family (vi.methods.flow)"
+        return (
+            "give the flow more gradients"
+            if self.method.startswith("flow")
+            else "take a richer family (vi.methods.flow)"
+        )
 
     @cached_property
     def details(self) -> Details:
-        """Is the guide at the optimum of its ELBO, had the iterates come to rest, how its scales compare with linear response.
+        """Is the guide at the optimum of its ELBO, had the iterates come to rest, how its scales
+        compare with linear response.
 
-        Costs 1,000 gradients of the log density, and up to 50 latents 200 for each, the first time; `print` it to read it.
+        Costs 1,000 gradients of the log density, and up to 50 latents 200 for each, the first time;
+        `print` it to read it.
         """
         return examine(self)
 
     def linear_response(self, key: Array) -> "Result":
-        """The same mean with the covariance by linear response, weighed anew: a Result whose guide is a full-rank Gaussian.
+        """The same mean with the covariance by linear response, weighed anew: a Result whose guide
+        is a full-rank Gaussian.
 
-        It mends the scales of mean-field guides, which are too small where latents are correlated (Giordano, Broderick & Jordan
-        2018); its gradients are added to `evaluations`. A flow's draws are better than those of this Gaussian.
+        It mends the scales of mean-field guides, which are too small where latents are correlated
+        (Giordano, Broderick & Jordan 2018); its gradients are added to `evaluations`. A flow's
+        draws are better than those of this Gaussian.
 
         Args:
           key: of the draws.
 
         Raises:
-          ValueError: the guide is at no optimum, is a mixture of starts, or is over more than 400 latents.
+          ValueError: the guide is at no optimum, is a mixture of starts, or is over more than 400
+            latents.
         """
         return respond(self, key)
 
@@ -131,47 +158,78 @@ class Result:
         return self._constrained(self.guide.sample(key, (num_draws,)))
 
     def resample(self, key: Array, num_draws: int = 1000) -> Any:
-        """Draws from the weighted ones, with replacement: nearer to the posterior than `sample` where k-hat is good.
+        """Draws from the weighted ones, with replacement: nearer to the posterior than `sample`
+        where k-hat is good.
 
         Raises:
           ValueError: k-hat says that the weights cannot be trusted.
         """
         if not self.diagnostics.trusted:
-            raise ValueError(f"the weights cannot be trusted (k-hat {self.diagnostics.k_hat:.2f}); {self.diagnostics.advice}")
+            raise ValueError(
+                f"the weights cannot be trusted (k-hat {self.diagnostics.k_hat:.2f}); "
+                f"{self.diagnostics.advice}"
+            )
         rows = jax.random.categorical(key, self.weighed.log_weights, shape=(num_draws,))
         return self._constrained(self.weighed.u[rows])
 
     def moments(self) -> dict[str, Any]:
-        """{"mean", "sd"} of every site, and "corrected": by smoothed importance weights where k-hat allows, else of the guide."""
+        """{"mean", "sd"} of every site, and "corrected": by smoothed importance weights where k-hat
+        allows, else of the guide.
+        """
         corrected = self.diagnostics.trusted
         log_w = self.weighed.log_weights
-        weights = jnp.exp(log_w) if corrected else jnp.full(log_w.shape, 1 / len(log_w), log_w.dtype)
+        weights = (
+            jnp.exp(log_w) if corrected else jnp.full(log_w.shape, 1 / len(log_w), log_w.dtype)
+        )
         mean, sd = _moments(self.target.constrain, self.weighed.u, weights)
-        return {"mean": jax.tree.map(np.asarray, mean), "sd": jax.tree.map(np.asarray, sd), "corrected": bool(corrected)}
+        return {
+            "mean": jax.tree.map(np.asarray, mean),
+            "sd": jax.tree.map(np.asarray, sd),
+            "corrected": bool(corrected),
+        }
 
     def to_arviz(self, key: Array | None = None, num_draws: int = 1000) -> Any:
         """An ArviZ InferenceData with draws as one chain, and the diagnostics as its attributes.
 
         Args:
-          key: of the draws, `jax.random.key(0)` if not given; the weighted draws are resampled where k-hat allows, else the guide
-            is drawn from.
+          key: of the draws, `jax.random.key(0)` if not given; the weighted draws are resampled
+            where k-hat allows, else the guide is drawn from.
         """
         key = jax.random.key(0) if key is None else key
-        draws = self.resample(key, num_draws) if self.diagnostics.trusted else self.sample(key, num_draws)
-        return as_inference(draws if isinstance(draws, dict) else {"z": draws}, self.method, self.diagnostics)
+        draws = (
+            self.resample(key, num_draws)
+            if self.diagnostics.trusted
+            else self.sample(key, num_draws)
+        )
+        return as_inference(
+            draws if isinstance(draws, dict) else {"z": draws}, self.method, self.diagnostics
+        )
 
     def report(self, *, details: bool = True) -> dict[str, Any]:
-        """All of it, machine-readable, as strict JSON takes it: numbers, words, lists of them; a number that is not finite is None.
+        """All of it, machine-readable, as strict JSON takes it: numbers, words, lists of them; a
+        number that is not finite is None.
 
         Args:
           details: whether with "details" (`Details`), which cost gradients the first time.
         """
         names = (
-            "method", "why", "fallback", "converged", "num_steps", "evaluations", "skipped", "seconds", "compile_seconds", "starts",
-            "start_distances", "start_weights",
-        )  # fmt: skip
+            "method",
+            "why",
+            "fallback",
+            "converged",
+            "num_steps",
+            "evaluations",
+            "skipped",
+            "seconds",
+            "compile_seconds",
+            "starts",
+            "start_distances",
+            "start_weights",
+        )
         more = {"details": self.details.as_dict()} if details else {}
-        return plain({name: getattr(self, name) for name in names} | self.diagnostics._asdict()) | more
+        return (
+            plain({name: getattr(self, name) for name in names} | self.diagnostics._asdict()) | more
+        )
 
     def __str__(self) -> str:
         d = self.diagnostics
@@ -189,7 +247,9 @@ class Result:
         if len(self.starts) > 1:
             rows.append(("starts", _standing.starts_row(self)))
         if self.skipped or d.num_bad:
-            rows.append(("not finite", f"{self.skipped:,} steps skipped, {d.num_bad:,} draws of weight 0"))
+            rows.append(
+                ("not finite", f"{self.skipped:,} steps skipped, {d.num_bad:,} draws of weight 0")
+            )
         rows += [("verdict", d.verdict), ("next", d.advice)]
         return "\n".join(f"{name:<21}{text}" for name, text in rows)
 
@@ -208,7 +268,11 @@ def as_inference(sites: dict[str, Any], method: str, diagnostics: Any) -> Any:
     except ImportError as error:
         raise ImportError("to_arviz wants ArviZ: pip install arviz.") from error
     data = {name: np.asarray(value)[None] for name, value in sites.items()}
-    attributes = {name: value for name, value in diagnostics._asdict().items() if isinstance(value, str | float | int)}
+    attributes = {
+        name: value
+        for name, value in diagnostics._asdict().items()
+        if isinstance(value, str | float | int)
+    }
     try:
         inference = arviz.from_dict(posterior=data)
     except TypeError:  # ArviZ 1
@@ -221,6 +285,8 @@ def _moments(constrain: Callable[[Array], Any], u: Array, weights: Array) -> tup
     def both(u: Array, weights: Array) -> tuple[Any, Any]:
         z = jax.vmap(constrain)(u)
         mean = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), z)
-        return mean, jax.tree.map(lambda leaf, m: jnp.sqrt(jnp.tensordot(weights, (leaf - m) ** 2, 1)), z, mean)
+        return mean, jax.tree.map(
+            lambda leaf, m: jnp.sqrt(jnp.tensordot(weights, (leaf - m) ** 2, 1)), z, mean
+        )
 
     return jax.jit(both)(u, weights)

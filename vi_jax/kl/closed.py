@@ -21,13 +21,16 @@ RULES = [*scalars.RULES, *discrete.RULES]
 def kl_divergence(q: Any, p: Any) -> Array:
     """KL(q || p) in closed form, or an error: never an estimate or a bound in its place.
 
-    Gaussians of any two forms (diagonal, full, low-rank plus diagonal, by the factor of the precision); Bernoulli, categorical and
-    one-hot, by logits or probabilities; normal, half-normal, log-normal, Laplace, exponential, Poisson, gamma, log-gamma, inverse
-    gamma, beta, Dirichlet, log-Dirichlet, von Mises, Wishart and inverse Wishart (or their Cholesky factors), Weibull to gamma;
-    independent axes, expanded and masked ones of any of these; and what else numpyro's registry has.
+    Gaussians of any two forms (diagonal, full, low-rank plus diagonal, by the factor of the
+    precision); Bernoulli, categorical and one-hot, by logits or probabilities; normal, half-normal,
+    log-normal, Laplace, exponential, Poisson, gamma, log-gamma, inverse gamma, beta, Dirichlet,
+    log-Dirichlet, von Mises, Wishart and inverse Wishart (or their Cholesky factors), Weibull to
+    gamma; independent axes, expanded and masked ones of any of these; and what else numpyro's
+    registry has.
 
     Args:
-      q, p: numpyro distributions over the same space, with event shapes alike and batch shapes that broadcast.
+      q, p: numpyro distributions over the same space, with event shapes alike and batch shapes that
+      broadcast.
 
     Returns:
       Nats, of the broadcast batch shape.
@@ -38,8 +41,10 @@ def kl_divergence(q: Any, p: Any) -> Array:
     """
     if q.event_shape != p.event_shape:
         raise ValueError(
-            f"kl_divergence wants q and p over one space; got event shapes {q.event_shape} and {p.event_shape} "
-            f"({type(q).__name__}, {type(p).__name__}). Use .to_event(n) to say which axes are one event."
+            f"kl_divergence wants q and p over one space; got event shapes {q.event_shape} and "
+            f"{p.event_shape} "
+            f"({type(q).__name__}, {type(p).__name__}). Use .to_event(n) to say which axes are "
+            "one event."
         )
     rule = _find_rule(q, p)
     if rule is not None:
@@ -51,15 +56,21 @@ def kl_divergence(q: Any, p: Any) -> Array:
 
 
 def kl_per_dimension(q: Any, p: Any) -> Array:
-    """The terms of KL(q || p) = sum_j KL(q_j || p_j) where both q and p factorise over one event axis: nats, [..., D].
+    """The terms of KL(q || p) = sum_j KL(q_j || p_j) where both q and p factorise over one event
+    axis: nats, [..., D].
 
     Raises:
-      ValueError: q or p is not an `Independent` of one event axis, so that its KL has no terms per dimension.
+      ValueError: q or p is not an `Independent` of one event axis, so that its KL has no terms per
+        dimension.
     """
-    q, p = strip(q), strip(p)
-    if not all(isinstance(d, dist.Independent) and d.reinterpreted_batch_ndims == 1 for d in (q, p)):
+    q = strip(q)
+    p = strip(p)
+    if not all(
+        isinstance(d, dist.Independent) and d.reinterpreted_batch_ndims == 1 for d in (q, p)
+    ):
         raise ValueError(
-            f"the KL splits by dimension only where q and p factorise; got {describe(q)} and {describe(p)}. "
+            f"the KL splits by dimension only where q and p factorise; got {describe(q)} and "
+            f"{describe(p)}. "
             "Take kl_divergence(q, p) for the whole."
         )
     return kl_divergence(q.base_dist, p.base_dist)
@@ -72,21 +83,30 @@ def describe(d: Any) -> str:
 
 
 def _refusal(q: Any, p: Any) -> str:
-    hints = "estimate it: vi_jax.kl_monte_carlo(key, q, p, num_samples=...) returns a value and its standard error"
+    hints = (
+        "estimate it: vi_jax.kl_monte_carlo(key, q, p, num_samples=...) returns a value and "
+        "its standard error"
+    )
     if hasattr(q, "mixing_distribution") or hasattr(p, "mixing_distribution"):
         hints += "; or bound it: vi_jax.kl.kl_mixture_upper_bound(q, p)"
     return f"no closed form is known for KL({describe(q)} || {describe(p)}); {hints}."
 
 
 def strip(d: Any) -> Any:
-    """The distribution without `expand` around it, where its batch shape is spelled out by broadcasting instead."""
+    """The distribution without `expand` around it, where its batch shape is spelled out by
+    broadcasting instead.
+    """
     if isinstance(d, ExpandedDistribution):
         return _broadcast_leaves(strip(d.base_dist), d.batch_shape)
     if isinstance(d, dist.Independent) and d.reinterpreted_batch_ndims == 0:
         return strip(d.base_dist)
     if isinstance(d, dist.Independent) and isinstance(d.base_dist, dist.Independent):
         inner = d.base_dist
-        return strip(dist.Independent(inner.base_dist, inner.reinterpreted_batch_ndims + d.reinterpreted_batch_ndims))
+        return strip(
+            dist.Independent(
+                inner.base_dist, inner.reinterpreted_batch_ndims + d.reinterpreted_batch_ndims
+            )
+        )
     if isinstance(d, dist.Independent) and isinstance(d.base_dist, ExpandedDistribution):
         return dist.Independent(strip(d.base_dist), d.reinterpreted_batch_ndims)
     return d
@@ -104,7 +124,8 @@ def _find_rule(q: Any, p: Any) -> Callable[[Any, Any], Array] | None:
     """The rule for the pair once stripped, or None where numpyro's registry is to be asked."""
     if isinstance(q, dist.Delta):
         return None  # numpyro's own: -log p at the atom
-    q, p = strip(q), strip(p)
+    q = strip(q)
+    p = strip(p)
     if isinstance(q, MaskedDistribution) and isinstance(p, MaskedDistribution):
         return _masked
     if isinstance(q, dist.Independent) and isinstance(p, dist.Independent):
@@ -115,12 +136,21 @@ def _find_rule(q: Any, p: Any) -> Callable[[Any, Any], Array] | None:
         return _expanded
     if isinstance(q, dist.Kumaraswamy) and isinstance(p, dist.Beta):
         return _kumaraswamy_to_beta
-    return next((rule for kinds_q, kinds_p, rule in RULES if isinstance(q, kinds_q) and isinstance(p, kinds_p)), None)
+    return next(
+        (
+            rule
+            for kinds_q, kinds_p, rule in RULES
+            if isinstance(q, kinds_q) and isinstance(p, kinds_p)
+        ),
+        None,
+    )
 
 
 def _expanded(q: Any, p: Any) -> Array:
     bare = [d.base_dist if isinstance(d, ExpandedDistribution) else d for d in (q, p)]
-    return jnp.broadcast_to(kl_divergence(*bare), jnp.broadcast_shapes(q.batch_shape, p.batch_shape))
+    return jnp.broadcast_to(
+        kl_divergence(*bare), jnp.broadcast_shapes(q.batch_shape, p.batch_shape)
+    )
 
 
 def _masked(q: MaskedDistribution, p: MaskedDistribution) -> Array:
@@ -130,10 +160,14 @@ def _masked(q: MaskedDistribution, p: MaskedDistribution) -> Array:
 
 
 def _independent(q: dist.Independent, p: dist.Independent) -> Array:
-    """KL adds over independent coordinates: peel the event axes that both reinterpret, then sum over them."""
+    """KL adds over independent coordinates: peel the event axes that both reinterpret, then sum
+    over them.
+    """
     shared = min(q.reinterpreted_batch_ndims, p.reinterpreted_batch_ndims)
     inner = [
-        d.base_dist if d.reinterpreted_batch_ndims == shared else d.base_dist.to_event(d.reinterpreted_batch_ndims - shared)
+        d.base_dist
+        if d.reinterpreted_batch_ndims == shared
+        else d.base_dist.to_event(d.reinterpreted_batch_ndims - shared)
         for d in (q, p)
     ]
     kl = kl_divergence(*inner)
@@ -142,8 +176,12 @@ def _independent(q: dist.Independent, p: dist.Independent) -> Array:
 
 
 def _kumaraswamy_to_beta(q: Any, p: Any) -> Array:
-    """Numpyro cuts a series after ten terms, 11 % off at ordinary values; closed at concentration0 = 1 alone."""
+    """Numpyro cuts a series after ten terms, 11 % off at ordinary values; closed at concentration0
+    = 1 alone.
+    """
     c = p.concentration0
     if isinstance(c, jax.core.Tracer) or not (np.asarray(c) == 1.0).all():
-        raise NotImplementedError(f"{_refusal(q, p)} It is closed only at a beta whose concentration0 is the constant 1.")
+        raise NotImplementedError(
+            f"{_refusal(q, p)} It is closed only at a beta whose concentration0 is the constant 1."
+        )
     return scalars.kumaraswamy_to_power(q, p)

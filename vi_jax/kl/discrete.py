@@ -1,6 +1,8 @@
-"""Closed forms of KL(q || p) over finite sets: by logits, by probabilities, or one by each; nats, of the broadcast batch shape.
+"""Closed forms of KL(q || p) over finite sets: by logits, by probabilities, or one by each; nats,
+of the broadcast batch shape.
 
-A value that q never takes adds 0 whatever p gives it, and passes no gradient; one that p alone never takes makes the KL inf.
+A value that q never takes adds 0 whatever p gives it, and passes no gradient; one that p alone
+never takes makes the KL inf.
 """
 
 from collections.abc import Callable
@@ -23,9 +25,12 @@ def _terms(probs: Array, log_q: Array, log_p: Array) -> Array:
 
 
 def _bernoulli(q: Any, p: Any) -> Array:
-    """sigmoid(a) (a - b) - softplus(a) + softplus(b) for logits a of q and b of p; else by the two probabilities and their logs."""
+    """sigmoid(a) (a - b) - softplus(a) + softplus(b) for logits a of q and b of p; else by the two
+    probabilities and their logs.
+    """
     if isinstance(q, dist.BernoulliLogits) and isinstance(p, dist.BernoulliLogits):
-        a, b = q.logits, p.logits
+        a = q.logits
+        b = p.logits
         return jax.nn.sigmoid(a) * (a - b) - jax.nn.softplus(a) + jax.nn.softplus(b)
     one_q, zero_q, log_one_q, log_zero_q = _two_sides(q)
     log_one_p, log_zero_p = _log_sides(p, one_q > 0, zero_q > 0)
@@ -36,15 +41,20 @@ def _two_sides(d: Any) -> tuple[Array, Array, Array, Array]:
     """P(1), P(0) and their logs."""
     if isinstance(d, dist.BernoulliLogits):
         return jax.nn.sigmoid(d.logits), jax.nn.sigmoid(-d.logits), *_log_sides(d, True, True)
-    one, zero = jnp.asarray(d.probs), 1.0 - d.probs
+    one = jnp.asarray(d.probs)
+    zero = 1.0 - d.probs
     return one, zero, *_log_sides(d, one > 0, zero > 0)
 
 
 def _log_sides(d: Any, wants_one: Any, wants_zero: Any) -> tuple[Array, Array]:
-    """log P(1) and log P(0) where wanted: where not, no log of 0 is taken, so that no gradient of it is inf * 0."""
+    """log P(1) and log P(0) where wanted: where not, no log of 0 is taken, so that no gradient of
+    it is inf * 0.
+    """
     if isinstance(d, dist.BernoulliLogits):
         return jax.nn.log_sigmoid(d.logits), jax.nn.log_sigmoid(-d.logits)
-    return jnp.log(jnp.where(wants_one, d.probs, 0.5)), jnp.log1p(-jnp.where(wants_zero, d.probs, 0.5))
+    return jnp.log(jnp.where(wants_one, d.probs, 0.5)), jnp.log1p(
+        -jnp.where(wants_zero, d.probs, 0.5)
+    )
 
 
 def _categorical(q: Any, p: Any) -> Array:
@@ -59,7 +69,11 @@ def _by_logits(d: Any) -> bool:
 
 
 def _log_probs(d: Any, wanted: Array) -> Array:
-    return jax.nn.log_softmax(d.logits, axis=-1) if _by_logits(d) else jnp.log(jnp.where(wanted, d.probs, 1.0))
+    return (
+        jax.nn.log_softmax(d.logits, axis=-1)
+        if _by_logits(d)
+        else jnp.log(jnp.where(wanted, d.probs, 1.0))
+    )
 
 
 BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)

@@ -1,14 +1,17 @@
-"""KL between Gaussians over a vector, each in any of four forms, without forming a covariance that the form avoids.
+"""KL between Gaussians over a vector, each in any of four forms, without forming a covariance that
+the form avoids.
 
-Of q only a square root of the covariance is asked, Sq = diag(v) + F F'; of p only two maps of its precision Sp^-1:
+Of q only a square root of the covariance is asked, Sq = diag(v) + F F'; of p only two maps of its
+precision Sp^-1:
 
-    form                            q: v, F                            p: diag Sp^-1,       x -> x' Sp^-1 x
-    diagonal                        s^2, none                          s^-2,                |x / s|^2
-    full, S = L L'                  none, L                            |L^-1 e_j|^2,        |L^-1 x|^2
-    low rank, S = W W' + diag(v)    v, W                               by Woodbury,         |r / sqrt(v)|^2 + |w|^2
+    form  q: v, F  p: diag Sp^-1,  x -> x' Sp^-1 x
+    diagonal  s^2, none  s^-2,  |x / s|^2
+    full, S = L L'  none, L  |L^-1 e_j|^2,  |L^-1 x|^2
+    low rank, S = W W' + diag(v)  v, W  by Woodbury,  |r / sqrt(v)|^2 + |w|^2
     precision, S^-1 = P P'          none, P'^-1                        |P' e_j|^2,          |P' x|^2
 
-with w = (I + W' V^-1 W)^-1 W' V^-1 x and r = x - W w: a sum of squares, where Woodbury's difference would cancel.
+with w = (I + W' V^-1 W)^-1 W' V^-1 x and r = x - W w: a sum of squares, where Woodbury's difference
+would cancel.
 """
 
 from collections.abc import Callable
@@ -37,32 +40,44 @@ class Form(NamedTuple):
 
 def is_diagonal(d: Any) -> bool:
     """Whether d is independent normals over one event axis."""
-    return isinstance(d, dist.Independent) and isinstance(d.base_dist, dist.Normal) and d.reinterpreted_batch_ndims == 1
+    return (
+        isinstance(d, dist.Independent)
+        and isinstance(d.base_dist, dist.Normal)
+        and d.reinterpreted_batch_ndims == 1
+    )
 
 
 def is_gaussian_vector(d: Any) -> bool:
     """Whether d is a Gaussian over a vector in a form that `form` knows."""
-    return is_diagonal(d) or isinstance(d, dist.MultivariateNormal | dist.LowRankMultivariateNormal | PrecisionNormal)
+    return is_diagonal(d) or isinstance(
+        d, dist.MultivariateNormal | dist.LowRankMultivariateNormal | PrecisionNormal
+    )
 
 
 def form(d: Any) -> Form:
     """The form of a Gaussian over a vector, with its leaves spelled out to the batch shape."""
     if is_diagonal(d):
-        loc, scale = (jnp.broadcast_to(x, d.base_dist.batch_shape) for x in (d.base_dist.loc, d.base_dist.scale))
+        loc, scale = (
+            jnp.broadcast_to(x, d.base_dist.batch_shape)
+            for x in (d.base_dist.loc, d.base_dist.scale)
+        )
         return _diagonal(loc, scale)
     loc = jnp.broadcast_to(d.loc, (*d.batch_shape, *d.event_shape))
     if isinstance(d, PrecisionNormal):
         return _precision(loc, d)
     if isinstance(d, dist.LowRankMultivariateNormal):
         variances = jnp.broadcast_to(d.cov_diag, loc.shape)
-        return _low_rank(loc, jnp.broadcast_to(d.cov_factor, (*loc.shape, d.cov_factor.shape[-1])), variances)
+        return _low_rank(
+            loc, jnp.broadcast_to(d.cov_factor, (*loc.shape, d.cov_factor.shape[-1])), variances
+        )
     return _full(loc, jnp.broadcast_to(d.scale_tril, (*loc.shape, loc.shape[-1])))
 
 
 def kl_gaussian_vectors(q: Any, p: Any) -> Array:
     """1/2 [tr(Sp^-1 Sq) + (mp - mq)' Sp^-1 (mp - mq) - D + log det Sp - log det Sq]."""
     batch = jnp.broadcast_shapes(q.batch_shape, p.batch_shape)
-    q, p = form(_spread(q, batch)), form(_spread(p, batch))
+    q = form(_spread(q, batch))
+    p = form(_spread(p, batch))
     gap = (p.loc - q.loc)[..., None]
     factor = q.factor()
     columns = gap if factor is None else jnp.concatenate([factor, gap], axis=-1)
@@ -79,7 +94,9 @@ def square_root(d: Any) -> Array:
     if f.variances is None:
         assert factor is not None
         return factor
-    diagonal = jnp.sqrt(f.variances)[..., None] * jnp.eye(f.variances.shape[-1], dtype=f.variances.dtype)
+    diagonal = jnp.sqrt(f.variances)[..., None] * jnp.eye(
+        f.variances.shape[-1], dtype=f.variances.dtype
+    )
     return diagonal if factor is None else jnp.concatenate([factor, diagonal], axis=-1)
 
 
@@ -97,7 +114,9 @@ def _spread(d: Any, batch: tuple[int, ...]) -> Any:
         return d
     event = d.event_shape
     if is_diagonal(d):
-        loc, scale = (jnp.broadcast_to(x, (*batch, *event)) for x in (d.base_dist.loc, d.base_dist.scale))
+        loc, scale = (
+            jnp.broadcast_to(x, (*batch, *event)) for x in (d.base_dist.loc, d.base_dist.scale)
+        )
         return dist.Normal(loc, scale).to_event(1)
     loc = jnp.broadcast_to(d.loc, (*batch, *event))
     if isinstance(d, PrecisionNormal):
@@ -157,7 +176,9 @@ def _low_rank(loc: Array, factor: Array, variances: Array) -> Form:
 
     def mahalanobis(x: Array) -> Array:
         x = x / jnp.sqrt(variances)[..., None]
-        weights = solve_triangular(capacity, solve_triangular(capacity, white_t @ x, lower=True), trans=1, lower=True)
+        weights = solve_triangular(
+            capacity, solve_triangular(capacity, white_t @ x, lower=True), trans=1, lower=True
+        )
         return ((x - white @ weights) ** 2).sum(-2) + (weights**2).sum(-2)
 
     half_log_det = 0.5 * jnp.log(variances).sum(-1) + _log_diagonal(capacity)

@@ -31,8 +31,9 @@ def kl_monte_carlo(key: Array, q: Any, p: Any, *, num_samples: int) -> Estimate:
 def kl_monte_carlo_controlled(key: Array, q: Any, p: Any, *, num_samples: int) -> Estimate:
     """KL(q || p) as the mean of r_k - 1 - log r_k with r = p(z) / q(z); unbiased, never negative.
 
-    The control variate r - 1 has mean 0 under q where q covers p; its coefficient -1 makes every term non-negative (the
-    Bregman divergence of -log). Better than `kl_monte_carlo` where q is near p; where p has mass that q misses, r has heavy
+    The control variate r - 1 has mean 0 under q where q covers p; its coefficient -1 makes every
+    term non-negative (the Bregman divergence of -log). Better than `kl_monte_carlo` where q is near
+    p; where p has mass that q misses, r has heavy
     tails: compare the standard errors. Arguments and result as there.
     """
     log_r = -_log_ratio(key, q, p, num_samples)

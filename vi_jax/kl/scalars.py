@@ -1,7 +1,9 @@
-"""Closed forms of KL(q || p) by kind of distribution; elementwise, nats, of the broadcast batch shape.
+"""Closed forms of KL(q || p) by kind of distribution; elementwise, nats, of the broadcast batch
+shape.
 
-Gamma, beta and Dirichlet (and whatever is a bijection of them) are sums of terms that are small where q is near p, not differences
-of log Gamma functions, which in float32 have lost every digit of the answer at a concentration of 1e6.
+Gamma, beta and Dirichlet (and whatever is a bijection of them) are sums of terms that are small
+where q is near p, not differences of log Gamma functions, which in float32 have lost every digit of
+the answer at a concentration of 1e6.
 """
 
 from collections.abc import Callable
@@ -27,7 +29,8 @@ Array = jax.Array
 
 
 def kl_standard_normal(loc: Array, log_scale: Array) -> Array:
-    """KL(N(mu, sigma^2) || N(0, 1)) of each dimension, the term of Kingma & Welling (2013), appendix B and eq. 10.
+    """KL(N(mu, sigma^2) || N(0, 1)) of each dimension, the term of Kingma & Welling (2013),
+    appendix B and eq. 10.
 
         KL_j = -1/2 (1 + log sigma_j^2 - mu_j^2 - sigma_j^2);      KL(q || p) = sum_j KL_j
 
@@ -36,8 +39,8 @@ def kl_standard_normal(loc: Array, log_scale: Array) -> Array:
       log_scale: log sigma (not log sigma^2), the same shape.
 
     Returns:
-      Nats, [..., D]: one per dimension; sum over the last axis at the edge. Near sigma = 1 no digits cancel:
-      sigma^2 - 1 - log sigma^2 is taken as expm1(2 log sigma) - 2 log sigma.
+      Nats, [..., D]: one per dimension; sum over the last axis at the edge. Near sigma = 1 no
+      digits cancel: sigma^2 - 1 - log sigma^2 is taken as expm1(2 log sigma) - 2 log sigma.
     """
     return 0.5 * (loc**2 + jnp.expm1(2.0 * log_scale) - 2.0 * log_scale)
 
@@ -55,7 +58,8 @@ def _half_normal(q: Any, p: Any) -> Array:
 
 def _laplace(q: Any, p: Any) -> Array:
     """log(bp / bq) + |d| / bp + (bq / bp) e^(-|d| / bq) - 1 with d = mq - mp."""
-    gap, ratio = jnp.abs(q.loc - p.loc), q.scale / p.scale
+    gap = jnp.abs(q.loc - p.loc)
+    ratio = q.scale / p.scale
     return -jnp.log(ratio) + gap / p.scale + ratio * jnp.exp(-gap / q.scale) - 1.0
 
 
@@ -73,7 +77,8 @@ def _poisson(q: Any, p: Any) -> Array:
 
 
 def _gamma(q: Any, p: Any) -> Array:
-    """ap (s - 1 - log s) + `gammaln_gap`(ap, aq), with s = (bp / ap) / (bq / aq) the ratio of the means.
+    """ap (s - 1 - log s) + `gammaln_gap`(ap, aq), with s = (bp / ap) / (bq / aq) the ratio of the
+    means.
 
     a are concentrations, b rates. The gap is all that depends on more than s.
     """
@@ -83,13 +88,17 @@ def _gamma(q: Any, p: Any) -> Array:
 
 
 def _dirichlet_by_concentration(a: Array, c: Array) -> Array:
-    """C sum_i n_i log(n_i / m_i) + sum_i `gammaln_gap`(ci, ai) - `gammaln_gap`(C, A) over the last axis.
+    """C sum_i n_i log(n_i / m_i) + sum_i `gammaln_gap`(ci, ai) - `gammaln_gap`(C, A) over the last
+    axis.
 
     a are q's concentrations and c p's, A and C their sums, m = a / A and n = c / C their means.
     """
-    total_a, total_c = a.sum(-1, keepdims=True), c.sum(-1, keepdims=True)
+    total_a = a.sum(-1, keepdims=True)
+    total_c = c.sum(-1, keepdims=True)
     log_t = log_ratio(c, a) - log_ratio(total_c, total_a)  # log n_i / m_i
-    means = (c * log_t - total_c * (a / total_a) * jnp.expm1(log_t)).sum(-1)  # sum of expm1 terms is 0: each term is >= 0
+    means = (c * log_t - total_c * (a / total_a) * jnp.expm1(log_t)).sum(
+        -1
+    )  # sum of expm1 terms is 0: each term is >= 0
     gaps = gammaln_gap(jnp.concatenate([c, total_c], -1), jnp.concatenate([a, total_a], -1))
     return means + gaps[..., :-1].sum(-1) - gaps[..., -1]
 
@@ -105,28 +114,38 @@ def _beta(q: Any, p: Any) -> Array:
 
 
 def kumaraswamy_to_power(q: Any, p: Any) -> Array:
-    """At a beta of concentration0 = 1, where E_q[log(1 - z)], which has no closed form, is not needed.
+    """At a beta of concentration0 = 1, where E_q[log(1 - z)], which has no closed form, is not
+    needed.
 
-    (c / a - 1) (gamma + digamma(b) + 1 / b) + log(a b) - log c + 1 / b - 1 (Nalisnick & Smyth 2017, eq. 12).
+    (c / a - 1) (gamma + digamma(b) + 1 / b) + log(a b) - log c + 1 / b - 1 (Nalisnick & Smyth 2017,
+    eq. 12).
     """
-    a, b, c = q.concentration1, q.concentration0, p.concentration1
+    a = q.concentration1
+    b = q.concentration0
+    c = p.concentration1
     harmonic = jnp.euler_gamma + jax.scipy.special.digamma(b) + 1.0 / b
     return (c / a - 1.0) * harmonic + jnp.log(a * b) - jnp.log(c) + 1.0 / b - 1.0
 
 
 def _weibull_to_gamma(q: Any, p: Any) -> Array:
-    """log k + log Gamma(a) + a (gamma / k - log(l b)) + l b Gamma(1 / k + 1) - gamma - 1 (Bauckhage 2014, eq. 28).
+    """log k + log Gamma(a) + a (gamma / k - log(l b)) + l b Gamma(1 / k + 1) - gamma - 1 (Bauckhage
+    2014, eq. 28).
 
     k and l are the Weibull's shape and scale, a and b the gamma's concentration and rate.
     """
-    k, l, a, b = q.concentration, q.scale, p.concentration, p.rate
+    k = q.concentration
+    l = q.scale
+    a = p.concentration
+    b = p.rate
     gammaln = jax.scipy.special.gammaln
     moments = a * (jnp.euler_gamma / k - jnp.log(l * b)) + l * b * jnp.exp(gammaln(1.0 / k + 1.0))
     return jnp.log(k) + gammaln(a) + moments - jnp.euler_gamma - 1.0
 
 
 def _von_mises(q: Any, p: Any) -> Array:
-    """log I0(kp) / I0(kq) + A (kq - kp cos(mq - mp)), A = I1 / I0 at kq; by e^-k I(k) and 1 - A, which stay exact at large k."""
+    """log I0(kp) / I0(kq) + A (kq - kp cos(mq - mp)), A = I1 / I0 at kq; by e^-k I(k) and 1 - A,
+    which stay exact at large k.
+    """
     k, l = _arrays(q.concentration, p.concentration)
     complement = bessel_ratio_complement(k)
     turn = 2.0 * jnp.sin(0.5 * (q.loc - p.loc)) ** 2  # 1 - cos
@@ -144,17 +163,20 @@ def _inverse_wishart(q: Any, p: Any) -> Array:
 
 
 def _wishart_by_ratio(q: Any, p: Any, *, below: Array, above: Array) -> Array:
-    """1/2 nq (|M|^2 - D) - np log det M + sum_i `gammaln_divergence`((np - i) / 2, (nq - i) / 2), i = 0..D - 1.
+    """1/2 nq (|M|^2 - D) - np log det M + sum_i `gammaln_divergence`((np - i) / 2, (nq - i) / 2), i
+    = 0..D - 1.
 
     M = below^-1 above is D x D, and n are the degrees of freedom.
     """
-    size, batch = q.event_shape[-1], jnp.broadcast_shapes(q.batch_shape, p.batch_shape)
+    size = q.event_shape[-1]
+    batch = jnp.broadcast_shapes(q.batch_shape, p.batch_shape)
     below, above = (jnp.broadcast_to(tril, (*batch, size, size)) for tril in (below, above))
     n, m = (jnp.broadcast_to(d.concentration, batch) for d in (q, p))
     ratio = solve_triangular(below, above, lower=True)
     log_det = jnp.log(jnp.diagonal(ratio, axis1=-2, axis2=-1)).sum(-1)
     halves = 0.5 * jnp.arange(size).reshape(*[1] * len(batch), size)
-    a, c = 0.5 * n[..., None] - halves, 0.5 * m[..., None] - halves
+    a = 0.5 * n[..., None] - halves
+    c = 0.5 * m[..., None] - halves
     gaps = gammaln_divergence(c, a).sum(-1)
     return 0.5 * n * ((ratio**2).sum((-2, -1)) - size) - m * log_det + gaps
 

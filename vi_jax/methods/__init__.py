@@ -1,12 +1,15 @@
-"""Methods for a posterior given by its log density: `Method(name, init, step, guide, num_steps)`, pure functions.
+"""Methods for a posterior given by its log density: `Method(name, init, step, guide, num_steps)`,
+pure functions.
 
-One member, one file; the factory is called by the file's name. `vi.fit` runs any of them; so does a loop of your own:
+One member, one file; the factory is called by the file's name. `vi.fit` runs any of them; so does a
+loop of your own:
 
     state = method.init(key, log_density, start)
     state, info = method.step(key, log_density, state)     # until info.done
     q = method.guide(state)
 
-`local_advi` is for targets whose rows have latents of their own; `table`, `coupled_table` and `encoder` are its guides of those.
+`local_advi` is for targets whose rows have latents of their own; `table`, `coupled_table` and
+`encoder` are its guides of those.
 """
 
 from vi_jax.methods._linear_response import linear_response_of_draws
@@ -25,7 +28,23 @@ from vi_jax.methods.pathfinder import pathfinder
 from vi_jax.methods.svgd import svgd
 
 __all__ = [
-    "advi", "bam", "bam_low_rank", "boosting", "coupled_table", "dadvi", "encoder", "flow", "frequentist_stderr", "gsm", "laplace",
-    "linear_response", "linear_response_of_draws", "linear_response_sd", "local_advi", "natural_gradient", "pathfinder", "svgd",
+    "advi",
+    "bam",
+    "bam_low_rank",
+    "boosting",
+    "coupled_table",
+    "dadvi",
+    "encoder",
+    "flow",
+    "frequentist_stderr",
+    "gsm",
+    "laplace",
+    "linear_response",
+    "linear_response_of_draws",
+    "linear_response_sd",
+    "local_advi",
+    "natural_gradient",
+    "pathfinder",
+    "svgd",
     "table",
-]  # fmt: skip
+]

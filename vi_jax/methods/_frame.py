@@ -1,8 +1,9 @@
-"""Steps in the guide's own units: gradients and updates of a Gaussian's parameters as if it were the standard normal.
+"""Steps in the guide's own units: gradients and updates of a Gaussian's parameters as if it were
+the standard normal.
 
-With z = m + L eps, a guide next to this one is z = m + L (a + D eps), D lower triangular near I: the gradient in a is L' g_m, that
-in D the lower triangle of L' G_L. An optimiser that moves (a, D) takes the same steps whatever the units of z and, at full rank,
-whatever its correlations.
+With z = m + L eps, a guide next to this one is z = m + L (a + D eps), D lower triangular near I:
+the gradient in a is L' g_m, that in D the lower triangle of L' G_L. An optimiser that moves (a, D)
+takes the same steps whatever the units of z and, at full rank, whatever its correlations.
 """
 
 from typing import Any
@@ -20,7 +21,9 @@ _ALONG = ("loc", "slope")  # move as z does: [D] and [D, M]
 
 
 def inward(params: Params, slope: Params) -> Params:
-    """Gradients in the guide's units, of gradients in the parameters; other families keep theirs."""
+    """Gradients in the guide's units, of gradients in the parameters; other families keep
+    theirs.
+    """
     form = kind(params)
     if form is None:
         return slope
@@ -30,7 +33,11 @@ def inward(params: Params, slope: Params) -> Params:
     tril = fill_tril(params["log_diag"], params["lower"])
     # d/d log L_jj = L_jj d/d L_jj
     gradient = fill_tril(jnp.zeros_like(params["log_diag"]), slope["lower"])
-    gradient = gradient - jnp.diag(jnp.diag(gradient)) + jnp.diag(slope["log_diag"] / jnp.exp(params["log_diag"]))
+    gradient = (
+        gradient
+        - jnp.diag(jnp.diag(gradient))
+        + jnp.diag(slope["log_diag"] / jnp.exp(params["log_diag"]))
+    )
     inner = tril.T @ gradient
     moved = {name: tril.T @ slope[name] for name in _ALONG if name in slope}
     return {**slope, **moved, "log_diag": jnp.diag(inner), "lower": inner[below(tril)]}
@@ -43,7 +50,9 @@ def outward(params: Params, update: Params) -> Params:
         return jax.tree.map(lambda p, d: (p + d).astype(p.dtype), params, update)
     if form is DIAGONAL:
         scale = jnp.exp(params["log_scale"])
-        along = {name: params[name] + _rows(scale, update[name]) for name in _ALONG if name in params}
+        along = {
+            name: params[name] + _rows(scale, update[name]) for name in _ALONG if name in params
+        }
         return {**along, "log_scale": params["log_scale"] + update["log_scale"]}
     tril = fill_tril(params["log_diag"], params["lower"])
     new = tril @ fill_tril(update["log_diag"], update["lower"])  # D, its diagonal e^update

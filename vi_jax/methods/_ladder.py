@@ -1,15 +1,19 @@
-"""Step sizes that are halved from rung to rung, and where to stop: RAABBVI (Welandawe, Andersen, Vehtari & Huggins 2024).
+"""Step sizes that are halved from rung to rung, and where to stop: RAABBVI (Welandawe, Andersen,
+Vehtari & Huggins 2024).
 
-- At one step size gamma, until the iterates are stationary: the split R-hat of every parameter, on the best of several late
-  windows, is below 1.1; the answer is their average, once it is known well enough;
-- then gamma' = gamma / 2 from there, and the answers of two rungs tell how far the optimum is: at distance e_gamma (the root of
-  the symmetrised KL) they are sqrt SKL(q_gamma, q_gamma') = e_gamma - e_gamma' apart;
-- the end is where (e_gamma' + accuracy) / e_gamma x K' / (K + K_0) > 1, K and K' the iterates that this rung took and that the
-  next will take: what is won no longer pays.
+- At one step size gamma, until the iterates are stationary: the split R-hat of every parameter, on
+  the best of several late windows, is below 1.1; the answer is their average, once it is known well
+  enough;
+- then gamma' = gamma / 2 from there, and the answers of two rungs tell how far the optimum is: at
+  distance e_gamma (the root of the symmetrised KL) they are sqrt SKL(q_gamma, q_gamma') = e_gamma -
+  e_gamma' apart;
+- the end is where (e_gamma' + accuracy) / e_gamma x K' / (K + K_0) > 1, K and K' the iterates that
+  this rung took and that the next will take: what is won no longer pays.
 
-Parts from the paper in that the rate at which the bias falls, e_gamma ~ gamma, and the doubling of K are taken and not regressed
-over the rungs; that "well enough" is said of q and not of single parameters: the symmetrised KL between averages over the
-window's halves; and in that windows consist of blocks (a memory of fixed size).
+Parts from the paper in that the rate at which the bias falls, e_gamma ~ gamma, and the doubling of
+K are taken and not regressed over the rungs; that "well enough" is said of q and not of single
+parameters: the symmetrised KL between averages over the window's halves; and in that windows
+consist of blocks (a memory of fixed size).
 """
 
 from collections.abc import Callable
@@ -38,15 +42,21 @@ class Ladder(NamedTuple):
     rungs: Array  # int32, ended
     cost: Array  # int32, iterates of the last one
     done: Array  # bool
-    r_hat: Array  # split R-hat of the iterates behind the answer, the largest of the parameters; 0 before the first look
-    mcse: Array  # Monte Carlo standard error of the answer, root mean square, in standard deviations of the guide for a location
+    # split R-hat of the iterates behind the answer, the largest of the parameters; 0 before the
+    # first look
+    r_hat: Array
+    # Monte Carlo standard error of the answer, root mean square, in standard deviations of the
+    # guide for a location
+    mcse: Array
 
 
 class Rule(NamedTuple):
     """Numbers of the rule."""
 
     accuracy: float  # xi, in units of sqrt SKL
-    mcse: float  # Monte Carlo standard error that a rung's average may have, in standard deviations for a location
+    # Monte Carlo standard error that a rung's average may have, in standard deviations for a
+    # location
+    mcse: float
     r_hat: float  # threshold of stationarity
     least: int = MIN_WINDOW  # iterates before a rung may end
     averaged: int = 0  # leading numbers of an iterate that are averaged, and need not be stationary
@@ -54,19 +64,36 @@ class Rule(NamedTuple):
 
 def begin(flat: Array) -> Ladder:
     """On the first rung, with nothing seen, about what is watched: numbers [P]."""
-    no, unseen = jnp.int32(0), jnp.zeros((), flat.dtype)
-    return Ladder(jnp.ones((), flat.dtype), _stationary.empty(flat), flat, no, no, jnp.bool_(False), unseen, unseen)
+    no = jnp.int32(0)
+    unseen = jnp.zeros((), flat.dtype)
+    return Ladder(
+        jnp.ones((), flat.dtype),
+        _stationary.empty(flat),
+        flat,
+        no,
+        no,
+        jnp.bool_(False),
+        unseen,
+        unseen,
+    )
 
 
 def climb(
-    ladder: Ladder, flat: Array, skl: Callable[[Array, Array], Array], rule: Rule, *, size: int, distance: Array | float = 0.0
+    ladder: Ladder,
+    flat: Array,
+    skl: Callable[[Array, Array], Array],
+    rule: Rule,
+    *,
+    size: int,
+    distance: Array | float = 0.0,
 ) -> tuple[Ladder, Array]:
     """One more iterate [P]; the ladder after it, and whether a rung has just ended, at `answer`.
 
     Args:
       skl: the symmetrised KL between the guides of two [P], nats.
       size: D, latents of those guides.
-      distance: a distance between the answers of this rung and the last that counts if it is the larger, sqrt nats.
+      distance: a distance between the answers of this rung and the last that counts if it is the
+        larger, sqrt nats.
     """
     seen = ladder._replace(iterates=_stationary.add(ladder.iterates, flat))
     due = _stationary.at_block(seen.iterates) & (seen.iterates.num >= MIN_WINDOW)
@@ -78,13 +105,20 @@ def climb(
 
 
 def _look(
-    ladder: Ladder, skl: Callable[[Array, Array], Array], rule: Rule, size: int, distance: Array | float
+    ladder: Ladder,
+    skl: Callable[[Array, Array], Array],
+    rule: Rule,
+    size: int,
+    distance: Array | float,
 ) -> tuple[Ladder, Array]:
     window = _stationary.best_window(ladder.iterates, first=rule.averaged)
-    # the halves' averages are 2 standard errors of the whole's apart: D locations and D log scales give 4 (1 + 2) D mcse^2
+    # the halves' averages are 2 standard errors of the whole's apart: D locations and D log scales
+    # give 4 (1 + 2) D mcse^2
     still = (window.r_hat < rule.r_hat) & (ladder.iterates.num >= rule.least)
     pairs = jnp.stack([window.halves, jnp.stack([ladder.answer, window.average])])
-    of_halves, of_answers = jnp.maximum(jax.lax.map(lambda pair: skl(pair[0], pair[1]), pairs), 0.0)  # compiled once for both
+    of_halves, of_answers = jnp.maximum(
+        jax.lax.map(lambda pair: skl(pair[0], pair[1]), pairs), 0.0
+    )  # compiled once for both
     mcse = jnp.sqrt(of_halves / (12 * size))
     ends = still & (mcse < rule.mcse)
     gap = jnp.maximum(jnp.sqrt(of_answers), distance)

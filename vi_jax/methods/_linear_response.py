@@ -1,4 +1,6 @@
-"""Linear response: how the optimum of an objective moves when the log density is tilted, which is a covariance."""
+"""Linear response: how the optimum of an objective moves when the log density is tilted, which is a
+covariance.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +15,15 @@ DENSE_UP_TO = 400  # parameters: a Hessian of them is held; beyond, conjugate gr
 
 
 def response(
-    objective: Callable[[Params], Array], params: Params, directions: Array, *, tolerance: float = 1e-6, max_iterations: int = 1000
+    objective: Callable[[Params], Array],
+    params: Params,
+    directions: Array,
+    *,
+    tolerance: float = 1e-6,
+    max_iterations: int = 1000,
 ) -> Array:
-    """H^-1 d for each row d, H the Hessian of an objective at its minimum (Giordano, Broderick & Jordan 2018): how far the
-    parameters move for a tilt of the objective by -t d.
+    """H^-1 d for each row d, H the Hessian of an objective at its minimum (Giordano, Broderick &
+    Jordan 2018): how far the parameters move for a tilt of the objective by -t d.
 
     Args:
       objective: parameters -> nats, to be minimised, and at its minimum in `params`.
@@ -25,7 +32,8 @@ def response(
       tolerance, max_iterations: of the conjugate gradients that solve where P is over 400.
 
     Returns:
-      [M, P]; nan where H is not positive definite, or a solve did not converge: `params` is then no minimum.
+      [M, P]; nan where H is not positive definite, or a solve did not converge: `params` is then no
+      minimum.
     """
     flat, unravel = ravel_pytree(params)
 
@@ -33,15 +41,23 @@ def response(
         return jax.grad(lambda p: objective(unravel(p)))(p)
 
     if flat.size <= DENSE_UP_TO:
-        hessian = jax.lax.map(lambda v: jax.jvp(slope, (flat,), (v,))[1], jnp.eye(flat.size, dtype=flat.dtype), batch_size=16)
+        hessian = jax.lax.map(
+            lambda v: jax.jvp(slope, (flat,), (v,))[1],
+            jnp.eye(flat.size, dtype=flat.dtype),
+            batch_size=16,
+        )
         factor = jnp.linalg.cholesky(0.5 * (hessian + hessian.T))
         return jax.scipy.linalg.cho_solve((factor, True), directions.T).T
     _, product = jax.linearize(slope, flat)
     return jax.lax.map(lambda d: _solve(product, d, tolerance, max_iterations), directions)
 
 
-def _solve(product: Callable[[Array], Array], b: Array, tolerance: float, max_iterations: int) -> Array:
-    """x of H x = b by conjugate gradients; nan where H shows a direction of no curvature, or it takes too long."""
+def _solve(
+    product: Callable[[Array], Array], b: Array, tolerance: float, max_iterations: int
+) -> Array:
+    """x of H x = b by conjugate gradients; nan where H shows a direction of no curvature, or it
+    takes too long.
+    """
     limit = tolerance**2 * (b @ b)
 
     def going(carry: Any) -> Array:
@@ -53,7 +69,8 @@ def _solve(product: Callable[[Array], Array], b: Array, tolerance: float, max_it
         hp = product(p)
         curvature = p @ hp
         alpha = rr / curvature
-        x, r = x + alpha * p, r - alpha * hp
+        x = x + alpha * p
+        r = r - alpha * hp
         new = r @ r
         return x, r, r + (new / rr) * p, new, k + 1, ~(curvature > 0)
 
@@ -62,14 +79,19 @@ def _solve(product: Callable[[Array], Array], b: Array, tolerance: float, max_it
     return jnp.where(bad | ~(rr <= limit), jnp.nan, x)
 
 
-def linear_response_of_draws(log_density: LogDensity, u: Array, which: Array | None = None) -> Array:
-    """The posterior's covariance by linear response of any guide at its optimum, from its draws only.
+def linear_response_of_draws(
+    log_density: LogDensity, u: Array, which: Array | None = None
+) -> Array:
+    """The posterior's covariance by linear response of any guide at its optimum, from its draws
+    only.
 
-    The guide is moved along with its draws, u -> m + e^b (u - m) + a with a shift a and a factor e^b for each latent, and the ELBO
-    of what it becomes is -mean log p(...) - sum b up to a constant; how its optimum in (a, b) moves when the log density is tilted
-    is the covariance (Giordano, Broderick & Jordan 2018), the block of a of the inverse Hessian. For the mean-field Gaussian these
-    are its own parameters; for any other guide they are a part of what it can do, and for one that is not Gaussian (a flow, a
-    mixture) a small one. Exact where the posterior is Gaussian, whatever the guide's own covariance.
+    The guide is moved along with its draws, u -> m + e^b (u - m) + a with a shift a and a factor
+    e^b for each latent, and the ELBO of what it becomes is -mean log p(...) - sum b up to a
+    constant; how its optimum in (a, b) moves when the log density is tilted is the covariance
+    (Giordano, Broderick & Jordan 2018), the block of a of the inverse Hessian. For the mean-field
+    Gaussian these are its own parameters; for any other guide they are a part of what it can do,
+    and for one that is not Gaussian (a flow, a mixture) a small one. Exact where the posterior is
+    Gaussian, whatever the guide's own covariance.
 
     Args:
       log_density: u [D] -> nats.
@@ -77,10 +99,11 @@ def linear_response_of_draws(log_density: LogDensity, u: Array, which: Array | N
       which: latents [M] whose rows are wanted; all if not given.
 
     Returns:
-      [M, D], at a cost of 2 N evaluations of the gradient for each of 2 D parameters, or from D over 200 on for each step of
-      conjugate gradients; nan where the guide is at no optimum.
+      [M, D], at a cost of 2 N evaluations of the gradient for each of 2 D parameters, or from D
+      over 200 on for each step of conjugate gradients; nan where the guide is at no optimum.
     """
-    mean, sd = u.mean(0), u.std(0)
+    mean = u.mean(0)
+    sd = u.std(0)
     eps = (u - mean) / sd
     size = mean.size
     which = jnp.arange(size) if which is None else jnp.asarray(which)

@@ -18,10 +18,16 @@ Families = Callable[[int], Family]
 
 
 class LocalGuides(NamedTuple):
-    """q(v_n | u), v_n [d] the latents of a row and u [D] those that all rows share, unconstrained."""
+    """q(v_n | u), v_n [d] the latents of a row and u [D] those that all rows share,
+    unconstrained.
+    """
 
-    init: Callable[[Array, int, int], Params]  # (key, D, d) -> parameters: of one row of a table, or of the encoder
-    guide: Callable[[int, Params, Any, Any, Array], Any]  # (d, parameters, row, q(u), u) -> q over v_n, Gaussian or not
+    init: Callable[
+        [Array, int, int], Params
+    ]  # (key, D, d) -> parameters: of one row of a table, or of the encoder
+    guide: Callable[
+        [int, Params, Any, Any, Array], Any
+    ]  # (d, parameters, row, q(u), u) -> q over v_n, Gaussian or not
     table: bool  # whether the parameters are a row's own
 
 
@@ -40,11 +46,11 @@ def table(family: Families = mean_field) -> LocalGuides:
 
 
 def coupled_table(family: Families = mean_field) -> LocalGuides:
-    """prod_n q(v_n | u): parameters for each row, its location linear in what all rows share (the sparsity of Tan & Nott 2018):
-    loc_n + C_n e(u), e(u) the standardised u under q(u).
+    """prod_n q(v_n | u): parameters for each row, its location linear in what all rows share (the
+    sparsity of Tan & Nott 2018): loc_n + C_n e(u), e(u) the standardised u under q(u).
 
-    With a full-rank q(u) this is exact for a Gaussian hierarchy, where a plain table makes q(u) too narrow: it cannot say that
-    the rows move with what they share. It costs d D numbers a row.
+    With a full-rank q(u) this is exact for a Gaussian hierarchy, where a plain table makes q(u) too
+    narrow: it cannot say that the rows move with what they share. It costs d D numbers a row.
 
     Args:
       family: d -> Family with a "loc" [d] among its parameters.
@@ -53,26 +59,34 @@ def coupled_table(family: Families = mean_field) -> LocalGuides:
     def init(key: Array, num_shared: int, size: int) -> Params:
         params = family(size).init(key)
         if not isinstance(params, dict) or getattr(params.get("loc"), "shape", None) != (size,):
-            raise ValueError('coupled_table wants a family with a "loc" [d] among its parameters; take table() for this one.')
+            raise ValueError(
+                'coupled_table wants a family with a "loc" [d] among its parameters; take '
+                "table() for this one."
+            )
         return {**params, "slope": jnp.zeros((size, num_shared), params["loc"].dtype)}
 
     def guide(size: int, params: Params, row: Any, q: Any, u: Array) -> Any:
         del row
         own = {name: value for name, value in params.items() if name != "slope"}
-        return family(size).guide({**own, "loc": params["loc"] + params["slope"] @ _standardised(q, u)})
+        return family(size).guide(
+            {**own, "loc": params["loc"] + params["slope"] @ _standardised(q, u)}
+        )
 
     return LocalGuides(init, guide, table=True)
 
 
 def encoder(
-    init: Callable[[Array], Params], apply: Callable[[Params, Any, Array], Params], family: Families = mean_field
+    init: Callable[[Array], Params],
+    apply: Callable[[Params, Any, Array], Params],
+    family: Families = mean_field,
 ) -> LocalGuides:
     """prod_n q(v_n; f(x_n, u)): one network for all rows, trained with what they share.
 
     Args:
       init: key -> parameters of the network.
-      apply: (parameters, row, u [D]) -> the family's parameters for that one row, e.g. {"loc": [d], "log_scale": [d]}; the row is
-        one of the data's (of a NumPyro model: its number). It may leave u out.
+      apply: (parameters, row, u [D]) -> the family's parameters for that one row, e.g. {"loc": [d],
+        "log_scale": [d]}; the row is one of the data's (of a NumPyro model: its number). It may
+        leave u out.
       family: d -> Family.
     """
 
@@ -89,4 +103,7 @@ def _standardised(q: Any, u: Array) -> Array:
         return (u - q.base_dist.loc) / q.base_dist.scale
     if isinstance(q, dist.MultivariateNormal):
         return jax.scipy.linalg.solve_triangular(q.scale_tril, u - q.loc, lower=True)
-    raise ValueError(f"coupled_table wants a mean-field or full-rank Gaussian over what rows share; got {type(q).__name__}.")
+    raise ValueError(
+        "coupled_table wants a mean-field or full-rank Gaussian over what rows share; got "
+        f"{type(q).__name__}."
+    )

@@ -45,12 +45,18 @@ class Placed:
         def one(u: Array) -> Array:
             gap = u - self.loc
             diagonal = self.root.ndim == 1
-            x = gap / self.root if diagonal else jax.scipy.linalg.solve_triangular(self.root, gap, lower=True)
+            x = (
+                gap / self.root
+                if diagonal
+                else jax.scipy.linalg.solve_triangular(self.root, gap, lower=True)
+            )
             return self.base.log_prob(x)
 
         return over_leading(one, jnp.asarray(value)) - log_det(self.root)
 
-    def sample_and_log_prob(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, Array]:
+    def sample_and_log_prob(
+        self, key: Array, sample_shape: tuple[int, ...] = ()
+    ) -> tuple[Array, Array]:
         """Draws and their densities, without the inverse of a base that can do so."""
         if hasattr(self.base, "sample_and_log_prob"):
             x, log_q = self.base.sample_and_log_prob(key, sample_shape)

@@ -1,7 +1,9 @@
-"""A table of guides, one row each, of which a step sees a few: every row has an optimiser of its own that waits with it.
+"""A table of guides, one row each, of which a step sees a few: every row has an optimiser of its
+own that waits with it.
 
-Adam over a whole table would go on moving rows that no batch holds, by what it remembers of them, and touch all N at each step.
-Here the rows of the batch are taken out with the optimiser's state of each, moved, and put back: O(B) a step.
+Adam over a whole table would go on moving rows that no batch holds, by what it remembers of them,
+and touch all N at each step. Here the rows of the batch are taken out with the optimiser's state of
+each, moved, and put back: O(B) a step.
 """
 
 from typing import Any, NamedTuple
@@ -33,18 +35,31 @@ def begin(rule: optax.GradientTransformation, one: Params, num_rows: int) -> Row
     def spread(leaf: Array) -> Array:
         return jnp.broadcast_to(leaf, (num_rows, *jnp.shape(leaf))).copy()
 
-    table, average, answer = (jax.tree.map(spread, one) for _ in range(3))  # no two share memory: they are donated
+    table, average, answer = (
+        jax.tree.map(spread, one) for _ in range(3)
+    )  # no two share memory: they are donated
     optimizer = jax.tree.map(spread, rule.init(one))
-    return Rows(table, optimizer, average, answer, jnp.zeros(num_rows, jnp.int32), jnp.full(num_rows, -1, jnp.int32))
+    return Rows(
+        table,
+        optimizer,
+        average,
+        answer,
+        jnp.zeros(num_rows, jnp.int32),
+        jnp.full(num_rows, -1, jnp.int32),
+    )
 
 
 def take(rows: Rows, index: Array, rung: Array) -> Rows:
-    """The rows of a batch, [B, ...]; those that come to a new rung stand where they were on average on the last."""
+    """The rows of a batch, [B, ...]; those that come to a new rung stand where they were on average
+    on the last.
+    """
     entry = jax.tree.map(lambda leaf: leaf[index], rows)
     new = entry.rung != rung
 
     def choose(a: Any, b: Any) -> Any:
-        return jax.tree.map(lambda x, y: jnp.where(new.reshape(-1, *[1] * (x.ndim - 1)), x, y), a, b)
+        return jax.tree.map(
+            lambda x, y: jnp.where(new.reshape(-1, *[1] * (x.ndim - 1)), x, y), a, b
+        )
 
     return entry._replace(
         params=choose(entry.average, entry.params),
@@ -60,18 +75,27 @@ def move(rule: optax.GradientTransformation, entry: Rows, slope: Params, rate: A
     updates, optimizer = jax.vmap(rule.update)(inward, entry.optimizer, entry.params)
     params = jax.vmap(_frame.outward)(entry.params, jax.tree.map(lambda d: rate * d, updates))
     visits = entry.visits + 1
-    weight = (1 + TAIL) / (visits + TAIL)  # polynomial-decay averaging (Shamir & Zhang 2013, sec. 4)
+    weight = (1 + TAIL) / (
+        visits + TAIL
+    )  # polynomial-decay averaging (Shamir & Zhang 2013, sec. 4)
 
     def mean(old: Array, new: Array) -> Array:
         return (old + weight.reshape(-1, *[1] * (old.ndim - 1)) * (new - old)).astype(old.dtype)
 
-    return entry._replace(params=params, optimizer=optimizer, average=jax.tree.map(mean, entry.average, params), visits=visits)
+    return entry._replace(
+        params=params,
+        optimizer=optimizer,
+        average=jax.tree.map(mean, entry.average, params),
+        visits=visits,
+    )
 
 
 def put(rows: Rows, index: Array, entry: Rows, good: Array) -> Rows:
     """The table with the rows of a batch put back, where `good`; else as it was."""
 
     def back(leaf: Array, new: Array) -> Array:
-        return leaf.at[index].set(jnp.where(good, new, leaf[index]).astype(leaf.dtype), unique_indices=True)
+        return leaf.at[index].set(
+            jnp.where(good, new, leaf[index]).astype(leaf.dtype), unique_indices=True
+        )
 
     return jax.tree.map(back, rows, entry)

@@ -1,4 +1,6 @@
-"""Iterates of a stochastic optimiser in a memory of fixed size: are they stationary, and what is their average?"""
+"""Iterates of a stochastic optimiser in a memory of fixed size: are they stationary, and what is
+their average?
+"""
 
 from typing import NamedTuple
 
@@ -13,8 +15,10 @@ STARTS = (0.05, 0.25, 0.45, 0.65)  # of the windows tried, as shares of the iter
 
 
 class Iterates(NamedTuple):
-    """Sums over blocks of `width` iterates in a row. When all blocks are full each two become one, and the width doubles: however
-    many iterates there were, any late part of them is known to a sixteenth."""
+    """Sums over blocks of `width` iterates in a row. When all blocks are full each two become one,
+    and the width doubles: however many iterates there were, any late part of them is known to a
+    sixteenth.
+    """
 
     centre: Array  # [P], subtracted first, so that squares keep their digits
     sums: Array  # [32, P]
@@ -46,11 +50,19 @@ def add(iterates: Iterates, params: Array) -> Iterates:
         pairs = x.reshape(NUM_BLOCKS // 2, 2, -1).sum(1)
         return jnp.concatenate([pairs, jnp.zeros_like(pairs)])
 
-    sums, squares = jax.lax.cond(full, lambda s, q: (halve(s), halve(q)), lambda s, q: (s, q), iterates.sums, iterates.squares)
+    sums, squares = jax.lax.cond(
+        full,
+        lambda s, q: (halve(s), halve(q)),
+        lambda s, q: (s, q),
+        iterates.sums,
+        iterates.squares,
+    )
     width = jnp.where(full, 2 * iterates.width, iterates.width)
     block = iterates.num // width
     x = params - iterates.centre
-    return Iterates(iterates.centre, sums.at[block].add(x), squares.at[block].add(x**2), width, iterates.num + 1)
+    return Iterates(
+        iterates.centre, sums.at[block].add(x), squares.at[block].add(x**2), width, iterates.num + 1
+    )
 
 
 def at_block(iterates: Iterates) -> Array:
@@ -59,13 +71,16 @@ def at_block(iterates: Iterates) -> Array:
 
 
 def best_window(iterates: Iterates, *, first: int = 0) -> Window:
-    """Of the windows from a share of the iterates on, the one of least R-hat (Welandawe et al. 2024; Vehtari et al. 2021).
+    """Of the windows from a share of the iterates on, the one of least R-hat (Welandawe et al.
+    2024; Vehtari et al. 2021).
 
     R-hat is that of the numbers from `first` on. Wants whole blocks, 4 at least; split
     R-hat^2 = (n-1)/n + (variance of the halves' means) / (mean variance within halves).
     """
     blocks = iterates.num // iterates.width
-    half = (blocks - jnp.floor(jnp.asarray(STARTS) * blocks).astype(jnp.int32)) // 2  # [4], blocks of half a window
+    half = (
+        blocks - jnp.floor(jnp.asarray(STARTS) * blocks).astype(jnp.int32)
+    ) // 2  # [4], blocks of half a window
     place = jnp.arange(NUM_BLOCKS)
     late = (place >= blocks - half[:, None]) & (place < blocks)  # [4, 32]
     early = (place >= blocks - 2 * half[:, None]) & (place < blocks - half[:, None])
@@ -75,7 +90,9 @@ def best_window(iterates: Iterates, *, first: int = 0) -> Window:
     variances = jnp.maximum(masks @ iterates.squares / n[..., None] - means**2, 0.0)
     within = variances.mean(1) * n / (n - 1)
     between = 0.5 * (means[:, 0] - means[:, 1]) ** 2
-    ratio = jnp.where(between > 0, between / jnp.maximum(within, 1e-30), 0.0)  # a parameter that does not move is at rest
+    ratio = jnp.where(
+        between > 0, between / jnp.maximum(within, 1e-30), 0.0
+    )  # a parameter that does not move is at rest
     r_hat = jnp.sqrt((n[:, 0] - 1) / n[:, 0] + jnp.max(ratio[:, first:], 1))
     best = jnp.argmin(r_hat)
     halves = iterates.centre + means[best]

@@ -36,21 +36,32 @@ class Units(NamedTuple):
     def guide(self, q: Any) -> Any:
         """A guide over e as one over u; Gaussians stay in the form they have where they can."""
         if isinstance(q, dist.MultivariateNormal):
-            tril = self.root[:, None] * q.scale_tril if self.root.ndim == 1 else self.root @ q.scale_tril
+            tril = (
+                self.root[:, None] * q.scale_tril
+                if self.root.ndim == 1
+                else self.root @ q.scale_tril
+            )
             return dist.MultivariateNormal(self.outward(q.loc), scale_tril=tril)
         if self.root.ndim == 1 and is_diagonal(q):
-            return dist.Normal(self.outward(q.base_dist.loc), self.root * q.base_dist.scale).to_event(1)
+            return dist.Normal(
+                self.outward(q.base_dist.loc), self.root * q.base_dist.scale
+            ).to_event(1)
         if self.root.ndim == 1 and isinstance(q, LowRankNormal):
-            return LowRankNormal(self.outward(q.loc), self.root[:, None] * q.cov_factor, self.root**2 * q.cov_diag)
+            return LowRankNormal(
+                self.outward(q.loc), self.root[:, None] * q.cov_factor, self.root**2 * q.cov_diag
+            )
         return Placed(q, self.loc, self.root)
 
 
-def ascend(key: Array, log_density: LogDensity, start: Array, *, max_steps: int, full: bool) -> tuple[Units, Array]:
-    """Units by the Gaussian of highest ELBO on the way to a mode, or by the curvature there if that is better; with the number of
-    gradients that this took (a column of the curvature counts 2).
+def ascend(
+    key: Array, log_density: LogDensity, start: Array, *, max_steps: int, full: bool
+) -> tuple[Units, Array]:
+    """Units by the Gaussian of highest ELBO on the way to a mode, or by the curvature there if that
+    is better; with the number of gradients that this took (a column of the curvature counts 2).
 
     Args:
-      full: whether the root is a matrix; up to 500 latents. Its diagonal is else that of the nearest mean-field Gaussian.
+      full: whether the root is a matrix; up to 500 latents. Its diagonal is else that of the
+        nearest mean-field Gaussian.
     """
     ascent = pathfinder(memory=_MEMORY)
     key_path, key_tries = jax.random.split(key)
@@ -65,15 +76,20 @@ def ascend(key: Array, log_density: LogDensity, start: Array, *, max_steps: int,
 
     begun = (begin(start, memory=_MEMORY), jnp.int32(0), jnp.bool_(False))
     state, evaluations, _ = jax.lax.while_loop(going, advance, begun)
-    best, size = ascent.guide(state), start.size
+    best = ascent.guide(state)
+    size = start.size
     if size > DENSE:
         return Units(best.loc, jnp.exp(_mean_field(best))), evaluations
 
     slope = jax.grad(log_density)
     # column by column: a likelihood over a million rows must fit once
-    curvature = -jax.lax.map(lambda e: jax.jvp(slope, (best.loc,), (e,))[1], jnp.eye(size, dtype=start.dtype))
+    curvature = -jax.lax.map(
+        lambda e: jax.jvp(slope, (best.loc,), (e,))[1], jnp.eye(size, dtype=start.dtype)
+    )
     if full:
-        roots = jnp.stack([_root(best.covariance_matrix), _root(_inverse(0.5 * (curvature + curvature.T)))])
+        roots = jnp.stack(
+            [_root(best.covariance_matrix), _root(_inverse(0.5 * (curvature + curvature.T)))]
+        )
     else:
         roots = jnp.stack([jnp.exp(_mean_field(best)), jnp.diag(curvature) ** -0.5])
     eps = jax.random.normal(key_tries, (_TRIES, size), start.dtype)

@@ -1,4 +1,6 @@
-"""Automatic differentiation variational inference: stochastic gradients of the ELBO, with steps and an end of their own."""
+"""Automatic differentiation variational inference: stochastic gradients of the ELBO, with steps and
+an end of their own.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +21,9 @@ from vi_jax.methods import _frame, _ladder
 from vi_jax.methods._units import DENSE, Units, ascend
 from vi_jax.types import Array, Family, LogDensity, Method, MethodInfo, Params
 
-OWN_UNITS, RAW = 0.1, 0.01  # Adam's step in a Gaussian's own units, and in parameters as they are
+# Adam's step in a Gaussian's own units, and in parameters as they are
+OWN_UNITS = 0.1
+RAW = 0.01
 LEAST_RAW = 1_000  # iterates of a rung at that: a drift shows later where steps are smaller
 MOST_GAUSSIAN = 2_000  # steps of the Gaussian in whose coordinates a family begins
 NUM_PROBES = 4  # draws of the guide from noise that stays, by which it is seen to be at rest
@@ -48,36 +52,45 @@ def advi(
     max_ascent: int = 200,
     num_steps: int = 30_000,
 ) -> Method:
-    """Stochastic gradient ascent of the ELBO in any family (Kucukelbir et al. 2017), its step size and its end found as in RAABBVI
-    (Welandawe, Andersen, Vehtari & Huggins 2024; `_ladder.py` has the rule and where it parts from the paper).
+    """Stochastic gradient ascent of the ELBO in any family (Kucukelbir et al. 2017), its step size
+    and its end found as in RAABBVI (Welandawe, Andersen, Vehtari & Huggins 2024; `_ladder.py` has
+    the rule and where it parts from the paper).
 
-    All families live in the coordinates of the best Gaussian of a `pathfinder` ascent, or of that of the curvature there (of eight
-    minibatches' density where there are minibatches), in which the posterior is about a standard normal whatever its units and,
-    for full rank and for flows, its correlations (a flow on top of a Gaussian, as in `flow`). Other families are scaled and
-    shifted, coordinate by coordinate, so that the answer is in the family that was asked for.
+    All families live in the coordinates of the best Gaussian of a `pathfinder` ascent, or of that
+    of the curvature there (of eight minibatches' density where there are minibatches), in which the
+    posterior is about a standard normal whatever its units and, for full rank and for flows, its
+    correlations (a flow on top of a Gaussian, as in `flow`). Other families are scaled and shifted,
+    coordinate by coordinate, so that the answer is in the family that was asked for.
 
-    Mean-field and full-rank Gaussians are moved in their own units (`_frame.py`): an update of 0.1 is a tenth of the guide's
-    standard deviation at that step. Others are moved in their parameters as they are, by smaller steps: a network's diverges
-    at 0.1. Many parameters of those make the same guide and need not come to rest: what has to is the guide, watched by
-    draws from noise that stays.
+    Mean-field and full-rank Gaussians are moved in their own units (`_frame.py`): an update of 0.1
+    is a tenth of the guide's standard deviation at that step. Others are moved in their parameters
+    as they are, by smaller steps: a network's diverges at 0.1. Many parameters of those make the
+    same guide and need not come to rest: what has to is the guide, watched by draws from noise that
+    stays.
 
     A run that did not get there says so: `done` stays False.
 
     Args:
-      family: D -> Family (`vi.families.full_rank`), or a Family over D latents; mean-field if not given.
-      optimizer: of optax, minimising; it sees gradients in the guide's units, and its updates are halved from rung to rung. Adam at
-        0.1 if not given, at 0.01 for families that have no units of their own.
-      num_draws: K of each gradient; an even number of a Gaussian's are mirrored in pairs, but for estimators that want them
-        independent.
+      family: D -> Family (`vi.families.full_rank`), or a Family over D latents; mean-field if not
+        given.
+      optimizer: of optax, minimising; it sees gradients in the guide's units, and its updates are
+        halved from rung to rung. Adam at 0.1 if not given, at 0.01 for families that have no units
+        of their own.
+      num_draws: K of each gradient; an even number of a Gaussian's are mirrored in pairs, but for
+        estimators that want them independent.
       estimator, bound: of `vi.estimators` and `vi.bounds`.
-      accuracy: xi, in units of sqrt SKL; an answer at 0.1 is off by a tenth of a standard deviation in one direction.
-      mcse: Monte Carlo standard error that a rung's average may have, in standard deviations for a location.
+      accuracy: xi, in units of sqrt SKL; an answer at 0.1 is off by a tenth of a standard deviation
+        in one direction.
+      mcse: Monte Carlo standard error that a rung's average may have, in standard deviations for a
+        location.
       r_hat: threshold of stationarity.
-      max_ascent: gradients of the ascent, at most; 0 starts at the start, with the family's own parameters and units.
+      max_ascent: gradients of the ascent, at most; 0 starts at the start, with the family's own
+        parameters and units.
       num_steps: gradient steps after it, at most.
 
     Returns:
-      A Method, also for minibatches. Its `value` is the noisy bound of each step. Steps whose gradient is not finite are skipped.
+      A Method, also for minibatches. Its `value` is the noisy bound of each step. Steps whose
+      gradient is not finite are skipped.
     """
     family_of = family_of_size(mean_field if family is None else family)
     mirrors = num_draws % 2 == 0 and estimator in (estimators.reparam, estimators.stl)
@@ -88,15 +101,20 @@ def advi(
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
         key_params, key_ascent = jax.random.split(key)
         params = family_of(start.size).init(key_params)
-        units, evaluations = Units(jnp.zeros_like(start), jnp.ones_like(start)), jnp.int32(0)
+        units = Units(jnp.zeros_like(start), jnp.ones_like(start))
+        evaluations = jnp.int32(0)
         if not max_ascent:
             params = _at(params, start)
         elif _frame.kind(params) is None:
             full = isinstance(family_of(start.size).guide(params), Flow)
-            units, evaluations = _gaussian(key_ascent, log_density, start, max_ascent=max_ascent, full=full)
+            units, evaluations = _gaussian(
+                key_ascent, log_density, start, max_ascent=max_ascent, full=full
+            )
         else:
             full = _frame.kind(params) == _frame.FULL
-            units, evaluations = ascend(key_ascent, log_density, start, max_steps=max_ascent, full=full)
+            units, evaluations = ascend(
+                key_ascent, log_density, start, max_steps=max_ascent, full=full
+            )
         ladder = _ladder.begin(_watched(params, family_of(start.size).guide))
         return State(units, params, rule_of(params).init(params), ladder, evaluations)
 
@@ -107,19 +125,27 @@ def advi(
 
         def loss(params: Params) -> Array:
             q = guide_of(params)
-            if mirrors and is_gaussian_vector(q):  # what a minibatch says of the mean cancels in the gradient of the scale
+            if mirrors and is_gaussian_vector(
+                q
+            ):  # what a minibatch says of the mean cancels in the gradient of the scale
                 q = antithetic(q)
-            return -estimator(key_draws, bound, state.units.density(log_density), q, num_samples=num_draws)
+            return -estimator(
+                key_draws, bound, state.units.density(log_density), q, num_samples=num_draws
+            )
 
         value, slope = jax.value_and_grad(loss)(state.params)
-        params, optimizer_state = moved(rule_of(state.params), state.params, state.optimizer, value, slope, state.ladder.rate)
+        params, optimizer_state = moved(
+            rule_of(state.params), state.params, state.optimizer, value, slope, state.ladder.rate
+        )
         flat, unravel = ravel_pytree(params)
         num = flat.size
 
-        data_skl, impl = jax.random.key_data(key_skl), jax.random.key_impl(key_skl)
+        data_skl = jax.random.key_data(key_skl)
+        impl = jax.random.key_impl(key_skl)
 
         def skl(a: Array, b: Array) -> Array:  # with the same noise at every call, on purpose
-            q, p = guide_of(unravel(a[:num])), guide_of(unravel(b[:num]))
+            q = guide_of(unravel(a[:num]))
+            p = guide_of(unravel(b[:num]))
             return _ladder.symmetrised_kl(jax.random.wrap_key_data(data_skl, impl=impl), q, p)
 
         watched = _watched(params, guide_of)
@@ -127,35 +153,52 @@ def advi(
         if _frame.kind(params) is None:
             ending = ending._replace(least=LEAST_RAW, averaged=num)
         ladder, ended = _ladder.climb(state.ladder, watched, skl, ending, size=size)
-        params = jax.tree.map(lambda a, p: jnp.where(ended, a, p), unravel(ladder.answer[:num]), params)
+        params = jax.tree.map(
+            lambda a, p: jnp.where(ended, a, p), unravel(ladder.answer[:num]), params
+        )
         new = State(state.units, params, optimizer_state, ladder, state.evaluations + num_draws)
         return new, MethodInfo(-value.astype(ladder.rate.dtype), new.evaluations, ladder.done)
 
     def guide(state: State) -> Any:
         flat, unravel = ravel_pytree(state.params)
-        return state.units.guide(family_of(state.units.loc.size).guide(unravel(state.ladder.answer[: flat.size])))
+        return state.units.guide(
+            family_of(state.units.loc.size).guide(unravel(state.ladder.answer[: flat.size]))
+        )
 
     return Method("advi", init, step, guide, num_steps, stochastic=True)
 
 
 def moved(
-    rule: optax.GradientTransformation, params: Params, optimizer_state: Any, value: Array, slope: Params, rate: Array
+    rule: optax.GradientTransformation,
+    params: Params,
+    optimizer_state: Any,
+    value: Array,
+    slope: Params,
+    rate: Array,
 ) -> tuple[Params, Any]:
-    """Parameters and optimiser after an update in the guide's units, times `rate`; as they were where a number is not finite."""
+    """Parameters and optimiser after an update in the guide's units, times `rate`; as they were
+    where a number is not finite.
+    """
     flat, _ = ravel_pytree(slope)
     good = jnp.isfinite(value) & jnp.all(jnp.isfinite(flat))
     updates, new_state = rule.update(_frame.inward(params, slope), optimizer_state, params)
     new = _frame.outward(params, jax.tree.map(lambda d: rate * d, updates))
-    return jax.tree.map(lambda new, old: jnp.where(good, new, old), (new, new_state), (params, optimizer_state))
+    return jax.tree.map(
+        lambda new, old: jnp.where(good, new, old), (new, new_state), (params, optimizer_state)
+    )
 
 
 def family_of_size(family: Callable[[int], Family] | Family) -> Callable[[int], Family]:
     return (lambda size: family) if isinstance(family, Family) else family
 
 
-def _gaussian(key: Array, log_density: LogDensity, start: Array, *, max_ascent: int, full: bool) -> tuple[Units, Array]:
-    """The coordinates of a Gaussian on the first rung of its own ADVI, and the gradients that it took: where the ascent has stopped
-    short of the mass, a Gaussian moved in its own units still gets there, and a network does not."""
+def _gaussian(
+    key: Array, log_density: LogDensity, start: Array, *, max_ascent: int, full: bool
+) -> tuple[Units, Array]:
+    """The coordinates of a Gaussian on the first rung of its own ADVI, and the gradients that it
+    took: where the ascent has stopped short of the mass, a Gaussian moved in its own units still
+      gets there, and a network does not.
+    """
     method = advi(full_rank if full and start.size <= DENSE else mean_field, max_ascent=max_ascent)
     key_init, key_run = jax.random.split(key)
 
@@ -166,9 +209,13 @@ def _gaussian(key: Array, log_density: LogDensity, start: Array, *, max_ascent: 
         state, number = carry
         return method.step(jax.random.fold_in(key_run, number), log_density, state)[0], number + 1
 
-    state, _ = jax.lax.while_loop(going, advance, (method.init(key_init, log_density, start), jnp.int32(0)))
+    state, _ = jax.lax.while_loop(
+        going, advance, (method.init(key_init, log_density, start), jnp.int32(0))
+    )
     q = method.guide(state)
-    return Units(q.mean, q.scale_tril if isinstance(q, dist.MultivariateNormal) else q.base_dist.scale), state.evaluations
+    return Units(
+        q.mean, q.scale_tril if isinstance(q, dist.MultivariateNormal) else q.base_dist.scale
+    ), state.evaluations
 
 
 def _at(params: Params, start: Array) -> Params:
@@ -178,7 +225,9 @@ def _at(params: Params, start: Array) -> Params:
 
 
 def _watched(params: Params, guide_of: Callable[[Params], Any]) -> Array:
-    """The parameters [P], and for families without units of their own draws [NUM_PROBES D] from the same noise at every call."""
+    """The parameters [P], and for families without units of their own draws [NUM_PROBES D] from the
+    same noise at every call.
+    """
     flat, _ = ravel_pytree(params)
     if _frame.kind(params) is not None:
         return flat

@@ -34,13 +34,14 @@ def bam(
 ) -> Method:
     """Full-rank N(mu, Sigma) by proximal steps on the score-based divergence (Cai et al. 2024).
 
-    A step draws B points z from q, and with their mean z_, covariance C, scores g = grad log p(z), the mean g_ and covariance G of
-    those solves, for weight w,
+    A step draws B points z from q, and with their mean z_, covariance C, scores g = grad log p(z),
+    the mean g_ and covariance G of those solves, for weight w,
         Sigma' U Sigma' + Sigma' = V,  U = w G + w/(1+w) g_ g_',  V = Sigma + w C + w/(1+w) (mu - z_)(mu - z_)',
         mu' = (mu + w (Sigma' g_ + z_)) / (1 + w).
-    A Gaussian target is met exactly in one step of large w with B > D. The ascent of `pathfinder` gives the start. Where the paper
-    lets w fall from the first step, it stays large here until moves stop shrinking (their symmetrised KL), so that a poor start is
-    left; then w = learning / t averages over the draws.
+    A Gaussian target is met exactly in one step of large w with B > D. The ascent of `pathfinder`
+    gives the start. Where the paper lets w fall from the first step, it stays large here until
+    moves stop shrinking (their symmetrised KL), so that a poor start is left; then w = learning / t
+    averages over the draws.
 
     Args:
       batch_size: B, gradient evaluations a step; max(32, D + 8) if not given.
@@ -51,20 +52,31 @@ def bam(
       max_ascent_steps: evaluations of each ascent, at most.
 
     Returns:
-      A Method for D of up to some hundreds: a step is O(D^3). Its `value` is the ELBO of the ascent's Gaussian, then an estimate of
-      it from the same draws.
+      A Method for D of up to some hundreds: a step is O(D^3). Its `value` is the ELBO of the
+      ascent's Gaussian, then an estimate of it from the same draws.
     """
 
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
         del log_density
-        places = jax.random.uniform(key, (num_paths, start.size), start.dtype, -_RADIUS, _RADIUS).at[0].set(start)
-        state = jax.vmap(lambda place: path.begin(place, memory=min(max(start.size, 6), _MEMORY)))(places)
-        infinite, zero = jnp.full((), jnp.inf, start.dtype), jnp.int32(0)
+        places = (
+            jax.random.uniform(key, (num_paths, start.size), start.dtype, -_RADIUS, _RADIUS)
+            .at[0]
+            .set(start)
+        )
+        state = jax.vmap(lambda place: path.begin(place, memory=min(max(start.size, 6), _MEMORY)))(
+            places
+        )
+        infinite = jnp.full((), jnp.inf, start.dtype)
+        zero = jnp.int32(0)
         done = jnp.zeros(num_paths, bool)
-        return State(state, done, start, jnp.eye(start.size, dtype=start.dtype), zero, zero, infinite, zero)
+        return State(
+            state, done, start, jnp.eye(start.size, dtype=start.dtype), zero, zero, infinite, zero
+        )
 
     def climb(eps: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        moved, info = jax.vmap(lambda eps, one: path.advance(eps, log_density, one, tolerance=_GAIN))(eps, state.ascent)
+        moved, info = jax.vmap(
+            lambda eps, one: path.advance(eps, log_density, one, tolerance=_GAIN)
+        )(eps, state.ascent)
 
         def keep(new: Array, old: Array) -> Array:
             return jnp.where(state.done.reshape(-1, *[1] * (new.ndim - 1)), old, new)
@@ -74,35 +86,53 @@ def bam(
         q = jax.tree.map(lambda leaf: leaf[best], new.best)
         spent = new.climb.evaluations
         state = state._replace(
-            ascent=new, done=state.done | info.done | (spent >= max_ascent_steps), evaluations=spent.sum(dtype=jnp.int32)
+            ascent=new,
+            done=state.done | info.done | (spent >= max_ascent_steps),
+            evaluations=spent.sum(dtype=jnp.int32),
         )
         state = state._replace(mean=q.loc, root=_root(q.covariance_matrix))
         return state, MethodInfo(new.best_elbo[best], state.evaluations, jnp.bool_(False))
 
     def match(eps: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        mean, root, size = state.mean, state.root, eps.shape[0]
+        mean = state.mean
+        root = state.root
+        size = eps.shape[0]
         log_p, scores = jax.vmap(jax.value_and_grad(log_density))(mean + eps @ root.T)
-        weight = jnp.where(state.late > 0, learning / jnp.maximum(state.late, 1), _EARLY).astype(mean.dtype)
+        weight = jnp.where(state.late > 0, learning / jnp.maximum(state.late, 1), _EARLY).astype(
+            mean.dtype
+        )
         shift, sigma = _matched(eps, scores @ root, weight)
         factor = _root(sigma)
         drift = _symmetrised_kl(shift, sigma, factor)
         good = jnp.isfinite(drift)
         shrinks = (drift < 0.5 * state.drift) | (drift > mean.size)
         settled = (state.late > 0) | ~shrinks & (state.step >= 2) | (state.step >= max_early_steps)
-        moved = state._replace(mean=mean + root @ shift, root=root @ factor, drift=drift, late=state.late + settled)
+        moved = state._replace(
+            mean=mean + root @ shift, root=root @ factor, drift=drift, late=state.late + settled
+        )
         new: State = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, state)
         new = new._replace(step=state.step + 1, evaluations=state.evaluations + size)
-        log_q = -0.5 * jnp.sum(eps**2, 1) - jnp.log(jnp.diagonal(root)).sum() - 0.5 * mean.size * jnp.log(2 * jnp.pi)
+        log_q = (
+            -0.5 * jnp.sum(eps**2, 1)
+            - jnp.log(jnp.diagonal(root)).sum()
+            - 0.5 * mean.size * jnp.log(2 * jnp.pi)
+        )
         value = jnp.where(good, jnp.mean(log_p - log_q), jnp.nan)
-        return new, MethodInfo(value, new.evaluations, (new.late >= num_late_steps) & (drift < _SMALL))
+        return new, MethodInfo(
+            value, new.evaluations, (new.late >= num_late_steps) & (drift < _SMALL)
+        )
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         # all draws before the cond: under vmap both of its branches run
         key_climb, key_match = jax.random.split(key)
-        num, dtype = state.mean.size, state.mean.dtype
+        num = state.mean.size
+        dtype = state.mean.dtype
         eps_climb = jax.random.normal(key_climb, (num_paths, _ELBO_DRAWS, num), dtype)
         eps_match = jax.random.normal(key_match, (batch_size or max(32, num + 8), num), dtype)
-        both = (lambda s: match(eps_match, log_density, s), lambda s: climb(eps_climb, log_density, s))
+        both = (
+            lambda s: match(eps_match, log_density, s),
+            lambda s: climb(eps_climb, log_density, s),
+        )
         return jax.lax.cond(jnp.all(state.done), *both, state)
 
     def guide(state: State) -> Any:
@@ -111,28 +141,44 @@ def bam(
     def seen(state: State) -> tuple[Array, Array]:
         return state.ascent.best.loc, state.ascent.best_elbo
 
-    return Method("bam", init, step, guide, max_ascent_steps + max_early_steps + 2 * num_late_steps, seen=seen)
+    return Method(
+        "bam", init, step, guide, max_ascent_steps + max_early_steps + 2 * num_late_steps, seen=seen
+    )
 
 
-_MEMORY, _GAIN, _ELBO_DRAWS = 32, 1e-4, 10  # of the ascents, see `pathfinder`
+# of the ascents, see `pathfinder`
+_MEMORY = 32
+_GAIN = 1e-4
+_ELBO_DRAWS = 10
 _EARLY = 100.0  # weight of a step that mostly replaces
 _RADIUS = 2.0  # of the cube, unconstrained, that further paths start in
 _SMALL = 0.05  # nats, symmetrised KL of a late move
 
 
 def _matched(eps: Array, scores: Array, weight: Array) -> tuple[Array, Array]:
-    """mu' and Sigma' in the coordinates where q = N(0, I) drew eps [B, D] and saw scores [B, D] (Cai et al. 2024, match)."""
-    size, share = eps.shape[0], weight / (1 + weight)
-    z_mean, g_mean = eps.mean(0), scores.mean(0)
-    e, g = eps - z_mean, scores - g_mean
+    """mu' and Sigma' in the coordinates where q = N(0, I) drew eps [B, D] and saw scores [B, D]
+    (Cai et al. 2024, match).
+    """
+    size = eps.shape[0]
+    share = weight / (1 + weight)
+    z_mean = eps.mean(0)
+    g_mean = scores.mean(0)
+    e = eps - z_mean
+    g = scores - g_mean
     u = weight * (g.T @ g) / size + share * jnp.outer(g_mean, g_mean)
-    v = jnp.eye(eps.shape[1], dtype=eps.dtype) + weight * (e.T @ e) / size + share * jnp.outer(z_mean, z_mean)
+    v = (
+        jnp.eye(eps.shape[1], dtype=eps.dtype)
+        + weight * (e.T @ e) / size
+        + share * jnp.outer(z_mean, z_mean)
+    )
     sigma = _solve(u, v)
     return share * (sigma @ g_mean + z_mean), sigma
 
 
 def _solve(u: Array, v: Array) -> Array:
-    """The positive definite S of S U S + S = V: 2 L (I + (I + 4 L' U L)^(1/2))^-1 L' with V = L L' (Cai et al. 2024)."""
+    """The positive definite S of S U S + S = V: 2 L (I + (I + 4 L' U L)^(1/2))^-1 L' with V = L L'
+    (Cai et al. 2024).
+    """
     root = jnp.linalg.cholesky(v)
     values, vectors = jnp.linalg.eigh(root.T @ u @ root)
     inner = 2.0 / (1.0 + jnp.sqrt(1.0 + 4.0 * jnp.maximum(values, 0.0)))
@@ -147,4 +193,10 @@ def _root(sigma: Array) -> Array:
 def _symmetrised_kl(shift: Array, sigma: Array, factor: Array) -> Array:
     """KL(q', q) + KL(q, q') of q' = N(shift, sigma) and q = N(0, I), nats."""
     inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(shift.size, dtype=shift.dtype))
-    return 0.5 * (jnp.trace(sigma) + jnp.trace(inverse) - 2 * shift.size + shift @ shift + shift @ (inverse @ shift))
+    return 0.5 * (
+        jnp.trace(sigma)
+        + jnp.trace(inverse)
+        - 2 * shift.size
+        + shift @ shift
+        + shift @ (inverse @ shift)
+    )

@@ -20,7 +20,8 @@ class State(NamedTuple):
     mean: Array  # [D]
     factor: Array  # [D, R]
     variances: Array  # [D]
-    score: Array  # [D], running mean of the scores, later ones weighing more: 0 where the ELBO is highest
+    # [D], running mean of the scores, later ones weighing more: 0 where the ELBO is highest
+    score: Array
     step: Array  # int32, since the climb
     drift: Array  # nats, symmetrised KL of the last move
     evaluations: Array  # int32
@@ -38,16 +39,21 @@ def bam_low_rank(
     memory: int = 8,
     num_steps: int = 1000,
 ) -> Method:
-    """N(mu, W W' + diag(v)) by batch and match with a patch (Modi, Cai & Saul 2024): O(D (R + B)^2) a step, no D x D.
+    """N(mu, W W' + diag(v)) by batch and match with a patch (Modi, Cai & Saul 2024): O(D (R + B)^2)
+    a step, no D x D.
 
-    The step of `bam` from a covariance of low rank plus diagonal, with B draws, is again low rank plus diagonal, of higher rank:
+    The step of `bam` from a covariance of low rank plus diagonal, with B draws, is again low rank
+    plus diagonal, of higher rank:
         Sigma' = V - V Q (I/2 + (Q'V Q + I/4)^(1/2))^-2 Q'V,  V = diag(v) + F F',  U = Q Q';
-    the patch projects it back, by EM steps of factor analysis on KL(Sigma', W W' + diag(v)), which need Sigma' times R vectors.
+    the patch projects it back, by EM steps of factor analysis on KL(Sigma', W W' + diag(v)), which
+    need Sigma' times R vectors.
 
-    Parts from the paper in the schedule: where that lets the weight fall as B D / t, here it is learning / t, early at the most.
+    Parts from the paper in the schedule: where that lets the weight fall as B D / t, here it is
+    learning / t, early at the most.
 
     Args:
-      start: of `pathfinder`, the Gaussian to start from; if not given, a climb of its own finds where, and a diagonal.
+      start: of `pathfinder`, the Gaussian to start from; if not given, a climb of its own finds
+        where, and a diagonal.
       rank: R.
       batch_size: B, gradient evaluations a step.
       num_matches: steps; it has converged if the last of them moves by little.
@@ -57,28 +63,44 @@ def bam_low_rank(
       num_steps: at most, with those of the climb.
 
     Returns:
-      A Method for thousands of latents. Its `value` is log p on the climb, then an estimate of the ELBO from the same draws. A step
-      that is not finite is skipped, with value nan.
+      A Method for thousands of latents. Its `value` is log p on the climb, then an estimate of the
+      ELBO from the same draws. A step that is not finite is skipped, with value nan.
     """
 
     def init(key: Array, log_density: LogDensity, u: Array) -> State:
         del log_density
         climb = _lbfgs.start(u, memory=memory)
         factor = jax.random.normal(key, (u.size, min(rank, u.size)), u.dtype)
-        infinite, zero = jnp.full((), jnp.inf, u.dtype), jnp.int32(0)
-        state = State(climb, jnp.bool_(True), u, factor, jnp.ones_like(u), jnp.zeros_like(u), zero, infinite, zero)
+        infinite = jnp.full((), jnp.inf, u.dtype)
+        zero = jnp.int32(0)
+        state = State(
+            climb,
+            jnp.bool_(True),
+            u,
+            factor,
+            jnp.ones_like(u),
+            jnp.zeros_like(u),
+            zero,
+            infinite,
+            zero,
+        )
         if start is None:
             return state
         sigma = Covariance(start.scale, start.basis, start.factor)
         small = 0.3 * jnp.sqrt(sigma.diag() / factor.shape[1])[:, None] * factor
         factor, variances = patched(sigma, small, num_em)
-        return state._replace(climbing=jnp.bool_(False), mean=start.loc, factor=factor, variances=variances)
+        return state._replace(
+            climbing=jnp.bool_(False), mean=start.loc, factor=factor, variances=variances
+        )
 
     def ascend(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         del key
         climb, hessian = _lbfgs.advance(log_density, state.climb)
-        climbing = (climb.gain > _NEAR) & ~climb.stuck & (climb.evaluations < num_steps - num_matches)
-        # at the top: L-BFGS's diagonal; EM leaves a factor of 0 at 0, so that it starts as a tenth of the variance, at random
+        climbing = (
+            (climb.gain > _NEAR) & ~climb.stuck & (climb.evaluations < num_steps - num_matches)
+        )
+        # at the top: L-BFGS's diagonal; EM leaves a factor of 0 at 0, so that it starts as a tenth
+        # of the variance, at random
         small = 0.3 * jnp.sqrt(hessian.diagonal / state.factor.shape[1])[:, None] * state.factor
         new = state._replace(
             climb=climb,
@@ -103,16 +125,30 @@ def bam_low_rank(
         good = jnp.isfinite(drift)
         moved = state._replace(mean=mean, factor=factor, variances=variances, drift=drift)
         new: State = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, state)
-        score = state.score + jnp.where(good, 2 / (state.step + 2), 0.0) * (jnp.where(good, scores.mean(0), 0.0) - state.score)
+        score = state.score + jnp.where(good, 2 / (state.step + 2), 0.0) * (
+            jnp.where(good, scores.mean(0), 0.0) - state.score
+        )
         left = score @ (new.variances * score) + jnp.sum((new.factor.T @ score) ** 2)
-        new = new._replace(score=score.astype(mean.dtype), step=state.step + 1, evaluations=state.evaluations + batch_size)
+        new = new._replace(
+            score=score.astype(mean.dtype),
+            step=state.step + 1,
+            evaluations=state.evaluations + batch_size,
+        )
         value = jnp.where(good, jnp.mean(log_p - q.log_prob(z)), jnp.nan)
-        done = (new.step >= num_matches) & (new.drift < _SMALL * mean.size) & (left < _LEFT * mean.size)
+        done = (
+            (new.step >= num_matches)
+            & (new.drift < _SMALL * mean.size)
+            & (left < _LEFT * mean.size)
+        )
         return new, MethodInfo(value.astype(mean.dtype), new.evaluations, done)
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         return jax.lax.cond(
-            state.climbing, lambda key, s: ascend(key, log_density, s), lambda key, s: match(key, log_density, s), key, state
+            state.climbing,
+            lambda key, s: ascend(key, log_density, s),
+            lambda key, s: match(key, log_density, s),
+            key,
+            state,
         )
 
     def guide(state: State) -> Any:
@@ -127,7 +163,9 @@ _SMALL = 0.01  # nats a latent, symmetrised KL of the last move
 
 
 class Covariance(NamedTuple):
-    """S (I - K K' + K H H' K') S, S diagonal, K [D, M] with orthonormal columns: a sum of squares, positive in any precision."""
+    """S (I - K K' + K H H' K') S, S diagonal, K [D, M] with orthonormal columns: a sum of squares,
+    positive in any precision.
+    """
 
     scale: Array  # diagonal of S [D]
     basis: Array  # K [D, M]
@@ -137,13 +175,16 @@ class Covariance(NamedTuple):
         """Times x [D, N]."""
         y = self.scale[:, None] * x
         inside = self.basis.T @ y
-        return self.scale[:, None] * (y + self.basis @ (self.root @ (self.root.T @ inside) - inside))
+        return self.scale[:, None] * (
+            y + self.basis @ (self.root @ (self.root.T @ inside) - inside)
+        )
 
     def form(self, x: Array) -> Array:
         """x' Sigma x [N, N], of x [D, N]."""
         y = self.scale[:, None] * x
         inside = self.basis.T @ y
-        out, within = y - self.basis @ inside, self.root.T @ inside
+        out = y - self.basis @ inside
+        within = self.root.T @ inside
         return out.T @ out + within.T @ within
 
     def diag(self) -> Array:
@@ -152,22 +193,39 @@ class Covariance(NamedTuple):
         return self.scale**2 * (out + jnp.sum((self.basis @ self.root) ** 2, 1))
 
 
-def matched(z: Array, scores: Array, mean: Array, factor: Array, variances: Array, weight: Array) -> tuple[Array, Covariance]:
+def matched(
+    z: Array, scores: Array, mean: Array, factor: Array, variances: Array, weight: Array
+) -> tuple[Array, Covariance]:
     """mu' and Sigma' of the unconstrained match, draws and scores [B, D] (Modi et al. 2024).
 
-    The paper subtracts from V a part of nearly its size, which in float32 leaves nothing of Sigma' at hundreds of latents. Here the
-    equation is solved within the span K of all columns, in units of the diagonal: V = L L', U = Q Q', and Sigma' = H H' with
-    H = L (I + T (c - I) T'), c = (1/2 + (1/4 + s^2)^(1/2))^(-1/2), s and T the singular values and right vectors of Q'L.
+    The paper subtracts from V a part of nearly its size, which in float32 leaves nothing of Sigma'
+    at hundreds of latents. Here the equation is solved within the span K of all columns, in units
+    of the diagonal: V = L L', U = Q Q', and Sigma' = H H' with H = L (I + T (c - I) T'), c = (1/2 +
+    (1/4 + s^2)^(1/2))^(-1/2), s and T the singular values and right vectors of Q'L.
     """
-    size, share = len(z), weight / (1 + weight)
+    size = len(z)
+    share = weight / (1 + weight)
     scale = jnp.sqrt(variances)
-    z_mean, g_mean = z.mean(0), scores.mean(0)
-    x, g = (z - z_mean).T / size**0.5, (scores - g_mean).T / size**0.5  # [D, B]
-    q = jnp.concatenate([jnp.sqrt(weight) * g, jnp.sqrt(share) * g_mean[:, None]], 1) * scale[:, None]
-    plus = jnp.concatenate([factor, jnp.sqrt(weight) * x, jnp.sqrt(share) * (mean - z_mean)[:, None]], 1) / scale[:, None]
+    z_mean = z.mean(0)
+    g_mean = scores.mean(0)
+    # [D, B]
+    x = (z - z_mean).T / size**0.5
+    g = (scores - g_mean).T / size**0.5
+    q = (
+        jnp.concatenate([jnp.sqrt(weight) * g, jnp.sqrt(share) * g_mean[:, None]], 1)
+        * scale[:, None]
+    )
+    plus = (
+        jnp.concatenate(
+            [factor, jnp.sqrt(weight) * x, jnp.sqrt(share) * (mean - z_mean)[:, None]], 1
+        )
+        / scale[:, None]
+    )
     basis, inside = jnp.linalg.qr(jnp.concatenate([plus, q], 1))  # K [D, M]; the columns in it
     plus, q = inside[:, : plus.shape[1]], inside[:, plus.shape[1] :]
-    lower = jnp.linalg.qr(jnp.concatenate([jnp.eye(len(plus), dtype=plus.dtype), plus.T]), mode="r").T  # L L' = I + plus plus'
+    lower = jnp.linalg.qr(
+        jnp.concatenate([jnp.eye(len(plus), dtype=plus.dtype), plus.T]), mode="r"
+    ).T  # L L' = I + plus plus'
     _, s, right = jnp.linalg.svd(q.T @ lower, full_matrices=False)
     shrunk = 1 / jnp.sqrt(0.5 + jnp.sqrt(s**2 + 0.25))
     sigma = Covariance(scale, basis, lower + (lower @ right.T) * (shrunk - 1) @ right)
@@ -175,18 +233,23 @@ def matched(z: Array, scores: Array, mean: Array, factor: Array, variances: Arra
 
 
 def patched(sigma: Covariance, factor: Array, num_em: int) -> tuple[Array, Array]:
-    """W [D, R] and v [D] nearest to Sigma' in KL(N(0, Sigma'), N(0, W W' + diag(v))), by EM steps of factor analysis from the
-    factor before (Rubin & Thayer 1982; Modi et al. 2024)."""
+    """W [D, R] and v [D] nearest to Sigma' in KL(N(0, Sigma'), N(0, W W' + diag(v))), by EM steps
+    of factor analysis from the factor before (Rubin & Thayer 1982; Modi et al. 2024).
+    """
     diag = sigma.diag()
     floor = 1e-4 * diag
 
     def em(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         w, v = carry
         scaled = w / v[:, None]  # [D, R]
-        inner = jnp.linalg.inv(jnp.eye(w.shape[1], dtype=w.dtype) + w.T @ scaled)  # covariance of the factors given x
+        inner = jnp.linalg.inv(
+            jnp.eye(w.shape[1], dtype=w.dtype) + w.T @ scaled
+        )  # covariance of the factors given x
         beta = scaled @ inner  # [D, R]: their mean given x is beta' x
         sb = sigma.times(beta)
         w = jnp.linalg.solve(inner + sigma.form(beta), sb.T).T
         return (w, jnp.maximum(diag - jnp.sum(w * sb, 1), floor)), None
 
-    return jax.lax.scan(em, (factor, jnp.maximum(diag - jnp.sum(factor**2, 1), 0.1 * diag)), length=num_em)[0]
+    return jax.lax.scan(
+        em, (factor, jnp.maximum(diag - jnp.sum(factor**2, 1), 0.1 * diag)), length=num_em
+    )[0]

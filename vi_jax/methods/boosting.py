@@ -17,7 +17,9 @@ from vi_jax.types import Array, LogDensity, Method, MethodInfo, Params, freeze
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LowRankMixture:
-    """sum_k w_k N(x | mu_k, diag(sigma_k^2) + W_k W_k'); components of weight 0 are empty places."""
+    """sum_k w_k N(x | mu_k, diag(sigma_k^2) + W_k W_k'); components of weight 0 are empty
+    places.
+    """
 
     log_weights: Array  # [K]
     params: Params  # loc, log_scale [K, D], factor [K, D, R]
@@ -56,7 +58,9 @@ class LowRankMixture:
             y = (x - self.params["loc"]) / scales  # [K, D]
             a = jnp.einsum("krd,kd->kr", solves, y)
             rest = y - jnp.einsum("kdr,kr->kd", factors, a)
-            return jax.nn.logsumexp(self.log_weights + log_constants - 0.5 * (jnp.sum(rest**2, 1) + jnp.sum(a**2, 1)))
+            return jax.nn.logsumexp(
+                self.log_weights + log_constants - 0.5 * (jnp.sum(rest**2, 1) + jnp.sum(a**2, 1))
+            )
 
         return over_leading(one, jnp.asarray(value))
 
@@ -67,8 +71,10 @@ def _transport(params: Params, eps: Array) -> Array:
 
 
 def _prepare(params: Params) -> tuple[Array, Array, Array, Array]:
-    """What the density of a component at x needs, as in `families.low_rank`: its constant, S [D], V = S^-1 W [D, R] and
-    (I + V'V)^-1 V' [R, D]; the squared distance of y = S^-1 (x - mu) is |y - V a|^2 + |a|^2 with a = (I + V'V)^-1 V' y."""
+    """What the density of a component at x needs, as in `families.low_rank`: its constant, S [D], V
+    = S^-1 W [D, R] and (I + V'V)^-1 V' [R, D]; the squared distance of y = S^-1 (x - mu) is |y - V
+    a|^2 + |a|^2 with a = (I + V'V)^-1 V' y.
+    """
     scale = jnp.exp(params["log_scale"])
     factor = params["factor"] / scale[:, None]
     root = jnp.linalg.cholesky(jnp.eye(factor.shape[1], dtype=factor.dtype) + factor.T @ factor)
@@ -99,37 +105,52 @@ def boosting(
     num_candidates: int = 1_000,
     tolerance: float = 0.01,
 ) -> Method:
-    """Variational boosting (Miller, Foti & Adams 2017, sec. 3; Guo et al. 2016): a step adds a component,
+    """Variational boosting (Miller, Foti & Adams 2017, sec. 3; Guo et al. 2016): a step adds a
+    component,
         q_c = (1 - rho) q_{c-1} + rho N(mu, diag(sigma^2) + W W'),
-    and maximises the ELBO of q_c in rho, mu, sigma and W, what was there before fixed but for the factor 1 - rho (their eq. 7), by
-    Adam on draws of the old and of the new component apart, the score of q_c dropped, which has mean 0.
+    and maximises the ELBO of q_c in rho, mu, sigma and W, what was there before fixed but for the
+    factor 1 - rho (their eq. 7), by Adam on draws of the old and of the new component apart, the
+    score of q_c dropped, which has mean 0.
 
-    A component starts where log p - log q_{c-1} is largest among draws of a widened q_{c-1} (log q counted no lower than 10 nats
-    under the highest density seen, so that far tails do not win), and is kept only if the ELBO rises on fresh draws: a mode
-    that no candidate falls near is not found. Coordinates are those of the Gaussian that `start` finds, where the first begins.
+    A component starts where log p - log q_{c-1} is largest among draws of a widened q_{c-1} (log q
+    counted no lower than 10 nats under the highest density seen, so that far tails do not win), and
+    is kept only if the ELBO rises on fresh draws: a mode that no candidate falls near is not found.
+    Coordinates are those of the Gaussian that `start` finds, where the first begins.
 
     Args:
       num_components: K, at most.
       rank: columns of W.
       start: a method whose guide has `loc` and `covariance_matrix`; `pathfinder` if not given.
-      num_draws: of each gradient: so many evaluations of the gradient of log p, and as many of its value.
+      num_draws: of each gradient: so many evaluations of the gradient of log p, and as many of its
+        value.
       learning_rate: of Adam, for each component falling to 0 along a cosine.
       num_inner_steps: of Adam for each component.
       num_candidates: points of which one is the start of the next component.
       tolerance: stop when a component wins less than this, nats.
 
     Returns:
-      A Method of K steps; its `value` is the ELBO after each component, which does not fall but for the noise of 4,000 draws.
+      A Method of K steps; its `value` is the ELBO after each component, which does not fall but for
+      the noise of 4,000 draws.
     """
     ascent = start or pathfinder()
-    rule = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(optax.cosine_decay_schedule(learning_rate, num_inner_steps)))
+    rule = optax.chain(
+        optax.clip_by_global_norm(10.0),
+        optax.adam(optax.cosine_decay_schedule(learning_rate, num_inner_steps)),
+    )
 
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
         key_init, key_ascent = jax.random.split(key)
-        held, spent, _ = climb(key_ascent, ascent, log_density, ascent.init(key_init, log_density, start))
+        held, spent, _ = climb(
+            key_ascent, ascent, log_density, ascent.init(key_init, log_density, start)
+        )
         q = ascent.guide(held)
-        shape, dtype = (num_components, start.size), start.dtype
-        params = {"loc": jnp.zeros(shape, dtype), "log_scale": jnp.zeros(shape, dtype), "factor": jnp.zeros((*shape, rank), dtype)}
+        shape = (num_components, start.size)
+        dtype = start.dtype
+        params = {
+            "loc": jnp.zeros(shape, dtype),
+            "log_scale": jnp.zeros(shape, dtype),
+            "factor": jnp.zeros((*shape, rank), dtype),
+        }
         mixture = LowRankMixture(jnp.full(num_components, -jnp.inf, dtype).at[0].set(0.0), params)
         root = jnp.linalg.cholesky(q.covariance_matrix)
         return State(mixture, q.loc, root, jnp.int32(0), jnp.full((), -jnp.inf, dtype), spent)
@@ -142,15 +163,21 @@ def boosting(
             value = log_density(state.loc + state.root @ x) + shift
             return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
-        old, number = state.mixture, state.num_components
+        old = state.mixture
+        number = state.num_components
         first = number == 0
         one = _newcomer(key_place, inside, state, num_candidates, rank)
 
         def mixed(params: Params) -> LowRankMixture:
-            rho_log, rest_log = jax.nn.log_sigmoid(params["logit"]), jax.nn.log_sigmoid(-params["logit"])
-            log_weights = jnp.where(first, old.log_weights, (old.log_weights + rest_log).at[number].set(rho_log))
+            rho_log = jax.nn.log_sigmoid(params["logit"])
+            rest_log = jax.nn.log_sigmoid(-params["logit"])
+            log_weights = jnp.where(
+                first, old.log_weights, (old.log_weights + rest_log).at[number].set(rho_log)
+            )
             own = {name: params[name] for name in old.params}
-            return LowRankMixture(log_weights, jax.tree.map(lambda all, new: all.at[number].set(new), old.params, own))
+            return LowRankMixture(
+                log_weights, jax.tree.map(lambda all, new: all.at[number].set(new), old.params, own)
+            )
 
         def loss(params: Params, key: Array) -> Array:
             key_old, key_new = jax.random.split(key)
@@ -169,7 +196,11 @@ def boosting(
             gradient = jax.grad(loss)(params, key)
             updates, new = rule.update(gradient, optimizer, params)
             good = jnp.isfinite(optax.tree.norm(gradient))
-            kept: Any = jax.tree.map(lambda a, b: jnp.where(good, a, b), (optax.apply_updates(params, updates), new), carry)
+            kept: Any = jax.tree.map(
+                lambda a, b: jnp.where(good, a, b),
+                (optax.apply_updates(params, updates), new),
+                carry,
+            )
             return kept, None
 
         keys = jax.random.split(key_train, num_inner_steps)
@@ -185,7 +216,9 @@ def boosting(
             elbo=jnp.maximum(elbo, state.elbo),
             evaluations=state.evaluations + num_inner_steps * num_draws,
         )
-        return new, MethodInfo(new.elbo, new.evaluations, (gain < tolerance) | (number + 1 >= num_components))
+        return new, MethodInfo(
+            new.elbo, new.evaluations, (gain < tolerance) | (number + 1 >= num_components)
+        )
 
     def guide(state: State) -> Placed:
         return Placed(state.mixture, state.loc, state.root)
@@ -197,12 +230,21 @@ _WIDTHS = (1.0, 2.0, 4.0, 8.0)  # of the mixture that candidates come from
 _DEPTH = 10.0  # nats under the highest density seen, below which log q does not count
 
 
-def _newcomer(key: Array, log_density: LogDensity, state: State, num_candidates: int, rank: int) -> Params:
-    """Where a component starts, and its weight's logit: the first at N(0, I); others at a candidate, half as wide."""
+def _newcomer(
+    key: Array, log_density: LogDensity, state: State, num_candidates: int, rank: int
+) -> Params:
+    """Where a component starts, and its weight's logit: the first at N(0, I); others at a
+    candidate, half as wide.
+    """
     key_draw, key_factor = jax.random.split(key)
-    number, size = state.num_components, state.loc.size
-    x = state.mixture.sample_wide(key_draw, jnp.resize(jnp.asarray(_WIDTHS, state.loc.dtype), (num_candidates,)))
-    log_p = jax.lax.map(log_density, x, batch_size=min(32, num_candidates)) - jnp.where(number == 0, 0.0, state.elbo)
+    number = state.num_components
+    size = state.loc.size
+    x = state.mixture.sample_wide(
+        key_draw, jnp.resize(jnp.asarray(_WIDTHS, state.loc.dtype), (num_candidates,))
+    )
+    log_p = jax.lax.map(log_density, x, batch_size=min(32, num_candidates)) - jnp.where(
+        number == 0, 0.0, state.elbo
+    )
     score = log_p - jnp.maximum(state.mixture.log_prob(x), jnp.max(log_p) - _DEPTH)
     first = number == 0
     factor = 0.1 * jax.random.normal(key_factor, (size, rank), x.dtype)

@@ -12,7 +12,8 @@ from vi_jax.types import Array, LogDensity, Method, MethodInfo
 
 
 class State(NamedTuple):
-    """The ascent that gives the start, N(loc, diag(exp(log_scale))^2), and the trial that comes next.
+    """The ascent that gives the start, N(loc, diag(exp(log_scale))^2), and the trial that comes
+    next.
 
     Steps are in units of Fisher's metric: sigma for a location, 1 / sqrt 2 for a log scale.
     """
@@ -22,7 +23,9 @@ class State(NamedTuple):
     draws: Array  # Z [N, D], fixed
     loc: Array  # [D]
     log_scale: Array  # [D]
-    objective: Array  # nats, the negative ELBO up to D/2 log 2 pi e; inf before the first evaluation
+    objective: (
+        Array  # nats, the negative ELBO up to D/2 log 2 pi e; inf before the first evaluation
+    )
     move: Array  # [2 D] to the trial
     promised: Array  # nats that the quadratic model gains by it
     radius: Array  # of the trust region
@@ -30,32 +33,41 @@ class State(NamedTuple):
 
 
 def dadvi(
-    *, num_draws: int = 30, tolerance: float = 1e-3, max_inner: int = 50, max_ascent: int = 200, num_steps: int = 400
+    *,
+    num_draws: int = 30,
+    tolerance: float = 1e-3,
+    max_inner: int = 50,
+    max_ascent: int = 200,
+    num_steps: int = 400,
 ) -> Method:
-    """The mean-field Gaussian of highest ELBO over N draws that stay the same (Giordano, Ingram & Broderick 2024),
+    """The mean-field Gaussian of highest ELBO over N draws that stay the same (Giordano, Ingram &
+    Broderick 2024),
         min over mu, xi of  -1/N sum_n log p(mu + exp(xi) z_n) - sum_j xi_j,
-    by a trust-region Newton method whose inner steps are conjugate gradients with Hessian-vector products (Steihaug 1983). Nothing
-    is tuned, and the end is an exact one: the gradient vanishes. A step is one trial; a rejected one is shortened by 4 instead of
-    being solved anew, so that the log density is differentiated at one place of the program.
+    by a trust-region Newton method whose inner steps are conjugate gradients with Hessian-vector
+    products (Steihaug 1983). Nothing is tuned, and the end is an exact one: the gradient vanishes.
+    A step is one trial; a rejected one is shortened by 4 instead of being solved anew, so that the
+    log density is differentiated at one place of the program.
 
-    The paper starts at 0 and unit scales. Here it is the mean-field Gaussian nearest to the best of `pathfinder`'s, so that
-    posteriors that are narrow or far away take few steps.
+    The paper starts at 0 and unit scales. Here it is the mean-field Gaussian nearest to the best of
+    `pathfinder`'s, so that posteriors that are narrow or far away take few steps.
 
-    The standard deviations are those of mean-field: too small wherever the posterior is correlated. `linear_response` mends them,
-    and `frequentist_stderr` says what the draws being few costs. `linear_response_of_draws`, which `vi.fit`'s result takes, does so
-    with draws that are standardised: exact on a Gaussian, where thirty that are not can leave half a standard deviation.
+    The standard deviations are those of mean-field: too small wherever the posterior is correlated.
+    `linear_response` mends them, and `frequentist_stderr` says what the draws being few costs.
+    `linear_response_of_draws`, which `vi.fit`'s result takes, does so with draws that are
+    standardised: exact on a Gaussian, where thirty that are not can leave half a standard
+      deviation.
 
     Args:
       num_draws: N; 30 in the paper.
-      tolerance: stop where the gradient's norm, in units of Fisher's metric, is below it; or where the next step would win less
-        than rounding.
+      tolerance: stop where the gradient's norm, in units of Fisher's metric, is below it; or where
+        the next step would win less than rounding.
       max_inner: conjugate-gradient iterations a step.
       max_ascent: steps of the ascent, at most.
       num_steps: of both, at most.
 
     Returns:
-      A Method; its `value` is that of `pathfinder`, then the ELBO over the fixed draws. An evaluation of the
-      objective counts N, a Hessian-vector product 2 N.
+      A Method; its `value` is that of `pathfinder`, then the ELBO over the fixed draws. An
+      evaluation of the objective counts N, a Hessian-vector product 2 N.
     """
 
     ascent = pathfinder(num_steps=max_ascent)
@@ -64,10 +76,22 @@ def dadvi(
         key_ascent, key_draws = jax.random.split(key)
         draws = jax.random.normal(key_draws, (num_draws, start.size), start.dtype)
         path = ascent.init(key_ascent, log_density, start)
-        infinite, zero = jnp.full((), jnp.inf, start.dtype), jnp.zeros((), start.dtype)
+        infinite = jnp.full((), jnp.inf, start.dtype)
+        zero = jnp.zeros((), start.dtype)
         radius = jnp.sqrt(jnp.asarray(start.size, start.dtype))
         nowhere = jnp.zeros(2 * start.size, start.dtype)
-        return State(path, jnp.bool_(True), draws, start, jnp.zeros_like(start), infinite, nowhere, zero, radius, jnp.int32(0))
+        return State(
+            path,
+            jnp.bool_(True),
+            draws,
+            start,
+            jnp.zeros_like(start),
+            infinite,
+            nowhere,
+            zero,
+            radius,
+            jnp.int32(0),
+        )
 
     def ascend(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         path, info = ascent.step(key, log_density, state.ascent)
@@ -85,7 +109,9 @@ def dadvi(
         here = jnp.concatenate([state.loc, state.log_scale])
 
         def slope_and_value(p: Array) -> tuple[Array, Array]:
-            value, slope = jax.value_and_grad(lambda p: negative_elbo(log_density, state.draws, p))(p)
+            value, slope = jax.value_and_grad(lambda p: negative_elbo(log_density, state.draws, p))(
+                p
+            )
             return slope, value
 
         trial = here + state.move
@@ -97,7 +123,11 @@ def dadvi(
         moved = finite & (first | (won > 0.1 * state.promised - rounding))
         ratio = won / (state.promised + 1e-30)
         length = jnp.linalg.norm(state.move / _units(state.log_scale))
-        radius = jnp.where(first, state.radius, jnp.where(ratio > 0.75, jnp.maximum(state.radius, 2 * length), state.radius))
+        radius = jnp.where(
+            first,
+            state.radius,
+            jnp.where(ratio > 0.75, jnp.maximum(state.radius, 2 * length), state.radius),
+        )
         radius = jnp.where(ratio < 0.25, jnp.minimum(radius, length), radius)
         radius = jnp.where(moved, radius, 0.25 * length)
 
@@ -106,19 +136,36 @@ def dadvi(
         units = _units(log_scale)
         small = jnp.linalg.norm(units * slope) < tolerance
         enter = moved & ~small  # where the trial was rejected its slope is of no use
-        inner, promised, products = _steihaug(lambda v: units * product(units * v), units * slope, radius, max_inner, enter)
+        inner, promised, products = _steihaug(
+            lambda v: units * product(units * v), units * slope, radius, max_inner, enter
+        )
         move = jnp.where(moved, units * inner, 0.25 * state.move)
         promised = jnp.where(moved, promised, 0.25 * state.promised)
         evaluations = state.evaluations + num_draws * (1 + 2 * products)
         best = jnp.where(moved, value, state.objective)
-        new = State(state.ascent, state.ascending, state.draws, loc, log_scale, best, move, promised, radius, evaluations)
+        new = State(
+            state.ascent,
+            state.ascending,
+            state.draws,
+            loc,
+            log_scale,
+            best,
+            move,
+            promised,
+            radius,
+            evaluations,
+        )
         done = moved & (small | (promised < 0.25 * rounding))
         constant = 0.5 * loc.size * jnp.log(2 * jnp.pi * jnp.e)
         return new, MethodInfo((constant - best).astype(value.dtype), evaluations, done)
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         return jax.lax.cond(
-            state.ascending, lambda key, s: ascend(key, log_density, s), lambda key, s: newton(log_density, s), key, state
+            state.ascending,
+            lambda key, s: ascend(key, log_density, s),
+            lambda key, s: newton(log_density, s),
+            key,
+            state,
         )
 
     def guide(state: State) -> Any:
@@ -128,15 +175,20 @@ def dadvi(
 
 
 def negative_elbo(log_density: LogDensity, draws: Array, params: Array) -> Array:
-    """-1/N sum_n log p(mu + exp(xi) z_n) - sum xi, params = [mu, xi] (Giordano et al. 2024), nats."""
+    """-1/N sum_n log p(mu + exp(xi) z_n) - sum xi, params = [mu, xi] (Giordano et al. 2024),
+    nats.
+    """
     loc, log_scale = jnp.split(params, 2)
-    return -jnp.mean(jax.vmap(lambda z: log_density(loc + jnp.exp(log_scale) * z))(draws)) - log_scale.sum()
+    return (
+        -jnp.mean(jax.vmap(lambda z: log_density(loc + jnp.exp(log_scale) * z))(draws))
+        - log_scale.sum()
+    )
 
 
 def linear_response(log_density: LogDensity, state: State) -> Array:
-    """The posterior's covariance [D, D] by linear response: the block of the locations in the inverse Hessian of DADVI's objective
-    (Giordano, Broderick & Jordan 2018; Giordano et al. 2024). Exact where the posterior is Gaussian, while the
-    variances of mean-field are 1 / precision_jj.
+    """The posterior's covariance [D, D] by linear response: the block of the locations in the
+    inverse Hessian of DADVI's objective (Giordano, Broderick & Jordan 2018; Giordano et al. 2024).
+    Exact where the posterior is Gaussian, while the variances of mean-field are 1 / precision_jj.
 
     Costs 2 N evaluations for each of 2 D parameters; nan where the state is at no minimum.
     """
@@ -145,7 +197,8 @@ def linear_response(log_density: LogDensity, state: State) -> Array:
 
 
 def linear_response_sd(log_density: LogDensity, state: State, which: Array | None = None) -> Array:
-    """Posterior standard deviations by linear response, [M], of the latents `which` [M] (all if not given).
+    """Posterior standard deviations by linear response, [M], of the latents `which` [M] (all if not
+    given).
 
     From D over 200 on, conjugate gradients for each of them, without a matrix.
     """
@@ -155,7 +208,8 @@ def linear_response_sd(log_density: LogDensity, state: State, which: Array | Non
 
 
 def frequentist_stderr(log_density: LogDensity, state: State, which: Array | None = None) -> Array:
-    """Standard errors of the locations `which` [M] from the draws being N only: those of an M-estimator,
+    """Standard errors of the locations `which` [M] from the draws being N only: those of an
+    M-estimator,
         sqrt(diag(H^-1 V H^-1) / N),  V the covariance over draws of the gradients of log p(mu + exp(xi) z_n)
     (Giordano et al. 2024). What is far below a posterior standard deviation needs no more draws.
     """
@@ -175,16 +229,22 @@ def _columns(log_density: LogDensity, state: State, which: Array) -> Array:
     # in units of the scales the Hessian is well conditioned: H^-1 = S (S H S)^-1 S
     units = _units(state.log_scale)
     scaled = response(
-        lambda x: negative_elbo(log_density, state.draws, units * x), params / units, directions * units[which][:, None]
+        lambda x: negative_elbo(log_density, state.draws, units * x),
+        params / units,
+        directions * units[which][:, None],
     )
     return scaled * units
 
 
 def _mean_field(q: FactoredNormal) -> Array:
-    """Log scales of the diagonal Gaussian nearest to q in KL(., q): -1/2 log of the diagonal of its precision."""
+    """Log scales of the diagonal Gaussian nearest to q in KL(., q): -1/2 log of the diagonal of its
+    precision.
+    """
     eye = jnp.eye(len(q.factor), dtype=q.loc.dtype)
     inner = jax.scipy.linalg.cho_solve((q.factor, True), eye) - eye
-    return -0.5 * jnp.log(jnp.maximum(1 + jnp.sum((q.basis @ inner) * q.basis, 1), 1e-6)) + jnp.log(q.scale)
+    return -0.5 * jnp.log(jnp.maximum(1 + jnp.sum((q.basis @ inner) * q.basis, 1), 1e-6)) + jnp.log(
+        q.scale
+    )
 
 
 def _units(log_scale: Array) -> Array:
@@ -192,8 +252,11 @@ def _units(log_scale: Array) -> Array:
     return jnp.concatenate([jnp.exp(log_scale), jnp.full_like(log_scale, 2**-0.5)])
 
 
-def _steihaug(product: Any, slope: Array, radius: Array, max_inner: int, enter: Array) -> tuple[Array, Array, Array]:
-    """The x of slope' x + x' H x / 2 that conjugate gradients reach within a ball (Steihaug 1983; Nocedal & Wright 2006, ch. 7).
+def _steihaug(
+    product: Any, slope: Array, radius: Array, max_inner: int, enter: Array
+) -> tuple[Array, Array, Array]:
+    """The x of slope' x + x' H x / 2 that conjugate gradients reach within a ball (Steihaug 1983;
+    Nocedal & Wright 2006, ch. 7).
 
     Returns:
       x; what the quadratic form falls by there; and the products with H that it took, int32.
@@ -208,19 +271,25 @@ def _steihaug(product: Any, slope: Array, radius: Array, max_inner: int, enter: 
     def iterate(carry: Any) -> Any:
         x, hx, r, p, k, _ = carry
         hp = product(p)
-        curvature, rr = p @ hp, r @ r
+        curvature = p @ hp
+        rr = r @ r
         alpha = rr / curvature
         out = ~(curvature > 0) | (jnp.linalg.norm(x + alpha * p) >= radius)
         alpha = jnp.where(out, _to_edge(x, p, radius), alpha)
-        x, hx, new = x + alpha * p, hx + alpha * hp, r + alpha * hp
+        x = x + alpha * p
+        hx = hx + alpha * hp
+        new = r + alpha * hp
         return x, hx, new, -new + (new @ new) / rr * p, k + 1, out
 
     zero = jnp.zeros_like(slope)
-    x, hx, _, _, k, _ = jax.lax.while_loop(going, iterate, (zero, zero, slope, -slope, jnp.int32(0), jnp.bool_(False)))
+    x, hx, _, _, k, _ = jax.lax.while_loop(
+        going, iterate, (zero, zero, slope, -slope, jnp.int32(0), jnp.bool_(False))
+    )
     return x, -(slope @ x + 0.5 * x @ hx), k
 
 
 def _to_edge(x: Array, p: Array, radius: Array) -> Array:
     """The tau >= 0 of |x + tau p| = radius."""
-    pp, xp = p @ p, x @ p
+    pp = p @ p
+    xp = x @ p
     return (-xp + jnp.sqrt(jnp.maximum(xp**2 + pp * (radius**2 - x @ x), 0.0))) / (pp + 1e-30)

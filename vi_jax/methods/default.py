@@ -12,7 +12,9 @@ from vi_jax.methods.pathfinder import pathfinder
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method
 
-FULL_RANK_UP_TO = 400  # latents: at 500 `bam` takes 40 s of CPU in float32 and 70 s in float64, the density's own time aside
+# latents: at 500 `bam` takes 40 s of CPU in float32 and 70 s in float64, the density's own time
+# aside
+FULL_RANK_UP_TO = 400
 STOCHASTIC_FULL_RANK_UP_TO = 50
 
 
@@ -24,14 +26,19 @@ class Choice(NamedTuple):
     evaluations: int = 0  # gradients that the choice took
 
 
-def choose(key: Array, target: Target, start: Array | None = None, *, num_starts: int = 1) -> Choice:
-    """By the number of latents, by whether data are subsampled, and above 400 latents by whether the log density is smooth.
+def choose(
+    key: Array, target: Target, start: Array | None = None, *, num_starts: int = 1
+) -> Choice:
+    """By the number of latents, by whether data are subsampled, and above 400 latents by whether
+    the log density is smooth.
 
-    `bam` matches gradients at draws and `advi` follows their mean, which a kink does not mislead; only `pathfinder` rests on
-    curvature, so that only there is it asked for (`_smooth.py`). On a regression of 400 rows with 300 Laplace priors of rate 5 its
-    means are up to 0.94 posterior standard deviations off and its ELBO is 22 nats below that of mean-field `advi`, whose means are
-    off by up to 0.19. `bam_low_rank` had the better scales there (0.80 to 0.99 of the posterior's against 0.56 to 0.73) and the
-    lower ELBO; on a logistic regression of 450 latents it ended below `pathfinder`: it is not picked unasked.
+    `bam` matches gradients at draws and `advi` follows their mean, which a kink does not mislead;
+    only `pathfinder` rests on curvature, so that only there is it asked for (`_smooth.py`). On a
+    regression of 400 rows with 300 Laplace priors of rate 5 its means are up to 0.94 posterior
+    standard deviations off and its ELBO is 22 nats below that of mean-field `advi`, whose means are
+    off by up to 0.19. `bam_low_rank` had the better scales there (0.80 to 0.99 of the posterior's
+    against 0.56 to 0.73) and the lower ELBO; on a logistic regression of 450 latents it ended below
+    `pathfinder`: it is not picked unasked.
 
     Args:
       key: of the places that are looked at.
@@ -45,13 +52,23 @@ def choose(key: Array, target: Target, start: Array | None = None, *, num_starts
     if size <= FULL_RANK_UP_TO:
         # each of several starts keeps to its own path, so that their agreement says something
         return Choice(bam(num_paths=4 if num_starts == 1 else 1), f"full rank, for {size} latents")
-    centre = jnp.zeros(size) if start is None else jnp.reshape(jnp.asarray(start, jnp.result_type(float)), (-1, size))[0]
+    centre = (
+        jnp.zeros(size)
+        if start is None
+        else jnp.reshape(jnp.asarray(start, jnp.result_type(float)), (-1, size))[0]
+    )
     found = _smooth.measured(key, target.log_density, centre)
     if found is None:
-        return Choice(pathfinder(), f"low rank, for {size:,} latents; whether it is smooth is not known")
+        return Choice(
+            pathfinder(), f"low rank, for {size:,} latents; whether it is smooth is not known"
+        )
     rough = _rough(found)
     if rough:
-        return Choice(advi(mean_field), f"mean field, for {size:,} latents; not smooth ({rough})", _smooth.COST)
+        return Choice(
+            advi(mean_field),
+            f"mean field, for {size:,} latents; not smooth ({rough})",
+            _smooth.COST,
+        )
     return Choice(pathfinder(), f"low rank, for {size:,} latents", _smooth.COST)
 
 

@@ -35,40 +35,52 @@ def flow(
     learning_rate: float = 5e-3,
     num_steps: int = 2_000,
 ) -> Method:
-    """A flow over coordinates in which a Gaussian found first is standard, by the recipe that Agrawal & Domke (2025) found to work:
-    RealNVP, gradients that stick the landing (Roeder et al. 2017, eq. 8), many draws, Adam at one small step; the step then falls
-    to 0 over the last half, which averages.
+    """A flow over coordinates in which a Gaussian found first is standard, by the recipe that
+    Agrawal & Domke (2025) found to work: RealNVP, gradients that stick the landing (Roeder et al.
+    2017, eq. 8), many draws, Adam at one small step; the step then falls to 0 over the last half,
+    which averages.
 
-    `start` (whose guide has `loc` and `covariance_matrix`) runs to its end inside `init`; the flow begins at its Gaussian, so that
-    badly scaled posteriors are no worse than round ones. Where that Gaussian misses a mode, so will the flow.
+    `start` (whose guide has `loc` and `covariance_matrix`) runs to its end inside `init`; the flow
+    begins at its Gaussian, so that badly scaled posteriors are no worse than round ones. Where that
+    Gaussian misses a mode, so will the flow.
 
     Args:
       family: D -> Family of the flow over [D].
-      start: the method that finds the Gaussian; `bam` if not given, whose moments are a better scale than `pathfinder`'s best ELBO:
-        a banana of scales 50 and 1/1000 around (300, 0) is met within 0.01 nats from the one, and missed by 12 from the other.
-      estimator: of `vi.estimators`. `stl` takes log q at draws by the inverse of a frozen q: as cheap as the flow for real_nvp,
-        neural_spline and maf. None for those whose inverse costs more (iaf, planar, radial, sylvester): plain gradients, draws
-        and densities together by `sample_and_log_prob`, no inverse.
+      start: the method that finds the Gaussian; `bam` if not given, whose moments are a better
+        scale than `pathfinder`'s best ELBO: a banana of scales 50 and 1/1000 around (300, 0) is met
+        within 0.01 nats from the one, and missed by 12 from the other.
+      estimator: of `vi.estimators`. `stl` takes log q at draws by the inverse of a frozen q: as
+        cheap as the flow for real_nvp, neural_spline and maf. None for those whose inverse costs
+        more (iaf, planar, radial, sylvester): plain gradients, draws and densities together by
+        `sample_and_log_prob`, no inverse.
       num_draws: gradient evaluations a step.
       learning_rate: of Adam.
       num_steps: of Adam.
 
     Returns:
-      A Method for D of up to some hundreds; its `value` is the ELBO of a step's draws. Steps that are not finite are skipped.
+      A Method for D of up to some hundreds; its `value` is the ELBO of a step's draws. Steps that
+      are not finite are skipped.
     """
     ascent = start or bam()
     rate = optax.join_schedules(
-        [optax.constant_schedule(learning_rate), optax.linear_schedule(learning_rate, 0.0, num_steps - num_steps // 2)],
+        [
+            optax.constant_schedule(learning_rate),
+            optax.linear_schedule(learning_rate, 0.0, num_steps - num_steps // 2),
+        ],
         [num_steps // 2],
     )
     rule = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(rate))
 
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
         key_init, key_ascent, key_params = jax.random.split(key, 3)
-        held, spent, _ = climb(key_ascent, ascent, log_density, ascent.init(key_init, log_density, start))
+        held, spent, _ = climb(
+            key_ascent, ascent, log_density, ascent.init(key_init, log_density, start)
+        )
         q = ascent.guide(held)
         root = jnp.linalg.cholesky(q.covariance_matrix)
-        params = jax.tree.map(lambda leaf: leaf.astype(start.dtype), family(start.size).init(key_params))
+        params = jax.tree.map(
+            lambda leaf: leaf.astype(start.dtype), family(start.size).init(key_params)
+        )
         return State(params, rule.init(params), q.loc, root, jnp.int32(0), spent)
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
@@ -88,11 +100,18 @@ def flow(
         updates, optimizer = rule.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         good = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
-        kept: Any = jax.tree.map(lambda a, b: jnp.where(good, a, b), (params, optimizer), (state.params, state.optimizer))
-        new = state._replace(
-            params=kept[0], optimizer=kept[1], num_steps=state.num_steps + 1, evaluations=state.evaluations + num_draws
+        kept: Any = jax.tree.map(
+            lambda a, b: jnp.where(good, a, b), (params, optimizer), (state.params, state.optimizer)
         )
-        return new, MethodInfo(jnp.where(good, -value, jnp.nan), new.evaluations, new.num_steps >= num_steps)
+        new = state._replace(
+            params=kept[0],
+            optimizer=kept[1],
+            num_steps=state.num_steps + 1,
+            evaluations=state.evaluations + num_draws,
+        )
+        return new, MethodInfo(
+            jnp.where(good, -value, jnp.nan), new.evaluations, new.num_steps >= num_steps
+        )
 
     def guide(state: State) -> Placed:
         return Placed(family(state.loc.size).guide(state.params), state.loc, state.root)
@@ -100,7 +119,9 @@ def flow(
     return Method("flow", init, step, guide, num_steps, ascent.stochastic)
 
 
-def climb(key: Array, method: Method, log_density: LogDensity, state: Any) -> tuple[Any, Array, Array]:
+def climb(
+    key: Array, method: Method, log_density: LogDensity, state: Any
+) -> tuple[Any, Array, Array]:
     """A method run to its end: its state, the gradient evaluations it took, and its value."""
 
     def unfinished(carry: tuple[Any, MethodInfo, Array]) -> Array:
@@ -109,7 +130,11 @@ def climb(key: Array, method: Method, log_density: LogDensity, state: Any) -> tu
     def body(carry: tuple[Any, MethodInfo, Array]) -> tuple[Any, MethodInfo, Array]:
         state, before, number = carry
         state, info = method.step(jax.random.fold_in(key, number), log_density, state)
-        return state, MethodInfo(info.value.astype(before.value.dtype), info.evaluations, info.done), number + 1
+        return (
+            state,
+            MethodInfo(info.value.astype(before.value.dtype), info.evaluations, info.done),
+            number + 1,
+        )
 
     dtype = jax.eval_shape(lambda state: method.guide(state).loc, state).dtype
     nothing = MethodInfo(jnp.full((), -jnp.inf, dtype), jnp.int32(0), jnp.bool_(False))

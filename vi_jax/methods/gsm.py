@@ -1,4 +1,6 @@
-"""Gaussian score matching: full-rank Gaussians whose scores agree with the target's, point by point."""
+"""Gaussian score matching: full-rank Gaussians whose scores agree with the target's, point by
+point.
+"""
 
 from typing import Any, NamedTuple
 
@@ -27,35 +29,59 @@ class State(NamedTuple):
 
 
 def gsm(
-    *, batch_size: int = 8, num_early_steps: int = 200, num_late_steps: int = 200, memory: int = 6, num_steps: int = 1000
+    *,
+    batch_size: int = 8,
+    num_early_steps: int = 200,
+    num_late_steps: int = 200,
+    memory: int = 6,
+    num_steps: int = 1000,
 ) -> Method:
     """Full-rank N(mu, Sigma) by matching scores (Modi et al. 2023).
 
-    At a draw z with score g = grad log p(z) the Gaussian nearest in KL to the current one whose score at z is g has, with
-    e = Sigma g - mu + z, a = (mu - z)'g and rho (1 + rho) = g'Sigma g + a^2,
+    At a draw z with score g = grad log p(z) the Gaussian nearest in KL to the current one whose
+    score at z is g has, with e = Sigma g - mu + z, a = (mu - z)'g and rho (1 + rho) = g'Sigma g +
+    a^2,
         mu' = mu + (e - (mu - z) (g'e) / (1 + rho + a)) / (1 + rho),
         Sigma' = Sigma + (mu - z)(mu - z)' - (mu' - z)(mu' - z)';
-    a step takes the average of these moves over B draws. No step size; on a Gaussian target the moves die out by themselves.
+    a step takes the average of these moves over B draws. No step size; on a Gaussian target the
+    moves die out by themselves.
 
-    Where it is not Gaussian they never do: the paper stops anywhere, here the means and covariances of late steps are averaged.
+    Where it is not Gaussian they never do: the paper stops anywhere, here the means and covariances
+    of late steps are averaged.
 
     Args:
       batch_size: B, gradient evaluations a step.
       num_early_steps: steps before those that are averaged; fewer where the moves have died out.
       num_late_steps: averaged.
       memory: pairs of the L-BFGS climb that gives the start.
-      num_steps: at most, with those of the climb; where they end before all late ones are done, it did not converge.
+      num_steps: at most, with those of the climb; where they end before all late ones are done, it
+        did not converge.
 
     Returns:
-      A Method for D of up to some hundreds, O(D^3) a step. Its `value` is log p on the climb, then an estimate of the ELBO from
-      the same draws; a step whose covariance is not positive definite is skipped, with value nan.
+      A Method for D of up to some hundreds, O(D^3) a step. Its `value` is log p on the climb, then
+      an estimate of the ELBO from the same draws; a step whose covariance is not positive definite
+      is skipped, with value nan.
     """
 
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
         del key, log_density
-        eye, zero, infinite = jnp.eye(start.size, dtype=start.dtype), jnp.int32(0), jnp.full((), jnp.inf, start.dtype)
+        eye = jnp.eye(start.size, dtype=start.dtype)
+        zero = jnp.int32(0)
+        infinite = jnp.full((), jnp.inf, start.dtype)
         climb = _lbfgs.start(start, memory=memory)
-        return State(climb, jnp.bool_(True), start, eye, start, eye, jnp.zeros_like(start), zero, zero, infinite, zero)
+        return State(
+            climb,
+            jnp.bool_(True),
+            start,
+            eye,
+            start,
+            eye,
+            jnp.zeros_like(start),
+            zero,
+            zero,
+            infinite,
+            zero,
+        )
 
     def ascend(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         del key
@@ -72,28 +98,41 @@ def gsm(
         return new, MethodInfo(climb.value, new.evaluations, jnp.bool_(False))
 
     def match(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        mean, covariance = state.mean, state.covariance
+        mean = state.mean
+        covariance = state.covariance
         root = jnp.linalg.cholesky(covariance)
         eps = jax.random.normal(key, (batch_size, mean.size), mean.dtype)
         z = mean + eps @ root.T
         log_p, scores = jax.vmap(jax.value_and_grad(log_density))(z)
         shifts, changes = jax.vmap(lambda z, g: move(z, g, mean, covariance))(z, scores)
-        shift, change = shifts.mean(0), changes.mean(0)
+        shift = shifts.mean(0)
+        change = changes.mean(0)
         new_covariance = covariance + 0.5 * (change + change.T)
-        good = jnp.all(jnp.isfinite(jnp.linalg.cholesky(new_covariance))) & jnp.all(jnp.isfinite(shift))
+        good = jnp.all(jnp.isfinite(jnp.linalg.cholesky(new_covariance))) & jnp.all(
+            jnp.isfinite(shift)
+        )
         inside = jax.scipy.linalg.solve_triangular(root, shift, lower=True)
         half = jax.scipy.linalg.solve_triangular(root, change, lower=True)
         rotated = jax.scipy.linalg.solve_triangular(root, half.T, lower=True)
-        length = inside @ inside + 0.5 * jnp.sum(rotated**2)  # the move's symmetrised KL, for small moves
+        length = inside @ inside + 0.5 * jnp.sum(
+            rotated**2
+        )  # the move's symmetrised KL, for small moves
         drift = jnp.where(jnp.isfinite(state.drift), 0.9 * state.drift + 0.1 * length, length)
 
         counted = good & ((state.late > 0) | (state.step >= num_early_steps) | (drift < _SMALL))
         late = state.late + counted
         share = jnp.where(counted, 1 / jnp.maximum(late, 1), 0.0).astype(mean.dtype)
-        mean, covariance = (jnp.where(good, a, b) for a, b in ((mean + shift, state.mean), (new_covariance, state.covariance)))
-        mean_average = jnp.where(late > 0, state.mean_average + share * (mean - state.mean_average), mean)
+        mean, covariance = (
+            jnp.where(good, a, b)
+            for a, b in ((mean + shift, state.mean), (new_covariance, state.covariance))
+        )
+        mean_average = jnp.where(
+            late > 0, state.mean_average + share * (mean - state.mean_average), mean
+        )
         covariance_average = jnp.where(
-            late > 0, state.covariance_average + share * (covariance - state.covariance_average), covariance
+            late > 0,
+            state.covariance_average + share * (covariance - state.covariance_average),
+            covariance,
         )
         score = state.score + share * (jnp.where(good, scores.mean(0), 0.0) - state.score)
         near = score @ (covariance @ score) < _LEFT * mean.size  # else the late steps begin again
@@ -101,17 +140,34 @@ def gsm(
         late = jnp.where(ended & ~near, 0, late)
         evaluations = state.evaluations + batch_size
         new = State(
-            state.climb, state.climbing, mean, covariance, mean_average, covariance_average, score, state.step + 1, late,
-            jnp.where(good, drift, state.drift), evaluations,
-        )  # fmt: skip
-        log_q = -0.5 * jnp.sum(eps**2, 1) - jnp.log(jnp.diagonal(root)).sum() - 0.5 * mean.size * jnp.log(2 * jnp.pi)
+            state.climb,
+            state.climbing,
+            mean,
+            covariance,
+            mean_average,
+            covariance_average,
+            score,
+            state.step + 1,
+            late,
+            jnp.where(good, drift, state.drift),
+            evaluations,
+        )
+        log_q = (
+            -0.5 * jnp.sum(eps**2, 1)
+            - jnp.log(jnp.diagonal(root)).sum()
+            - 0.5 * mean.size * jnp.log(2 * jnp.pi)
+        )
         value = jnp.where(good, jnp.mean(log_p - log_q), jnp.nan)
         done = (ended & near) | ((late > 1) & (drift < _SMALL))
         return new, MethodInfo(value.astype(mean.dtype), evaluations, done)
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         return jax.lax.cond(
-            state.climbing, lambda key, s: ascend(key, log_density, s), lambda key, s: match(key, log_density, s), key, state
+            state.climbing,
+            lambda key, s: ascend(key, log_density, s),
+            lambda key, s: match(key, log_density, s),
+            key,
+            state,
         )
 
     def guide(state: State) -> Any:
@@ -130,7 +186,8 @@ _SMALL = 1e-6  # symmetrised KL of moves that have died out, nats
 def move(z: Array, g: Array, mean: Array, covariance: Array) -> tuple[Array, Array]:
     """mu' - mu [D] and Sigma' - Sigma [D, D] of one draw z and its score g (Modi et al. 2023)."""
     away = mean - z
-    sigma_g, a = covariance @ g, away @ g
+    sigma_g = covariance @ g
+    a = away @ g
     rho = 0.5 * jnp.sqrt(1 + 4 * (g @ sigma_g + a**2)) - 0.5
     e = sigma_g - away
     shift = (e - away * (g @ e) / (1 + rho + a)) / (1 + rho)

@@ -21,21 +21,25 @@ class State(NamedTuple):
 
 
 def laplace(*, memory: int = 10, tolerance: float = 1e-8, num_steps: int = 1000) -> Method:
-    """N(u*, (-H)^-1), H the Hessian of the log density at its mode u* (Tierney & Kadane 1986; Bishop 2006, sec. 4.4).
+    """N(u*, (-H)^-1), H the Hessian of the log density at its mode u* (Tierney & Kadane 1986;
+    Bishop 2006, sec. 4.4).
 
-    L-BFGS climbs; Newton's steps u' = u + (-H)^-1 grad with the whole Hessian end the way, where a climb's own estimate of the
-    curvature would be off. Where -H is not positive definite there is no such Gaussian, and none is made up: value and covariance
-    are nan and `done` stays False, which `vi.fit` raises as an error (the density has no maximum there: a funnel, a ridge, a flat
+    L-BFGS climbs; Newton's steps u' = u + (-H)^-1 grad with the whole Hessian end the way, where a
+    climb's own estimate of the curvature would be off. Where -H is not positive definite there is
+    no such Gaussian, and none is made up: value and covariance are nan and `done` stays False,
+    which `vi.fit` raises as an error (the density has no maximum there: a funnel, a ridge, a flat
     prior).
 
     Args:
       memory: pairs that L-BFGS keeps.
-      tolerance: stop when a Newton step expects to win less than this, nats; or less than the rounding of the log density.
+      tolerance: stop when a Newton step expects to win less than this, nats; or less than the
+        rounding of the log density.
       num_steps: at most, of both kinds.
 
     Returns:
-      A Method for D of up to some hundreds. Its `value` is log p(u) on the climb, then Laplace's estimate of the evidence,
-      log p(u) + D/2 log 2 pi - 1/2 log det(-H). A Hessian counts 2 D evaluations.
+      A Method for D of up to some hundreds. Its `value` is log p(u) on the climb, then Laplace's
+      estimate of the evidence, log p(u) + D/2 log 2 pi - 1/2 log det(-H). A Hessian counts 2 D
+      evaluations.
     """
 
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
@@ -46,7 +50,9 @@ def laplace(*, memory: int = 10, tolerance: float = 1e-8, num_steps: int = 1000)
     def climb(log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         new, _ = _lbfgs.advance(log_density, state.climb)
         at_top = (new.gain < _NEAR) | new.stuck
-        state = state._replace(climb=new, phase=jnp.where(at_top, 1, 0).astype(jnp.int32), mean=new.u)
+        state = state._replace(
+            climb=new, phase=jnp.where(at_top, 1, 0).astype(jnp.int32), mean=new.u
+        )
         state = state._replace(evaluations=state.evaluations + 1)
         return state, MethodInfo(new.value, state.evaluations, jnp.bool_(False))
 
@@ -68,22 +74,32 @@ def laplace(*, memory: int = 10, tolerance: float = 1e-8, num_steps: int = 1000)
         root = jnp.linalg.cholesky(0.5 * (covariance + covariance.T))
         evidence = value + 0.5 * u.size * jnp.log(2 * jnp.pi) - jnp.log(jnp.diagonal(factor)).sum()
         done = good & (win < tolerance + 4 * jnp.finfo(u.dtype).eps * jnp.abs(value))
-        step = jnp.minimum(1.0, _LONGEST / jnp.sqrt(jnp.maximum(2 * win, 1e-30)))  # |move| in posterior sds
+        step = jnp.minimum(
+            1.0, _LONGEST / jnp.sqrt(jnp.maximum(2 * win, 1e-30))
+        )  # |move| in posterior sds
         new = state._replace(
             phase=jnp.where(good, 1, 2).astype(jnp.int32),
             mean=jnp.where(good, u + step * move, u),
             root=root,
             evaluations=state.evaluations + 2 * u.size,
         )
-        return new, MethodInfo(jnp.where(good, evidence, jnp.nan).astype(u.dtype), new.evaluations, done)
+        return new, MethodInfo(
+            jnp.where(good, evidence, jnp.nan).astype(u.dtype), new.evaluations, done
+        )
 
     def rest(log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         del log_density
-        return state, MethodInfo(jnp.full((), jnp.nan, state.mean.dtype), state.evaluations, jnp.bool_(False))
+        return state, MethodInfo(
+            jnp.full((), jnp.nan, state.mean.dtype), state.evaluations, jnp.bool_(False)
+        )
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         del key  # nothing is random
-        branches = [lambda s: climb(log_density, s), lambda s: polish(log_density, s), lambda s: rest(log_density, s)]
+        branches = [
+            lambda s: climb(log_density, s),
+            lambda s: polish(log_density, s),
+            lambda s: rest(log_density, s),
+        ]
         return jax.lax.switch(state.phase, branches, state)
 
     def guide(state: State) -> Any:

@@ -33,30 +33,36 @@ def natural_gradient(
     max_length: float = 0.5,
     num_steps: int = 5000,
 ) -> Method:
-    """Full-rank N(mu, L L') by natural gradients of the ELBO, L lower triangular (Lin, Schmidt & Khan 2021; Tan 2025).
+    """Full-rank N(mu, L L') by natural gradients of the ELBO, L lower triangular (Lin, Schmidt &
+    Khan 2021; Tan 2025).
 
-    In the coordinates where q is the standard normal, z = mu + L eps, the gradients of Bonnet and Price are
+    In the coordinates where q is the standard normal, z = mu + L eps, the gradients of Bonnet and
+    Price are
         b = E[L' grad log p(z)],   A = I + E[L' Hess log p(z) L] = I + E[eps (L' grad log p(z))'] symmetrised,
-    and a step of size rho, with h(M) = I + M + M^2 / 2 and low() the lower triangle with half the diagonal, is
+    and a step of size rho, with h(M) = I + M + M^2 / 2 and low() the lower triangle with half the
+    diagonal, is
         mu' = mu + rho L b,   L' = L h(rho low(A)):
-    no matrix is inverted, and L stays a root whatever the noise. Without Hessians the entropy's part takes the same draws, eps eps'
-    for I: both gradients vanish with certainty where q is the posterior ("sticking the landing"). On minibatches this is the
-    variational online Newton method (Khan et al. 2018) with a full covariance and square-root steps.
+    no matrix is inverted, and L stays a root whatever the noise. Without Hessians the entropy's
+    part takes the same draws, eps eps' for I: both gradients vanish with certainty where q is the
+    posterior ("sticking the landing"). On minibatches this is the variational online Newton method
+    (Khan et al. 2018) with a full covariance and square-root steps.
 
-    The paper's step is constant. Here a step is shortened to a length of max_length sqrt D in Fisher's metric, and once the
-    gradients are noise around no trend, rho falls as 1 / sqrt t and the iterates are averaged.
+    The paper's step is constant. Here a step is shortened to a length of max_length sqrt D in
+    Fisher's metric, and once the gradients are noise around no trend, rho falls as 1 / sqrt t and
+    the iterates are averaged.
 
     Args:
       num_draws: K, gradients a step; max(10, D + 5) if not given, 4 with Hessians.
       learning: rho, before it falls.
-      hessian: Price's theorem with Hessians (2 D evaluations each) rather than Stein's identity; for D of a few tens.
+      hessian: Price's theorem with Hessians (2 D evaluations each) rather than Stein's identity;
+        for D of a few tens.
       num_late_steps: that are averaged; or until no gradient is left.
       max_length: of a step, per sqrt D.
       num_steps: at most.
 
     Returns:
-      A Method for D of up to some hundreds, also for minibatches. Its `value` is an estimate of the ELBO from the step's draws. A
-      step that is not finite is skipped.
+      A Method for D of up to some hundreds, also for minibatches. Its `value` is an estimate of the
+      ELBO from the step's draws. A step that is not finite is skipped.
     """
 
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
@@ -64,10 +70,14 @@ def natural_gradient(
         eye = jnp.eye(start.size, dtype=start.dtype)
         trend = jnp.zeros(start.size + start.size**2, start.dtype)
         zero = jnp.int32(0)
-        return State(start, eye, start, eye, trend, trend, jnp.zeros((), start.dtype), zero, zero, zero)
+        return State(
+            start, eye, start, eye, trend, trend, jnp.zeros((), start.dtype), zero, zero, zero
+        )
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        mean, root, size = state.mean, state.root, state.mean.size
+        mean = state.mean
+        root = state.root
+        size = state.mean.size
         draws = num_draws or (4 if hessian else max(10, size + 5))
         eps = jax.random.normal(key, (draws, size), mean.dtype)
         gradient = _price if hessian else _stein
@@ -81,7 +91,8 @@ def natural_gradient(
         new_root = root + root @ (m + 0.5 * m @ m)
 
         good = jnp.isfinite(length) & jnp.all(jnp.isfinite(new_root)) & jnp.all(jnp.isfinite(log_p))
-        mean, root = jnp.where(good, new_mean, mean), jnp.where(good, new_root, root)
+        mean = jnp.where(good, new_mean, mean)
+        root = jnp.where(good, new_root, root)
         flat = jnp.concatenate([b, a.ravel() * 2**-0.5])
         trend = jnp.where(good, _KEEP * state.trend + (1 - _KEEP) * flat, state.trend)
         power = jnp.where(good, _KEEP * state.power + (1 - _KEEP) * length**2, state.power)
@@ -89,7 +100,9 @@ def natural_gradient(
         noise_only = trend @ trend < 2 * (1 - _KEEP) / (1 + _KEEP) * power
         settled = (state.step > 2 / (1 - _KEEP)) & (noise_only | (power < _REST * size))
         late = state.late + jnp.where((state.late > 0) | settled, good, False)
-        share = jnp.where(good, 2 / (late + 1), 0.0).astype(mean.dtype)  # later ones weigh more (Shamir & Zhang 2013)
+        share = jnp.where(good, 2 / (late + 1), 0.0).astype(
+            mean.dtype
+        )  # later ones weigh more (Shamir & Zhang 2013)
         slope = jnp.where(late > 0, state.slope_average + share * (flat - state.slope_average), 0.0)
         # at the optimum the mean gradient is noise; where it is not, the late steps begin again
         rest = slope @ slope < 4 * power / jnp.maximum(late, 1) + _NEAR * size
@@ -107,7 +120,11 @@ def natural_gradient(
             late,
             state.evaluations + cost,
         )
-        log_q = -0.5 * jnp.sum(eps**2, 1) - jnp.log(jnp.diagonal(state.root)).sum() - 0.5 * size * jnp.log(2 * jnp.pi)
+        log_q = (
+            -0.5 * jnp.sum(eps**2, 1)
+            - jnp.log(jnp.diagonal(state.root)).sum()
+            - 0.5 * size * jnp.log(2 * jnp.pi)
+        )
         value = jnp.where(good, jnp.mean(log_p - log_q), jnp.nan)
         done = (ended & rest) | (late > 0) & (power < _REST * size)
         return new, MethodInfo(value.astype(mean.dtype), new.evaluations, done)
@@ -124,16 +141,22 @@ _NEAR = 1e-3  # squared length of a mean gradient, per latent: twice the KL that
 _REST = 1e-8  # squared length of a gradient, per latent, that is none
 
 
-def _stein(log_density: LogDensity, mean: Array, root: Array, eps: Array) -> tuple[Array, Array, Array, int]:
+def _stein(
+    log_density: LogDensity, mean: Array, root: Array, eps: Array
+) -> tuple[Array, Array, Array, int]:
     """log p [K], b [D], A [D, D] and the evaluations, by first derivatives."""
     log_p, scores = jax.vmap(jax.value_and_grad(log_density))(mean + eps @ root.T)
-    landing = scores @ root + eps  # L' grad (log p - log q): 0 for every draw where q is the posterior
+    landing = (
+        scores @ root + eps
+    )  # L' grad (log p - log q): 0 for every draw where q is the posterior
     centred = eps - eps.mean(0)
     a = centred.T @ landing / (len(eps) - 1)  # E[eps landing'], the mean of either taken out
     return log_p, landing.mean(0), 0.5 * (a + a.T), len(eps)
 
 
-def _price(log_density: LogDensity, mean: Array, root: Array, eps: Array) -> tuple[Array, Array, Array, int]:
+def _price(
+    log_density: LogDensity, mean: Array, root: Array, eps: Array
+) -> tuple[Array, Array, Array, int]:
     """The same by second derivatives along the columns of L."""
 
     def one(e: Array) -> tuple[Array, Array, Array]:

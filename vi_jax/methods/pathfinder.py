@@ -14,7 +14,9 @@ from vi_jax.types import Array, LogDensity, Method, MethodInfo
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class FactoredNormal(VectorGuide):
-    """N(loc, S (I + Q (L L' - I) Q') S), S diagonal, Q [D, R] with orthonormal columns: a few directions on top of a diagonal."""
+    """N(loc, S (I + Q (L L' - I) Q') S), S diagonal, Q [D, R] with orthonormal columns: a few
+    directions on top of a diagonal.
+    """
 
     loc: Array
     scale: Array  # [D], diagonal of S
@@ -29,7 +31,10 @@ class FactoredNormal(VectorGuide):
     def covariance_matrix(self) -> Array:
         """[D, D]."""
         root = self.scale[:, None] * self.basis
-        return jnp.diag(self.scale**2) + root @ (self.factor @ self.factor.T - jnp.eye(self.factor.shape[0])) @ root.T
+        return (
+            jnp.diag(self.scale**2)
+            + root @ (self.factor @ self.factor.T - jnp.eye(self.factor.shape[0])) @ root.T
+        )
 
     def transport(self, eps: Array) -> Array:
         inside = self.basis.T @ eps
@@ -38,8 +43,16 @@ class FactoredNormal(VectorGuide):
     def log_density(self, z: Array) -> Array:
         x = (z - self.loc) / self.scale
         inside = self.basis.T @ x
-        eps = x - self.basis @ inside + self.basis @ jax.scipy.linalg.solve_triangular(self.factor, inside, lower=True)
-        return log_standard_normal(eps) - jnp.log(self.scale).sum() - jnp.log(jnp.diagonal(self.factor)).sum()
+        eps = (
+            x
+            - self.basis @ inside
+            + self.basis @ jax.scipy.linalg.solve_triangular(self.factor, inside, lower=True)
+        )
+        return (
+            log_standard_normal(eps)
+            - jnp.log(self.scale).sum()
+            - jnp.log(jnp.diagonal(self.factor)).sum()
+        )
 
 
 class State(NamedTuple):
@@ -50,9 +63,12 @@ class State(NamedTuple):
     best_elbo: Array
 
 
-def pathfinder(*, num_elbo_draws: int = 10, memory: int = 6, tolerance: float = 1e-4, num_steps: int = 500) -> Method:
-    """At each iterate of L-BFGS towards the mode, N(u + H grad, H) with H the inverse Hessian learnt so far; the one of highest
-    ELBO is the answer (Zhang et al. 2022, alg. 1). It need not be at the end of the path: a mode can lie far from the mass.
+def pathfinder(
+    *, num_elbo_draws: int = 10, memory: int = 6, tolerance: float = 1e-4, num_steps: int = 500
+) -> Method:
+    """At each iterate of L-BFGS towards the mode, N(u + H grad, H) with H the inverse Hessian
+    learnt so far; the one of highest ELBO is the answer (Zhang et al. 2022, alg. 1). It need not be
+    at the end of the path: a mode can lie far from the mass.
 
     Args:
       num_elbo_draws: draws of each ELBO; values of the log density, without gradients.
@@ -65,7 +81,10 @@ def pathfinder(*, num_elbo_draws: int = 10, memory: int = 6, tolerance: float = 
     """
 
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
-        del key, log_density  # the first step evaluates the start; until then a Gaussian with nothing learnt holds the place
+        del (
+            key,
+            log_density,
+        )  # the first step evaluates the start; until then a Gaussian with nothing learnt holds the place
         return begin(start, memory=memory)
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
@@ -79,13 +98,20 @@ def begin(start: Array, *, memory: int) -> State:
     """Before the first evaluation."""
     rank = min(start.size, 2 * memory)
     place = FactoredNormal(
-        start, jnp.ones_like(start), jnp.zeros((start.size, rank), start.dtype), jnp.eye(rank, dtype=start.dtype)
+        start,
+        jnp.ones_like(start),
+        jnp.zeros((start.size, rank), start.dtype),
+        jnp.eye(rank, dtype=start.dtype),
     )
     return State(_lbfgs.start(start, memory=memory), place, jnp.full((), -jnp.inf, start.dtype))
 
 
-def advance(eps: Array, log_density: LogDensity, state: State, *, tolerance: float) -> tuple[State, MethodInfo]:
-    """A trial of the ascent, and where it is accepted the ELBO of the Gaussian there, by the standard normals eps [K, D]."""
+def advance(
+    eps: Array, log_density: LogDensity, state: State, *, tolerance: float
+) -> tuple[State, MethodInfo]:
+    """A trial of the ascent, and where it is accepted the ELBO of the Gaussian there, by the
+    standard normals eps [K, D].
+    """
     climb, hessian = _lbfgs.advance(log_density, state.climb)
     q = gaussian_at(climb, hessian)
     z = jax.vmap(q.transport)(eps)
@@ -93,7 +119,9 @@ def advance(eps: Array, log_density: LogDensity, state: State, *, tolerance: flo
     def measure() -> Array:
         # one draw at a time: a likelihood over a million rows must fit once
         elbo = jnp.mean(jax.lax.map(lambda z: log_density(z) - q.log_density(z), z))
-        return jnp.where(jnp.isfinite(elbo), elbo, -jnp.inf).astype(state.best_elbo.dtype)  # -inf: never the best
+        return jnp.where(jnp.isfinite(elbo), elbo, -jnp.inf).astype(
+            state.best_elbo.dtype
+        )  # -inf: never the best
 
     elbo = jax.lax.cond(climb.moved, measure, lambda: jnp.full_like(state.best_elbo, -jnp.inf))
     better = elbo > state.best_elbo

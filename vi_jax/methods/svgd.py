@@ -27,13 +27,14 @@ def svgd(
     optimizer: optax.GradientTransformation | None = None,
     num_steps: int = 1_000,
 ) -> Method:
-    """P particles moved by phi(u) = (1/P) sum_j k(u_j, u) grad log p(u_j) + grad_{u_j} k(u_j, u), the direction in the unit ball of
-    a kernel's Hilbert space in which KL(q || p) falls fastest (Liu & Wang 2016, alg. 1 and eq. 8), k(u, v) = exp(-|u - v|^2 / h)
-    and h = med^2 / log P, med the median of the distances between particles (their sec. 5).
+    """P particles moved by phi(u) = (1/P) sum_j k(u_j, u) grad log p(u_j) + grad_{u_j} k(u_j, u),
+    the direction in the unit ball of a kernel's Hilbert space in which KL(q || p) falls fastest
+    (Liu & Wang 2016, alg. 1 and eq. 8), k(u, v) = exp(-|u - v|^2 / h) and h = med^2 / log P, med
+    the median of the distances between particles (their sec. 5).
 
-    The guide is a kernel density estimate from the particles (`Particles`): a density is what k-hat and the ELBO of `vi.fit` want,
-    and they judge it, not the particles, which are `guide.particles`. Variances come out too small where D is not small beside P
-    (Ba et al. 2022).
+    The guide is a kernel density estimate from the particles (`Particles`): a density is what k-hat
+    and the ELBO of `vi.fit` want, and they judge it, not the particles, which are
+    `guide.particles`. Variances come out too small where D is not small beside P (Ba et al. 2022).
 
     Args:
       num_particles: P, gradient evaluations a step; P^2 D memory.
@@ -42,20 +43,27 @@ def svgd(
       num_steps: in all.
 
     Returns:
-      A Method, also for minibatches. Its `value` is minus the norm of phi, root mean square over particles: not an ELBO.
+      A Method, also for minibatches. Its `value` is minus the norm of phi, root mean square over
+      particles: not an ELBO.
     """
     rule = optimizer or optax.adam(optax.cosine_decay_schedule(0.1, num_steps))
 
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
         del log_density
-        particles = start + spread * jax.random.normal(key, (num_particles, start.size), start.dtype)
+        particles = start + spread * jax.random.normal(
+            key, (num_particles, start.size), start.dtype
+        )
         return State(particles, rule.init(particles), jnp.int32(0), jnp.int32(0))
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         del key
-        direction = stein_direction(state.particles, jax.vmap(jax.grad(log_density))(state.particles))
+        direction = stein_direction(
+            state.particles, jax.vmap(jax.grad(log_density))(state.particles)
+        )
         good = jnp.all(jnp.isfinite(direction))
-        updates, optimizer = rule.update(-jnp.where(good, direction, 0.0), state.optimizer, state.particles)
+        updates, optimizer = rule.update(
+            -jnp.where(good, direction, 0.0), state.optimizer, state.particles
+        )
         number = state.num_steps + 1
         new = State(state.particles + updates, optimizer, number, state.evaluations + num_particles)
         kept: State = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
@@ -67,7 +75,9 @@ def svgd(
 
 
 def stein_direction(particles: Array, scores: Array) -> Array:
-    """phi at each of the particles [P, D], of the scores grad log p there (Liu & Wang 2016, eq. 8)."""
+    """phi at each of the particles [P, D], of the scores grad log p there (Liu & Wang 2016, eq.
+    8).
+    """
     square = squared_distances(particles)
     h = bandwidth(square)
     k = jnp.exp(-square / h)
@@ -93,8 +103,10 @@ def bandwidth(square: Array) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Particles:
-    """A kernel density estimate that keeps the particles' mean and covariance S: each is drawn to the mean by a = sqrt(1 - b^2) and
-    blurred by b^2 S (West 1993), b = (4 / (P (D + 2)))^(1 / (D + 4)) (Silverman 1986, eq. 4.14). The particles are as they were."""
+    """A kernel density estimate that keeps the particles' mean and covariance S: each is drawn to
+    the mean by a = sqrt(1 - b^2) and blurred by b^2 S (West 1993), b = (4 / (P (D + 2)))^(1 / (D +
+    4)) (Silverman 1986, eq. 4.14). The particles are as they were.
+    """
 
     particles: Array  # [P, D], P well above D
 
@@ -123,7 +135,10 @@ class Particles:
         key_which, key_blur = jax.random.split(key)
         loc, root = self.kernels()
         which = jax.random.randint(key_which, sample_shape, 0, len(loc))
-        return loc[which] + jax.random.normal(key_blur, (*sample_shape, loc.shape[1]), loc.dtype) @ root.T
+        return (
+            loc[which]
+            + jax.random.normal(key_blur, (*sample_shape, loc.shape[1]), loc.dtype) @ root.T
+        )
 
     def log_prob(self, value: Array) -> Array:
         """log q(u), nats, [...] for u [..., D]."""

@@ -1,4 +1,5 @@
-"""Generative models with their encoders, as pure functions of parameters; Flax stays inside these files.
+"""Generative models with their encoders, as pure functions of parameters; Flax stays inside these
+files.
 
 `vae` is the usual way in; `amortised` takes any encoder and decoder as (init, apply) pairs.
 """

@@ -1,4 +1,5 @@
-"""p(x | z) from a decoder's outputs: what a pixel's outputs mean, and the parameters that belong to no pixel.
+"""p(x | z) from a decoder's outputs: what a pixel's outputs mean, and the parameters that belong to
+no pixel.
 
 Each factory returns a `Likelihood`; all are summed over pixels by `log_lik`, never divided by them.
 """
@@ -18,9 +19,12 @@ class Likelihood(NamedTuple):
 
     num_outputs: int
     init: Callable[[tuple[int, ...]], Params]  # x_shape -> the likelihood's own parameters
-    make: Callable[[Params, Array], Any]  # (own parameters, outputs) -> a distribution of batch shape x_shape
+    make: Callable[
+        [Params, Array], Any
+    ]  # (own parameters, outputs) -> a distribution of batch shape x_shape
     refit: Callable[[Params, Array, Array], Params] | None = None
-    # (own parameters, x [B, *x_shape], means [B, K, *x_shape]) -> own parameters at their optimum on the batch
+    # (own parameters, x [B, *x_shape], means [B, K, *x_shape]) -> own parameters at their optimum
+    # on the batch
 
 
 def _none(x_shape: tuple[int, ...]) -> Params:
@@ -36,14 +40,16 @@ def bernoulli() -> Likelihood:
 def gaussian(sigma: float, *, link: Callable[[Array], Array] = lambda f: f) -> Likelihood:
     """N(x | f(z), sigma^2 I) with sigma given.
 
-    -ELBO = |x - f(z)|^2 / (2 sigma^2) + KL + (D_x / 2) log(2 pi sigma^2), so that to fix sigma is to weigh the KL: the
-    minimiser is that of |x - f(z)|^2 / 2 + beta KL with **beta = sigma^2**. With a squared error *averaged* over D_x pixels,
-    as it is often typed, the same holds with beta = 2 sigma^2 / D_x. Tuning beta at a fixed sigma, or sigma at a fixed
-    beta, is the same search; learning sigma (below) ends it (Rybkin et al. 2021, sec. 3).
+    -ELBO = |x - f(z)|^2 / (2 sigma^2) + KL + (D_x / 2) log(2 pi sigma^2), so that to fix sigma is
+    to weigh the KL: the minimiser is that of |x - f(z)|^2 / 2 + beta KL with **beta = sigma^2**.
+    With a squared error *averaged* over D_x pixels, as it is often typed, the same holds with beta
+    = 2 sigma^2 / D_x. Tuning beta at a fixed sigma, or sigma at a fixed beta, is the same search;
+    learning sigma (below) ends it (Rybkin et al. 2021, sec. 3).
 
     Args:
       sigma: standard deviation of a pixel, in the units of x.
-      link: makes the mean of a pixel from its output; the identity, or `jax.nn.sigmoid` for x in [0, 1].
+      link: makes the mean of a pixel from its output; the identity, or `jax.nn.sigmoid` for x in
+        [0, 1].
 
     Raises:
       ValueError: sigma is not positive.
@@ -53,21 +59,32 @@ def gaussian(sigma: float, *, link: Callable[[Array], Array] = lambda f: f) -> L
     return Likelihood(1, _none, lambda _, outputs: dist.Normal(link(outputs[..., 0]), sigma))
 
 
-def gaussian_learned(sigma_init: float = 0.1, *, link: Callable[[Array], Array] = lambda f: f) -> Likelihood:
-    """N(x | f(z), sigma^2 I) with log sigma one trained scalar (Rybkin et al. 2021, sec. 3); see `gaussian`."""
+def gaussian_learned(
+    sigma_init: float = 0.1, *, link: Callable[[Array], Array] = lambda f: f
+) -> Likelihood:
+    """N(x | f(z), sigma^2 I) with log sigma one trained scalar (Rybkin et al. 2021, sec. 3); see
+    `gaussian`.
+    """
     return _gaussian_trained(sigma_init, lambda x_shape: (), link)
 
 
-def gaussian_per_dimension(sigma_init: float = 0.1, *, link: Callable[[Array], Array] = lambda f: f) -> Likelihood:
-    """N(x | f(z), diag(sigma^2)) with log sigma trained, one for each dimension of x; see `gaussian`."""
+def gaussian_per_dimension(
+    sigma_init: float = 0.1, *, link: Callable[[Array], Array] = lambda f: f
+) -> Likelihood:
+    """N(x | f(z), diag(sigma^2)) with log sigma trained, one for each dimension of x; see
+    `gaussian`.
+    """
     return _gaussian_trained(sigma_init, lambda x_shape: x_shape, link)
 
 
-def gaussian_optimal(sigma_init: float = 0.1, *, link: Callable[[Array], Array] = lambda f: f) -> Likelihood:
-    """N(x | f(z), sigma^2 I) with sigma^2 at its optimum on every batch: the mean squared error (Rybkin et al. 2021, eq. 6).
+def gaussian_optimal(
+    sigma_init: float = 0.1, *, link: Callable[[Array], Array] = lambda f: f
+) -> Likelihood:
+    """N(x | f(z), sigma^2 I) with sigma^2 at its optimum on every batch: the mean squared error
+    (Rybkin et al. 2021, eq. 6).
 
-    The optimum is a coordinate step and has no gradient of its own (by the envelope theorem it needs none); the last batch's
-    value is kept in the parameters and is what evaluation uses.
+    The optimum is a coordinate step and has no gradient of its own (by the envelope theorem it
+    needs none); the last batch's value is kept in the parameters and is what evaluation uses.
     """
     trained = _gaussian_trained(sigma_init, lambda x_shape: (), link)
 
@@ -83,10 +100,14 @@ def gaussian_optimal(sigma_init: float = 0.1, *, link: Callable[[Array], Array] 
 
 
 def _gaussian_trained(
-    sigma_init: float, shape: Callable[[tuple[int, ...]], tuple[int, ...]], link: Callable[[Array], Array]
+    sigma_init: float,
+    shape: Callable[[tuple[int, ...]], tuple[int, ...]],
+    link: Callable[[Array], Array],
 ) -> Likelihood:
     if not sigma_init > 0:
-        raise ValueError(f"a Gaussian likelihood wants sigma_init > 0, in the units of x; got {sigma_init}.")
+        raise ValueError(
+            f"a Gaussian likelihood wants sigma_init > 0, in the units of x; got {sigma_init}."
+        )
 
     def init(x_shape: tuple[int, ...]) -> Params:
         return {"log_sigma": jnp.log(jnp.full(shape(x_shape), sigma_init, jnp.result_type(float)))}
@@ -98,8 +119,10 @@ def _gaussian_trained(
 
 
 def discretized_logistic(num_levels: int = 256) -> Likelihood:
-    """x in the levels 0..num_levels - 1 by a rounded logistic, location and scale of each pixel from the decoder
-    (Salimans et al. 2017, eq. 2, one component). log p(x) / (D_x log 2) is bits per dimension."""
+    """x in the levels 0..num_levels - 1 by a rounded logistic, location and scale of each pixel
+    from the decoder (Salimans et al. 2017, eq. 2, one component). log p(x) / (D_x log 2) is bits
+    per dimension.
+    """
     centre = (num_levels - 1) / 2.0
 
     def make(params: Params, outputs: Array) -> DiscretizedLogistic:

@@ -1,11 +1,12 @@
 """Encoders and decoders for one example, as (init, apply) pairs made from Flax modules.
 
-An encoder maps x [*x_shape] to a vector [num_outputs]; a decoder maps z [D] to [*x_shape, num_outputs]. `vmap` where the plural
-begins. Any other pair of functions of the same shapes serves as well.
+An encoder maps x [*x_shape] to a vector [num_outputs]; a decoder maps z [D] to [*x_shape,
+num_outputs]. `vmap` where the plural begins. Any other pair of functions of the same shapes serves
+as well.
 
-Mixed precision (Micikevicius et al. 2018): with `dtype=jnp.bfloat16` activations, and the factors of every product, are bfloat16.
-Parameters and their gradients stay float32, and so do the outputs, sums and bias of the last layer, so that a density or a KL never
-sees a rounded logit.
+Mixed precision (Micikevicius et al. 2018): with `dtype=jnp.bfloat16` activations, and the factors
+of every product, are bfloat16. Parameters and their gradients stay float32, and so do the outputs,
+sums and bias of the last layer, so that a density or a KL never sees a rounded logit.
 """
 
 import math
@@ -38,7 +39,8 @@ def mlp_encoder(
     *,
     dtype: Any = None,
 ) -> Network:
-    """x, flattened, through dense layers of widths `hidden`; the last layer starts small, so that q starts near its prior.
+    """x, flattened, through dense layers of widths `hidden`; the last layer starts small, so that q
+    starts near its prior.
 
     `dtype`, here and below, is that of the activations; that of the parameters if not given.
     """
@@ -56,10 +58,11 @@ def mlp_decoder(
     *,
     dtype: Any = None,
 ) -> Network:
-    """z through dense layers of widths `hidden` (from the latent towards the image) to [*x_shape, num_outputs].
+    """z through dense layers of widths `hidden` (from the latent towards the image) to [*x_shape,
+    num_outputs].
 
-    `output_bias` [*x_shape, num_outputs] is where the last layer's bias starts (zeros if not given): the logit of the mean
-    image, for a Bernoulli likelihood (Burda et al. 2016, appendix C).
+    `output_bias` [*x_shape, num_outputs] is where the last layer's bias starts (zeros if not
+    given): the logit of the mean image, for a Bernoulli likelihood (Burda et al. 2016, appendix C).
     """
     shape = (*x_shape, num_outputs)
     module = _Decoder(tuple(hidden), shape, activation, _constant(output_bias, shape), dtype)
@@ -74,7 +77,8 @@ def conv_encoder(
     *,
     dtype: Any = None,
 ) -> Network:
-    """An image [H, W] or [H, W, C] through 3x3 convolutions of stride 2, one for each width, and a dense layer.
+    """An image [H, W] or [H, W, C] through 3x3 convolutions of stride 2, one for each width, and a
+    dense layer.
 
     Raises:
       ValueError: x_shape is not that of an image.
@@ -92,26 +96,34 @@ def conv_decoder(
     *,
     dtype: Any = None,
 ) -> Network:
-    """z through a dense layer and transposed 3x3 convolutions of stride 2, cropped to an image [H, W] or [H, W, C].
+    """z through a dense layer and transposed 3x3 convolutions of stride 2, cropped to an image [H,
+    W] or [H, W, C].
 
     Raises:
       ValueError: x_shape is not that of an image.
     """
     _check_image(x_shape)
-    return _network(_ConvDecoder(tuple(hidden), (*x_shape, num_outputs), activation, dtype), (num_latents,))
+    return _network(
+        _ConvDecoder(tuple(hidden), (*x_shape, num_outputs), activation, dtype), (num_latents,)
+    )
 
 
 def _constant(value: Any, shape: tuple[int, ...]) -> Callable[..., Array]:
     if value is None:
         return nn.initializers.zeros_init()
     if np.shape(value) != shape:
-        raise ValueError(f"output_bias wants the shape of the decoder's outputs, {shape}; got {np.shape(value)}.")
+        raise ValueError(
+            f"output_bias wants the shape of the decoder's outputs, {shape}; got {np.shape(value)}."
+        )
     return lambda key, shape, dtype=jnp.float32: jnp.asarray(value, dtype).reshape(shape)
 
 
 def _check_image(x_shape: Sequence[int]) -> None:
     if len(x_shape) not in (2, 3):
-        raise ValueError(f"a convolution wants images [H, W] or [H, W, C]; got x_shape {tuple(x_shape)}. Take the MLP.")
+        raise ValueError(
+            f"a convolution wants images [H, W] or [H, W, C]; got x_shape {tuple(x_shape)}. Take "
+            "the MLP."
+        )
 
 
 def _network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
@@ -125,7 +137,9 @@ def _network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
 
 
 def _keep_bias(*values: Array, dtype: Any) -> tuple[Array, ...]:
-    """The factors of a product in `dtype`; the bias, whose gradient is a sum over the batch, as it is."""
+    """The factors of a product in `dtype`; the bias, whose gradient is a sum over the batch, as it
+    is.
+    """
     x, kernel, bias = values
     return x.astype(dtype), kernel.astype(dtype), bias
 
@@ -138,11 +152,15 @@ def _dense(size: int, *, dtype: Any, out: Any, **options: Any) -> nn.Module:
         return product(x, kernel, factors=dtype, out=out)
 
     if dtype is not None:
-        options["promote_dtype"] = lambda *values, dtype: values  # `product` rounds the factors, and only them
+        options["promote_dtype"] = lambda *values, dtype: (
+            values
+        )  # `product` rounds the factors, and only them
     return nn.Dense(size, dot_general=dot_general, **options)
 
 
-def _hidden(layer: Callable[..., nn.Module], *args: Any, dtype: Any, **options: Any) -> Callable[[Array], Array]:
+def _hidden(
+    layer: Callable[..., nn.Module], *args: Any, dtype: Any, **options: Any
+) -> Callable[[Array], Array]:
     """A layer within the network, whose outputs are in `dtype`, if one is given."""
     module: Any
     if layer is nn.Dense:
@@ -154,7 +172,9 @@ def _hidden(layer: Callable[..., nn.Module], *args: Any, dtype: Any, **options: 
     return module if dtype is None else lambda x: module(x).astype(dtype)
 
 
-def _last(layer: Callable[..., nn.Module], *args: Any, dtype: Any, **options: Any) -> Callable[[Array], Array]:
+def _last(
+    layer: Callable[..., nn.Module], *args: Any, dtype: Any, **options: Any
+) -> Callable[[Array], Array]:
     """The layer whose outputs leave the network: with a `dtype`, float32 sums of its products."""
     if layer is nn.Dense:
         return _dense(*args, dtype=dtype, out=dtype and jnp.float32, **options)  # type: ignore[return-value]
@@ -192,7 +212,9 @@ class _Decoder(nn.Module):
         h = z
         for width in self.hidden:
             h = self.activation(_hidden(nn.Dense, width, dtype=self.dtype)(h))
-        return _last(nn.Dense, math.prod(self.shape), bias_init=self.bias_init, dtype=self.dtype)(h).reshape(self.shape)
+        return _last(nn.Dense, math.prod(self.shape), bias_init=self.bias_init, dtype=self.dtype)(
+            h
+        ).reshape(self.shape)
 
 
 class _ConvEncoder(nn.Module):
@@ -219,10 +241,15 @@ class _ConvDecoder(nn.Module):
     def __call__(self, z: Array) -> Array:
         height, width = self.shape[:2]
         stride = 2 ** len(self.hidden)
-        rows, columns = -(-height // stride), -(-width // stride)
+        rows = -(-height // stride)
+        columns = -(-width // stride)
         h = self.activation(_hidden(nn.Dense, rows * columns * self.hidden[0], dtype=self.dtype)(z))
         h = h.reshape(rows, columns, self.hidden[0])
         for channels in self.hidden[1:]:
-            h = self.activation(_hidden(nn.ConvTranspose, channels, (3, 3), strides=(2, 2), dtype=self.dtype)(h))
-        h = _last(nn.ConvTranspose, math.prod(self.shape[2:]), (3, 3), strides=(2, 2), dtype=self.dtype)(h)
+            h = self.activation(
+                _hidden(nn.ConvTranspose, channels, (3, 3), strides=(2, 2), dtype=self.dtype)(h)
+            )
+        h = _last(
+            nn.ConvTranspose, math.prod(self.shape[2:]), (3, 3), strides=(2, 2), dtype=self.dtype
+        )(h)
         return h[:height, :width].reshape(self.shape)

@@ -20,9 +20,16 @@ Trace = dict[str, dict[str, Any]]
 
 
 def first_trace(
-    model: Callable[..., Any], args: Any, kwargs: Any, key: Array, *, num_rows: int | None = 0, last: bool = False
+    model: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    key: Array,
+    *,
+    num_rows: int | None = 0,
+    last: bool = False,
 ) -> Trace:
-    """A trace at latents near 0, unconstrained (an improper prior has nothing to draw), and at the first rows of subsampled plates.
+    """A trace at latents near 0, unconstrained (an improper prior has nothing to draw), and at the
+    first rows of subsampled plates.
 
     Args:
       num_rows: of each such plate; 0 for as many as it asks for, None for all.
@@ -40,15 +47,18 @@ def first_trace(
     return handlers.trace(seeded).get_trace(*args, **kwargs)
 
 
-def require_all_rows(model: Callable[..., Any], args: Any, kwargs: Any, plates: dict[str, tuple[int, int]]) -> None:
-    """Raises where a model's data are those of one batch: it would be fitted to them as if they were all rows.
+def require_all_rows(
+    model: Callable[..., Any], args: Any, kwargs: Any, plates: dict[str, tuple[int, int]]
+) -> None:
+    """Raises where a model's data are those of one batch: it would be fitted to them as if they
+    were all rows.
 
     Args:
       plates: {name: (rows, rows of a batch)} of the subsampled ones.
 
     Raises:
-      TargetError: it cannot be evaluated with all rows of its plates, a batch of one row is given one row of data, or the index of
-        the last rows lies beyond the data.
+      TargetError: it cannot be evaluated with all rows of its plates, a batch of one row is given
+        one row of data, or the index of the last rows lies beyond the data.
     """
     _shapes(model, args, kwargs, num_rows=0)  # what is wrong with any rows is told as such
     try:
@@ -57,34 +67,53 @@ def require_all_rows(model: Callable[..., Any], args: Any, kwargs: Any, plates: 
         raise _refusal(next(iter(plates)), first_line(error)) from error
     for plate in [name for name, (_, batch_size) in plates.items() if batch_size == 1]:
         for name, site in sites.items():
-            if site["is_observed"] and _num_rows_of(site, plate) == 1:  # else a wrong shape; one row goes with any number
-                raise _refusal(plate, f"the observed site {name!r} has one row of data, {plates[plate][0]:,} were wanted")
+            if (
+                site["is_observed"] and _num_rows_of(site, plate) == 1
+            ):  # else a wrong shape; one row goes with any number
+                raise _refusal(
+                    plate,
+                    f"the observed site {name!r} has one row of data, {plates[plate][0]:,} were "
+                    "wanted",
+                )
     _require_last_rows(model, args, kwargs, plates)
 
 
-def _require_last_rows(model: Callable[..., Any], args: Any, kwargs: Any, plates: dict[str, tuple[int, int]]) -> None:
-    """Raises where data[index] is asked for rows that it has not: JAX takes its last row again for each, and says nothing.
+def _require_last_rows(
+    model: Callable[..., Any], args: Any, kwargs: Any, plates: dict[str, tuple[int, int]]
+) -> None:
+    """Raises where data[index] is asked for rows that it has not: JAX takes its last row again for
+    each, and says nothing.
 
-    An index beyond an axis as long as the plate is the model's own affair (the row after the last, filled up). Within a
-    caller's own jit there are no numbers to look at, and nothing is said.
+    An index beyond an axis as long as the plate is the model's own affair (the row after the last,
+    filled up). Within a caller's own jit there are no numbers to look at, and nothing is said.
     """
 
     def observed(key: Array) -> list[Array]:
         trace = first_trace(model, args, kwargs, key, last=True)
-        return [site["value"] for site in trace.values() if site["type"] == "sample" and site["is_observed"]]
+        return [
+            site["value"]
+            for site in trace.values()
+            if site["type"] == "sample" and site["is_observed"]
+        ]
 
     error, _ = checkify.checkify(observed, errors=checkify.index_checks)(jax.random.key(0))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(error)):
         return
-    beyond = re.search(r"index (\d+) is out of bounds for axis \d+ with size (\d+)", error.get() or "")
+    beyond = re.search(
+        r"index (\d+) is out of bounds for axis \d+ with size (\d+)", error.get() or ""
+    )
     for plate, (size, _) in plates.items():
         if beyond and int(beyond[2]) < size and int(beyond[1]) < size:
-            raise _refusal(plate, f"row {beyond[1]} is asked of an array of {beyond[2]}; the plate has {size:,}")
+            raise _refusal(
+                plate,
+                f"row {beyond[1]} is asked of an array of {beyond[2]}; the plate has {size:,}",
+            )
 
 
 def _refusal(plate: str, reason: str) -> TargetError:
     return TargetError(
-        f"the model does not run with all rows of its plate {plate!r}: give it all data, and take a batch's by the plate's "
+        f"the model does not run with all rows of its plate {plate!r}: give it all data, and "
+        "take a batch's by the plate's "
         f"index or numpyro.subsample. ({reason})"
     )
 
@@ -106,7 +135,8 @@ def _shapes(model: Callable[..., Any], args: Any, kwargs: Any, *, num_rows: int 
 
 def _num_rows_of(site: dict[str, Any], plate: str) -> int | None:
     """Of a site's value; None where it has no axis of the plate."""
-    frame, shape = frame_of(site, plate), jnp.shape(site["value"])
+    frame = frame_of(site, plate)
+    shape = jnp.shape(site["value"])
     if frame is None or len(shape) < (axis := len(site["fn"].event_shape) - frame.dim):
         return None
     return int(shape[-axis])

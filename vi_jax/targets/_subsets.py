@@ -7,18 +7,23 @@ import numpy as np
 from vi_jax.types import Array
 
 PILOT = 8  # batches' worth of rows that a method's start may look at, if there are as many
-_ROUNDS, _TURNS = 6, 4
+_ROUNDS = 6
+_TURNS = 4
 _SHUFFLED = 1000  # rows up to which a shuffle of all is as quick
 _MOST = 2**31  # rows: their sum with a shift stays within 32 bits
 
 
 def subset(key: Array, num: int, size: int) -> Array:
-    """[size] different numbers of 0..num-1 in random order, int32; each is among them with probability size / num.
+    """[size] different numbers of 0..num-1 in random order, int32; each is among them with
+    probability size / num.
 
-    A shuffle up to 1,000. Beyond, where it would take longer than most gradients, the first `size` images under a random
-    permutation: a Feistel network (Luby & Rackoff 1988) over the even number of bits that holds `num`, walked on until it lands
-    within (Black & Rogaway 2002), then turned by a uniform shift, which makes single numbers equally probable: the shift is the
-    sum of four words mod N, uniform to a share of (N / 2^32)^4. Pairs are as far as the network's rounds are random functions.
+    A shuffle up to 1,000. Beyond, where it would take longer than most gradients, the first `size`
+    images under a random
+    permutation: a Feistel network (Luby & Rackoff 1988) over the even number of bits that holds
+      `num`, walked on until it lands
+    within (Black & Rogaway 2002), then turned by a uniform shift, which makes single numbers
+    equally probable: the shift is the sum of four words mod N, uniform to a share of (N / 2^32)^4.
+    Pairs are as far as the network's rounds are random functions.
 
     Raises:
       ValueError: size is not in 1..num, or num is above 2^31.
@@ -29,8 +34,11 @@ def subset(key: Array, num: int, size: int) -> Array:
         return jnp.arange(num)
     if num <= _SHUFFLED:
         return jax.random.permutation(key, num)[:size]
-    words = jax.random.bits(key, (_ROUNDS + _TURNS,), jnp.uint32)  # at once: XLA takes a tenth of a second for each draw
-    secrets, turns = words[:_ROUNDS], words[_ROUNDS:] % np.uint32(num)
+    words = jax.random.bits(
+        key, (_ROUNDS + _TURNS,), jnp.uint32
+    )  # at once: XLA takes a tenth of a second for each draw
+    secrets = words[:_ROUNDS]
+    turns = words[_ROUNDS:] % np.uint32(num)
     half = ((num - 1).bit_length() + 1) // 2
 
     def permute(x: Array) -> Array:
@@ -39,7 +47,9 @@ def subset(key: Array, num: int, size: int) -> Array:
     def walk(x: Array) -> Array:
         return jnp.where(x < num, x, permute(x))
 
-    x = jax.lax.while_loop(lambda x: jnp.any(x >= num), walk, permute(jnp.arange(size, dtype=jnp.uint32)))
+    x = jax.lax.while_loop(
+        lambda x: jnp.any(x >= num), walk, permute(jnp.arange(size, dtype=jnp.uint32))
+    )
     for turn in turns:
         x = (x + turn) % np.uint32(num)
     return x.astype(jnp.int32)
@@ -48,7 +58,8 @@ def subset(key: Array, num: int, size: int) -> Array:
 def _feistel(secrets: Array, x: Array, half: int) -> Array:
     """A permutation of the numbers of 2 `half` bits."""
     mask = np.uint32(2**half - 1)
-    left, right = x >> half, x & mask
+    left = x >> half
+    right = x & mask
     for secret in secrets:
         left, right = right, left ^ (_mixed(right ^ secret) & mask)
     return (left << half) | right

@@ -9,13 +9,18 @@ import jax
 from vi_jax.targets.target import TargetError
 
 # Python or NumPy asked a traced array for its numbers.
-OF_TRACING = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError)
+OF_TRACING = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 _NOT_THE_USERS = ("jax", "jaxlib", "numpy", "numpyro", "vi_jax", "contextlib", "functools")
 
 
 @contextmanager
 def in_one_sentence(what: str) -> Iterator[None]:
-    """Raises a TargetError that names the line where what is traced here asks for a number that is not there yet.
+    """Raises a TargetError that names the line where what is traced here asks for a number that is
+    not there yet.
 
     Args:
       what: the function that is traced, for the message.
@@ -24,8 +29,10 @@ def in_one_sentence(what: str) -> Iterator[None]:
         yield
     except OF_TRACING as error:
         raise TargetError(
-            f"{what} asks a traced array for its value{_place(error)}: JAX traces it once for all values, so stay in jax.numpy "
-            f"(jnp.where or lax.cond for an `if`; no float(), int(), bool() or NumPy of a latent). ({first_line(error)})"
+            f"{what} asks a traced array for its value{_place(error)}: JAX traces it once for "
+            "all values, so stay in jax.numpy "
+            "(jnp.where or lax.cond for an `if`; no float(), int(), bool() or NumPy of a "
+            f"latent). ({first_line(error)})"
         ) from None
 
 
@@ -35,10 +42,14 @@ def first_line(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line that is of no library here, ` in FILE, line N (its text)`; nothing where there is none."""
+    """The innermost line that is of no library here, ` in FILE, line N (its text)`; nothing where
+    there is none.
+    """
     frames = list(traceback.walk_tb(error.__traceback__))
     lines = traceback.extract_tb(error.__traceback__)
     for (frame, _), line in zip(reversed(frames), reversed(lines), strict=True):
         if frame.f_globals.get("__name__", "").split(".")[0] not in _NOT_THE_USERS:
-            return f" in {line.filename}, line {line.lineno}" + (f" (`{line.line}`)" if line.line else "")
+            return f" in {line.filename}, line {line.lineno}" + (
+                f" (`{line.line}`)" if line.line else ""
+            )
     return ""

@@ -18,21 +18,25 @@ from vi_jax.types import Array, LogDensity
 ANCHORED = 10  # N / B from which minibatches are noisy enough for a control variate
 
 
-def from_log_density(log_density: Callable[[Any], Array], example: Any, constraints: Any = None) -> Target:
+def from_log_density(
+    log_density: Callable[[Any], Array], example: Any, constraints: Any = None
+) -> Target:
     """A target from any JAX function of a pytree.
 
     Args:
       log_density: z -> log p(x, z), nats, a scalar, up to a constant; z shaped as `example`.
-      example: the shapes of the latents: a pytree of arrays (or of `jax.ShapeDtypeStruct`), or D for a vector [D].
-      constraints: the support of each leaf, constraints of `numpyro.distributions.constraints`: one for all leaves, or a pytree
-        of them like `example`, None in it for real numbers; all real if not given.
+      example: the shapes of the latents: a pytree of arrays (or of `jax.ShapeDtypeStruct`), or D
+        for a vector [D].
+      constraints: the support of each leaf, constraints of `numpyro.distributions.constraints`: one
+        for all leaves, or a pytree of them like `example`, None in it for real numbers; all real if
+        not given.
 
     Returns:
       A Target whose `constrain` gives z as `log_density` takes it.
 
     Raises:
-      TargetError: no latents, a discrete or unknown constraint, a log density that is not one number, or one that leaves
-        jax.numpy (float(z), np.array(z), an `if` on z); names the line.
+      TargetError: no latents, a discrete or unknown constraint, a log density that is not one
+        number, or one that leaves jax.numpy (float(z), np.array(z), an `if` on z); names the line.
     """
     layout = _Layout(example, constraints)
 
@@ -53,13 +57,16 @@ def from_rows(
     *,
     batch_size: int,
 ) -> Target:
-    """A target whose likelihood factorises over rows of data, so that a method may see a few of them at a time.
+    """A target whose likelihood factorises over rows of data, so that a method may see a few of
+    them at a time.
 
-    Its `sampled(key)` is log p(z) + (N / B) sum_i log p(x_i | z) over B rows drawn without replacement: unbiased for the whole
-    (Hoffman et al. 2013, sec. 2.2; Kucukelbir et al. 2017, sec. 2.7).
+    Its `sampled(key)` is log p(z) + (N / B) sum_i log p(x_i | z) over B rows drawn without
+    replacement: unbiased for the whole (Hoffman et al. 2013, sec. 2.2; Kucukelbir et al. 2017, sec.
+      2.7).
 
-    Where a batch is at most a tenth of the rows, its `anchored(u, value, slope)` is the same target with quieter minibatches near
-    u, at which the log density of all rows has that value and that gradient; `vi.fit` anchors it near a mode.
+    Where a batch is at most a tenth of the rows, its `anchored(u, value, slope)` is the same target
+    with quieter minibatches near u, at which the log density of all rows has that value and that
+    gradient; `vi.fit` anchors it near a mode.
 
     Args:
       log_prior: z -> log p(z), a scalar.
@@ -69,8 +76,9 @@ def from_rows(
       batch_size: B, rows at a time.
 
     Raises:
-      TargetError: as for `from_log_density`; leaves of `data` that differ in N; a batch size not in 1..N; or a likelihood that
-        is not one number a row (a sum or a mean over rows could not be scaled).
+      TargetError: as for `from_log_density`; leaves of `data` that differ in N; a batch size not in
+        1..N; or a likelihood that is not one number a row (a sum or a mean over rows could not be
+        scaled).
     """
     layout = _Layout(example, constraints)
     num_data = _num_rows(data, batch_size)
@@ -80,7 +88,11 @@ def from_rows(
             z, log_det = layout.constrain(u)
             terms = jnp.asarray(log_lik(z, rows))
             _require_rows(terms, num_rows, "log_lik(z, rows)")
-            return _scalar(log_prior(z), "log_prior(z)") + (num_data / num_rows) * terms.sum() + log_det
+            return (
+                _scalar(log_prior(z), "log_prior(z)")
+                + (num_data / num_rows) * terms.sum()
+                + log_det
+            )
 
         return density
 
@@ -91,17 +103,29 @@ def from_rows(
     whole = density_on(data, num_data)
     layout.trace(whole)
     pilot = partial(sampled, num_rows=min(PILOT * batch_size, num_data))
-    target = Target(whole, lambda u: layout.constrain(u)[0], layout.unconstrain, layout.names, sampled, pilot=pilot)
-    return target if num_data < ANCHORED * batch_size else target._replace(anchored=partial(_anchored, target))
+    target = Target(
+        whole,
+        lambda u: layout.constrain(u)[0],
+        layout.unconstrain,
+        layout.names,
+        sampled,
+        pilot=pilot,
+    )
+    return (
+        target
+        if num_data < ANCHORED * batch_size
+        else target._replace(anchored=partial(_anchored, target))
+    )
 
 
 def _anchored(target: Target, anchor: Array, value: Array, slope: Array) -> Target:
-    """Minibatches with a control variate, the minibatch's own tangent at `anchor` for that of all rows:
+    """Minibatches with a control variate, the minibatch's own tangent at `anchor` for that of all
+    rows:
 
         f_batch(u) - [f_batch(a) + f_batch'(a) (u - a)] + [f(a) + f'(a) (u - a)],
 
-    unbiased for any a, and its gradient's noise falls from O(N / sqrt B) to that times the distance of u from a (Johnson & Zhang
-    2013; in posteriors, Baker et al. 2019).
+    unbiased for any a, and its gradient's noise falls from O(N / sqrt B) to that times the distance
+    of u from a (Johnson & Zhang 2013; in posteriors, Baker et al. 2019).
     """
 
     def quiet(sampled: Callable[[Array], LogDensity], key: Array) -> LogDensity:
@@ -111,7 +135,9 @@ def _anchored(target: Target, anchor: Array, value: Array, slope: Array) -> Targ
 
     assert target.sampled is not None
     assert target.pilot is not None
-    return target._replace(sampled=partial(quiet, target.sampled), pilot=partial(quiet, target.pilot))
+    return target._replace(
+        sampled=partial(quiet, target.sampled), pilot=partial(quiet, target.pilot)
+    )
 
 
 def from_local_rows(
@@ -127,21 +153,25 @@ def from_local_rows(
 ) -> LocalTarget:
     """A target whose rows have latents of their own: p(theta) prod_n p(x_n, z_n | theta).
 
-    For `vi.methods.local_advi`, which sees B rows at a time: any B, the fixed point does not depend on it.
+    For `vi.methods.local_advi`, which sees B rows at a time: any B, the fixed point does not depend
+    on it.
 
     Args:
       log_prior: theta -> log p(theta), nats, a scalar; theta shaped as `example`.
-      log_joint: (theta, z, rows) -> log p(x_n, z_n | theta), [B], one number a row; the leaves of z and rows are [B, ...].
+      log_joint: (theta, z, rows) -> log p(x_n, z_n | theta), [B], one number a row; the leaves of z
+        and rows are [B, ...].
       data: a pytree of arrays [N, ...].
       example: the shapes of the latents that all rows share, a pytree, or D for a vector.
-      local: the shapes of the latents of one row, without the axis of rows, a pytree, or d for a vector.
+      local: the shapes of the latents of one row, without the axis of rows, a pytree, or d for a
+        vector.
       constraints, local_constraints: their supports, as for `from_log_density`.
       batch_size: B, rows at a time.
 
     Raises:
       TargetError: as for `from_rows`.
     """
-    layout, row_layout = _Layout(example, constraints), _Layout(local, local_constraints)
+    layout = _Layout(example, constraints)
+    row_layout = _Layout(local, local_constraints)
     num_data = _num_rows(data, batch_size)
 
     def rows(index: Array) -> Any:
@@ -175,17 +205,23 @@ def from_local_rows(
 def _num_rows(data: Any, batch_size: int) -> int:
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
     if len(sizes) != 1 or () in sizes:
-        raise TargetError(f"data wants arrays that all begin with the same axis [N]; got leading axes {sorted(sizes)}.")
+        raise TargetError(
+            "data wants arrays that all begin with the same axis [N]; got leading axes "
+            f"{sorted(sizes)}."
+        )
     (num_data,) = sizes.pop()
     if not 1 <= batch_size <= num_data:
-        raise TargetError(f"batch_size wants 1..{num_data}, the rows of the data; got {batch_size}.")
+        raise TargetError(
+            f"batch_size wants 1..{num_data}, the rows of the data; got {batch_size}."
+        )
     return int(num_data)
 
 
 def _require_rows(terms: Array, num_rows: int, what: str) -> None:
     if terms.shape != (num_rows,):
         raise TargetError(
-            f"{what} wants one number a row, shape ({num_rows},), so that it can be scaled by N / B; got shape {terms.shape}."
+            f"{what} wants one number a row, shape ({num_rows},), so that it can be scaled by N "
+            f"/ B; got shape {terms.shape}."
         )
 
 
@@ -203,7 +239,8 @@ class _Layout:
         for path, leaf in paths:
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
                 raise TargetError(
-                    f"the latent {_name(path)!r} has dtype {jnp.result_type(leaf)}: latents are real; give floats (discrete ones: "
+                    f"the latent {_name(path)!r} has dtype {jnp.result_type(leaf)}: latents are "
+                    "real; give floats (discrete ones: "
                     "sum them out)."
                 )
         self._names = [_name(path) for path, _ in paths]
@@ -222,7 +259,9 @@ class _Layout:
             return [constraints or supports.real] * num_leaves
         leaves, treedef = jax.tree.flatten(constraints, is_leaf=is_leaf)
         if treedef != self._treedef:
-            raise TargetError(f"constraints want the structure of the example, {self._treedef}; got {treedef}.")
+            raise TargetError(
+                f"constraints want the structure of the example, {self._treedef}; got {treedef}."
+            )
         return [leaf or supports.real for leaf in leaves]
 
     def constrain(self, u: Array) -> tuple[Any, Array]:
@@ -230,12 +269,16 @@ class _Layout:
         return self._treedef.unflatten([sites[name] for name in self._names]), log_det
 
     def unconstrain(self, z: Any) -> Array:
-        return self._coordinates.unconstrain(dict(zip(self._names, self._treedef.flatten_up_to(z), strict=True)))
+        return self._coordinates.unconstrain(
+            dict(zip(self._names, self._treedef.flatten_up_to(z), strict=True))
+        )
 
     def trace(self, density: LogDensity) -> None:
         """Shows errors of shape now, before anything is compiled."""
         with in_one_sentence("the log density"):
-            jax.eval_shape(density, jax.ShapeDtypeStruct((len(self.names),), jnp.result_type(float)))
+            jax.eval_shape(
+                density, jax.ShapeDtypeStruct((len(self.names),), jnp.result_type(float))
+            )
 
 
 def _name(path: Any) -> str:
@@ -246,5 +289,8 @@ def _name(path: Any) -> str:
 def _scalar(value: Any, what: str) -> Array:
     value = jnp.asarray(value)
     if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TargetError(f"{what} wants one floating-point number, nats; got shape {value.shape} of {value.dtype}. Sum over rows.")
+        raise TargetError(
+            f"{what} wants one floating-point number, nats; got shape {value.shape} of "
+            f"{value.dtype}. Sum over rows."
+        )
     return value

@@ -1,4 +1,6 @@
-"""Targets with local latents from NumPyro models: a plate with a `subsample_size` that holds latent sites."""
+"""Targets with local latents from NumPyro models: a plate with a `subsample_size` that holds latent
+sites.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,24 +21,36 @@ def plate_with_latents(trace: Trace) -> str | None:
     """The name of the subsampled plate around latent sites, if there is one.
 
     Raises:
-      TargetError: there are several subsampled plates, or a local site's support depends on its row.
+      TargetError: there are several subsampled plates, or a local site's support depends on its
+        row.
     """
     subsampled = [name for name, site in trace.items() if is_subsampled(site)]
-    local = [name for name in subsampled if any(_is_latent(site) and frame_of(site, name) for site in trace.values())]
+    local = [
+        name
+        for name in subsampled
+        if any(_is_latent(site) and frame_of(site, name) for site in trace.values())
+    ]
     if not local:
         return None
     if len(subsampled) > 1:
         raise TargetError(
-            f"the plates {', '.join(subsampled)} are all subsampled, and {local[0]!r} holds latent sites: local latents want one "
+            f"the plates {', '.join(subsampled)} are all subsampled, and {local[0]!r} holds "
+            "latent sites: local latents want one "
             "subsampled plate; leave the subsample_size of the others out."
         )
     return local[0]
 
 
 def local_from_trace(
-    model: Callable[..., Any], args: Any, kwargs: Any, trace: Trace, plate: str, sites: list[tuple[Site, bool]]
+    model: Callable[..., Any],
+    args: Any,
+    kwargs: Any,
+    trace: Trace,
+    plate: str,
+    sites: list[tuple[Site, bool]],
 ) -> LocalTarget:
-    """The target of a model whose subsampled `plate` holds latent sites; of the trace only shapes are read.
+    """The target of a model whose subsampled `plate` holds latent sites; of the trace only shapes
+    are read.
 
     Raises:
       TargetError: a support that depends on another latent or on the row.
@@ -44,28 +58,46 @@ def local_from_trace(
     moving = [site.name for site, is_moving in sites if is_moving]
     if moving:
         raise TargetError(
-            f"the support of {moving[0]!r} depends on another latent or on the row, which local latents do not allow."
+            f"the support of {moving[0]!r} depends on another latent or on the row, which local "
+            "latents do not allow."
         )
     num_rows, batch_size = trace[plate]["args"]
-    axes = {site.name: _axis(trace[site.name], plate) for site, _ in sites if frame_of(trace[site.name], plate)}
-    theta_sites = Coordinates([site for site, _ in sites if site.name not in axes]) if len(axes) < len(sites) else None
+    axes = {
+        site.name: _axis(trace[site.name], plate)
+        for site, _ in sites
+        if frame_of(trace[site.name], plate)
+    }
+    theta_sites = (
+        Coordinates([site for site, _ in sites if site.name not in axes])
+        if len(axes) < len(sites)
+        else None
+    )
     if theta_sites is None:
         raise TargetError(
-            f"all latent sites are in the plate {plate!r}: its rows have no latent in common, and can be fitted apart."
+            f"all latent sites are in the plate {plate!r}: its rows have no latent in common, "
+            "and can be fitted apart."
         )
-    row_sites = Coordinates([_one_row(site, axes[site.name]) for site, _ in sites if site.name in axes])
+    row_sites = Coordinates(
+        [_one_row(site, axes[site.name]) for site, _ in sites if site.name in axes]
+    )
 
     def run(u: Array, v: Array, index: Array) -> tuple[Trace, Array, Array]:
         """The trace at these latents and rows, and the log-determinants."""
         theta, log_det = theta_sites.constrain(u)
         z, log_det_rows = jax.vmap(row_sites.constrain)(v)
         z = {name: jnp.moveaxis(value, 0, axes[name]) for name, value in z.items()}
-        seeded = handlers.seed(handlers.substitute(model, data={**theta, **z, plate: index}), jax.random.key(0))
+        seeded = handlers.seed(
+            handlers.substitute(model, data={**theta, **z, plate: index}), jax.random.key(0)
+        )
         return handlers.trace(seeded).get_trace(*args, **kwargs), log_det, log_det_rows
 
     def log_global(u: Array) -> Array:
         found, log_det, _ = run(u, jnp.zeros((batch_size, row_sites_size)), jnp.arange(batch_size))
-        terms = [site_log_prob(site).sum() for site in found.values() if site["type"] == "sample" and not frame_of(site, plate)]
+        terms = [
+            site_log_prob(site).sum()
+            for site in found.values()
+            if site["type"] == "sample" and not frame_of(site, plate)
+        ]
         return jnp.asarray(sum(terms)) + log_det
 
     def log_rows(u: Array, v: Array, index: Array) -> Array:
@@ -80,7 +112,9 @@ def local_from_trace(
     def constrain(u: Array) -> dict[str, Array]:
         found, _, _ = run(u, jnp.zeros((batch_size, row_sites_size)), jnp.arange(batch_size))
         shared = {
-            name: site["value"] for name, site in found.items() if site["type"] == "deterministic" and not frame_of(site, plate)
+            name: site["value"]
+            for name, site in found.items()
+            if site["type"] == "deterministic" and not frame_of(site, plate)
         }
         return theta_sites.constrain(u)[0] | shared
 
@@ -89,9 +123,18 @@ def local_from_trace(
         return jax.vmap(lambda v_n: row_sites.constrain(v_n)[0])(v)
 
     row_sites_size = len(row_sites.names)
-    names, row_names = theta_sites.names, row_sites.names
+    names = theta_sites.names
+    row_names = row_sites.names
     target = LocalTarget(
-        log_global, log_rows, constrain, constrain_rows, lambda index: index, names, row_names, num_rows, batch_size
+        log_global,
+        log_rows,
+        constrain,
+        constrain_rows,
+        lambda index: index,
+        names,
+        row_names,
+        num_rows,
+        batch_size,
     )
     target.trace()
     return target
@@ -118,7 +161,9 @@ def _axis(site: dict[str, Any], plate: str) -> int:
 
 def _one_row(site: Site, axis: int) -> Site:
     if any(jnp.ndim(leaf) for leaf in jax.tree.leaves(site.constraint)):
-        raise TargetError(f"the support of {site.name!r}, {site.constraint}, is not the same for all rows.")
+        raise TargetError(
+            f"the support of {site.name!r}, {site.constraint}, is not the same for all rows."
+        )
     shape = list(site.shape)
     del shape[axis]
     return Site(site.name, site.constraint, tuple(shape))
@@ -130,15 +175,22 @@ def site_log_prob(site: dict[str, Any], plate_scale: float = 1.0) -> Array:
     Raises:
       TargetError: the value's shape does not go with the distribution's; names the site.
     """
-    value, intermediates = site["value"], site["intermediates"]
+    value = site["value"]
+    intermediates = site["intermediates"]
     try:
-        log_prob = site["fn"].log_prob(value, intermediates) if intermediates else site["fn"].log_prob(value)
+        log_prob = (
+            site["fn"].log_prob(value, intermediates)
+            if intermediates
+            else site["fn"].log_prob(value)
+        )
     except OF_TRACING:
         raise
     except (TypeError, ValueError) as error:
         raise TargetError(
-            f"the {'observed' if site['is_observed'] else 'latent'} site {site['name']!r} cannot be evaluated: its value has shape "
-            f"{jnp.shape(value)}, its distribution {site['fn'].batch_shape + site['fn'].event_shape}. ({first_line(error)})"
+            f"the {'observed' if site['is_observed'] else 'latent'} site {site['name']!r} cannot "
+            "be evaluated: its value has shape "
+            f"{jnp.shape(value)}, its distribution "
+            f"{site['fn'].batch_shape + site['fn'].event_shape}. ({first_line(error)})"
         ) from error
     scale = site.get("scale")
     return log_prob if scale is None else scale / plate_scale * log_prob

@@ -17,7 +17,12 @@ from numpyro.infer.util import constrain_fn, potential_energy
 from vi_jax.targets._all_rows import first_trace, require_all_rows
 from vi_jax.targets._subsets import PILOT, subset
 from vi_jax.targets._tracing import in_one_sentence
-from vi_jax.targets.local_numpyro import is_subsampled, local_from_trace, plate_with_latents, site_log_prob
+from vi_jax.targets.local_numpyro import (
+    is_subsampled,
+    local_from_trace,
+    plate_with_latents,
+    site_log_prob,
+)
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
 from vi_jax.types import Array, LogDensity
 
@@ -27,20 +32,22 @@ Trace = dict[str, dict[str, Any]]
 def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """A target from a NumPyro model with its arguments: every latent site, constraints undone.
 
-    Sites of one distribution and shape are evaluated together, so that the compile time of a model with many scalar sites stays
-    flat. A plate with a `subsample_size` makes the target one of minibatches (NumPyro scales it by size / subsample_size).
+    Sites of one distribution and shape are evaluated together, so that the compile time of a model
+    with many scalar sites stays flat. A plate with a `subsample_size` makes the target one of
+    minibatches (NumPyro scales it by size / subsample_size).
 
     Args:
       model: a NumPyro model; observed sites by `obs=`.
       args, kwargs: what it is called with.
 
     Returns:
-      A Target whose `constrain` gives {site: value}, deterministic sites included; where the plate with a `subsample_size` holds
-      latent sites, a LocalTarget: for `vi.methods.local_advi`.
+      A Target whose `constrain` gives {site: value}, deterministic sites included; where the plate
+      with a `subsample_size` holds latent sites, a LocalTarget: for `vi.methods.local_advi`.
 
     Raises:
-      TargetError: no latent site, a discrete one, or one with a dimension of 0; a plate of no rows, or a subsampled one whose data
-        are those of a batch; Python that asks for a latent's value. Names the site, the plate or the line.
+      TargetError: no latent site, a discrete one, or one with a dimension of 0; a plate of no rows,
+        or a subsampled one whose data are those of a batch; Python that asks for a latent's value.
+        Names the site, the plate or the line.
     """
     first: Trace = {}
 
@@ -57,7 +64,10 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         except AssertionError as error:
             raise (_empty_plate(error) or error) from None
     if not found:
-        raise TargetError("the NumPyro model has no latent site: every sample site is observed; there is nothing to approximate.")
+        raise TargetError(
+            "the NumPyro model has no latent site: every sample site is observed; there is "
+            "nothing to approximate."
+        )
     plate = plate_with_latents(first)
     if plate is not None:
         local = local_from_trace(model, args, kwargs, first, plate, found)
@@ -67,7 +77,10 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if plates:
         require_all_rows(model, args, kwargs, plates)
     moving = any(dynamic for _, dynamic in found)
-    sites = tuple(Site(site.name, dist.constraints.real, site.free_shape) if moving else site for site, _ in found)
+    sites = tuple(
+        Site(site.name, dist.constraints.real, site.free_shape) if moving else site
+        for site, _ in found
+    )
     coordinates = Coordinates(sites)
 
     def density_on(rows: dict[str, Array]) -> LogDensity:
@@ -105,15 +118,22 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     def constrain(u: Array) -> dict[str, Array]:
         z, _ = coordinates.constrain(u)
-        seeded = handlers.seed(handlers.substitute(model, data=rows_of(jax.random.key(0))), jax.random.key(0))
+        seeded = handlers.seed(
+            handlers.substitute(model, data=rows_of(jax.random.key(0))), jax.random.key(0)
+        )
         if moving:
             return constrain_fn(seeded, args, kwargs, z, return_deterministic=True)
         trace = handlers.trace(handlers.substitute(seeded, data=z)).get_trace(*args, **kwargs)
-        return z | {name: site["value"] for name, site in trace.items() if site["type"] == "deterministic"}
+        return z | {
+            name: site["value"] for name, site in trace.items() if site["type"] == "deterministic"
+        }
 
     def unconstrain(z: dict[str, Array]) -> Array:
         if moving:
-            raise TargetError("a support of this model depends on another latent; its values have no fixed way back to u.")
+            raise TargetError(
+                "a support of this model depends on another latent; its values have no fixed way "
+                "back to u."
+            )
         return coordinates.unconstrain(z)
 
     def explain(u: Array) -> str:
@@ -125,7 +145,8 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not plates:
         return target
     return target._replace(
-        sampled=lambda key: density_on(rows_of(key)), pilot=lambda key: density_on_more(rows_of(key, batches=PILOT))
+        sampled=lambda key: density_on(rows_of(key)),
+        pilot=lambda key: density_on_more(rows_of(key, batches=PILOT)),
     )
 
 
@@ -136,7 +157,8 @@ def _empty_plate(error: AssertionError) -> TargetError | None:
     if not isinstance(plate, numpyro.plate) or "size" not in frame.f_locals:
         return None
     return TargetError(
-        f"the plate {plate.name!r} has size {frame.f_locals['size']}: it wants 1 row or more; look at the data's shape."
+        f"the plate {plate.name!r} has size {frame.f_locals['size']}: it wants 1 row or more; "
+        "look at the data's shape."
     )
 
 
@@ -145,17 +167,23 @@ def _trace(model: Callable[..., Any], args: Any, kwargs: Any, key: Array) -> Tra
 
 
 def _latents(trace: Trace) -> list[tuple[Site, bool]]:
-    """The latent sites, and whether the support of each depends on another latent (they are then taken as real here)."""
+    """The latent sites, and whether the support of each depends on another latent (they are then
+    taken as real here).
+    """
     latents = []
     for name, site in trace.items():
         if site["type"] == "param":
-            raise TargetError(f"the model has a numpyro.param, {name!r}: a posterior has latents only; give it a prior or a value.")
+            raise TargetError(
+                f"the model has a numpyro.param, {name!r}: a posterior has latents only; give it "
+                "a prior or a value."
+            )
         if site["type"] != "sample" or site["is_observed"]:
             continue
         support = site["fn"].support
         if getattr(support, "is_discrete", False) or getattr(site["fn"], "is_discrete", False):
             raise TargetError(
-                f"the site {name!r} is discrete ({type(site['fn']).__name__}); variational inference here is over continuous "
+                f"the site {name!r} is discrete ({type(site['fn']).__name__}); variational "
+                "inference here is over continuous "
                 "latents. Sum it out (a mixture likelihood), or relax it."
             )
         moving = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(support))
@@ -171,7 +199,8 @@ def _latents(trace: Trace) -> list[tuple[Site, bool]]:
 def _log_joint(trace: Trace, coordinates: Coordinates, arrays: list[Array]) -> Array:
     """The sum of all sites' log densities; latents of one group and one distribution in one call.
 
-    Stacking scalars that were split from one array costs XLA minutes at some hundred of them, so that values come from the arrays.
+    Stacking scalars that were split from one array costs XLA minutes at some hundred of them, so
+    that values come from the arrays.
     """
     total: Array = jnp.zeros(())
     together: dict[Any, list[dict[str, Any]]] = {}
@@ -184,12 +213,17 @@ def _log_joint(trace: Trace, coordinates: Coordinates, arrays: list[Array]) -> A
                 together.setdefault(likeness, []).append(site)
     for sites in together.values():
         places = [coordinates.place(site["name"]) for site in sites]
-        group, rows = places[0][0], [row for _, row in places]
+        group = places[0][0]
+        rows = [row for _, row in places]
         values = arrays[group]
         if rows != list(range(values.shape[0])):
             values = values[jnp.asarray(rows)]
         columns = zip(*(jax.tree.leaves(site["fn"]) for site in sites), strict=True)
-        leaves, axes = zip(*map(_column, columns), strict=True) if jax.tree.leaves(sites[0]["fn"]) else ((), ())
+        leaves, axes = (
+            zip(*map(_column, columns), strict=True)
+            if jax.tree.leaves(sites[0]["fn"])
+            else ((), ())
+        )
         one = functools.partial(_one_log_prob, jax.tree.structure(sites[0]["fn"]))
         total += jax.vmap(one, in_axes=(list(axes), 0))(list(leaves), values).sum()
     return total
@@ -200,7 +234,9 @@ def _one_log_prob(treedef: Any, leaves: list[Array], value: Array) -> Array:
 
 
 def _column(values: Any) -> tuple[Any, int | None]:
-    """One parameter of several sites as an array, and its axis for vmap: None where all share one."""
+    """One parameter of several sites as an array, and its axis for vmap: None where all share
+    one.
+    """
     if all(value is values[0] for value in values):
         return values[0], None
     if not any(isinstance(value, jax.core.Tracer) for value in values):
@@ -229,5 +265,8 @@ def _not_finite(trace: Trace) -> str:
             value = float(site_log_prob(site).sum())
             if not jnp.isfinite(value):
                 what = "observed" if site["is_observed"] else "latent"
-                return f"the {what} site {name!r} ({type(site['fn']).__name__}) has log density {value}"
+                return (
+                    f"the {what} site {name!r} ({type(site['fn']).__name__}) has log density "
+                    f"{value}"
+                )
     return ""

@@ -19,18 +19,26 @@ class TargetError(ValueError):
 class Target(NamedTuple):
     """An unnormalised posterior in unconstrained coordinates u [D], the constraints undone.
 
-    log_density(u) = log p(x, T(u)) + log |det dT/du|: the density of u, so that a guide over u needs no correction.
+    log_density(u) = log p(x, T(u)) + log |det dT/du|: the density of u, so that a guide over u
+    needs no correction.
     """
 
     log_density: LogDensity
     constrain: Callable[[Array], Any]  # u [D] -> sites in the model's own space (a pytree)
     unconstrain: Callable[[Any], Array]  # sites -> u [D]
     names: tuple[str, ...]  # of the coordinates of u: site, or site[i,j]
-    sampled: Callable[[Array], LogDensity] | None = None  # key -> an unbiased log density on a minibatch; None without one
-    explain: Callable[[Array], str] | None = None  # u -> which site is not finite there; empty if none
-    # (u0, log p(u0), its gradient) -> the same with quieter minibatches; None where rows are not known
+    sampled: Callable[[Array], LogDensity] | None = (
+        None  # key -> an unbiased log density on a minibatch; None without one
+    )
+    explain: Callable[[Array], str] | None = (
+        None  # u -> which site is not finite there; empty if none
+    )
+    # (u0, log p(u0), its gradient) -> the same with quieter minibatches; None where rows are not
+    # known
     anchored: Callable[[Array, Array, Array], "Target"] | None = None
-    pilot: Callable[[Array], LogDensity] | None = None  # as `sampled`, on eight times the rows: for a method's start
+    pilot: Callable[[Array], LogDensity] | None = (
+        None  # as `sampled`, on eight times the rows: for a method's start
+    )
 
     @property
     def size(self) -> int:
@@ -52,7 +60,9 @@ class Site(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Sites of one constraint and shape, whose numbers are transformed together: a program whose size does not grow with them."""
+    """Sites of one constraint and shape, whose numbers are transformed together: a program whose
+    size does not grow with them.
+    """
 
     constraint: Any
     shape: tuple[int, ...]
@@ -61,7 +71,9 @@ class Group(NamedTuple):
 
 
 class Coordinates:
-    """The bijection between u [D] and a dict of sites; coordinates of one group lie side by side."""
+    """The bijection between u [D] and a dict of sites; coordinates of one group lie side by
+    side.
+    """
 
     def __init__(self, sites: Sequence[Site]) -> None:
         for site in sites:
@@ -74,9 +86,14 @@ class Coordinates:
             for row, member in enumerate(group.members)
         }
         order = [member for group in self.groups for member in group.members]
-        self.names = tuple(name for member in order for name in _coordinate_names(self.sites[member]))
+        self.names = tuple(
+            name for member in order for name in _coordinate_names(self.sites[member])
+        )
         if not self.names:
-            raise TargetError("the model has no latent numbers: there is nothing to approximate; leave some sites unobserved.")
+            raise TargetError(
+                "the model has no latent numbers: there is nothing to approximate; leave some "
+                "sites unobserved."
+            )
 
     def constrain(self, u: Array) -> tuple[dict[str, Array], Array]:
         """Sites of u [D], and log |det dT/du|."""
@@ -86,7 +103,8 @@ class Coordinates:
     def transform(self, u: Array) -> tuple[list[Array], Array]:
         """The sites of each group, [members, *shape], of u [D], and log |det dT/du|."""
         sizes = [math.prod(group.free_shape) * len(group.members) for group in self.groups]
-        arrays, log_det = [], jnp.zeros((), u.dtype)
+        arrays = []
+        log_det = jnp.zeros((), u.dtype)
         for group, part in zip(self.groups, jax.lax.split(u, sizes), strict=True):
             bijection = biject_to(group.constraint)
             free = part.reshape(len(group.members), *group.free_shape)
@@ -100,7 +118,10 @@ class Coordinates:
         z: dict[str, Array] = {}
         for group, values in zip(self.groups, arrays, strict=True):
             rows = jax.lax.split(values, [1] * len(group.members))
-            z |= {self.sites[member].name: row.reshape(group.shape) for member, row in zip(group.members, rows, strict=True)}
+            z |= {
+                self.sites[member].name: row.reshape(group.shape)
+                for member, row in zip(group.members, rows, strict=True)
+            }
         return z
 
     def place(self, name: str) -> tuple[int, int]:
@@ -112,7 +133,10 @@ class Coordinates:
         parts = []
         for group in self.groups:
             bijection = biject_to(group.constraint)
-            parts += [jnp.ravel(bijection.inv(jnp.asarray(z[self.sites[member].name]))) for member in group.members]
+            parts += [
+                jnp.ravel(bijection.inv(jnp.asarray(z[self.sites[member].name])))
+                for member in group.members
+            ]
         return jnp.concatenate(parts)
 
 
@@ -120,7 +144,8 @@ def _check(site: Site) -> None:
     constraint = site.constraint
     if getattr(constraint, "is_discrete", False):
         raise TargetError(
-            f"the site {site.name!r} is discrete ({constraint}); variational inference here is over continuous latents. "
+            f"the site {site.name!r} is discrete ({constraint}); variational inference here is "
+            "over continuous latents. "
             "Sum it out, or relax it."
         )
     try:
@@ -128,19 +153,30 @@ def _check(site: Site) -> None:
         possible = len(site.shape) >= bijection.codomain.event_dim
         possible = possible and tuple(bijection.forward_shape(site.free_shape)) == site.shape
     except NotImplementedError:
-        raise TargetError(f"there is no bijection from the reals onto {constraint}, the support of {site.name!r}.") from None
+        raise TargetError(
+            f"there is no bijection from the reals onto {constraint}, the support of {site.name!r}."
+        ) from None
     except Exception as error:
-        raise TargetError(f"{site.name!r} of shape {site.shape} does not fit its constraint {constraint}: {error}") from None
+        raise TargetError(
+            f"{site.name!r} of shape {site.shape} does not fit its constraint {constraint}: {error}"
+        ) from None
     if not possible:
-        raise TargetError(f"{site.name!r} has shape {site.shape}, which is none of its constraint {constraint}.")
+        raise TargetError(
+            f"{site.name!r} has shape {site.shape}, which is none of its constraint {constraint}."
+        )
 
 
 def _groups(sites: tuple[Site, ...]) -> tuple[Group, ...]:
-    """Sites of equal constraint and shape together, in the order in which the first of each comes."""
+    """Sites of equal constraint and shape together, in the order in which the first of each
+    comes.
+    """
     groups: list[Group] = []
     for position, site in enumerate(sites):
         if math.prod(site.free_shape) == 0:
-            raise TargetError(f"the site {site.name!r} has shape {site.shape}: a dimension of 0 leaves nothing to approximate.")
+            raise TargetError(
+                f"the site {site.name!r} has shape {site.shape}: a dimension of 0 leaves nothing "
+                "to approximate."
+            )
         for number, group in enumerate(groups):
             if group.shape == site.shape and _same(group.constraint, site.constraint):
                 groups[number] = group._replace(members=(*group.members, position))
@@ -160,11 +196,18 @@ def _same(a: Any, b: Any) -> bool:
     theirs: Any = jax.tree.flatten(b)
     pairs = zip(mine[0], theirs[0], strict=False)
     try:
-        return len(mine[0]) == len(theirs[0]) and mine[1] == theirs[1] and all(np.array_equal(x, y) for x, y in pairs)
+        return (
+            len(mine[0]) == len(theirs[0])
+            and mine[1] == theirs[1]
+            and all(np.array_equal(x, y) for x, y in pairs)
+        )
     except Exception:
         return False
 
 
 def _coordinate_names(site: Site) -> list[str]:
     shape = site.free_shape
-    return [site.name + (f"[{','.join(map(str, index))}]" if shape else "") for index in np.ndindex(*shape)]
+    return [
+        site.name + (f"[{','.join(map(str, index))}]" if shape else "")
+        for index in np.ndindex(*shape)
+    ]
