@@ -1,0 +1,234 @@
+"""Fields of a config set from the command line: `--config.FIELD=VALUE`.
+
+A field keeps the type that it has in the config file. Where a field holds a choice of a room
+(`experiments.choices`), its name may be set, and then the arguments that the new function does not
+take are dropped with a note; arguments that the function takes may be set though the file leaves
+them at their defaults.
+"""
+
+import ast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from experiments.choices import NAME, Room, Rooms, as_choice, find
+from experiments.cli import UserError, suggest
+
+PREFIX = "--config."
+TRUE = ("true", "1", "yes")
+FALSE = ("false", "0", "no")
+
+
+class Override(NamedTuple):
+    """One field of the command line."""
+
+    field: str  # dotted
+    text: str
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], list[Override]]:
+    """The command line without its overrides, and those.
+
+    `--config.FIELD VALUE` and `-config.FIELD=VALUE` are read as `--config.FIELD=VALUE` is; a bare
+    `--config.FIELD` is True, and `--noconfig.FIELD` False.
+
+    Raises:
+      UserError: a field is followed by no value.
+    """
+    rest = []
+    found = []
+    waiting = list(argv)
+    while waiting:
+        word = waiting.pop(0)
+        flag = "-" + word if word.startswith("-config.") else word
+        if word == "--":
+            rest += [word, *waiting]
+            break
+        if flag.startswith("--noconfig."):
+            found.append(Override(flag.removeprefix("--noconfig."), "false"))
+        elif flag.startswith(PREFIX) and "=" in flag:
+            field, _, text = flag.removeprefix(PREFIX).partition("=")
+            found.append(Override(field, text))
+        elif flag.startswith(PREFIX):
+            is_bare = not waiting or waiting[0].startswith("--")
+            text = "true" if is_bare else waiting.pop(0)
+            found.append(Override(flag.removeprefix(PREFIX), text))
+        else:
+            rest.append(word)
+    return rest, found
+
+
+def apply(
+    config: Mapping[str, Any],
+    overrides: Sequence[Override],
+    *,
+    rooms: Rooms,
+    choices: Mapping[str, Room],
+) -> tuple[dict[str, Any], list[str]]:
+    """A config with fields set, and notes of what was dropped on the way.
+
+    Args:
+      config: as the file gave it.
+      overrides: in the order of the command line; a name goes before its arguments, wherever it
+        stands.
+      rooms: for the arguments of choices.
+      choices: top-level fields that are choices, and their rooms.
+
+    Raises:
+      UserError: there is no such field, or the value is not of its type.
+    """
+    fields = _copy(config)
+    notes: list[str] = []
+    ordered = sorted(overrides, key=lambda each: _rank(each.field))
+    for field, text in ordered:
+        _set(fields, field, text, rooms, choices, notes)
+    return fields, notes
+
+
+def _rank(field: str) -> int:
+    """Shallow choices first, then names, then the rest, so that arguments meet their function."""
+    parts = field.split(".")
+    return 2 * (len(parts) - 1) if parts[-1] == NAME else 2 * len(parts) + 1
+
+
+def _set(
+    fields: dict[str, Any],
+    field: str,
+    text: str,
+    rooms: Rooms,
+    choices: Mapping[str, Room],
+    notes: list[str],
+) -> None:
+    """Sets one dotted field in place."""
+    *path, last = field.split(".")
+    node = fields
+    room: Room | None = None
+    table: Mapping[str, Room] = choices
+    for depth, part in enumerate(path):
+        where = ".".join(path[: depth + 1])
+        if part not in node:
+            raise _unknown(fields, field)
+        room = table.get(part)
+        if isinstance(node[part], str) and room is not None:
+            node[part] = as_choice(node[part], room, f"config.{where}")
+        if not isinstance(node[part], dict):
+            raise UserError(f"config.{where} is {node[part]!r} and has no field {last!r}.")
+        node = node[part]
+        table = rooms.by_argument if room is not None else {}
+    where = f"config.{'.'.join(path)}"
+    if room is not None and last == NAME:
+        _rename(node, room, text, where, notes)
+        return
+    inner = table.get(last)
+    if inner is not None and last in node and _is_name(text, node[last]):
+        chosen = dict(as_choice(node[last], inner, f"config.{field}")) if node[last] else {}
+        _rename(chosen, inner, text, f"config.{field}", notes)
+        node[last] = chosen if len(chosen) > 1 else text
+    elif inner is not None and last in node:
+        node[last] = _literal(text)  # a number in a choice's place, such as a constant rate
+    elif last in node:
+        node[last] = parse(text, node[last], f"config.{field}")
+    elif room is not None:
+        signature = find(room, node[NAME], where)
+        takes = sorted(set(signature.parameters) - set(room.later))
+        if last not in takes and not signature.takes_any:
+            raise UserError(
+                f"{where}: {node[NAME]} has no argument {last!r}{suggest(last, takes)}; it takes "
+                f"{', '.join(takes) or 'none'}."
+            )
+        node[last] = _literal(text)
+    else:
+        raise _unknown(fields, field)
+
+
+def _rename(choice: dict[str, Any], room: Room, name: str, where: str, notes: list[str]) -> None:
+    """Gives a choice another name, in place; a note says which arguments were dropped."""
+    if choice.get(NAME) == name:
+        return
+    find(room, name, where)  # raises where there is no such function
+    old = choice.get(NAME)
+    kept = {NAME: name}
+    dropped: list[str] = []
+    if old is not None:
+        kept, dropped = Rooms({}).switch(room, choice, name, where)
+    if dropped:
+        values = ", ".join(f"{each}={choice[each]!r}" for each in dropped)
+        notes.append(f"{where} is {name!r} now; {values} of {old!r} is dropped.")
+    choice.clear()
+    choice.update(kept)
+
+
+def _is_name(text: str, old: Any) -> bool:
+    """Whether a value for a choice is a name, and no number."""
+    if isinstance(old, str | dict):
+        return not isinstance(_literal(text), int | float | dict)
+    return isinstance(_literal(text), str)
+
+
+def parse(text: str, old: Any, where: str) -> Any:
+    """A value of the type of the one that it replaces.
+
+    Raises:
+      UserError: the text is not of that type.
+    """
+    if isinstance(old, str):
+        return text
+    if isinstance(old, bool):
+        if text.lower() in (*TRUE, *FALSE):
+            return text.lower() in TRUE
+        raise UserError(f"{where} is {text!r}; it has to be True or False.")
+    value = _literal(text)
+    if isinstance(old, tuple | list):
+        is_number = isinstance(value, int | float)
+        if is_number:
+            value = (value,)
+        if not isinstance(value, tuple | list):
+            raise UserError(f"{where} is {text!r}; it has to be a tuple, such as (1,2) or ().")
+        return tuple(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(old, int) and not (is_number and isinstance(value, int)):
+        raise UserError(f"{where} is {text!r}; it has to be a whole number.")
+    if isinstance(old, float):
+        if not is_number:
+            raise UserError(f"{where} is {text!r}; it has to be a number.")
+        return float(value)
+    if isinstance(old, dict) and not isinstance(value, dict):
+        raise UserError(
+            f"{where} is {text!r}; it is a group of fields: {', '.join(old)}. Set one of them."
+        )
+    return value
+
+
+def _literal(text: str) -> Any:
+    """A Python literal, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return text
+
+
+def _unknown(fields: Mapping[str, Any], field: str) -> UserError:
+    """That there is no such field, and which was meant: the same name elsewhere, or one like it."""
+    known = list(flatten(fields))
+    last = field.split(".")[-1]
+    elsewhere = [each for each in known if each.split(".")[-1] == last]
+    if elsewhere:
+        return UserError(f"the config has no field {field!r}; did you mean {elsewhere[0]!r}?")
+    return UserError(f"the config has no field {field!r}{suggest(field, known)}.")
+
+
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted fields and their values."""
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _copy(value: Any) -> Any:
+    """Nested mappings as dictionaries of their own."""
+    if hasattr(value, "items"):
+        return {name: _copy(part) for name, part in value.items()}
+    return value
