@@ -206,9 +206,8 @@ def start_products(problem: Problem, weights: Weights) -> Running:
     def one(i: Array, _: Params, kernels: Params, pool: Array) -> Params:
         return products(problem, kernels, pool[i % 16])
 
-    if (
-        problem.conv and jax.default_backend() == "cpu"
-    ):  # XLA runs a convolution in a CPU loop on one thread
+    # XLA runs a convolution in a CPU loop on one thread
+    if problem.conv and jax.default_backend() == "cpu":
         single = jax.jit(one)
 
         def run(gradients: Params, num_steps: int) -> Params:

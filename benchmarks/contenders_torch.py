@@ -143,9 +143,8 @@ def _networks(problem: Problem, weights: Weights) -> tuple[Any, Any]:
     for i in range(1, last + 1):
         w = weights[f"d{i}w"]
         b = weights[f"d{i}b"]
-        layer = nn.ConvTranspose2d(
-            w.shape[2], w.shape[3], 3, stride=2
-        )  # JAX does not flip its kernel, this does
+        # JAX does not flip its kernel, this does
+        layer = nn.ConvTranspose2d(w.shape[2], w.shape[3], 3, stride=2)
         decoder += [
             act(),
             filled(layer, w[::-1, ::-1].transpose(2, 3, 0, 1), b),

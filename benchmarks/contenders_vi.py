@@ -9,14 +9,9 @@ import optax
 import vi_jax as vi
 from benchmarks.problem import LEARNING_RATE, Contender, Problem, Running, Weights
 from experiments.build import binarise
-from vi_jax import (
-    bounds,
-    estimators,
-    families,
-    losses,
-    models,
-    training,
-)  # here, for the start-up times leave imports out
+
+# here, for the start-up times leave imports out
+from vi_jax import bounds, estimators, families, losses, models, training
 from vi_jax.models import likelihoods, networks
 
 

@@ -1,9 +1,9 @@
 """Normalising flows fitted to two densities in the plane, a banana and two moons: KL(q || p) in
 nats, and figures.
 
-    python -m benchmarks.flows  # the table: every flow, and a Gaussian and a mixture for comparison
-    python -m benchmarks.flows --figures=FOLDER      # and banana.png, two_moons.png: the densities side by side
-    python -m benchmarks.flows --write               # and put the table into benchmarks/README.md
+    python -m benchmarks.flows                     # the table: flows, a Gaussian and a mixture
+    python -m benchmarks.flows --figures=FOLDER    # and banana.png, two_moons.png: the densities
+    python -m benchmarks.flows --write             # and put the table into benchmarks/README.md
 
 Each guide maximises the ELBO by Adam on fresh draws, `sample_and_log_prob` where there is one; the
 KL is then estimated on draws that no step has seen. The targets are normalised, the moons' by a sum

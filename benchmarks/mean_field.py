@@ -2,8 +2,8 @@
 the same ELBO.
 
     python -m benchmarks.mean_field --root=DIR --write  # DIR: a clone of stan-dev/posteriordb
-    python -m benchmarks.mean_field --root=DIR --part=1/4 --json=part1.json   # a quarter of the posteriors
-    python -m benchmarks.mean_field --rows=part1.json,part2.json --write      # the tables of what was saved
+    python -m benchmarks.mean_field --root=DIR --part=1/4 --json=part1.json  # a quarter of them
+    python -m benchmarks.mean_field --rows=part1.json,part2.json --write  # the tables of saved rows
 
 Mean-field guides in float64. Errors are over unconstrained latents, of the median and of the worst
 of a posterior, in reference standard deviations, relative for standard deviations. *Adam* is what

@@ -3,8 +3,10 @@ data larger than a limit.
 
     python -m benchmarks.memory                      # about 2 minutes on 2 cores
     python -m benchmarks.memory --write              # and put the tables into benchmarks/README.md
-    python -m benchmarks.memory --gigabytes=16       # a data set of that size; it is written to --folder first
-    python -m benchmarks.memory --gigabytes=10 --pixels=3072 --limit_megabytes=1024    # ten times what it may hold; Linux, root
+    python -m benchmarks.memory --gigabytes=16       # a data set of that size, written to --folder
+    python -m benchmarks.memory --gigabytes=10 --pixels=3072 --limit_megabytes=1024
+
+The last: ten times what the process may hold; Linux, root.
 
 Two tables. Temporary memory of the compiled program that evaluates log p(x), as XLA states it, in
 chunks and all at once. And steps per second of one training step with the data on the device, and

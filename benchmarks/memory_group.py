@@ -20,9 +20,8 @@ _VERSIONS = (
 class Group(NamedTuple):
     """A group that processes may enter."""
 
-    enter: Callable[
-        [], None
-    ]  # puts this process into it; for a child, before it becomes another program
+    # puts this process into it; for a child, before it becomes another program
+    enter: Callable[[], None]
     peak_megabytes: Callable[[], float]  # the most that its processes and their files have held
 
 

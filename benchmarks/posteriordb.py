@@ -1,10 +1,12 @@
 """vi.fit and its peers on the posteriors of posteriordb that have reference draws.
 
-    python -m benchmarks.posteriordb --root=DIR                  # DIR: a clone of stan-dev/posteriordb; about 15 minutes on 2 cores
-    python -m benchmarks.posteriordb --root=DIR --write          # and put the tables into benchmarks/README.md
+    python -m benchmarks.posteriordb --root=DIR          # DIR: a clone of stan-dev/posteriordb
+    python -m benchmarks.posteriordb --root=DIR --write  # and put the tables into the README
     python -m benchmarks.posteriordb --root=DIR --only=nes --methods=default,pathfinder --peers=
-    python -m benchmarks.posteriordb --root=DIR --part=2/6 --json=part2.json    # a sixth of the posteriors, every sixth
-    python -m benchmarks.posteriordb --rows=part1.json,part2.json --write       # the tables of what was saved
+    python -m benchmarks.posteriordb --root=DIR --part=2/6 --json=part2.json  # every sixth of them
+    python -m benchmarks.posteriordb --rows=part1.json,part2.json --write  # tables of saved rows
+
+About 15 minutes on 2 cores.
 
 One default configuration of each method for all posteriors, float64 for all. NumPyro's SVI runs
 until its worst mean error is that of `vi.fit`'s default on the same posterior, or until it has
@@ -392,15 +394,12 @@ def each(rows: list[Row]) -> str:
             for r in rows
             if r.posterior == row.posterior and r.method == "NumPyro AutoMultivariateNormal"
         ]
-        other = (
-            "-"
-            if not peer
-            else (
-                f"{peer[0].mean_error:.2f}"
-                if peer[0].word == "slower"
-                else f"reached in {peer[0].seconds:.1f} s"
-            )
-        )
+        if not peer:
+            other = "-"
+        elif peer[0].word == "slower":
+            other = f"{peer[0].mean_error:.2f}"
+        else:
+            other = f"reached in {peer[0].seconds:.1f} s"
         lines.append(
             (
                 row.posterior,
@@ -429,7 +428,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--peers",
-        default="AutoMultivariateNormal,AutoNormal,blackjax-pathfinder,blackjax-meanfield,pymc-advi",
+        default=(
+            "AutoMultivariateNormal,AutoNormal,blackjax-pathfinder,blackjax-meanfield,pymc-advi"
+        ),
         help="AutoNormal, AutoMultivariateNormal, blackjax-pathfinder, blackjax-meanfield, "
         "pymc-advi, pymc-fullrank_advi; "
         "comma-separated; one that is not installed fails and is shown as failed",

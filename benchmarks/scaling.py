@@ -19,15 +19,8 @@ import sys
 from benchmarks import report
 
 BATCH_EACH = 128
-ROWS = [
-    (1, 1),
-    (8, 1),
-    (64, 1),
-    (256, 1),
-    (8, 4),
-    (64, 4),
-    (256, 4),
-]  # devices, of which along `model`
+# devices, of which along `model`
+ROWS = [(1, 1), (8, 1), (64, 1), (256, 1), (8, 4), (64, 4), (256, 4)]
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 SIZES = {
     "pred": 1,

@@ -4,7 +4,7 @@ PyTorch, in one run.
     python -m benchmarks.throughput  # about 7 minutes on 2 cores; leave the machine alone meanwhile
     python -m benchmarks.throughput --write          # and put the table into benchmarks/README.md
     python -m benchmarks.throughput --problems=mlp --rounds=15
-    python -m benchmarks.throughput --wide --write   # on a GPU: a wide model in bfloat16 against the peak of its products
+    python -m benchmarks.throughput --wide --write   # on a GPU: a wide model in bfloat16
 
 All start from the same weights, and have to agree on the loss there before anything is timed. Then
 they take turns, a second each, in an order that rotates from round to round; what is reported is
@@ -263,9 +263,8 @@ def _versions() -> dict[str, str]:
 def main() -> None:
     """Runs the benchmark from the command line."""
     flags = parse_flags()
-    jax.config.update(
-        "jax_enable_compilation_cache", False
-    )  # compilation is timed: find no old programs
+    # compilation is timed: find no old programs
+    jax.config.update("jax_enable_compilation_cache", False)
     jnp.zeros(1).block_until_ready()  # the first contender does not pay for the backend
     if flags.wide:
         from benchmarks import wide

@@ -101,15 +101,11 @@ def measure_and_describe(
         f"of one of {side:,} x {side:,}",
         "part of the peak",
     ]
+    named = report.versions("jax", "jaxlib", "vi_jax").items()
+    versions = ", ".join(f"{name} {version}" for name, version in named)
     note = (
         f"{problem.title}: {flops / 1e9:,.0f} GFLOP of products a step. {report.device_name()}; "
-        f"{', '.join(f'{name} {version}' for name, version in report.versions('jax', 'jaxlib', 'vi_jax').items())}. "
-        ""
-        ""
-        ""
-        ""
-        ""
-        ""
+        f"{versions}. "
         f"Medians over {num_rounds} rounds."
     )
     return result, f"{report.markdown_table(head, rows)}\n\n{note}"

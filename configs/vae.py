@@ -1,9 +1,8 @@
 """The variational auto-encoder of Kingma & Welling (2013) on images, one latent layer, one guide
 per image.
 
-    python -m experiments.train --config=configs/vae.py            # digits: no download, about a minute on 2 cores
-    python -m experiments.train --config=configs/vae.py:mnist
-    --config.data.data_dir=DIR_WITH_THE_IDX_FILES
+    python -m experiments.train --config=configs/vae.py      # digits: about a minute on 2 cores
+    python -m experiments.train --config=configs/vae.py:mnist --config.data.data_dir=IDX_FOLDER
 
 Variants: digits (default), mnist, aevb, fashion_mnist, gaussian, conv.
 """
@@ -37,9 +36,8 @@ def _digits() -> ConfigDict:
             # runs side by side in one program, of the seeds seed, seed + 1, ...; each leaves a run
             # folder of its own
             replicas=1,
-            sweep=dict(
-                learning_rates=()
-            ),  # with replicas of every seed at each of these, such as (1e-3,3e-3)
+            # with replicas of every seed at each of these, such as (1e-3,3e-3)
+            sweep=dict(learning_rates=()),
             bound="analytic_elbo",  # analytic_elbo (SGVB-B) | elbo (SGVB-A) | iwae
             estimator="reparam",
             num_samples=1,  # draws of z per example: L of the paper, K of IWAE
@@ -54,9 +52,8 @@ def _digits() -> ConfigDict:
             # threefry2x32 | rbg | unsafe_rbg: the generator of a run's keys; docs/speed.md has the
             # cost
             prng="threefry2x32",
-            mesh=dict(
-                data=-1, model=1
-            ),  # devices along each axis, -1: all that are left; parameters are cut over `model`
+            # devices along each axis, -1: all that are left; parameters are cut over `model`
+            mesh=dict(data=-1, model=1),
             data=dict(
                 # digits | mnist | fashion_mnist | binarized_mnist | tfds:NAME | npz:FILE |
                 # images:DIR
@@ -76,10 +73,8 @@ def _digits() -> ConfigDict:
             ),
             model=dict(
                 network="mlp",  # mlp | conv
-                hidden=(
-                    256,
-                    256,
-                ),  # widths from the image towards the latent; the decoder mirrors them
+                # widths from the image towards the latent; the decoder mirrors them
+                hidden=(256, 256),
                 activation="tanh",  # tanh | relu | gelu | silu | softplus
                 num_latents=10,
                 likelihood="bernoulli",  # bernoulli | gaussian | discretized_logistic | categorical
@@ -195,9 +190,8 @@ def _conv() -> dict:
     """
     return dict(
         model=dict(network="conv", hidden=(16, 32), activation="gelu", num_latents=2),
-        train=dict(
-            num_steps=2000, loop="stepwise"
-        ),  # XLA runs a convolution in a CPU loop on one thread
+        # XLA runs a convolution in a CPU loop on one thread
+        train=dict(num_steps=2000, loop="stepwise"),
         eval=dict(num_importance_samples=100),
     )
 

@@ -51,10 +51,8 @@ def main() -> int:
         config.data.data_dir = args.data_dir or config.data.data_dir
         config.eval.split = args.split or config.eval.split
         config.eval.batch_size = args.batch_size or config.eval.batch_size
-        config.mesh.data, config.mesh.model = (
-            -1,
-            1,
-        )  # the devices of this machine, not those of the run
+        config.mesh.data = -1  # the devices of this machine, not those of the run
+        config.mesh.model = 1
     settings.validate(config)
     cli.set_up_jax()
     evaluate(

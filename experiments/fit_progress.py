@@ -41,7 +41,8 @@ class FitProgress:
             self._totals = self._totals[1:]
             self._first = None
             self._lines = 0
-        self._last, now = step, self._now()
+        self._last = step
+        now = self._now()
         rate = (step - self._first[0]) / max(now - self._first[1], 1e-9) if self._first else None
         self._first = self._first or (step, now)
         if self._lines < 2 or now - self._shown >= SECONDS:

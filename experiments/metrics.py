@@ -164,7 +164,8 @@ class Progress:
         """Counts a block of steps towards the rate; leave out the first, which compiles, and
         evaluations.
         """
-        self._steps, self._seconds = self._steps + steps, self._seconds + seconds
+        self._steps += steps
+        self._seconds += seconds
 
     @property
     def steps_per_second(self) -> float:

@@ -2,12 +2,12 @@
 figures.
 
     python -m experiments.posterior --config=configs/posterior/eight_schools.py
-    python -m experiments.posterior --config=configs/posterior/breast_cancer.py
-    --config.method=pathfinder
-    python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model     a model of your own
-    python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model
-    --config.data=FILE.npz python -m experiments.posterior
-    --config=configs/posterior/posteriordb.py:arK-arK --config.data_dir=CLONE
+    python -m experiments.posterior --config=configs/posterior/breast_cancer.py \\
+        --config.method=pathfinder
+    python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model \\
+        --config.data=FILE.npz    # a model of your own
+    python -m experiments.posterior --config=configs/posterior/posteriordb.py:arK-arK \\
+        --config.data_dir=CLONE
 
 --config.data names an .npz, whose arrays the model is called with by their names: np.savez(FILE,
 x=x, y=y) for my_model(x, y). The run folder holds config.json, environment.json, result.json (the

@@ -47,7 +47,7 @@ def join(coordinator: str, num_processes: int, process_id: int, *, timeout: int 
 
     Args:
       coordinator, num_processes, process_id: the flags; all three, or none where a launcher's
-      variables say them.
+        variables say them.
       timeout: seconds that the others have to appear in.
 
     Raises:

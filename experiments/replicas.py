@@ -93,10 +93,9 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
         start = int(states.step)
         saved_at = time.monotonic()
         best = None
-        renews, inside = (
-            all(len(each.checkpoints.steps) > 1 for each in replicas),
-            _num_steps(block),
-        )  # as in experiments.train
+        # as in experiments.train
+        renews = all(len(each.checkpoints.steps) > 1 for each in replicas)
+        inside = _num_steps(block)
         logs = [
             stack.enter_context(
                 contextlib.closing(MetricsLog(each.folder, from_step=start - inside))

@@ -135,9 +135,9 @@ def _make_order_of() -> OrderOf:
         for name in names:
             if name not in known:
                 known[name] = shuffled(key, jnp.int32(name[1]), num_examples)
-            if (
-                name == names[0]
-            ):  # on the host before the next one is drawn: a draw takes a few times the memory of an order
+            # on the host before the next one is drawn: a draw takes a few times the memory of an
+            # order
+            if name == names[0]:
                 known[name] = np.asarray(known[name])
         return known[names[0]]
 

@@ -1,11 +1,11 @@
 """Trains a model, evaluates it and leaves a folder worth looking at; run again, it goes on from the
 last checkpoint.
 
-    python -m experiments.train --config=configs/vae.py  8x8 digits, no download, about a minute
+    python -m experiments.train --config=configs/vae.py    # 8x8 digits, about a minute
     python -m experiments.train --config=configs/vae.py:mnist --config.data.data_dir=DIR
-    python -m experiments.train --config=configs/vae.py --config.model.num_latents=2 --config.seed=1
-    --workdir=runs/plane
-    python -m experiments.train --config=configs/replay.py:runs/plane/config.json    the same run, from its record
+    python -m experiments.train --config=configs/vae.py --config.model.num_latents=2 \\
+        --config.seed=1 --workdir=runs/plane
+    python -m experiments.train --config=configs/replay.py:runs/plane/config.json    # the same run
 
 Any field of the config can be set: --config.optim.learning_rate=1e-3. The run folder holds
 config.json, environment.json, metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, figures/ and

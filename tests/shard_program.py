@@ -93,9 +93,10 @@ def over_draws(mesh):
         jax.jit(jax.value_and_grad(lambda p, over=over: bound(p, over)))(params)
         for over in (False, True)
     ]
+    # one device has no weight
     log_w = jnp.where(
         jnp.arange(64) < 8, -jnp.inf, jax.random.normal(jax.random.key(4), (64,)) * 30
-    )  # one device has no weight
+    )
     spread = jax.shard_map(
         lambda w: vi.shard.iwae(w, "data"), mesh=mesh, in_specs=P("data"), out_specs=P()
     )

@@ -26,11 +26,8 @@ NUMBERS = {  # member -> the numbers it is tested at, where it has any without a
 BOUNDS = {
     name: (module.bound, NUMBERS.get(name, {})) for name, module in members(vi.bounds).items()
 }
-REWEIGHTED = {
-    "eubo",
-    "tvo",
-    "sumo",
-}  # E_pi[log w] under weights that move with log w: not monotone in each of them
+# E_pi[log w] under weights that move with log w: not monotone in each of them
+REWEIGHTED = {"eubo", "tvo", "sumo"}
 IN_ORDER = {"sumo"}  # the order of the draws is part of the estimate
 
 
@@ -193,9 +190,10 @@ def test_renyi_has_the_elbo_iwae_and_the_maximum_as_limits_and_falls_with_alpha(
     renyi = vi.bounds.renyi
     np.testing.assert_allclose(renyi(log_w, alpha=0.0), iwae(log_w), rtol=1e-14)
     np.testing.assert_allclose(renyi(log_w, alpha=1.0), elbo(log_w), rtol=1e-14)
+    # the seam
     np.testing.assert_allclose(
         renyi(log_w, alpha=1.0 - 0.99e-4), renyi(log_w, alpha=1.0 - 1.01e-4), rtol=1e-4
-    )  # the seam
+    )
     np.testing.assert_allclose(renyi(log_w, alpha=-1e4), vi.bounds.vr_max(log_w), rtol=1e-3)
     values = np.array(
         [renyi(log_w, alpha=a) for a in (-5.0, -1.0, 0.0, 0.5, 0.9999999, 1.0, 2.0, 5.0)]

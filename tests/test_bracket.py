@@ -31,9 +31,8 @@ ORDER = ("elbo", "tvo", "iwae", "ais", "tvo_upper", "eubo", "cubo", "ais_reverse
 
 
 def test_the_bounds_lie_in_order_around_the_evidence():
-    q = dist.Normal(jnp.zeros(1), jnp.ones(1)).to_event(
-        1
-    )  # the prior: wider than the posterior, weights are bounded
+    # the prior: wider than the posterior, weights are bounded
+    q = dist.Normal(jnp.zeros(1), jnp.ones(1)).to_event(1)
     sides = bracket(jax.random.key(0), log_joint, q, num_draws=20_000, num_chains=0)
     values = [float(side.value) for side in sides.values()]
     assert list(sides) == ["elbo", "tvo", "iwae", "tvo_upper", "eubo", "cubo"]
@@ -50,10 +49,8 @@ def test_at_the_posterior_the_bracket_is_a_point():
     q = dist.Normal(jnp.full(1, 0.5), jnp.full(1, 0.5**0.5)).to_event(1)
     sides = numbers(log_joint, q, num_draws=400, num_chains=4, num_temperatures=3)
     assert tuple(sides) == ORDER
-    for (
-        value,
-        stderr,
-    ) in sides.values():  # the log-weight of every chain is constant, whatever its transitions
+    # the log-weight of every chain is constant, whatever its transitions
+    for value, stderr in sides.values():
         np.testing.assert_allclose(value, EVIDENCE, atol=1e-5)
         assert stderr < 1e-5
 
@@ -66,9 +63,8 @@ EVIDENCE_OF_THREE = float(dist.Normal(0.0, 3.25**0.5).log_prob(2.0))
 
 
 def test_annealing_tightens_both_ends_where_the_posterior_is_correlated():
-    q = dist.Normal(jnp.full(3, 2 / 3.25), jnp.full(3, 5**-0.5)).to_event(
-        1
-    )  # mean-field: 1 / precision_jj
+    # mean-field: 1 / precision_jj
+    q = dist.Normal(jnp.full(3, 2 / 3.25), jnp.full(3, 5**-0.5)).to_event(1)
     sides = numbers(joint_of_three, q, num_draws=2000, num_chains=50, num_temperatures=40)
     for name in ("ais", "ais_reverse"):
         assert abs(sides[name][0] - EVIDENCE_OF_THREE) < 5 * sides[name][1] + 0.01

@@ -112,9 +112,8 @@ def test_a_fit_that_cannot_be_traced_is_sent_to_calibrate_fits():
     for infer in (fit, lambda key, x: dist.Normal(np.asarray(x), 1.0)):
         with pytest.raises(TypeError, match=r"calibrate_fits\(key, simulate, fit\)"):
             calibrate(jax.random.key(0), simulate, infer, num_simulations=4)
-    with pytest.raises(
-        TypeError, match="unsupported operand"
-    ):  # a fault of infer's own stays what it is
+    # a fault of infer's own stays what it is
+    with pytest.raises(TypeError, match="unsupported operand"):
         calibrate(jax.random.key(0), simulate, lambda key, x: None + x, num_simulations=4)
 
 
@@ -149,9 +148,8 @@ def test_p_values_are_uniform_where_the_posterior_is_exact():
     for p_value in (calibration._uniform_p, calibration._symmetric_p):
         p = np.asarray(jax.vmap(p_value)(shares))
         assert abs(np.mean(p < 0.05) - 0.05) < 5 * (0.05 * 0.95 / 400) ** 0.5
-        assert (
-            abs(np.mean(p < 0.5) - 0.5) < 5 * (0.25 / 400) ** 0.5 + 0.03
-        )  # the statistic is a step function of 300 signs
+        # the statistic is a step function of 300 signs
+        assert abs(np.mean(p < 0.5) - 0.5) < 5 * (0.25 / 400) ** 0.5 + 0.03
 
 
 def test_the_laws_are_scipys():

@@ -84,10 +84,7 @@ def test_a_guide_without_its_event_axis():
     )
 
 
-@pytest.mark.parametrize(
-    ("shape_z", "shape_x"),
-    [((5, 1), (5,)), ((5,), (5, 1))],
-)
+@pytest.mark.parametrize(("shape_z", "shape_x"), [((5, 1), (5,)), ((5,), (5, 1))])
 def test_an_implicit_outer_product(shape_z, shape_x):
     def log_joint(z):
         return (

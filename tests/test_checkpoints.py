@@ -432,12 +432,14 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 from test_checkpoints import large_state
 from experiments.checkpoints import Checkpoints, to_leaves
 from experiments.checksum import checksum
-mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(getattr(jax.sharding.AxisType, sys.argv[3]),))
+axis_type = getattr(jax.sharding.AxisType, sys.argv[3])
+mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(axis_type,))
 cut, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
 state = large_state(step=5)
 if jax.device_count() > 1:
     where = {name: cut if int(name[1]) % 2 else whole for name in state.params}
-    params = {name: jax.device_put(w.at[7, 7].set(0.5), where[name]) for name, w in state.params.items()}
+    params = {name: w.at[7, 7].set(0.5) for name, w in state.params.items()}
+    params = {name: jax.device_put(w, where[name]) for name, w in params.items()}
     rest = state._replace(params=(), key=jax.random.key_data(state.key))
     state = jax.device_put(rest, whole)._replace(params=params)
     state = state._replace(key=jax.random.wrap_key_data(state.key))
@@ -448,7 +450,8 @@ with Checkpoints(Path(sys.argv[1]), keep=2) as checkpoints:
         back = checkpoints.restore_latest(state)
         assert jax.tree.map(lambda a: a.sharding, back) == jax.tree.map(lambda a: a.sharding, state)
         state = back
-print(checksum(to_leaves(state)), np.asarray(state.params["w3"])[7, 7], np.asarray(state.params["w4"]).sum())
+w3, w4 = (np.asarray(state.params[name]) for name in ("w3", "w4"))
+print(checksum(to_leaves(state)), w3[7, 7], w4.sum())
 """
 
 

@@ -140,7 +140,10 @@ def test_train_prints_its_summary(trained):
 def test_train_reports_its_progress_line_by_line(trained):
     """Where stderr is no terminal: one line at each evaluation."""
     _, done = trained
-    line = r"^step (\d+)/120  epoch [\d.]+  \d+ steps/s  \d+:\d\d left  train ELBO (\S+)  test ELBO (\S+) nats$"
+    line = (
+        r"^step (\d+)/120  epoch [\d.]+  \d+ steps/s  \d+:\d\d left  "
+        r"train ELBO (\S+)  test ELBO (\S+) nats$"
+    )
     lines = re.findall(line, done.stderr, re.M)
     assert [int(step) for step, _, _ in lines] == list(range(20, LAST + 1, 20))
     assert "\r" not in done.stderr

@@ -281,9 +281,8 @@ def test_the_minibatch_optimum_is_unbiased(x64, name):
     natural = start_of(model, x)
     whole = jax.jit(lambda natural: engine.optimum(model, natural, x))(natural)
     num_data = jax.tree.leaves(x)[0].shape[0]
-    parts = jax.tree.map(
-        lambda leaf: leaf.reshape(10, -1, *leaf.shape[1:]), x
-    )  # batches that share out the data: an exact mean
+    # batches that share out the data: an exact mean
+    parts = jax.tree.map(lambda leaf: leaf.reshape(10, -1, *leaf.shape[1:]), x)
     each = jax.jit(jax.vmap(lambda part: engine.optimum(model, natural, part, 10.0)))(parts)
     assert num_data % 10 == 0
     for a, b in zip(jax.tree.leaves(each), jax.tree.leaves(whole), strict=True):
@@ -374,14 +373,14 @@ def test_an_update_is_bishops(x64):
     sweep = jax.jit(lambda state: cavi.step(model, (jnp.asarray(x), jnp.asarray(y)), state))
     for _ in range(3):
         q = factors.as_vector_normal(state.natural["w"])
-        xi = np.sqrt(
-            np.einsum("nd,de,ne->n", x, q.covariance_matrix + np.outer(q.mean, q.mean), x)
-        )  # Bishop 2006, eq. 10.163
+        # Bishop 2006, eq. 10.163
+        xi = np.sqrt(np.einsum("nd,de,ne->n", x, q.covariance_matrix + np.outer(q.mean, q.mean), x))
         weight = np.tanh(xi / 2) / (4 * xi)
         state = sweep(state)
+        # 10.157
         np.testing.assert_allclose(
             state.natural["w"]["precision"], 2 * np.eye(2) + 2 * (x.T * weight) @ x, rtol=1e-9
-        )  # 10.157
+        )
         np.testing.assert_allclose(state.natural["w"]["shift"], x.T @ (y - 0.5), rtol=1e-9)
 
 

@@ -70,9 +70,8 @@ def test_at_the_end_marginals_match_the_tilted_ones(x64):
     state = ep.fit(x, y, ep.probit, tolerance=1e-9).state
     q = dist.MultivariateNormal(0.0, precision_matrix=state.natural["precision"])
     mean = q.covariance_matrix @ state.natural["shift"]
-    for n in range(
-        3
-    ):  # every site: the moments of q without the site times its likelihood are those of q
+    # every site: the moments of q without the site times its likelihood are those of q
+    for n in range(3):
         rest = state.natural["precision"] - state.precision[n] * jnp.outer(x[n], x[n])
         cavity_mean = jnp.linalg.solve(rest, state.natural["shift"] - state.shift[n] * x[n])
         m = x[n] @ cavity_mean
@@ -97,10 +96,8 @@ def test_sites_held_at_precision_0_are_counted_and_do_not_pass_for_an_answer():
     assert np.all(np.asarray(fit.state.precision)[:3] == 0)
     assert 3 <= fit.state.sites_clipped == np.sum(np.asarray(fit.state.precision) == 0)
     assert not fit.converged
-    for log_lik in (
-        ep.logistic,
-        ep.probit,
-    ):  # concave, and one is steep: no site is near 0 by more than rounding
+    # concave, and one is steep: no site is near 0 by more than rounding
+    for log_lik in (ep.logistic, ep.probit):
         for scale in (1.0, 20.0):
             x, y = labels()
             fit = ep.fit(scale * x, y, log_lik)

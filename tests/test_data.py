@@ -221,9 +221,8 @@ def test_static_binarisation_is_a_function_of_seed_and_example():
         np.concatenate([part.images for part in (got.train, got.validation, got.test)])[order]
         for got, order in zip((one, reshuffled), unshuffle, strict=True)
     ]
-    np.testing.assert_array_equal(
-        both[0], both[1]
-    )  # the same bits for the same image under another shuffle
+    # the same bits for the same image under another shuffle
+    np.testing.assert_array_equal(both[0], both[1])
     assert not np.array_equal(one.train.images, get(0, 8).train.images)
 
 
@@ -246,15 +245,13 @@ def test_static_binarisation_never_lights_a_pixel_of_level_0():
 
 
 def test_static_binarisation_heeds_no_chunks_and_keys_by_split(monkeypatch):
-    images = RNG.integers(
-        0, 256, (4099, 33, 33), dtype=np.uint8
-    )  # an odd size, more than one chunk
+    # an odd size, more than one chunk
+    images = RNG.integers(0, 256, (4099, 33, 33), dtype=np.uint8)
     bits = levels.binarise(images, 256, seed=0, split="train")
     draws = np.random.Generator(np.random.PCG64([0, *b"train"])).random(
         images.shape, dtype=np.float32
     )
     np.testing.assert_array_equal(bits, draws < images / np.float32(255))
     assert not np.array_equal(bits, levels.binarise(images, 256, seed=0, split="test"))
-    np.testing.assert_array_equal(
-        bits, levels.binarise(bits, 2, seed=5, split="train")
-    )  # binary images stay
+    # binary images stay
+    np.testing.assert_array_equal(bits, levels.binarise(bits, 2, seed=5, split="train"))

@@ -246,10 +246,8 @@ def test_fetch_into_data_dir(tmp_path, mirror):
     target = tmp_path / "here"
     target.mkdir()
     data.load(config("mnist", target, train="train[:10]", test="train[10:]"))
-    assert sorted(path.name for path in target.iterdir()) == [
-        f"{IMAGES}.gz",
-        f"{LABELS}.gz",
-    ]  # only what is needed
+    # only what is needed
+    assert sorted(path.name for path in target.iterdir()) == [f"{IMAGES}.gz", f"{LABELS}.gz"]
 
 
 def test_fetch_refuses_other_bytes(tmp_path, mirror):

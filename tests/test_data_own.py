@@ -101,9 +101,8 @@ def test_npz_types_and_shapes(tmp_path, array, shape, num_levels, capsys):
     )
     scale = 255 if array.dtype == np.float64 else 1
     np.testing.assert_array_equal(got.train.images, np.rint(array * scale).reshape(5, *shape))
-    assert bool(capsys.readouterr().err) == np.issubdtype(
-        array.dtype, np.floating
-    )  # a change of scale is said
+    # a change of scale is said
+    assert bool(capsys.readouterr().err) == np.issubdtype(array.dtype, np.floating)
 
 
 @pytest.mark.parametrize(

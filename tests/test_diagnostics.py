@@ -207,9 +207,8 @@ def test_one_example_has_no_standard_error():
 
 def test_active_units_are_those_of_known_variance():
     variances = np.array([0.0, 0.005, 0.0099, 0.0101, 0.5, 4.0])
-    points = (
-        np.array([-1.0, 1.0, -1.0, 1.0])[:, None] * np.sqrt(variances) + 3.0
-    )  # variance is about the mean, not 0
+    # variance is about the mean, not 0
+    points = np.array([-1.0, 1.0, -1.0, 1.0])[:, None] * np.sqrt(variances) + 3.0
     np.testing.assert_allclose(
         amortised.latent_variance(jnp.asarray(points)), variances, rtol=1e-4, atol=1e-9
     )

@@ -84,9 +84,8 @@ def test_precision_normal_is_scipys(x64):
     np.testing.assert_allclose(q.variance, covariance(THETA).diagonal(), rtol=1e-9)
     np.testing.assert_allclose(q.entropy(), frozen.entropy(), rtol=1e-9)
     np.testing.assert_array_equal(q.mean, LOC)
-    assert (
-        np.abs(np.triu(q.precision_matrix, 2)).max() == 0.0
-    )  # a chain: z_i and z_(i + 2) meet through z_(i + 1) alone
+    # a chain: z_i and z_(i + 2) meet through z_(i + 1) alone
+    assert np.abs(np.triu(q.precision_matrix, 2)).max() == 0.0
 
 
 def test_precision_normal_gradient_of_its_density(x64):

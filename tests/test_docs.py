@@ -60,9 +60,8 @@ def test_nothing_of_one_machine_is_in_the_project():
         if path.suffix in {".py", ".md", ".toml"} and ".git" not in path.parts
     ]
     home = re.compile(r"(?<![\w.])/(home|Users|root)/\w+")
-    environments = {
-        config.parent for config in ROOT.rglob("pyvenv.cfg")
-    }  # of whoever works here, by any name
+    # of whoever works here, by any name
+    environments = {config.parent for config in ROOT.rglob("pyvenv.cfg")}
     for path in paths:
         if not {"build", "runs", "_build"} & set(path.parts) and not environments & set(
             path.parents

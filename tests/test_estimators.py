@@ -173,9 +173,8 @@ def test_more_draws_lower_the_variance_by_as_much():
         )
 
     one, sixteen = (np.asarray(jax.vmap(elbo(k))(keys(k, 4000))) for k in (1, 16))
-    assert (
-        13 < one.var() / sixteen.var() < 19.5
-    )  # 16, within 5 standard errors of a ratio of two such variances
+    # 16, within 5 standard errors of a ratio of two such variances
+    assert 13 < one.var() / sixteen.var() < 19.5
     assert_mean(one, sixteen.astype(np.float64).mean(), sigmas=6)
 
 

@@ -115,10 +115,8 @@ def test_the_calls_by_name_give_the_evidence_at_the_posterior():
     assert inspect.signature(vi.elbo).parameters["num_samples"].default == 1
 
 
-OFF = {
-    "loc": np.array([0.4, -0.3]),
-    "cov": np.array([[0.5, 0.2], [0.2, 0.8]]),
-}  # a guide that is not the posterior
+# a guide that is not the posterior
+OFF = {"loc": np.array([0.4, -0.3]), "cov": np.array([[0.5, 0.2], [0.2, 0.8]])}
 
 
 @pytest.mark.parametrize("num_samples", [1, 4])
@@ -216,7 +214,6 @@ def test_the_closed_form_kl_lowers_the_variance_where_the_data_say_little():
     analytic = jax.jit(jax.vmap(lambda key: vi.analytic_elbo(key, case.log_lik, q, case.prior())))(
         keys(6, 2000)
     )
-    assert (
-        analytic.var() < 0.1 * plain.var()
-    )  # 0.045 when written; the standard error of the ratio is about 5 % of it
+    # 0.045 when written; the standard error of the ratio is about 5 % of it
+    assert analytic.var() < 0.1 * plain.var()
     assert abs(analytic.mean() - plain.mean()) < 5 * ((analytic.var() + plain.var()) / 2000) ** 0.5

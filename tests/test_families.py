@@ -34,10 +34,8 @@ FAMILIES = {
     if name != "constrained"
 }
 GAUSSIANS = ("full_rank", "mean_field")
-IMPLICIT = (
-    "mixture",
-    "student_t",
-)  # draws without one differentiable path: test_families_implicit.py
+# draws without one differentiable path: test_families_implicit.py
+IMPLICIT = ("mixture", "student_t")
 OWN_ORDER = ("block_diagonal", "gaussian_markov_chain")  # a pytree is more to them than its vector
 NEUTRAL = {"student_t": stats.t(10)}  # what is not the standard normal at zero
 # Sums over a grid on [-9, 9]^2 leave out the tails of t, and err at the knots of a spline, where

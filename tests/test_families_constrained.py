@@ -123,7 +123,7 @@ def test_densities_integrate_to_one(x64):
     simplex = some_guide({"z": (constraints.simplex, (3,))})
     side = (np.arange(400) + 0.5) / 400
     a, b = (grid.ravel() for grid in np.meshgrid(side, side, indexing="ij"))
-    a, b = a, b * (1 - a)  # the triangle, from the square
+    b = b * (1 - a)  # the triangle, from the square
     density = np.exp(jax.jit(simplex.log_prob)({"z": jnp.asarray(np.stack([a, b, 1 - a - b], -1))}))
     np.testing.assert_allclose((density * (1 - a)).mean(), 1.0, rtol=1e-3)
 

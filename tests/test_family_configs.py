@@ -36,12 +36,8 @@ def config_of(name):
     return config, build.model(config, (4, 4), 17)
 
 
-QUICK = (
-    "low_rank",
-    "mixture",
-    "planar",
-    "real_nvp",
-)  # one of each kind; all of them with `-m slow`
+# one of each kind; all of them with `-m slow`
+QUICK = ("low_rank", "mixture", "planar", "real_nvp")
 MEMBERS = [
     pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
     for name in settings.CHOICES["family"]
@@ -108,9 +104,8 @@ def flow_model():
 
 
 def test_measures_by_draws_are_the_exact_ones():
-    x = jnp.asarray(
-        normal(0, 400, 2) * np.array([0.5, 0.0]), jnp.float32
-    )  # the second latent ignores x
+    # the second latent ignores x
+    x = jnp.asarray(normal(0, 400, 2) * np.array([0.5, 0.0]), jnp.float32)
     evaluate = jax.jit(
         lambda key: by_draws.evaluate_examples(
             key, flow_model(), {}, x, num_samples=8, batch_size=100
@@ -123,9 +118,8 @@ def test_measures_by_draws_are_the_exact_ones():
     assert_mean(terms["latent_noise"], np.full(2, 1.0 / by_draws.MEAN_DRAWS))
     variance = np.asarray(by_draws.latent_variance(terms))
     np.testing.assert_allclose(variance, np.asarray(x).var(0), atol=5 * 0.5 * 0.1 * 2 / 400**0.5)
-    assert (
-        abs(variance[1]) < 5 * 0.01 * (2 / 400) ** 0.5
-    )  # without the correction it is 0.01, which counts as active
+    # without the correction it is 0.01, which counts as active
+    assert abs(variance[1]) < 5 * 0.01 * (2 / 400) ** 0.5
 
 
 def test_a_mean_that_is_stated_has_no_noise():

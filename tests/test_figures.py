@@ -44,9 +44,8 @@ def training_rows(num=40, *, epochs=True):
             "elbo_stderr": 0.8,
         }
         split = "test" if step % 500 == 0 else "train"
-        rate = (
-            1e-3 * np.cos(np.pi / 2 * step / (100 * num - 99)) ** 2
-        )  # cosine decay, to next to nothing
+        # cosine decay, to next to nothing
+        rate = 1e-3 * np.cos(np.pi / 2 * step / (100 * num - 99)) ** 2
         optimiser = {
             "train/learning_rate": rate,
             "train/grad_norm": 50.0,
@@ -102,11 +101,8 @@ def bars(num):
     )
 
 
-OTHERWISE = {
-    "train/beta": 1.0,
-    "test/elbo": -101.0,
-    "train/elbo_stderr": None,
-}  # than in training_rows
+# than in training_rows
+OTHERWISE = {"train/beta": 1.0, "test/elbo": -101.0, "train/elbo_stderr": None}
 
 FIGURES = {
     "curves": curves,
@@ -215,9 +211,8 @@ def test_a_figure_decodes_and_its_text_is_whole(name, once):
     for text, box in seen["texts"]:
         inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= whole.x1 and box.y1 <= whole.y1
         assert inside, f"{text.get_text()!r} leaves the page of {whole.bounds}: {box.bounds}"
-    outlined = [
-        text for text, _ in seen["texts"] if text.get_path_effects()
-    ]  # a label's median: may lie on another's
+    # a label's median: may lie on another's
+    outlined = [text for text, _ in seen["texts"] if text.get_path_effects()]
     for (one, box), (other, its) in itertools.combinations(seen["texts"], 2):
         apart = not box.overlaps(its) or one in outlined or other in outlined
         assert apart, f"{one.get_text()!r} lies on {other.get_text()!r}"
@@ -456,9 +451,8 @@ def test_reconstructions_lie_below_their_originals(tmp_path, drawn):
     ] * (len(rows) // 2)
     seen = []
     for above, below in rows.reshape(-1, 2):
-        grey = np.isclose(
-            canvas[above, :, 0], canvas[above, :, 2]
-        )  # not of the paper between the tiles
+        # not of the paper between the tiles
+        grey = np.isclose(canvas[above, :, 0], canvas[above, :, 2])
         np.testing.assert_allclose(canvas[above][grey] + canvas[below][grey], 1)
         seen += [level for level, _ in itertools.groupby(canvas[above, grey, 0])]
     np.testing.assert_allclose(seen, levels)

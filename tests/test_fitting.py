@@ -104,9 +104,8 @@ def test_linear_response_mends_the_scales_of_mean_field():
     result = fit(density, method=vi.methods.dadvi())
     assert result.diagnostics.verdict != "reliable"
     u = np.asarray(result.weighed.u)
-    np.testing.assert_allclose(
-        result.details.response_ratio * u.std(0), 1, rtol=1e-3
-    )  # exact: the posterior is Gaussian
+    # exact: the posterior is Gaussian
+    np.testing.assert_allclose(result.details.response_ratio * u.std(0), 1, rtol=1e-3)
     assert np.all(result.details.response_ratio > 1.7)
     mended = result.linear_response(jax.random.key(1))
     assert mended.method == "dadvi with linear response"

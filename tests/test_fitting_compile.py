@@ -95,9 +95,8 @@ def test_only_small_programs_are_not_optimised():
     rows = vi.targets.from_rows(
         lambda w: -0.5 * jnp.sum(w**2), lambda w, x: -0.5 * (x @ w) ** 2, x, 5, batch_size=500
     )
-    assert (
-        largest_array(lambda u: rows.sampled(jax.random.key(0))(u), 5) < 5_000
-    )  # all rows are drawn from, not gone through
+    # all rows are drawn from, not gone through
+    assert largest_array(lambda u: rows.sampled(jax.random.key(0))(u), 5) < 5_000
     options = compiler_options(rows, vi.methods.advi(), num_starts=1, num_draws=100)
     assert level in options.init
     assert level in options.steps

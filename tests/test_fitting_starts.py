@@ -24,9 +24,8 @@ def two_modes(u):
 
 
 TARGET = vi.targets.from_log_density(two_modes, 2)
-STARTS = jnp.array(
-    [[-4.0, -4.0], [-3.0, -5.0], [-5.0, -4.0], [3.0, 3.0], [40.0, 41.0]]
-)  # most where a tenth of the mass is
+# most where a tenth of the mass is
+STARTS = jnp.array([[-4.0, -4.0], [-3.0, -5.0], [-5.0, -4.0], [3.0, 3.0], [40.0, 41.0]])
 PATH = vi.methods.pathfinder()
 METHOD = PATH._replace(
     guide=lambda s: jax.tree.map(lambda leaf: jnp.where(s.best.loc[0] > 20, jnp.nan, leaf), s.best)
@@ -51,7 +50,7 @@ def test_the_best_start_is_kept_and_what_it_leaves_out_is_said():
     assert not result.moments()["corrected"]
 
 
-def test_stacked_starts_weigh_modes_by_their_mass_however_many_found_them_and_one_that_failed_nothing():
+def test_stacked_starts_weigh_modes_by_their_mass_and_a_failed_one_by_nothing():
     result = fit(combine="stack")
     np.testing.assert_allclose(sum(result.start_weights[:3]), 1 - SHARE, atol=1e-3)
     assert result.start_weights[4] == 0
@@ -66,9 +65,8 @@ def test_stacked_starts_weigh_modes_by_their_mass_however_many_found_them_and_on
     np.testing.assert_allclose(moments["sd"], sd, rtol=0.05)
     for draws in (result.resample(jax.random.key(1), 4000), result.sample(jax.random.key(2), 4000)):
         assert abs(np.mean(draws[:, 0] > 0) - SHARE) < 5 * np.sqrt(2 * SHARE * (1 - SHARE) / 4000)
-    np.testing.assert_allclose(
-        result.details.location_gradient, 0, atol=1e-3
-    )  # through the mixture's density
+    # through the mixture's density
+    np.testing.assert_allclose(result.details.location_gradient, 0, atol=1e-3)
     assert "none for a guide that is not one Gaussian" in str(result.details)
     with pytest.raises(ValueError, match="a mixture of several starts"):
         result.linear_response(jax.random.key(3))
@@ -86,9 +84,8 @@ def test_weights_of_guides_that_make_up_the_posterior_are_their_masses_and_other
     masses = jnp.array([0.7, 0.3])
     u = jnp.concatenate([q.sample(jax.random.key(i), (2000,)) for i, q in enumerate(guides)])
     log_q = jnp.stack([q.log_prob(u) for q in guides])
-    log_p = 3.0 + jax.nn.logsumexp(
-        log_q[:2] + jnp.log(masses)[:, None], axis=0
-    )  # 3 nats: not normalised
+    # 3 nats: not normalised
+    log_p = 3.0 + jax.nn.logsumexp(log_q[:2] + jnp.log(masses)[:, None], axis=0)
     weights = jnp.exp(jax.jit(stack_weights)(log_p, log_q))
     stderr = np.sqrt(0.7 * 0.3 / 4000)
     np.testing.assert_allclose(weights, [0.7, 0.3, 0.0], atol=5 * stderr)

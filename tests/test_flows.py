@@ -111,9 +111,8 @@ def test_it_starts_near_the_identity(name):
     family = make(name, 3)
     eps = jnp.asarray(normal(0, 3), jnp.float32)
     z, log_det = jax.jit(lambda key: family.guide(family.init(key)).forward(eps))(jax.random.key(0))
-    turned = (
-        z[::-1] if name in ("iaf", "maf", "neural_spline", "real_nvp") else z
-    )  # three layers turn the order round
+    # three layers turn the order round
+    turned = z[::-1] if name in ("iaf", "maf", "neural_spline", "real_nvp") else z
     off = 0.3 if name == "sylvester" else 0.05
     np.testing.assert_allclose(turned, eps, atol=off)
     np.testing.assert_allclose(log_det, 0.0, atol=off)
@@ -192,9 +191,8 @@ def test_masked_networks_see_only_what_comes_before(x64):
         for part in np.split(np.asarray(jacobian), 2):
             np.testing.assert_array_equal(np.triu(part), 0.0)
             below = np.tril_indices(num_latents, -1)
-            assert (
-                num_latents == 6 or (part[below] != 0.0).all()
-            )  # three units are too few for all of six
+            # three units are too few for all of six
+            assert num_latents == 6 or (part[below] != 0.0).all()
 
 
 def test_a_spline_is_monotone_and_its_slope_is_its_derivative(x64):

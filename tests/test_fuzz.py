@@ -106,8 +106,9 @@ def damages(draw):
 # --- what is typed
 # --------------------------------------------------------------------------------------------------
 
-WORDS = """0 1 -1 2 7 nan inf -inf 1e400 1e-400 1e9 99999999999999999999 True False None () (1,) (1,2 [1] {} ' " \\ test train all
-digits npz: images:/ tfds: elbo iwae real_nvp full_rank categorical gaussian skip conv static none optimal 0.1 1.5"""
+WORDS = """0 1 -1 2 7 nan inf -inf 1e400 1e-400 1e9 99999999999999999999
+True False None () (1,) (1,2 [1] {} ' " \\ test train all digits npz: images:/ tfds: elbo iwae
+real_nvp full_rank categorical gaussian skip conv static none optimal 0.1 1.5"""
 VALUES = st.one_of(
     st.sampled_from(["", "a b", *WORDS.split()]),
     st.just(BAIT),

@@ -280,9 +280,9 @@ def test_noise_there_and_back_and_its_law(name):
         strict=True,
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    other = make(
-        0.9
-    )  # one law of the noise, whatever the parameters: log p(T(eps)) + log |dT/deps| is a function of eps alone
+    # one law of the noise, whatever the parameters: log p(T(eps)) + log |dT/deps| is a function of
+    # eps alone
+    other = make(0.9)
     first_noise = jax.tree.map(lambda leaf: leaf[0], noise)
 
     def log_law(p):

@@ -821,9 +821,8 @@ def test_categorical_gradient_in_the_probabilities_of_q_is_finite_off_its_zeros(
         lambda x: vi.kl_divergence(dist.Categorical(probs=x), dist.Categorical(probs=y))
     )(CERTAIN)
     np.testing.assert_allclose(gradient[1:], np.log(CERTAIN[1:] / y[1:]) + 1, rtol=1e-5)
-    assert not jnp.isnan(
-        gradient
-    ).any()  # at the zero itself it is -inf, or 0 by the convention that the class is out
+    # at the zero itself it is -inf, or 0 by the convention that the class is out
+    assert not jnp.isnan(gradient).any()
 
 
 def test_categorical_logits_need_not_be_normalised():

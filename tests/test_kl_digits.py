@@ -14,9 +14,8 @@ import vi_jax as vi
 from vi_jax.distributions import LogGamma, OneHotCategorical, PrecisionNormal
 from vi_jax.distributions import _special as special
 
-pytestmark = (
-    pytest.mark.slow
-)  # minutes: digits and bounds of KLs that test_kl.py holds to their values
+# minutes: digits and bounds of KLs that test_kl.py holds to their values
+pytestmark = pytest.mark.slow
 
 
 def gamma_kl(a, b, c, d):

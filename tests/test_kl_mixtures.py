@@ -11,9 +11,8 @@ from scipy import integrate, stats
 import vi_jax as vi
 from vi_jax.kl import kl_mixture_lower_bound, kl_mixture_upper_bound, kl_mixture_variational
 
-pytestmark = (
-    pytest.mark.slow
-)  # minutes: digits and bounds of KLs that test_kl.py holds to their values
+# minutes: digits and bounds of KLs that test_kl.py holds to their values
+pytestmark = pytest.mark.slow
 
 
 def mixture(t):

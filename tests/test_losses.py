@@ -383,9 +383,8 @@ def test_levels(make):
     params = model.init(jax.random.key(0))
     _, info = run(negative_elbo(model), model, levels, params=params)
     bits = -info.metrics["log_lik"] / (12 * np.log(2))
-    assert (
-        3.5 < bits < 8
-    )  # uniform levels have 4 bits; an untrained model is above that, and not by much
+    # uniform levels have 4 bits; an untrained model is above that, and not by much
+    assert 3.5 < bits < 8
     gradient = gradient_of(negative_elbo(model), params, levels)
     assert all_finite(gradient)
     assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient))

@@ -59,11 +59,8 @@ def mean_field_loss(cov):
     return 0.5 * (np.log(np.diag(np.linalg.inv(cov))).sum() + np.linalg.slogdet(cov)[1])
 
 
-LOSS = {
-    "mean_field": 1.0,
-    "student_t": 1.0,
-    "mixture": 1.0,
-}  # in units of the mean-field Gaussian's loss; 0 for others
+# in units of the mean-field Gaussian's loss; 0 for others
+LOSS = {"mean_field": 1.0, "student_t": 1.0, "mixture": 1.0}
 SLACK = 0.05  # nats
 
 
@@ -118,9 +115,8 @@ def base_guide(name, size=3):
 
 
 @pytest.mark.parametrize("root", ["diagonal", "triangle"])
-@pytest.mark.parametrize(
-    "name", ["student_t", "real_nvp"]
-)  # without `sample_and_log_prob`, and with
+# without `sample_and_log_prob`, and with
+@pytest.mark.parametrize("name", ["student_t", "real_nvp"])
 def test_a_guide_pushed_through_an_affine_map_keeps_its_mass(name, root):
     """log q(loc + T x) + log |det T| = log q_0(x), T's determinant by numpy."""
     t = jnp.array([[2.0, 0.0, 0.0], [0.5, 0.1, 0.0], [-3.0, 0.2, 40.0]])

@@ -40,9 +40,8 @@ def test_on_a_gaussian_it_begins_at_the_answer_and_stays():
     first, state, *infos = two(jax.random.key(0))
     evidence = 2.0 + np.log(2 * np.pi * 4.0 * 0.01)
     np.testing.assert_allclose(infos[0].value, evidence, atol=5e-3)  # the integrand is constant
-    np.testing.assert_allclose(
-        infos[1].value, evidence, atol=0.1
-    )  # Adam makes a step of its full size of rounding errors
+    # Adam makes a step of its full size of rounding errors
+    np.testing.assert_allclose(infos[1].value, evidence, atol=0.1)
     assert infos[1].evaluations - infos[0].evaluations == 8
     assert infos[0].evaluations > 8  # those of the Gaussian before
     np.testing.assert_allclose(first.loc, [30.0, -1.0], rtol=1e-3)
@@ -59,9 +58,8 @@ def test_a_banana_is_met():
         vi.targets.from_log_density(banana, 2),
         flow(num_draws=128, num_steps=1000),
     )
-    assert (
-        result.diagnostics.elbo > -0.01 - 3 * result.diagnostics.elbo_stderr
-    )  # -KL(q, p); full rank is at -0.35
+    # -KL(q, p); full rank is at -0.35
+    assert result.diagnostics.elbo > -0.01 - 3 * result.diagnostics.elbo_stderr
     assert result.diagnostics.k_hat < 0.7
     assert result.converged
 

@@ -105,9 +105,8 @@ def a_chain_of_three_hundred():
         vi.methods.bam_low_rank(num_matches=40, num_steps=60),
     )
     assert result.skipped == 0
-    assert (
-        log_z - 15 < result.diagnostics.elbo < log_z
-    )  # its 8 directions cannot hold 300 that are alike
+    # its 8 directions cannot hold 300 that are alike
+    assert log_z - 15 < result.diagnostics.elbo < log_z
 
 
 def test_low_rank_at_three_hundred_latents():

@@ -64,9 +64,8 @@ def test_a_trace_at_rest_and_one_that_drifts():
     assert still.r_hat < 1.01
     assert still.num == 2000
     np.testing.assert_allclose(still.mcse, 2000**-0.5, rtol=0.4)
-    sticky = np.convolve(
-        noise, np.ones(20), "valid"
-    )  # standard error of a mean: 20 times that of the noise
+    # standard error of a mean: 20 times that of the noise
+    sticky = np.convolve(noise, np.ones(20), "valid")
     np.testing.assert_allclose(rest(sticky).mcse, 20 * 1990**-0.5, rtol=0.5)
     assert rest(noise + np.linspace(0, 10, 4000)).r_hat > 1.5
 

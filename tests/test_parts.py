@@ -178,12 +178,8 @@ def test_a_run_that_is_stopped_anywhere_ends_as_the_unbroken_one(
     else:
         pytest.fail(f"it does not get on: {said}")
     steps = [int(text.split("step ")[1].split()[0]) for text in said]
-    assert set(steps) == {
-        1,
-        2,
-        3,
-        5,
-    }  # within a block, before an evaluation, before that at the end
+    # within a block, before an evaluation, before that at the end
+    assert set(steps) == {1, 2, 3, 5}
     assert (tmp_path / "run" / metrics.METRICS).read_bytes() == (
         tmp_path / "whole" / metrics.METRICS
     ).read_bytes()
@@ -217,9 +213,8 @@ def test_the_only_checkpoint_is_not_removed_to_be_written_anew(
 
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_path, monkeypatch):
-    config = small(
-        **FIELDS, replicas=2, sweep__learning_rates=(1e-3, 1e9)
-    )  # two of the four stop by themselves
+    # two of the four stop by themselves
+    config = small(**FIELDS, replicas=2, sweep__learning_rates=(1e-3, 1e9))
     monkeypatch.setattr(replicas, "_finish", lambda *args: [])
     for name in ("whole", "run"):
         (tmp_path / name).mkdir()

@@ -92,9 +92,8 @@ def test_a_model_takes_the_arrays_of_an_npz_and_a_fit_is_seen_on_its_way(command
         "posterior", config, f"--config.data={tmp_path}/data.npz", f"--workdir={tmp_path}/run"
     )
     moments = json.loads((tmp_path / "run" / "moments.json").read_text())
-    np.testing.assert_allclose(
-        moments["mean"]["mu"], 9 / 4, atol=0.05
-    )  # mu ~ N(0, 1), three x ~ N(mu, 1)
+    # mu ~ N(0, 1), three x ~ N(mu, 1)
+    np.testing.assert_allclose(moments["mean"]["mu"], 9 / 4, atol=0.05)
     assert len(json.loads((tmp_path / "run" / "data.json").read_text())["sha256"]) == 64
     lines = [line for line in done.stderr.splitlines() if line.startswith("step ")]
     assert len(lines) >= 2
@@ -113,7 +112,8 @@ class Picklable:
     [
         (
             None,
-            r"model takes x, rows, scale: give them by --config.data=FILE.npz, written by np.savez\(FILE, x=...\)",
+            r"model takes x, rows, scale: give them by --config.data=FILE.npz, "
+            r"written by np.savez\(FILE, x=...\)",
         ),
         ({"x": [1.0]}, "has no rows, it has x"),
         (

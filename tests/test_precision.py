@@ -154,9 +154,8 @@ def test_after_training_the_loss_on_digits_is_within_a_thousandth(commands, tmp_
     """The default command in both precisions: -ELBO on the test set, mean over two seeds, differs
     by less than 0.1 %.
     """
-    monkeypatch.setenv(
-        "XLA_FLAGS", "--xla_allow_excess_precision=false"
-    )  # or a CPU would leave most roundings out
+    # or a CPU would leave most roundings out
+    monkeypatch.setenv("XLA_FLAGS", "--xla_allow_excess_precision=false")
 
     def loss(precision, seed):
         folder = tmp_path / f"{precision}-{seed}"

@@ -64,10 +64,8 @@ def test_a_guide_that_is_too_narrow_is_found_out_and_one_too_wide_is_not():
 
 
 def test_k_hat_is_never_nan():
-    noise = 1e-4 * jnp.round(
-        3 * jax.random.normal(jax.random.key(0), (4000,))
-    )  # rounding of log p - log q: most of the tail ties
+    # rounding of log p - log q: most of the tail ties
+    noise = 1e-4 * jnp.round(3 * jax.random.normal(jax.random.key(0), (4000,)))
     assert float(psis(noise).k_hat) == -jnp.inf
-    assert (
-        float(psis(jnp.full(1000, -jnp.inf).at[3].set(0.0)).k_hat) == jnp.inf
-    )  # one weight that is not 0
+    # one weight that is not 0
+    assert float(psis(jnp.full(1000, -jnp.inf).at[3].set(0.0)).k_hat) == jnp.inf

@@ -168,10 +168,8 @@ def test_steps_may_be_left_out(planted, tmp_path, capsys):
     bad = bad_steps(config, planted)
     assert len(bad) in (2, 3, 4, 5)
     half = small(**FEW | dict(train__num_steps=15), **skip)
-    for part, resumed in (
-        (half, False),
-        (config, True),
-    ):  # the schedule of the first half is another; the count is the same
+    # the schedule of the first half is another; the count is the same
+    for part, resumed in ((half, False), (config, True)):
         run(folder, part, resumed=resumed)
     rows = metrics.read_rows(folder / metrics.METRICS)
     assert [row["train/skipped"] for row in rows] == [
@@ -216,7 +214,8 @@ def test_beyond_its_limit_a_run_stops(planted, tmp_path):
     second = bad_steps(config, planted)[1]
     with pytest.raises(
         UserError,
-        match=rf"not finite at step {second}; nothing was computed from it, after 1 that were left out\.",
+        match=rf"not finite at step {second}; nothing was computed from it, "
+        r"after 1 that were left out\.",
     ):
         run(folder, config)
     assert nonfinite.recorded(folder) == [second]

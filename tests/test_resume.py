@@ -87,15 +87,14 @@ def test_killed_and_then_stopped_ends_as_the_unbroken_run(commands, trained, tmp
     """
     folder = tmp_path / "run"
     draw = random.Random(0)
-    first, second = (
-        draw.randrange(12, 50),
-        draw.randrange(60, 100),
-    )  # rows of metrics at which it is killed
+    first = draw.randrange(12, 50)  # rows of metrics at which it is killed
+    second = draw.randrange(60, 100)
 
     def is_locked():
         with pytest.raises(
             UserError,
-            match=rf"a run is going on in --workdir={folder} \(process \d+ on {socket.gethostname()}, since",
+            match=rf"a run is going on in --workdir={folder} "
+            rf"\(process \d+ on {socket.gethostname()}, since",
         ):
             lock.locked(folder).__enter__()
 
@@ -120,9 +119,10 @@ def test_killed_and_then_stopped_ends_as_the_unbroken_run(commands, trained, tmp
         stderr,
         re.M,
     )
+    # its evaluation is not begun
     unwritten = int(stopped_at) % SMALL["train.eval_every"] == 0 and num_rows(folder) < int(
         stopped_at
-    )  # its evaluation is not begun
+    )
     assert num_rows(folder) + unwritten == int(stopped_at) >= second, (
         "the block of steps is finished, and no other begun"
     )
@@ -187,10 +187,8 @@ def test_stopped_at_twenty_random_moments_ends_as_the_unbroken_run(
             return now > moment or num_rows(folder) >= row
 
         stderr, code, _ = run_until(commands, folder, reached, *flags, number=number)
-        if code not in (
-            -signal.SIGINT,
-            1,
-        ):  # before this code is reached Python answers Ctrl-C by itself
+        # before this code is reached Python answers Ctrl-C by itself
+        if code not in (-signal.SIGINT, 1):
             assert "Traceback" not in stderr
         assert "error" not in stderr
         rows.append(num_rows(folder))

@@ -66,9 +66,8 @@ def test_weights_that_underflow_leave_value_and_gradient_finite(name):
     value, gradient = jax.value_and_grad(BOUNDS[name])(log_w)
     assert log_w.min() - 0.01 <= value <= log_w.max() + 0.01
     np.testing.assert_allclose(gradient.sum(), 1.0, rtol=1e-4)
-    np.testing.assert_allclose(
-        value + 1e4, BOUNDS[name](log_w + 1e4), atol=0.01
-    )  # 1e4 has steps of 0.001 in float32
+    # 1e4 has steps of 0.001 in float32
+    np.testing.assert_allclose(value + 1e4, BOUNDS[name](log_w + 1e4), atol=0.01)
 
 
 @pytest.mark.parametrize("name", OF_WEIGHTS)
@@ -87,9 +86,8 @@ def test_a_draw_of_weight_zero_is_never_nan(name):
     assert not jnp.isnan(value), f"{name} of a weight of 0 is nan"
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(BOUNDS) - {"sumo"})
-)  # its differences of -inf are not defined
+# its differences of -inf are not defined
+@pytest.mark.parametrize("name", sorted(set(BOUNDS) - {"sumo"}))
 def test_if_no_draw_has_weight_the_bound_says_minus_infinity(name):
     value = BOUNDS[name](jnp.full(4, -jnp.inf))
     assert value == -jnp.inf
@@ -131,9 +129,8 @@ def test_logits_at_their_ends_give_finite_gradients(bound, logit):
         )
         assert jnp.isfinite(value)
         assert all_finite(gradient)
-        wrong = int(
-            logit > 0
-        )  # the pixel whose logit has the wrong sign is x = 0 at +100, x = 1 at -100
+        # the pixel whose logit has the wrong sign is x = 0 at +100, x = 1 at -100
+        wrong = int(logit > 0)
         assert abs(float(gradient[1 - wrong])) == pytest.approx(1.0, abs=1e-3)
 
 

@@ -55,6 +55,7 @@ AT_LEAST_0 = (
     ),
     "eval.active_threshold",
 )
+# who use them say so
 LEFT_TO_OTHERS = {
     "name",
     "data.train",
@@ -62,7 +63,7 @@ LEFT_TO_OTHERS = {
     "data.test",
     "data.data_dir",
     "model.sigma",
-}  # who use them say so
+}
 
 
 def changed(changes):

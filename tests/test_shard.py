@@ -96,9 +96,8 @@ def test_starts_over_devices_come_to_what_they_do_on_one(one, eight, two_process
 
 def test_parameters_and_all_that_is_kept_of_them_are_cut_when_asked(eight, two_processes):
     assert eight["data slices"] == [1]
-    assert (
-        eight["fsdp slices"] == two_processes[0]["fsdp slices"] == [4]
-    )  # every kernel, its average and its two moments
+    # every kernel, its average and its two moments
+    assert eight["fsdp slices"] == two_processes[0]["fsdp slices"] == [4]
     assert eight["explicit slices"] == [2]
 
 

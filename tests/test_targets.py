@@ -66,9 +66,8 @@ def test_a_support_that_depends_on_a_latent():
     z = target.constrain(jnp.array([0.3, -0.5]))
     np.testing.assert_allclose(z["x"], np.exp(0.3) * jax.nn.sigmoid(-0.5), rtol=1e-5)
     share = jax.nn.sigmoid(-0.5)
-    expected = dist.Normal(0.0, 1.0).log_prob(0.3) + jnp.log(
-        share * (1 - share)
-    )  # the widths of density and map cancel
+    # the widths of density and map cancel
+    expected = dist.Normal(0.0, 1.0).log_prob(0.3) + jnp.log(share * (1 - share))
     np.testing.assert_allclose(target.log_density(jnp.array([0.3, -0.5])), expected, rtol=1e-5)
 
 
@@ -267,9 +266,8 @@ def test_the_program_does_not_grow_with_scalar_sites():
         target = vi.targets.from_numpyro(model, num)
         return len(jax.make_jaxpr(jax.grad(target.log_density))(jnp.zeros(num)).eqns)
 
-    assert (
-        equations(60) - equations(30) < 30 * 10
-    )  # splitting, the sum, their transposes; NumPyro's own has 40 a site
+    # splitting, the sum, their transposes; NumPyro's own has 40 a site
+    assert equations(60) - equations(30) < 30 * 10
 
 
 def test_an_anchor_takes_the_noise_away_and_leaves_the_mean():

@@ -36,9 +36,8 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def _no_key_check():
-    with jax.debug_key_reuse(
-        False
-    ):  # numpyro's SVI and donated states make the checker lose sight of keys
+    # numpyro's SVI and donated states make the checker lose sight of keys
+    with jax.debug_key_reuse(False):
         yield
 
 

@@ -229,9 +229,8 @@ def test_no_second_compile_for_other_numbers_of_steps(make_run):
     assert compiled >= 1
     for num_steps in (2, 5, 1, jnp.int32(3)):
         state, _ = run(state, DATA, num_steps)
-    per_block = (
-        1 if make_run is vi.make_stepwise_run else 0
-    )  # stepwise asks for the metrics' shapes, a trace, no compile
+    # stepwise asks for the metrics' shapes, a trace, no compile
+    per_block = 1 if make_run is vi.make_stepwise_run else 0
     assert len(traces) <= compiled + 4 * per_block, f"{len(traces) - compiled} more traces"
 
 
@@ -276,9 +275,8 @@ def test_donated_state_takes_nothing_else_with_it(make_run):
     state = vi.init_state(key, init, OPTIMIZER, ema=True)
     run = run_with_average(make_run)
     end, _ = run(state, DATA, 2)
-    again, _ = run(
-        vi.init_state(jax.random.clone(key), init, OPTIMIZER, ema=True), DATA, 2
-    )  # the key and the data are still there
+    # the key and the data are still there
+    again, _ = run(vi.init_state(jax.random.clone(key), init, OPTIMIZER, ema=True), DATA, 2)
     assert tree_equal(comparable(end), comparable(again))
     assert float(DATA.sum()) == pytest.approx(normal(0, N, 3).sum(), rel=1e-4)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(end))
@@ -507,9 +505,8 @@ def test_the_gradient_norm_is_measured_where_asked_and_averaged_over_those():
     ]
     assert [norm > 0 for norm in norms] == [True, False, False, True]
     assert norms[1:3] == [-1.0, -1.0]
-    np.testing.assert_allclose(
-        block(3, 2)["grad_norm"], block(1, 1)["grad_norm"], rtol=1e-6
-    )  # steps 0, 1: only 0 is measured
+    # steps 0, 1: only 0 is measured
+    np.testing.assert_allclose(block(3, 2)["grad_norm"], block(1, 1)["grad_norm"], rtol=1e-6)
     np.testing.assert_allclose(block(3, 2)["loss"], block(1, 2)["loss"], rtol=1e-6)
     with pytest.raises(ValueError, match="at least 1"):
         vi.make_step(vi.losses.negative_elbo(model), optimizer, grad_norm_every=0)

@@ -5,7 +5,7 @@ For one example, draw z_1..z_K from a guide q and form log w_k = log p(x, z_k) -
 *family* makes guides; a *model* makes log p(x, z).
 
     import vi_jax as vi
-    value = vi.elbo(key, log_joint, q, num_samples=8)      # nats, a scalar to maximise; differentiate it
+    value = vi.elbo(key, log_joint, q, num_samples=8)  # a scalar to maximise; differentiate it
 
 Names are loaded when they are first used, so that `import vi_jax` costs nothing that is not needed.
 """

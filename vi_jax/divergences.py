@@ -33,9 +33,8 @@ def renyi_divergence(q: Any, p: Any, *, alpha: float) -> Array:
 
     Args:
       q, p: of one family among normal, log-normal, Gaussian over a vector (in any two forms),
-      exponential, Poisson, gamma,
-        log-gamma, inverse gamma, beta, Dirichlet, log-Dirichlet, Bernoulli, categorical, one-hot;
-        or independent axes of these.
+        exponential, Poisson, gamma, log-gamma, inverse gamma, beta, Dirichlet, log-Dirichlet,
+        Bernoulli, categorical, one-hot; or independent axes of these.
       alpha: a number, static, above 0. Beside 1 but not at it, alpha - 1 of 1e-3 leaves about three
         digits fewer.
 
@@ -75,7 +74,7 @@ def alpha_divergence(q: Any, p: Any, *, alpha: float) -> Array:
 
     KL(q || p) at alpha = 1, KL(p || q) at 0, and at 1/2 four times the squared Hellinger distance 1
     - integral sqrt(q p). Arguments as `renyi_divergence`, alpha 0 or more; a pure number, at most 1
-      / (alpha (1 - alpha)) for alpha < 1.
+    / (alpha (1 - alpha)) for alpha < 1.
     """
     if alpha == 0.0:
         return kl_divergence(p, q)

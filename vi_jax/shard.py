@@ -1,7 +1,8 @@
 """One mesh, any number of devices: where the arrays of a run lie, and the programs that keep them
 there.
 
-    mesh = vi.shard.make_mesh(data=-1, model=2)               # all devices: examples over both axes, parameters over `model`
+    # all devices: examples over both axes, parameters over `model`
+    mesh = vi.shard.make_mesh(data=-1, model=2)
     layout = vi.shard.make_layout(mesh)
     state = vi.init_state(key, model.init, optimizer, layout=layout)
     run = vi.make_run(step, batch_size=128, layout=layout)
@@ -87,9 +88,8 @@ class Layout(NamedTuple):
     make: Callable[
         ..., Any
     ]  # (f, *args) -> f(*args) made where it belongs, never whole on one device
-    load: Callable[
-        ..., Array
-    ]  # (read, shape, axis) -> an array cut along an axis: each process reads the slices of its devices
+    # (read, shape, axis) -> an array cut along an axis: each process reads its devices' slices
+    load: Callable[..., Array]
     fetch: Callable[
         [T], T
     ]  # a tree that lies anywhere -> whole copies of this process alone, on its first device

@@ -2,8 +2,8 @@
 .npz.
 
     python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model
-    python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model
-    --config.data=FILE.npz
+    python -m experiments.posterior --config=configs/posterior/file.py:my_models.py:my_model \\
+        --config.data=FILE.npz
 
 The arrays of the .npz are passed by name: `np.savez("FILE.npz", x=x, y=y, num_groups=3)` for `def
 my_model(x, y, num_groups)`; one number comes as Python's own (a plate's size, say), arrays as

@@ -1,10 +1,13 @@
 """Images for the experiments, by name: `load(config.data) -> Dataset` of uint8 levels in plain
 arrays.
 
-    digits  8x8, embedded in scikit-learn  tfds:NAME[/CONFIG]  TFDS, without TensorFlow
-    mnist               IDX files, fetched once if absent    npz:FILE             arrays of your own
-    fashion_mnist  IDX files, fetched once if absent  images:DIR  PNG and JPEG files of your own
+    digits              8x8, embedded in scikit-learn
+    mnist               IDX files, fetched once if absent
+    fashion_mnist       IDX files, fetched once if absent
     binarized_mnist     the official fixed binarisation
+    tfds:NAME[/CONFIG]  TFDS, without TensorFlow
+    npz:FILE            arrays of your own
+    images:DIR          PNG and JPEG files of your own
 
 Pure numpy: nothing here imports jax or TensorFlow, and scikit-learn, Pillow and TFDS are imported
 only where used.

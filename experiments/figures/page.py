@@ -17,12 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
-BLUE, ORANGE, GREEN, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#B3B3B3",
-)  # Okabe & Ito 2008: apart for colour-blind eyes
+# Okabe & Ito 2008: apart for colour-blind eyes
+BLUE = "#0072B2"
+ORANGE = "#D55E00"
+GREEN = "#009E73"
+GREY = "#B3B3B3"
 DARK_GREY = "#444444"  # of captions and notes
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib

@@ -36,17 +36,20 @@ HARD: dict[str, dict[str, Any]] = {
 }
 HEADER = """# posteriordb's models against their reference draws
 
-NumPyro's NUTS in float64, 4 chains, on one CPU core, by `python -m experiments.posteriordb.check` (1,000 warm-up steps and a
-dense mass matrix, with the exceptions in its `HARD`). The worst parameter of each posterior: its mean's distance from the
-reference in posterior standard deviations and in standard errors (of both sides: 10,000 reference draws, our effective sample
-size), and its standard deviation's relative error.
+NumPyro's NUTS in float64, 4 chains, on one CPU core, by `python -m experiments.posteriordb.check`
+(1,000 warm-up steps and a dense mass matrix, with the exceptions in its `HARD`). The worst
+parameter of each posterior: its mean's distance from the reference in posterior standard deviations
+and in standard errors (of both sides: 10,000 reference draws, our effective sample size), and its
+standard deviation's relative error.
 
-In one_comp_mm_elim_abs K_m and V_m have no variance (where K_m is large only V_m / K_m is identified, and the half-Cauchy
-priors leave p(K_m) ~ K_m^-3): their standard deviations are those of the few largest draws, and say little. The quartiles of
-K_m are 0.40, 0.95 and 2.2, against 0.36, 0.91 and 2.3 of a thousand reference draws.
+In one_comp_mm_elim_abs K_m and V_m have no variance (where K_m is large only V_m / K_m is
+identified, and the half-Cauchy priors leave p(K_m) ~ K_m^-3): their standard deviations are those
+of the few largest draws, and say little. The quartiles of K_m are 0.40, 0.95 and 2.2, against 0.36,
+0.91 and 2.3 of a thousand reference draws.
 mcycle_gp-accel_gp has reference moments only.
 
-| posterior | D | draws | worst mean error, sd | in standard errors | worst sd error | min ESS | max R-hat | divergences | s |
+| posterior | D | draws | worst mean error, sd | in standard errors | worst sd error | \
+min ESS | max R-hat | divergences | s |
 |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 """
 

@@ -3,8 +3,9 @@ float32 as the parameters.
 
 With X = Q R, b the least-squares coefficients and s^2 = |y - X b|^2 / N,
 
-    log N(y | X beta, sigma^2 I) = log_max - N (log(sigma/s) + ((s/sigma)^2 - 1) / 2) - |R (beta -
-    b)|^2 / (2 sigma^2), log_max = -N (log s + (1 + log 2 pi) / 2).
+    log N(y | X beta, sigma^2 I)
+        = log_max - N (log(sigma/s) + ((s/sigma)^2 - 1) / 2) - |R (beta - b)|^2 / (2 sigma^2),
+    log_max = -N (log s + (1 + log 2 pi) / 2).
 
 No residual of size y - X beta is formed, so scales of 1e5 cost no digits. X and y are numpy arrays,
 read while tracing.

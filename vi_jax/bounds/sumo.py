@@ -40,9 +40,8 @@ def bound(log_w: jax.Array, *, stop: float | jax.Array, first: int = 1) -> jax.A
             f"sumo wants 1 <= first <= the number of draws; got {first} and {num} draws."
         )
     top = log_w.max()  # taken out, so that large weights lose no digits
-    partial = jax.lax.cumlogsumexp(log_w - top) - jnp.log(
-        jnp.arange(1, num + 1, dtype=log_w.dtype)
-    )  # IWAE_1..IWAE_K, less top
+    # IWAE_1..IWAE_K, less top
+    partial = jax.lax.cumlogsumexp(log_w - top) - jnp.log(jnp.arange(1, num + 1, dtype=log_w.dtype))
     steps = jnp.diff(partial)[first - 1 :]  # IWAE_{m+t} - IWAE_{m+t-1}, t = 1..K - m
     t = jnp.arange(1, num - first + 1, dtype=log_w.dtype)
     return top + partial[first - 1] + jnp.where(t <= stop, t * steps, 0.0).sum()

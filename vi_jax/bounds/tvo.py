@@ -62,7 +62,6 @@ def _means(log_w: jax.Array, betas: Sequence[float]) -> tuple[jax.Array, jax.Arr
     if b.ndim != 1 or len(b) < 2 or b[0] != 0.0 or b[-1] != 1.0 or not (np.diff(b) > 0).all():
         raise ValueError(f"tvo wants betas that rise from 0 to 1; got {tuple(betas)}.")
     tilted = jax.vmap(lambda beta: tilted_mean(log_w, beta))(jnp.asarray(b[1:], log_w.dtype))
-    means = jnp.concatenate(
-        [log_w.mean()[None], tilted]
-    )  # [T + 1]; the first is the ELBO, -inf if a weight is 0
+    # [T + 1]; the first is the ELBO, -inf if a weight is 0
+    means = jnp.concatenate([log_w.mean()[None], tilted])
     return means, jnp.asarray(np.diff(b), log_w.dtype)

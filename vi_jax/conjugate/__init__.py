@@ -1,7 +1,7 @@
 """Conjugate-exponential models, whose updates are closed-form: no step sizes, no gradients of the
 ELBO.
 
-    fit = conjugate.gaussian_mixture.fit(key, x, num_components=3)       # coordinate ascent, several starts
+    fit = conjugate.gaussian_mixture.fit(key, x, num_components=3)  # coordinate ascent
     fit = conjugate.linear_regression.fit(x, y)  # automatic relevance determination
     fit = conjugate.logistic_regression.fit(x, y)  # by the Jaakkola-Jordan bound
     fit = conjugate.ep.fit(x, y, conjugate.ep.probit)  # expectation propagation, which is no bound

@@ -28,12 +28,10 @@ class Model(NamedTuple):
 
     factors: tuple[tuple[str, Callable[[Params], Array]], ...]  # names and log-normalisers
     log_prior: Callable[[Naturals], Array]  # E[T] -> E[log p(b)], nats
-    log_lik: Callable[
-        [Naturals, Any], Array
-    ]  # (E[T], one example x) -> max over q(z) of E[log p(x, z | b)] + H[q(z)], nats
-    sweep: tuple[
-        tuple[str, ...], ...
-    ]  # what to update together, in order; together only what the rest makes independent
+    # (E[T], one example x) -> max over q(z) of E[log p(x, z | b)] + H[q(z)], nats
+    log_lik: Callable[[Naturals, Any], Array]
+    # what to update together, in order; together only what the rest makes independent
+    sweep: tuple[tuple[str, ...], ...]
     start: Callable[[], Naturals]  # natural parameters of a neutral start
     scores: Callable[[Naturals, Any], Array] | None = (
         None  # of a mixture: E[log p(x, c = k | b)], [K]; log_lik is their logsumexp

@@ -81,7 +81,7 @@ def step(
     Where log_lik is concave in a, that site has a precision of 0 or more. Where it is not (heavy
     tails, several modes), an example that its cavity did not expect can make q wider than the
     cavity: a negative precision, which is right for that site but may leave the others without a
-      cavity. It is held at 0 here, so that q and all cavities stay normal, and counted in
+    cavity. It is held at 0 here, so that q and all cavities stay normal, and counted in
     `sites_clipped`: such a site has its shift alone, q is too narrow there, and `change` stays
     above 0 since its moments are not matched.
 
@@ -98,9 +98,8 @@ def step(
     shift = state.shift + damping * (moved[0] - state.shift)
     wanted = state.precision + damping * (moved[1] - state.precision)
     site_precision = jnp.maximum(wanted, 0.0)
-    below = jnp.sum(
-        wanted < -(jnp.finfo(x.dtype).eps ** 0.5) * cavity["precision"]
-    )  # by more than rounding
+    # by more than rounding
+    below = jnp.sum(wanted < -(jnp.finfo(x.dtype).eps ** 0.5) * cavity["precision"])
     held = jnp.sum(marginal["precision"] - state.precision < _LEAST * marginal["precision"])
     sd = marginal["precision"] ** -0.5
     change = jnp.max(
@@ -129,9 +128,10 @@ def _tilt(log_lik: LogLik, x: Array, y: Array, state: State, num_nodes: int) -> 
     left = jnp.maximum(1.0 / v - state.precision, _LEAST / v)
     cavity = {"shift": marginal["shift"] - state.shift, "precision": left}
     nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
+    # [N, nodes]
     a = cavity["shift"][:, None] / left[:, None] + left[:, None] ** -0.5 * jnp.asarray(
         nodes, x.dtype
-    )  # [N, nodes]
+    )
     log_weights = jnp.asarray(np.log(weights) - HALF_LOG_TWO_PI, x.dtype)
     terms = log_weights + jax.vmap(jax.vmap(log_lik, (0, None)))(a, y)
     log_z = jax.nn.logsumexp(terms, 1)

@@ -68,9 +68,8 @@ def model(
         x, y = row
         w = means["w"]
         tau = means["tau"]
-        half_square = (
-            0.5 * y**2 - y * (x @ w["shift"]) - x @ w["precision"] @ x
-        )  # E[(y - x'w)^2] / 2
+        # E[(y - x'w)^2] / 2
+        half_square = 0.5 * y**2 - y * (x @ w["shift"]) - x @ w["precision"] @ x
         return 0.5 * tau["log"] - HALF_LOG_TWO_PI + tau["minus"] * half_square
 
     return Model(known, log_prior, log_lik, tuple((name,) for name, _ in known), start)

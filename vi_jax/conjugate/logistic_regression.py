@@ -23,7 +23,10 @@ def model(
     """w_d ~ N(0, 1 / alpha_d), y_n ~ Bernoulli(sigma(x_n'w)) with the likelihood's Gaussian lower
     bound (Jaakkola & Jordan 2000, eq. 3; Bishop 2006, sec. 10.6; with alpha, Drugowitsch 2013, sec.
     4): for any xi,
-        log sigma(a) >= log sigma(xi) + (a - xi) / 2 - lambda(xi) (a^2 - xi^2),  lambda(xi) = tanh(xi / 2) / (4 xi).
+
+        log sigma(a) >= log sigma(xi) + (a - xi) / 2 - lambda(xi) (a^2 - xi^2),
+        lambda(xi) = tanh(xi / 2) / (4 xi).
+
     At the best xi_n^2 = x_n' E[w w'] x_n the last term's mean is 0, and what is left has the
     gradient -lambda(xi) x x' in E[w w'].
 

@@ -34,9 +34,8 @@ def make_model(
         )
 
     def log_lik(means: Naturals, x: Array) -> Array:
-        return jax.nn.logsumexp(
-            scores(means, x)
-        )  # max over phi of sum_k phi_k (score_k - log phi_k)
+        # max over phi of sum_k phi_k (score_k - log phi_k)
+        return jax.nn.logsumexp(scores(means, x))
 
     return Model(known, log_prior, log_lik, (tuple(name for name, _ in known),), prior, scores)
 
@@ -63,18 +62,16 @@ def init(key: Array, model: Model, x: Array) -> Naturals:
     num_components = _scores(model, prior, x[0]).shape[0]
 
     def another(distance: Array, noise: Array) -> tuple[Array, Array]:
-        seed = x[
-            jnp.argmax(jnp.log(distance + 1e-30) + noise)
-        ]  # a row with chances as the squared distances
+        # a row with chances as the squared distances
+        seed = x[jnp.argmax(jnp.log(distance + 1e-30) + noise)]
         return jnp.minimum(distance, jnp.sum((x - seed) ** 2, 1)), seed
 
     noise = jax.random.gumbel(key, (num_components, len(x)), x.dtype)
     _, seeds = jax.lax.scan(another, jnp.full(len(x), jnp.finfo(x.dtype).max), noise)
     nearest = jnp.argmin(jnp.sum((x[:, None] - seeds) ** 2, -1), 1)
 
-    def fixed(
-        means: Naturals,
-    ) -> Array:  # f with these local factors: linear, so that any expectations give its gradient
+    # f with these local factors: linear, so that any expectations give its gradient
+    def fixed(means: Naturals) -> Array:
         return model.log_prior(means) + jnp.sum(
             jax.vmap(lambda row, k: _scores(model, means, row)[k])(x, nearest)
         )

@@ -2,10 +2,10 @@
 
 For draws u of a density q(u) that is continuous and falls to 0 far out, and any bounded smooth f,
 
-    E_q[d log q/du_i] = 0;      E_q[f(u_j) d log q/du_i] = -E_q[df(u_j)/du_i]      (integration by parts; Stein),
+    E_q[d log q/du_i] = 0;      E_q[f(u_j) d log q/du_i] = -E_q[df(u_j)/du_i]
 
-here with f = tanh of standardised coordinates. No constant of log q enters, so its normalisation
-has a check of its own.
+(integration by parts; Stein), here with f = tanh of standardised coordinates. No constant of log q
+enters, so its normalisation has a check of its own.
 """
 
 from collections.abc import Callable

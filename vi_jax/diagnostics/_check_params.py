@@ -17,10 +17,8 @@ from vi_jax.types import Params
 Array = jax.Array
 NUM_DRAWS = 256
 OFF_ZERO = 5e-2
-SMALL, JUMPS = (
-    1e-4,
-    (0.1, 0.3),
-)  # nudges of a parameter: one under which no draw jumps, two under which discrete choices do
+SMALL = 1e-4  # a nudge of a parameter under which no draw jumps
+JUMPS = (0.1, 0.3)  # nudges under which discrete choices do
 
 
 def score(problem: Problem, *, own: bool) -> Outcome:
@@ -182,9 +180,8 @@ class Paths(NamedTuple):
 
     at: Callable[[list[Any]], dict[str, np.ndarray]]  # floats -> {path: [K, ...]}
     before: dict[str, np.ndarray]
-    slopes: dict[
-        str, list[np.ndarray]
-    ]  # {path: like the floats}, of a random combination: 0 only where every draw's is
+    # {path: like the floats}, of a random combination: 0 only where every draw's is
+    slopes: dict[str, list[np.ndarray]]
 
     def idle(self, number: int) -> bool:
         """Whether no path has a derivative in a leaf."""

@@ -32,9 +32,8 @@ class Problem(NamedTuple):
     """The arguments of `check` in one shape."""
 
     key: Array
-    joint: Callable[
-        [Any, Any], Array
-    ]  # (z, batch) -> log p(x, z); batch is None where none was given
+    # (z, batch) -> log p(x, z); batch is None where none was given
+    joint: Callable[[Any, Any], Array]
     batch: Any
     num_data: int | None
     per_example: Callable[[Any, Any], Array] | None
@@ -47,9 +46,8 @@ class Problem(NamedTuple):
     discrete: bool
     wide: bool  # whether log_joint and q run in float64
     space: Space | None  # None where q is discrete or its support has no bijection
-    draws: (
-        np.ndarray
-    )  # u [256, D] of q in those coordinates, the finite ones; [0, D] where there are none
+    # u [256, D] of q in those coordinates, the finite ones; [0, D] where there are none
+    draws: np.ndarray
     mean: np.ndarray  # of them, [D]
     scale: np.ndarray  # their standard deviation, [D]
 

@@ -3,9 +3,10 @@ z.
 
 With S(z, b) = sum_i log p(x_i | z) over the rows of b and B their number,
 
-    all the data:  log_joint(z, b) = log p(z) +  S(z, b):  doubling the rows doubles the data's part
-    minibatch:      log_joint(z, b) = log p(z) + (N/B) S(z, b):   doubling the rows changes nothing
+    all the data:  log_joint(z, b) = log p(z) +       S(z, b)
+    minibatch:     log_joint(z, b) = log p(z) + (N/B) S(z, b)
 
+so that doubling the rows doubles the data's part of the first and changes nothing in the second,
 and replacing some rows changes it by as much whatever the others are. All of this is exact, for any
 z.
 """
@@ -23,11 +24,8 @@ Array = jax.Array
 NUM_Z = 8
 NUM_BATCHES = 6
 TILED_ROWS = 32
-_GROWTH = {
-    2.0: "sum",
-    0.5: "inverse",
-    4.0: "square",
-}  # (F(4b) - F(2b)) / (F(2b) - F(b)): of m, 1/m, m^2
+# (F(4b) - F(2b)) / (F(2b) - F(b)): of m, 1/m, m^2
+_GROWTH = {2.0: "sum", 0.5: "inverse", 4.0: "square"}
 
 
 class Rows(NamedTuple):

@@ -2,8 +2,8 @@
 change of variables by hand.
 
 A density of u [D] that can be normalised falls along almost every ray, at least as fast as -D log
-|u|. One that rises on nearly all of them is the negative of a log density; one that rises or stays level on some is improper: a prior, or a
-log-determinant, is missing.
+|u|. One that rises on nearly all of them is the negative of a log density; one that rises or stays
+level on some is improper: a prior, or a log-determinant, is missing.
 """
 
 from collections.abc import Callable
@@ -26,9 +26,8 @@ from vi_jax.diagnostics._check_report import Finding, Outcome, error
 Array = jax.Array
 NUM_RANDOM = 12
 MAX_AXES = 12
-RADII = np.concatenate(
-    [[0.0], 10.0 ** np.arange(0.0, 8.25, 0.5)]
-)  # in units of max(1, standard deviation of q)
+# in units of max(1, standard deviation of q)
+RADII = np.concatenate([[0.0], 10.0 ** np.arange(0.0, 8.25, 0.5)])
 # judged from this radius, over this many radii (a decade)
 _FLAT_BEYOND = 100.0
 _FLAT_DECADE = 2
@@ -43,9 +42,10 @@ def tails(problem: Problem) -> Outcome:
     space = problem.space
     log_joint = log_joint_in_u(problem)
     directions, axes = _directions(problem.rng("rays"), space.size)
+    # [rays, radii, D]
     points = (
         problem.mean + RADII[:, None] * (np.maximum(problem.scale, 1.0) * directions)[:, None, :]
-    )  # [rays, radii, D]
+    )
 
     def at(u: Array, batch: Any) -> tuple[Array, Array, Array]:
         return log_joint(u, batch), space.to_u(space.to_z(u)), space.log_det(u)
@@ -226,13 +226,12 @@ def _compare_log_det(gap: np.ndarray, log_det: np.ndarray) -> Outcome:
         return Outcome()
     missing = gap.std() < tolerance
     flipped = (gap + log_det).std() < tolerance
-    what = (
-        "is missing from log_joint"
-        if missing
-        else "has the wrong sign in log_joint"
-        if flipped
-        else "is not what log_joint adds"
-    )
+    if missing:
+        what = "is missing from log_joint"
+    elif flipped:
+        what = "has the wrong sign in log_joint"
+    else:
+        what = "is not what log_joint adds"
     message = f"the log-determinant of the transform {what}."
     remedy = (
         "log_joint(u) = log_density(T(u)) + log |det dT/du|, with a plus sign: the density "

@@ -159,7 +159,8 @@ def aggregate_posterior(
 
     One z_i ~ q(z | x_i) for each example, and q(z_i) by all N guides (its own among them):
 
-        I_q = 1/N sum_i log q(z_i | x_i) - log q(z_i);      KL(q(z) || p) = 1/N sum_i log q(z_i) - log p(z_i).
+        I_q = 1/N sum_i log q(z_i | x_i) - log q(z_i)
+        KL(q(z) || p) = 1/N sum_i log q(z_i) - log p(z_i)
 
     Costs N^2 densities; give it a few thousand examples. The estimate of I_q cannot pass log N.
 

@@ -116,14 +116,16 @@ def calibrate_fits(
 
             def advance(carry):
                 number, state, _ = carry
-                state, info = method.step(jax.random.fold_in(key_steps, number), target.log_density,
-                state) return number + 1, state, info.done
+                key_step = jax.random.fold_in(key_steps, number)
+                state, info = method.step(key_step, target.log_density, state)
+                return number + 1, state, info.done
 
             start = method.init(key_init, target.log_density, jnp.zeros(target.size))
             unfinished = lambda carry: (carry[0] < method.num_steps) & ~carry[2]
-            _, state, _ = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), start,
-            jnp.bool_(False))) return
-            jax.vmap(target.constrain)(method.guide(state).sample(key_draws, (200,)))
+            carry = (jnp.int32(0), start, jnp.bool_(False))
+            _, state, _ = jax.lax.while_loop(unfinished, advance, carry)
+            u = method.guide(state).sample(key_draws, (200,))
+            return jax.vmap(target.constrain)(u)
 
     Args:
       key: one typed PRNG key.
@@ -221,7 +223,8 @@ def _calibration(share: Array) -> Calibration:
 
 
 def _uniform_p(x: Array) -> Array:
-    x, num = jnp.sort(x), x.shape[0]
+    num = x.shape[0]
+    x = jnp.sort(x)
     grid = jnp.arange(num)
     distance = jnp.maximum(jnp.max((grid + 1) / num - x), jnp.max(x - grid / num))
     return kolmogorov(distance * num**0.5)

@@ -244,9 +244,8 @@ def _problem(problem: Problem) -> tuple[Problem, tuple[str, ...]]:
     discrete = is_discrete(z, support)
     space, notes = _space(z, support, discrete)
     size = max(1, sum(leaf.size for leaf in jax.tree.leaves(z)))
-    num_samples = min(
-        problem.num_samples, max(128, 4_000_000 // size)
-    )  # bounds the memory of large latents
+    # bounds the memory of large latents
+    num_samples = min(problem.num_samples, max(128, 4_000_000 // size))
     problem = problem._replace(discrete=discrete, space=space, num_samples=num_samples)
     failure = _fails_in_float64(problem)
     if failure:

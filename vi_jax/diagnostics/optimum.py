@@ -57,9 +57,8 @@ def slopes(log_density: LogDensity, q: Any, u: Array) -> Slopes:
     stderr = jnp.sqrt(variance / num)
     z = jnp.where(mean == 0, 0.0, mean / jnp.maximum(stderr, jnp.finfo(u.dtype).tiny))
     noise = variance.sum()
-    signal = jnp.maximum(
-        jnp.sum(mean**2) - noise / num, 0.0
-    )  # the squared length of a mean of noise is that much
+    # the squared length of a mean of noise is that much
+    signal = jnp.maximum(jnp.sum(mean**2) - noise / num, 0.0)
     ratio = jnp.where(
         noise > 0, jnp.sqrt(signal / jnp.maximum(noise, jnp.finfo(u.dtype).tiny)), 0.0
     )

@@ -12,9 +12,8 @@ from vi_jax.diagnostics.posterior import NEARLY_EQUAL, Weighed, weigh_values
 from vi_jax.diagnostics.psis import effective_draws, psis
 from vi_jax.types import Array
 
-RowWeights = Callable[
-    [Array, Array, Array], Array
-]  # (key, u [D], index [B]) -> log p(x_n, z_n | u) - log q(z_n | u), [B] nats
+# (key, u [D], index [B]) -> log p(x_n, z_n | u) - log q(z_n | u), [B] nats
+RowWeights = Callable[[Array, Array, Array], Array]
 
 
 def k_hats(key: Array, log_weights: RowWeights, u: Array, index: Array, *, num_draws: int) -> Array:
@@ -32,9 +31,10 @@ def k_hats(key: Array, log_weights: RowWeights, u: Array, index: Array, *, num_d
 
     def one(batch: tuple[Array, Array, Array]) -> Array:
         key, u, index = batch
+        # [S, B]
         log_w = jax.lax.map(
             lambda key: log_weights(key, u, index), jax.random.split(key, num_draws)
-        )  # [S, B]
+        )
         return jax.vmap(_k_hat, 1)(log_w)
 
     return jax.lax.map(one, (jax.random.split(key, len(index)), u, index))

@@ -7,6 +7,7 @@ from jax.scipy.special import gammaln, i0e, i1e
 Array = jax.Array
 
 _HALF_LOG_TWO_PI = 0.9189385332046727
+# of x^-1, x^-3, ...
 _STIRLING = (
     1 / 12,
     -1 / 360,
@@ -16,7 +17,7 @@ _STIRLING = (
     -691 / 360360,
     1 / 156,
     -3617 / 122400,
-)  # of x^-1, x^-3, ...
+)
 _STIRLING_FROM = 8.0  # the first term left out is below 1e-16 from here on
 _SHIFT = 8
 _EXCESS = tuple((-1) ** k / k for k in range(2, 15))  # of step^2, step^3, ...

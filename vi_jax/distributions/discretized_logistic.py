@@ -55,9 +55,8 @@ class DiscretizedLogistic(dist.Distribution):
         """log P(value) for levels 0..num_levels - 1, elementwise."""
         upper = (value + 0.5 - self.loc) / self.scale
         lower = (value - 0.5 - self.loc) / self.scale
-        log_below = jnp.where(
-            value >= self.num_levels - 1, 0.0, jax.nn.log_sigmoid(upper)
-        )  # log P(X <= value)
+        # log P(X <= value)
+        log_below = jnp.where(value >= self.num_levels - 1, 0.0, jax.nn.log_sigmoid(upper))
         log_above = jnp.where(value <= 0, 0.0, jax.nn.log_sigmoid(-lower))  # log P(X >= value)
         edge = (value <= 0) | (value >= self.num_levels - 1)
         log_width = jnp.log(-jnp.expm1(-1.0 / self.scale))

@@ -15,7 +15,8 @@ Array = jax.Array
 class PrecisionNormal(dist.Distribution):
     """N(m, (L L')^-1) by its mean m and the lower factor L of the precision, not of the covariance.
 
-        z = m + L'^-1 e with e ~ N(0, I);      log q(z) = -1/2 |L' (z - m)|^2 + sum_j log L_jj - D/2 log 2 pi
+        z = m + L'^-1 e with e ~ N(0, I)
+        log q(z) = -1/2 |L' (z - m)|^2 + sum_j log L_jj - D/2 log 2 pi
 
     An L of bandwidth b is a Gaussian Markov chain of order b (Archer et al. 2015, Tan & Nott 2018):
     each z_j given the later ones depends on the next b alone. No covariance is formed but in

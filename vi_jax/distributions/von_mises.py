@@ -121,9 +121,8 @@ def slope_in_concentration(angle: Array, concentration: Array) -> Array:
         jnp.asarray(side, x.dtype).reshape(*[1] * angle.ndim, -1) for side in (_NODES, _WEIGHTS)
     )
     t = low + 0.5 * (high - low) * (1.0 + nodes)
-    log_w = (
-        -2.0 * k * jnp.sin(0.5 * (t - x)) * jnp.sin(0.5 * (t + x))
-    )  # k (cos t - cos x), without their difference
+    # k (cos t - cos x), without their difference
+    log_w = -2.0 * k * jnp.sin(0.5 * (t - x)) * jnp.sin(0.5 * (t + x))
     terms = jnp.exp(log_w) * (bessel_ratio_complement(k) - 2.0 * jnp.sin(0.5 * t) ** 2)
     area = 0.5 * (high - low)[..., 0] * (weights * terms).sum(-1)
     return jnp.sign(angle) * jnp.where(inner[..., 0], -area, area)

@@ -37,8 +37,7 @@ def estimate(
     pair = [(v < probability).astype(logits.dtype) for v in (u, 1.0 - u)]
     log_w = [model_path(log_joint, b) - freeze(log_densities(q, b)) for b in pair]
     gap = freeze(log_w[0] - log_w[1]).reshape(-1, *(1,) * logits.ndim)
-    slope = (
-        0.5 * gap * (pair[0] - pair[1]) * freeze(jax.nn.sigmoid(jnp.abs(logits)))
-    )  # (-1)^b~ where b and b~ differ
+    # (-1)^b~ where b and b~ differ
+    slope = 0.5 * gap * (pair[0] - pair[1]) * freeze(jax.nn.sigmoid(jnp.abs(logits)))
     both = jnp.concatenate(log_w)
     return surrogate(bound(both), both.mean() + (freeze(slope.mean(0)) * logits).sum())

@@ -29,7 +29,8 @@ def estimate(
     """The gradient of IWAE with the guide's score reparameterised once more: DReG (Tucker et al.
     2019, eq. 8).
 
-        guide: sum_k wbar_k^2 d log w_k / dz_k dz_k / dphi, the density of q frozen;      model: sum_k wbar_k d log p / dtheta.
+        guide:  sum_k wbar_k^2 d log w_k / dz_k dz_k / dphi, the density of q frozen
+        model:  sum_k wbar_k d log p / dtheta
 
     For VR-IWAE with alpha the guide's weights are alpha wbar_k + (1 - alpha) wbar_k^2, wbar_k ~
     w_k^(1 - alpha) (Daudel et al. 2023, theorem 2). Its signal-to-noise ratio rises with K where

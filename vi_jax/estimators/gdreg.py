@@ -49,25 +49,25 @@ def estimate(
     With g_k = d bound / d log w_k and h_k = d^2 bound / d log w_k^2, of which IWAE's are wbar_k and
     wbar_k - wbar_k^2:
 
-        guide:  sum_k (g_k - h_k) d log w_k / dz_k  dT_phi(eps_k) / dphi,  z_k = T_phi(eps_k), the density of q frozen;
-        prior:  sum_k (h_k d log w_k / dz_k + g_k d log(q / p) / dz_k)  dT_theta(eps) / dtheta at eps = T_theta^-1(z_k);
-        the rest of the model:  sum_k g_k d log p / dtheta, as it stands.
+        guide:  sum_k (g_k - h_k) d log w_k / dz_k  dT_phi(eps_k) / dphi
+        prior:  sum_k (h_k d log w_k / dz_k + g_k d log(q / p) / dz_k)  dT_theta(eps) / dtheta
+        the rest of the model:  sum_k g_k d log p / dtheta, as it stands
 
-    So this is `stl` on the ELBO and `dreg` on (VR-)IWAE as far as the guide goes. The line of the
-    prior takes the place of its score, sum_k g_k d log p(z_k) / dtheta: the two have one mean
-    whatever density `prior` is, so that their difference is added to the gradient of log_joint; a
-    `prior` that is not the one in log_joint adds noise, not bias. It has less noise than the score
-    where the data say little about z and the guide is near its optimum, more where they say much:
-    measure. Hierarchical guides and
-    priors: `vi.distributions.Layers`, whose layers are reparameterised together, which leaves no
-      indirect score.
+    with z_k = T_phi(eps_k) and the density of q frozen for the guide, eps = T_theta^-1(z_k) for the
+    prior. So this is `stl` on the ELBO and `dreg` on (VR-)IWAE as far as the guide goes. The line
+    of the prior takes the place of its score, sum_k g_k d log p(z_k) / dtheta: the two have one
+    mean whatever density `prior` is, so that their difference is added to the gradient of
+    log_joint; a `prior` that is not the one in log_joint adds noise, not bias. It has less noise
+    than the score where the data say little about z and the guide is near its optimum, more where
+    they say much: measure. Hierarchical guides and priors: `vi.distributions.Layers`, whose layers
+    are reparameterised together, which leaves no indirect score.
 
     Valid for bounds that are twice differentiable in log_w, that is all but VR-max; other than for
     the ELBO, IWAE and VR-IWAE, the second derivatives cost K^2 numbers. First derivatives only.
 
     Args:
       key, bound, log_joint, q, num_samples, chunk: as for `reparam.estimate`; log_joint includes
-      the prior.
+        the prior.
       prior: p(z), a density of which `vi.distributions.to_noise` knows the transport, holding the
         parameters to differentiate in.
 
@@ -113,8 +113,7 @@ def _path_for_score(
         return weight * (bend * (log_joint(z) - log_q) + log_q - prior.log_prob(z))
 
     slope = freeze(jax.vmap(jax.grad(pull))(z, weight, bend))
-    moved = jax.vmap(lambda z: from_noise(prior, freeze(to_noise(prior, z))))(
-        z
-    )  # z, as a function of the prior's parameters
+    # z, as a function of the prior's parameters
+    moved = jax.vmap(lambda z: from_noise(prior, freeze(to_noise(prior, z))))(z)
     along = jax.tree.map(lambda slope, moved: (slope * moved).sum(), slope, moved)
     return sum(jax.tree.leaves(along)) - (weight * log_densities(prior, z)).sum()

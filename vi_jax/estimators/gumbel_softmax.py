@@ -30,13 +30,12 @@ def estimate(
     al. 2017).
 
     **Biased**: the value is no bound of log p(x) and the gradient that of another problem, nearer
-      as the temperature falls, while
-    its variance grows. log_joint has to take values between those of the guide, and be smooth
-    there.
+    as the temperature falls, while its variance grows. log_joint has to take values between those
+    of the guide, and be smooth there.
 
     Args:
       key, bound, log_joint, q, num_samples: as for `reparam.estimate`; q is Bernoulli, or one-hot
-      categorical by logits.
+        categorical by logits.
       temperature: above 0.
 
     Raises:

@@ -76,8 +76,7 @@ def relaxed_pair(key: Array, logits: Array, num_samples: int) -> tuple[Array, Ar
     z = logits + jnp.log(u) - jnp.log1p(-u)
     b = freeze((z > 0).astype(logits.dtype))
     theta = jax.nn.sigmoid(logits)
-    within = jnp.where(
-        b > 0, (1.0 - theta) + v * theta, v * (1.0 - theta)
-    )  # u given b: above or below 1 - theta
+    # u given b: above or below 1 - theta
+    within = jnp.where(b > 0, (1.0 - theta) + v * theta, v * (1.0 - theta))
     within = jnp.clip(within, tiny, 1.0 - jnp.finfo(logits.dtype).epsneg)
     return z, b, logits + jnp.log(within) - jnp.log1p(-within)

@@ -41,7 +41,6 @@ def estimate(
     log_p = model_path(log_joint, z)
     log_q = log_densities(q, z)
     f = freeze(log_p - log_q)
-    advantage = (f - f.mean()) * (
-        num_samples / (num_samples - 1.0)
-    )  # f_k less the mean of the others
+    # f_k less the mean of the others
+    advantage = (f - f.mean()) * (num_samples / (num_samples - 1.0))
     return surrogate(bound(log_p - log_q), (log_p + advantage * log_q).mean())

@@ -34,6 +34,5 @@ def estimate(
     )
     require_reparameterised(q, "sticking the landing")
     z = draw(key, q, num_samples)
-    return bound(
-        log_weights(log_joint, freeze(q), z, chunk=chunk)
-    )  # E[grad_q log q] = 0: drop the score, keep the mean
+    # E[grad_q log q] = 0: drop the score, keep the mean
+    return bound(log_weights(log_joint, freeze(q), z, chunk=chunk))

@@ -17,12 +17,10 @@ from vi_jax.types import Array, Family, Params
 class Bijection(NamedTuple):
     """One layer f: both return log |det df/dx| at x, of the *forward* map."""
 
-    forward: Callable[
-        [Params, Array], tuple[Array, Array]
-    ]  # (params, x [D]) -> f(x) [D], log |det|
-    inverse: Callable[
-        [Params, Array], tuple[Array, Array]
-    ]  # (params, f(x) [D]) -> x [D], log |det|
+    # (params, x [D]) -> f(x) [D], log |det|
+    forward: Callable[[Params, Array], tuple[Array, Array]]
+    # (params, f(x) [D]) -> x [D], log |det|
+    inverse: Callable[[Params, Array], tuple[Array, Array]]
 
 
 @jax.tree_util.register_dataclass

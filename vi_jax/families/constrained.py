@@ -27,9 +27,8 @@ class Constrained:
     """
 
     base: Any  # a guide over the unconstrained numbers in one vector [D]
-    constraints: Constraints = field(
-        metadata={"static": True}
-    )  # (name, constraint, shape), sorted by name
+    # (name, constraint, shape), sorted by name
+    constraints: Constraints = field(metadata={"static": True})
 
     has_rsample = True
     batch_shape = ()

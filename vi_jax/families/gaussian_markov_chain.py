@@ -56,9 +56,10 @@ class MarkovChain(VectorGuide):
         return jax.vmap(fill_tril)(self.log_diag, self.lower)  # [T, d, d]
 
     def _below(self) -> Array:
+        # nothing follows the last
         return jnp.concatenate(
             [self.below, jnp.zeros((1, *self.below.shape[1:]), self.below.dtype)]
-        )  # nothing follows the last
+        )
 
     def transport(self, eps: Array) -> Array:
         """Solves L' x = eps from the last step to the first: L_t' x_t = eps_t - B_t' x_(t+1)."""
@@ -80,9 +81,10 @@ class MarkovChain(VectorGuide):
     def log_density(self, z: Array) -> Array:
         x = (z - self.loc).reshape(self.log_diag.shape)
         x_next = jnp.concatenate([x[1:], jnp.zeros_like(x[:1])])
+        # L' x
         eps = jnp.einsum("tij,ti->tj", self._trils(), x) + jnp.einsum(
             "tij,ti->tj", self._below(), x_next
-        )  # L' x
+        )
         return log_standard_normal(eps) + self.log_diag.sum()
 
 

@@ -15,8 +15,7 @@ def family(example: Any, *, num_layers: int = 4, hidden: Sequence[int] = (32, 32
 
     Draws and their densities are one pass (`sample_and_log_prob`); the density of another z is D
     passes: take `maf` where that is what is asked. Each layer then turns the order of the entries
-      round. s is 3 tanh(./3) of the network's output, in place of
-    the gate of their eq. 14.
+    round. s is 3 tanh(./3) of the network's output, in place of the gate of their eq. 14.
 
     Args:
       example: D, for latents [D], or a pytree of arrays like the latents.

@@ -116,7 +116,8 @@ def _draw_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[
     Phi((z_j - mu_kj) / sigma_kj) and w = softmax(log pi_k + sum_{i<j} log N(z_i | mu_ki,
     sigma_ki^2)) holds the z before, whose tangents it carries on.
     """
-    z, logits, loc, log_scale = _draw(*primals), *primals[1:]
+    _, logits, loc, log_scale = primals
+    z = _draw(*primals)
     _, d_logits, d_loc, d_log_scale = tangents
 
     def dimension(

@@ -81,9 +81,8 @@ def _inverse(params: Params, y: Array) -> tuple[Array, Array]:
     slope = positive - 1.0
     target = jnp.sum(params["w"] * y)
     args = (slope, params["bias"], target)
-    root = find_root(
-        _residual, args, target - jnp.abs(slope), target + jnp.abs(slope)
-    )  # |tanh| < 1
+    # |tanh| < 1
+    root = find_root(_residual, args, target - jnp.abs(slope), target + jnp.abs(slope))
     height = jnp.tanh(attach_derivatives(_newton, args, root) + params["bias"])
     return y - u_hat * height, _log_det(positive, height)
 

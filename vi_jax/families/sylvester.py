@@ -133,9 +133,8 @@ def _solve(args: tuple[Array, Array, Array, Array]) -> Array:
 def _newton(a: Array, args: tuple[Array, Array, Array, Array]) -> Array:
     r, r_tilde, bias, target = args
     height = jnp.tanh(r_tilde @ a + bias)
-    jacobian = (
-        jnp.eye(a.shape[0], dtype=a.dtype) + (r * (1.0 - height**2)[None, :]) @ r_tilde
-    )  # upper triangular
+    # upper triangular
+    jacobian = jnp.eye(a.shape[0], dtype=a.dtype) + (r * (1.0 - height**2)[None, :]) @ r_tilde
     return a - solve_triangular(jacobian, a + r @ height - target)
 
 

@@ -17,20 +17,13 @@ SMALL = 10_000
 # Loops straight to LLVM, not by way of MLIR: half the time to compile, and no slower here. Other
 # releases may not know it.
 _PLAIN_LOOPS = ("xla_cpu_use_fusion_emitters", False)
-_AS_IT_STANDS = (
-    "xla_backend_optimization_level",
-    0,
-)  # not optimised: a fifth of the time to compile, a third of the speed
+# not optimised: a fifth of the time to compile, a third of the speed
+_AS_IT_STANDS = ("xla_backend_optimization_level", 0)
 # numbers that a program goes through, from which on it pays to have it optimised: a second for a
 # second
 _WORTH = 1e9
-_LOOKS = {
-    "start": 30,
-    "ascent": 100,
-    "init": 1_000,
-    "steps": 100_000,
-    "batches": 300_000,
-}  # of a density, by a program
+# of a density, by a program
+_LOOKS = {"start": 30, "ascent": 100, "init": 1_000, "steps": 100_000, "batches": 300_000}
 _READ_IN_PART = ("gather", "dynamic_slice")  # their first operand is not gone through
 
 
@@ -66,9 +59,8 @@ def compiled(
       place: lays such an array where the arguments lie; called once for each, however many programs
         go through it.
     """
-    laid: dict[
-        int, tuple[Any, Any]
-    ] = {}  # by identity, and the array itself, so that nothing else takes that
+    # by identity, and the array itself, so that nothing else takes that
+    laid: dict[int, tuple[Any, Any]] = {}
 
     def lay(array: Any) -> Any:
         if id(array) not in laid:

@@ -13,16 +13,12 @@ from vi_jax.types import Array, Method
 
 HIGH = 1e10  # nats that the largest value of a density with a maximum stays below
 FAR = 1e8  # unconstrained coordinates beyond it: the density has no maximum, or no scale
-OUTWARD, SHARE = (
-    16,
-    80,
-)  # draws along which the log density is followed outwards, at most, and one for so many draws,
-TIMES = (30.0, 1e3, 3e4)  # by so many times their distance from the middle
-RISE = 20.0  # nats over all draws: what still rises there has no maximum
-ELBO_DRAWS, PLACE_DRAWS = (
-    100,
-    400,
-)  # of each start, where there are several: for its ELBO, and where it is
+MAX_RAYS = 16  # samples along which the log density is followed outwards, at most
+SAMPLES_PER_RAY = 80  # one ray for so many samples
+RAY_LENGTHS = (30.0, 1e3, 3e4)  # in units of the sample's distance from the middle
+MAX_RISE = 20.0  # nats over all samples: what rises by more out there has no maximum
+ELBO_DRAWS = 100  # of each start, where there are several, for its ELBO
+PLACE_DRAWS = 400  # of each start, where there are several, for its location
 
 
 class Starts(NamedTuple):
@@ -33,9 +29,8 @@ class Starts(NamedTuple):
     # of that one's
     distance: Array
     weight: Array  # [R], in the answer
-    seen: (
-        tuple[Array, Array] | None
-    )  # places [P, D] that the only start saw on its way, and the ELBO there; None of several
+    # places [P, D] that the only start saw on its way, and the ELBO there; None of several
+    seen: tuple[Array, Array] | None
 
 
 class Beyond(NamedTuple):
@@ -82,8 +77,8 @@ def _weighed(key: Array, target: Target, q: Any, num_draws: int) -> tuple[Weighe
     """As `diagnostics.posterior.weigh`, with the points beyond in the same pass."""
     u = q.sample(key, (num_draws,))
     middle = u.mean(0)
-    few = u[: min(OUTWARD, 1 + num_draws // SHARE)]
-    far = middle + jnp.asarray(TIMES, u.dtype)[:, None, None] * (few - middle)
+    few = u[: min(MAX_RAYS, 1 + num_draws // SAMPLES_PER_RAY)]
+    far = middle + jnp.asarray(RAY_LENGTHS, u.dtype)[:, None, None] * (few - middle)
     values = jax.lax.map(
         target.log_density,
         jnp.concatenate([u, far.reshape(-1, u.shape[1])]),
@@ -92,7 +87,7 @@ def _weighed(key: Array, target: Target, q: Any, num_draws: int) -> tuple[Weighe
     log_p = values[:num_draws]
     highest = jnp.max(jnp.where(jnp.isnan(log_p), -jnp.inf, log_p))
     return weigh_values(u, log_p, q), Beyond(
-        far, values[num_draws:].reshape(len(TIMES), -1), highest
+        far, values[num_draws:].reshape(len(RAY_LENGTHS), -1), highest
     )
 
 
@@ -181,7 +176,7 @@ def _require_maximum(target: Target, beyond: Beyond) -> None:
         rises = (
             (values[0] < values[1])
             & (values[1] < values[2])
-            & (values[2] > float(beyond.highest) + RISE)
+            & (values[2] > float(beyond.highest) + MAX_RISE)
         )
     if np.any(rises):
         which = int(np.argmax(np.where(rises, values[2], -np.inf)))

@@ -62,9 +62,8 @@ def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) 
     """
     q = first.guide
     d = first.diagnostics
-    poor = (
-        first.by_weights[0] == "not reliable"
-    )  # not for mass elsewhere, or digits: no flow about one place finds those
+    # not for mass elsewhere, or digits: no flow about one place finds those
+    poor = first.by_weights[0] == "not reliable"
     if (
         not gradients
         or not poor

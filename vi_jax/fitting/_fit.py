@@ -221,9 +221,8 @@ def _once(
         converged=bool(np.all(np.asarray(loop.done)[np.asarray(starts.weight) > NOTHING])),
         num_steps=len(history["value"]),
         evaluations=_loop.evaluations(loop) + _starts.evaluations(num_starts, start) + anchoring,
-        skipped=int(
-            np.sum(np.isnan(history["value"]))
-        ),  # -inf is a place that an ascent has not been able to measure
+        # -inf is a place that an ascent has not been able to measure
+        skipped=int(np.sum(np.isnan(history["value"]))),
         starts=tuple(np.asarray(starts.elbo).tolist()),
         start_distances=tuple(np.asarray(starts.distance).tolist()),
         start_weights=tuple(np.asarray(starts.weight).tolist()),

@@ -45,9 +45,8 @@ class Details(NamedTuple):
     # [D], standard errors of the locations by DADVI's draws being few, in its SDs; empty for other
     # methods
     draws_error: np.ndarray
-    response_ratio: (
-        np.ndarray
-    )  # [D], standard deviations by linear response over the guide's; nan where there are none
+    # [D], standard deviations by linear response over the guide's; nan where there are none
+    response_ratio: np.ndarray
     response_why: str  # why there are none
     evaluations: int  # gradients of the log density that all this took
 

@@ -50,9 +50,8 @@ class Result:
     evaluations: int
     skipped: int  # steps that a log density, or arithmetic, which was not finite made useless
     starts: tuple[float, ...]  # ELBO of each start, nats
-    start_distances: tuple[
-        float, ...
-    ]  # the farthest that a mean lies from the best start's, in its standard deviations
+    # the farthest that a mean lies from the best start's, in its standard deviations
+    start_distances: tuple[float, ...]
     start_weights: tuple[float, ...]  # in the answer
     compile_seconds: float
     seconds: float  # all in all

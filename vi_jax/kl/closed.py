@@ -30,7 +30,7 @@ def kl_divergence(q: Any, p: Any) -> Array:
 
     Args:
       q, p: numpyro distributions over the same space, with event shapes alike and batch shapes that
-      broadcast.
+        broadcast.
 
     Returns:
       Nats, of the broadcast batch shape.

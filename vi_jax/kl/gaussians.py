@@ -4,11 +4,11 @@ the form avoids.
 Of q only a square root of the covariance is asked, Sq = diag(v) + F F'; of p only two maps of its
 precision Sp^-1:
 
-    form  q: v, F  p: diag Sp^-1,  x -> x' Sp^-1 x
-    diagonal  s^2, none  s^-2,  |x / s|^2
-    full, S = L L'  none, L  |L^-1 e_j|^2,  |L^-1 x|^2
-    low rank, S = W W' + diag(v)  v, W  by Woodbury,  |r / sqrt(v)|^2 + |w|^2
-    precision, S^-1 = P P'          none, P'^-1                        |P' e_j|^2,          |P' x|^2
+    form                            q: v, F        p: diag Sp^-1,   x -> x' Sp^-1 x
+    diagonal                        s^2, none      s^-2,            |x / s|^2
+    full, S = L L'                  none, L        |L^-1 e_j|^2,    |L^-1 x|^2
+    low rank, S = W W' + diag(v)    v, W           by Woodbury,     |r / sqrt(v)|^2 + |w|^2
+    precision, S^-1 = P P'          none, P'^-1    |P' e_j|^2,      |P' x|^2
 
 with w = (I + W' V^-1 W)^-1 W' V^-1 x and r = x - W w: a sum of squares, where Woodbury's difference
 would cancel.

@@ -22,15 +22,15 @@ def kl_mixture_upper_bound(q: Any, p: Any, *, num_steps: int = 30) -> Array:
     """The variational upper bound of Hershey & Olsen (2007), section 8: at least KL(q || p) after
     any number of steps.
 
-        KL(q || p) <= sum_ab phi_ab (log phi_ab / psi_ab + KL(f_a || g_b)),    sum_b phi_ab = w_a,  sum_a psi_ab = v_b,
+        KL(q || p) <= sum_ab phi_ab (log phi_ab / psi_ab + KL(f_a || g_b))
 
-    by the log-sum inequality; phi and psi are minimised over in turn, from phi = psi = w v, where
-    it is the convexity bound sum_ab w_a v_b KL(f_a || g_b). Where q and p are the same mixture it
-    reaches 0.
+    with sum_b phi_ab = w_a and sum_a psi_ab = v_b, by the log-sum inequality; phi and psi are
+    minimised over in turn, from phi = psi = w v, where it is the convexity bound sum_ab w_a v_b
+    KL(f_a || g_b). Where q and p are the same mixture it reaches 0.
 
     Args:
       q, p: mixtures (numpyro's MixtureSameFamily or MixtureGeneral) or lone distributions, whose
-      components have a closed KL.
+        components have a closed KL.
       num_steps: of the alternation, static, 0 or more; each lowers the bound.
 
     Returns:
@@ -56,8 +56,8 @@ def kl_mixture_lower_bound(q: Any, p: Any) -> Array:
     """A lower bound of KL(q || p) between mixtures of Gaussians (Durrieu et al. 2012, section 3);
     may be negative where loose.
 
-        sum_a w_a (log sum_c w_c e^(-KL(f_a || f_c)) - H[f_a] - log sum_b v_b integral f_a g_b) <=
-        KL(q || p),
+        sum_a w_a (log sum_c w_c e^(-KL(f_a || f_c)) - H[f_a] - log sum_b v_b integral f_a g_b)
+            <= KL(q || p),
 
     by the variational lower bound of E_a[log q] and by Jensen's inequality for E_a[log p]; tight
     where components are far apart in q and flat in p.

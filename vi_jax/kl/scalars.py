@@ -96,9 +96,8 @@ def _dirichlet_by_concentration(a: Array, c: Array) -> Array:
     total_a = a.sum(-1, keepdims=True)
     total_c = c.sum(-1, keepdims=True)
     log_t = log_ratio(c, a) - log_ratio(total_c, total_a)  # log n_i / m_i
-    means = (c * log_t - total_c * (a / total_a) * jnp.expm1(log_t)).sum(
-        -1
-    )  # sum of expm1 terms is 0: each term is >= 0
+    # sum of expm1 terms is 0: each term is >= 0
+    means = (c * log_t - total_c * (a / total_a) * jnp.expm1(log_t)).sum(-1)
     gaps = gammaln_gap(jnp.concatenate([c, total_c], -1), jnp.concatenate([a, total_a], -1))
     return means + gaps[..., :-1].sum(-1) - gaps[..., -1]
 

@@ -116,9 +116,8 @@ def _look(
     # give 4 (1 + 2) D mcse^2
     still = (window.r_hat < rule.r_hat) & (ladder.iterates.num >= rule.least)
     pairs = jnp.stack([window.halves, jnp.stack([ladder.answer, window.average])])
-    of_halves, of_answers = jnp.maximum(
-        jax.lax.map(lambda pair: skl(pair[0], pair[1]), pairs), 0.0
-    )  # compiled once for both
+    # compiled once for both
+    of_halves, of_answers = jnp.maximum(jax.lax.map(lambda pair: skl(pair[0], pair[1]), pairs), 0.0)
     mcse = jnp.sqrt(of_halves / (12 * size))
     ends = still & (mcse < rule.mcse)
     gap = jnp.maximum(jnp.sqrt(of_answers), distance)

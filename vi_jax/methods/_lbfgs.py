@@ -95,9 +95,8 @@ def advance(log_density: LogDensity, climb: Climb) -> tuple[Climb, InverseHessia
     rise = climb.slope @ climb.direction
     trial = climb.u + climb.size * climb.direction
     value, slope = jax.value_and_grad(log_density)(trial)
-    slack = (
-        8 * jnp.finfo(trial.dtype).eps * jnp.abs(climb.value)
-    )  # below which a difference of values says nothing
+    # below which a difference of values says nothing
+    slack = 8 * jnp.finfo(trial.dtype).eps * jnp.abs(climb.value)
     finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
     first = climb.evaluations == 0
     moved = finite & (first | (value >= climb.value + _ARMIJO * climb.size * rise - slack))

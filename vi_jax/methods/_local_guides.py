@@ -22,12 +22,10 @@ class LocalGuides(NamedTuple):
     unconstrained.
     """
 
-    init: Callable[
-        [Array, int, int], Params
-    ]  # (key, D, d) -> parameters: of one row of a table, or of the encoder
-    guide: Callable[
-        [int, Params, Any, Any, Array], Any
-    ]  # (d, parameters, row, q(u), u) -> q over v_n, Gaussian or not
+    # (key, D, d) -> parameters: of one row of a table, or of the encoder
+    init: Callable[[Array, int, int], Params]
+    # (d, parameters, row, q(u), u) -> q over v_n, Gaussian or not
+    guide: Callable[[int, Params, Any, Any, Array], Any]
     table: bool  # whether the parameters are a row's own
 
 

@@ -35,9 +35,8 @@ def begin(rule: optax.GradientTransformation, one: Params, num_rows: int) -> Row
     def spread(leaf: Array) -> Array:
         return jnp.broadcast_to(leaf, (num_rows, *jnp.shape(leaf))).copy()
 
-    table, average, answer = (
-        jax.tree.map(spread, one) for _ in range(3)
-    )  # no two share memory: they are donated
+    # no two share memory: they are donated
+    table, average, answer = (jax.tree.map(spread, one) for _ in range(3))
     optimizer = jax.tree.map(spread, rule.init(one))
     return Rows(
         table,
@@ -75,9 +74,8 @@ def move(rule: optax.GradientTransformation, entry: Rows, slope: Params, rate: A
     updates, optimizer = jax.vmap(rule.update)(inward, entry.optimizer, entry.params)
     params = jax.vmap(_frame.outward)(entry.params, jax.tree.map(lambda d: rate * d, updates))
     visits = entry.visits + 1
-    weight = (1 + TAIL) / (
-        visits + TAIL
-    )  # polynomial-decay averaging (Shamir & Zhang 2013, sec. 4)
+    # polynomial-decay averaging (Shamir & Zhang 2013, sec. 4)
+    weight = (1 + TAIL) / (visits + TAIL)
 
     def mean(old: Array, new: Array) -> Array:
         return (old + weight.reshape(-1, *[1] * (old.ndim - 1)) * (new - old)).astype(old.dtype)

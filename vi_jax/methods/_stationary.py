@@ -78,9 +78,8 @@ def best_window(iterates: Iterates, *, first: int = 0) -> Window:
     R-hat^2 = (n-1)/n + (variance of the halves' means) / (mean variance within halves).
     """
     blocks = iterates.num // iterates.width
-    half = (
-        blocks - jnp.floor(jnp.asarray(STARTS) * blocks).astype(jnp.int32)
-    ) // 2  # [4], blocks of half a window
+    # [4], blocks of half a window
+    half = (blocks - jnp.floor(jnp.asarray(STARTS) * blocks).astype(jnp.int32)) // 2
     place = jnp.arange(NUM_BLOCKS)
     late = (place >= blocks - half[:, None]) & (place < blocks)  # [4, 32]
     early = (place >= blocks - 2 * half[:, None]) & (place < blocks - half[:, None])
@@ -90,9 +89,8 @@ def best_window(iterates: Iterates, *, first: int = 0) -> Window:
     variances = jnp.maximum(masks @ iterates.squares / n[..., None] - means**2, 0.0)
     within = variances.mean(1) * n / (n - 1)
     between = 0.5 * (means[:, 0] - means[:, 1]) ** 2
-    ratio = jnp.where(
-        between > 0, between / jnp.maximum(within, 1e-30), 0.0
-    )  # a parameter that does not move is at rest
+    # a parameter that does not move is at rest
+    ratio = jnp.where(between > 0, between / jnp.maximum(within, 1e-30), 0.0)
     r_hat = jnp.sqrt((n[:, 0] - 1) / n[:, 0] + jnp.max(ratio[:, first:], 1))
     best = jnp.argmin(r_hat)
     halves = iterates.centre + means[best]

@@ -125,9 +125,8 @@ def advi(
 
         def loss(params: Params) -> Array:
             q = guide_of(params)
-            if mirrors and is_gaussian_vector(
-                q
-            ):  # what a minibatch says of the mean cancels in the gradient of the scale
+            # what a minibatch says of the mean cancels in the gradient of the scale
+            if mirrors and is_gaussian_vector(q):
                 q = antithetic(q)
             return -estimator(
                 key_draws, bound, state.units.density(log_density), q, num_samples=num_draws
@@ -197,7 +196,7 @@ def _gaussian(
 ) -> tuple[Units, Array]:
     """The coordinates of a Gaussian on the first rung of its own ADVI, and the gradients that it
     took: where the ascent has stopped short of the mass, a Gaussian moved in its own units still
-      gets there, and a network does not.
+    gets there, and a network does not.
     """
     method = advi(full_rank if full and start.size <= DENSE else mean_field, max_ascent=max_ascent)
     key_init, key_run = jax.random.split(key)

@@ -36,8 +36,12 @@ def bam(
 
     A step draws B points z from q, and with their mean z_, covariance C, scores g = grad log p(z),
     the mean g_ and covariance G of those solves, for weight w,
-        Sigma' U Sigma' + Sigma' = V,  U = w G + w/(1+w) g_ g_',  V = Sigma + w C + w/(1+w) (mu - z_)(mu - z_)',
+
+        Sigma' U Sigma' + Sigma' = V
+        U = w G + w/(1+w) g_ g_'
+        V = Sigma + w C + w/(1+w) (mu - z_)(mu - z_)'
         mu' = (mu + w (Sigma' g_ + z_)) / (1 + w).
+
     A Gaussian target is met exactly in one step of large w with B > D. The ascent of `pathfinder`
     gives the start. Where the paper lets w fall from the first step, it stays large here until
     moves stop shrinking (their symmetrised KL), so that a poor start is left; then w = learning / t

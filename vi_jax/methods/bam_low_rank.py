@@ -222,10 +222,11 @@ def matched(
         / scale[:, None]
     )
     basis, inside = jnp.linalg.qr(jnp.concatenate([plus, q], 1))  # K [D, M]; the columns in it
-    plus, q = inside[:, : plus.shape[1]], inside[:, plus.shape[1] :]
+    plus, q = jnp.split(inside, [plus.shape[1]], axis=1)
+    # L L' = I + plus plus'
     lower = jnp.linalg.qr(
         jnp.concatenate([jnp.eye(len(plus), dtype=plus.dtype), plus.T]), mode="r"
-    ).T  # L L' = I + plus plus'
+    ).T
     _, s, right = jnp.linalg.svd(q.T @ lower, full_matrices=False)
     shrunk = 1 / jnp.sqrt(0.5 + jnp.sqrt(s**2 + 0.25))
     sigma = Covariance(scale, basis, lower + (lower @ right.T) * (shrunk - 1) @ right)
@@ -242,9 +243,8 @@ def patched(sigma: Covariance, factor: Array, num_em: int) -> tuple[Array, Array
     def em(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         w, v = carry
         scaled = w / v[:, None]  # [D, R]
-        inner = jnp.linalg.inv(
-            jnp.eye(w.shape[1], dtype=w.dtype) + w.T @ scaled
-        )  # covariance of the factors given x
+        # covariance of the factors given x
+        inner = jnp.linalg.inv(jnp.eye(w.shape[1], dtype=w.dtype) + w.T @ scaled)
         beta = scaled @ inner  # [D, R]: their mean given x is beta' x
         sb = sigma.times(beta)
         w = jnp.linalg.solve(inner + sigma.form(beta), sb.T).T

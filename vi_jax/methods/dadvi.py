@@ -55,7 +55,7 @@ def dadvi(
     `linear_response` mends them, and `frequentist_stderr` says what the draws being few costs.
     `linear_response_of_draws`, which `vi.fit`'s result takes, does so with draws that are
     standardised: exact on a Gaussian, where thirty that are not can leave half a standard
-      deviation.
+    deviation.
 
     Args:
       num_draws: N; 30 in the paper.
@@ -210,8 +210,11 @@ def linear_response_sd(log_density: LogDensity, state: State, which: Array | Non
 def frequentist_stderr(log_density: LogDensity, state: State, which: Array | None = None) -> Array:
     """Standard errors of the locations `which` [M] from the draws being N only: those of an
     M-estimator,
-        sqrt(diag(H^-1 V H^-1) / N),  V the covariance over draws of the gradients of log p(mu + exp(xi) z_n)
-    (Giordano et al. 2024). What is far below a posterior standard deviation needs no more draws.
+
+        sqrt(diag(H^-1 V H^-1) / N)
+
+    with V the covariance over draws of the gradients of log p(mu + exp(xi) z_n) (Giordano et al.
+    2024). What is far below a posterior standard deviation needs no more draws.
     """
     which = jnp.arange(state.loc.size) if which is None else jnp.asarray(which)
     columns = _columns(log_density, state, which)

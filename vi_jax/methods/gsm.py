@@ -114,9 +114,8 @@ def gsm(
         inside = jax.scipy.linalg.solve_triangular(root, shift, lower=True)
         half = jax.scipy.linalg.solve_triangular(root, change, lower=True)
         rotated = jax.scipy.linalg.solve_triangular(root, half.T, lower=True)
-        length = inside @ inside + 0.5 * jnp.sum(
-            rotated**2
-        )  # the move's symmetrised KL, for small moves
+        # the move's symmetrised KL, for small moves
+        length = inside @ inside + 0.5 * jnp.sum(rotated**2)
         drift = jnp.where(jnp.isfinite(state.drift), 0.9 * state.drift + 0.1 * length, length)
 
         counted = good & ((state.late > 0) | (state.step >= num_early_steps) | (drift < _SMALL))

@@ -74,9 +74,8 @@ def laplace(*, memory: int = 10, tolerance: float = 1e-8, num_steps: int = 1000)
         root = jnp.linalg.cholesky(0.5 * (covariance + covariance.T))
         evidence = value + 0.5 * u.size * jnp.log(2 * jnp.pi) - jnp.log(jnp.diagonal(factor)).sum()
         done = good & (win < tolerance + 4 * jnp.finfo(u.dtype).eps * jnp.abs(value))
-        step = jnp.minimum(
-            1.0, _LONGEST / jnp.sqrt(jnp.maximum(2 * win, 1e-30))
-        )  # |move| in posterior sds
+        # |move| in posterior sds
+        step = jnp.minimum(1.0, _LONGEST / jnp.sqrt(jnp.maximum(2 * win, 1e-30)))
         new = state._replace(
             phase=jnp.where(good, 1, 2).astype(jnp.int32),
             mean=jnp.where(good, u + step * move, u),

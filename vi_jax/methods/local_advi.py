@@ -31,9 +31,8 @@ class LocalMethod(NamedTuple):
 
     name: str
     init: Callable[[Array, LocalTarget, Array], Any]  # (key, target, start [D]) -> state
-    step: Callable[
-        [Array, LocalTarget, Any], tuple[Any, MethodInfo]
-    ]  # (key, target, state) -> state, info
+    # (key, target, state) -> state, info
+    step: Callable[[Array, LocalTarget, Any], tuple[Any, MethodInfo]]
     guide: Callable[[LocalTarget, Any], "LocalGuide"]
     num_steps: int
 
@@ -137,8 +136,8 @@ def local_advi(
 ) -> LocalMethod:
     """`advi` for p(theta) prod_n p(x_n, z_n | theta), B rows at a time: stochastic gradients of
 
-        E_q[log p(theta) - log q(theta) + (N / B) sum_{n in batch} (log p(x_n, z_n | theta) - log
-        q(z_n | theta))],
+        E_q[log p(theta) - log q(theta)
+            + (N / B) sum_{n in batch} (log p(x_n, z_n | theta) - log q(z_n | theta))],
 
     whose mean over batches is the ELBO of all rows, for any B (Hoffman et al. 2013, sec. 2.2;
     Kingma & Welling 2013, eq. 8). Rows of a table outside of the batch have gradient 0 and stay as
@@ -239,9 +238,8 @@ def local_advi(
             state.params, () if entry is None else entry.params
         )
         flat, _ = ravel_pytree(slopes)
-        value = jnp.where(
-            jnp.all(jnp.isfinite(flat)), value, jnp.nan
-        )  # all stand still where one number is not finite
+        # all stand still where one number is not finite
+        value = jnp.where(jnp.all(jnp.isfinite(flat)), value, jnp.nan)
         rules = rules_of(target)
         pairs = [
             moved(rules[i], state.params[i], state.optimizer[i], value, slopes[0][i], rate)
@@ -252,9 +250,8 @@ def local_advi(
         new_rows = state.rows
         gap = state.gap
         if state.rows is not None and entry is not None:
-            slope = jax.tree.map(
-                lambda g: g / target.scale, slopes[1]
-            )  # a row's own ELBO, as at B = N
+            # a row's own ELBO, as at B = N
+            slope = jax.tree.map(lambda g: g / target.scale, slopes[1])
             entry = _rowwise.move(rule, entry, slope, rate)
             new_rows = _rowwise.put(state.rows, index, entry, jnp.isfinite(value))
             seen = _row_gap(own, target, family_guide(shared[0]), rows, entry, key_skl)

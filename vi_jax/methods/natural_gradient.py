@@ -38,7 +38,10 @@ def natural_gradient(
 
     In the coordinates where q is the standard normal, z = mu + L eps, the gradients of Bonnet and
     Price are
-        b = E[L' grad log p(z)],   A = I + E[L' Hess log p(z) L] = I + E[eps (L' grad log p(z))'] symmetrised,
+
+        b = E[L' grad log p(z)]
+        A = I + E[L' Hess log p(z) L] = I + E[eps (L' grad log p(z))'] symmetrised
+
     and a step of size rho, with h(M) = I + M + M^2 / 2 and low() the lower triangle with half the
     diagonal, is
         mu' = mu + rho L b,   L' = L h(rho low(A)):
@@ -100,9 +103,8 @@ def natural_gradient(
         noise_only = trend @ trend < 2 * (1 - _KEEP) / (1 + _KEEP) * power
         settled = (state.step > 2 / (1 - _KEEP)) & (noise_only | (power < _REST * size))
         late = state.late + jnp.where((state.late > 0) | settled, good, False)
-        share = jnp.where(good, 2 / (late + 1), 0.0).astype(
-            mean.dtype
-        )  # later ones weigh more (Shamir & Zhang 2013)
+        # later ones weigh more (Shamir & Zhang 2013)
+        share = jnp.where(good, 2 / (late + 1), 0.0).astype(mean.dtype)
         slope = jnp.where(late > 0, state.slope_average + share * (flat - state.slope_average), 0.0)
         # at the optimum the mean gradient is noise; where it is not, the late steps begin again
         rest = slope @ slope < 4 * power / jnp.maximum(late, 1) + _NEAR * size
@@ -146,9 +148,8 @@ def _stein(
 ) -> tuple[Array, Array, Array, int]:
     """log p [K], b [D], A [D, D] and the evaluations, by first derivatives."""
     log_p, scores = jax.vmap(jax.value_and_grad(log_density))(mean + eps @ root.T)
-    landing = (
-        scores @ root + eps
-    )  # L' grad (log p - log q): 0 for every draw where q is the posterior
+    # L' grad (log p - log q): 0 for every draw where q is the posterior
+    landing = scores @ root + eps
     centred = eps - eps.mean(0)
     a = centred.T @ landing / (len(eps) - 1)  # E[eps landing'], the mean of either taken out
     return log_p, landing.mean(0), 0.5 * (a + a.T), len(eps)

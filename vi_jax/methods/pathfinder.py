@@ -81,10 +81,8 @@ def pathfinder(
     """
 
     def init(key: Array, log_density: LogDensity, start: Array) -> State:
-        del (
-            key,
-            log_density,
-        )  # the first step evaluates the start; until then a Gaussian with nothing learnt holds the place
+        # the first step evaluates the start; until then the Gaussian knows nothing
+        del key, log_density
         return begin(start, memory=memory)
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
@@ -119,9 +117,8 @@ def advance(
     def measure() -> Array:
         # one draw at a time: a likelihood over a million rows must fit once
         elbo = jnp.mean(jax.lax.map(lambda z: log_density(z) - q.log_density(z), z))
-        return jnp.where(jnp.isfinite(elbo), elbo, -jnp.inf).astype(
-            state.best_elbo.dtype
-        )  # -inf: never the best
+        # -inf: never the best
+        return jnp.where(jnp.isfinite(elbo), elbo, -jnp.inf).astype(state.best_elbo.dtype)
 
     elbo = jax.lax.cond(climb.moved, measure, lambda: jnp.full_like(state.best_elbo, -jnp.inf))
     better = elbo > state.best_elbo

@@ -67,9 +67,8 @@ def require_all_rows(
         raise _refusal(next(iter(plates)), first_line(error)) from error
     for plate in [name for name, (_, batch_size) in plates.items() if batch_size == 1]:
         for name, site in sites.items():
-            if (
-                site["is_observed"] and _num_rows_of(site, plate) == 1
-            ):  # else a wrong shape; one row goes with any number
+            # else a wrong shape; one row goes with any number
+            if site["is_observed"] and _num_rows_of(site, plate) == 1:
                 raise _refusal(
                     plate,
                     f"the observed site {name!r} has one row of data, {plates[plate][0]:,} were "

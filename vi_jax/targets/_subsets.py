@@ -18,12 +18,11 @@ def subset(key: Array, num: int, size: int) -> Array:
     probability size / num.
 
     A shuffle up to 1,000. Beyond, where it would take longer than most gradients, the first `size`
-    images under a random
-    permutation: a Feistel network (Luby & Rackoff 1988) over the even number of bits that holds
-      `num`, walked on until it lands
-    within (Black & Rogaway 2002), then turned by a uniform shift, which makes single numbers
-    equally probable: the shift is the sum of four words mod N, uniform to a share of (N / 2^32)^4.
-    Pairs are as far as the network's rounds are random functions.
+    images under a random permutation: a Feistel network (Luby & Rackoff 1988) over the even number
+    of bits that holds `num`, iterated until it lands within (Black & Rogaway 2002), then turned by
+    a uniform shift, which makes single numbers equally probable: the shift is the sum of four words
+    mod N, uniform to a share of (N / 2^32)^4. Pairs are as far as the network's rounds are random
+    functions.
 
     Raises:
       ValueError: size is not in 1..num, or num is above 2^31.
@@ -34,9 +33,8 @@ def subset(key: Array, num: int, size: int) -> Array:
         return jnp.arange(num)
     if num <= _SHUFFLED:
         return jax.random.permutation(key, num)[:size]
-    words = jax.random.bits(
-        key, (_ROUNDS + _TURNS,), jnp.uint32
-    )  # at once: XLA takes a tenth of a second for each draw
+    # at once: XLA takes a tenth of a second for each draw
+    words = jax.random.bits(key, (_ROUNDS + _TURNS,), jnp.uint32)
     secrets = words[:_ROUNDS]
     turns = words[_ROUNDS:] % np.uint32(num)
     half = ((num - 1).bit_length() + 1) // 2
@@ -61,7 +59,9 @@ def _feistel(secrets: Array, x: Array, half: int) -> Array:
     left = x >> half
     right = x & mask
     for secret in secrets:
-        left, right = right, left ^ (_mixed(right ^ secret) & mask)
+        mixed = left ^ (_mixed(right ^ secret) & mask)
+        left = right
+        right = mixed
     return (left << half) | right
 
 

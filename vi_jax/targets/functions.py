@@ -62,7 +62,7 @@ def from_rows(
 
     Its `sampled(key)` is log p(z) + (N / B) sum_i log p(x_i | z) over B rows drawn without
     replacement: unbiased for the whole (Hoffman et al. 2013, sec. 2.2; Kucukelbir et al. 2017, sec.
-      2.7).
+    2.7).
 
     Where a batch is at most a tenth of the rows, its `anchored(u, value, slope)` is the same target
     with quieter minibatches near u, at which the log density of all rows has that value and that

@@ -19,13 +19,11 @@ class LocalTarget(NamedTuple):
     """
 
     log_global: LogDensity  # u [D] -> log p(theta), nats
-    log_rows: Callable[
-        [Array, Array, Array], Array
-    ]  # (u [D], v [B, d], index [B]) -> log p(x_n, z_n | theta), [B] nats
+    # (u [D], v [B, d], index [B]) -> log p(x_n, z_n | theta), [B] nats
+    log_rows: Callable[[Array, Array, Array], Array]
     constrain: Callable[[Array], Any]  # u [D] -> theta in the model's own space
-    constrain_rows: Callable[
-        [Array, Array, Array], Any
-    ]  # (u [D], v [B, d], index [B]) -> z, leaves [B, ...]
+    # (u [D], v [B, d], index [B]) -> z, leaves [B, ...]
+    constrain_rows: Callable[[Array, Array, Array], Any]
     rows: Callable[[Array], Any]  # index [B] -> what an encoder reads, leaves [B, ...]
     names: tuple[str, ...]  # of the coordinates of u
     local_names: tuple[str, ...]  # of those of one v_n
