@@ -1,5 +1,6 @@
 """experiments.data: TFDS sets, and the real sets where they are at hand."""
 
+import contextlib
 import io
 import json
 import re
@@ -10,12 +11,15 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from PIL import Image
 
 from experiments import data
-from experiments.data import tfds
+from experiments.data import features, tfds
+from experiments.data.examples import parse_example
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 RNG = np.random.default_rng(0)
@@ -52,26 +56,35 @@ def shared(folder):
 # -------------------------------------------------------------------------------------------------
 
 
-def prepare_tiny(root, images, *, channels=1):
-    """A TFDS set `tiny` with train and test splits, prepared by TFDS itself from PNG bytes, without
-    a network.
+def png(array):
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, "PNG")
+    out.seek(0)
+    return out
+
+
+# What every example has beside its image and its label, where a set has such features.
+EXTRA = {"text": "two words", "boxes": [], "number": 1.5}
+
+
+def prepare_tiny(root, images, *, channels=1, features=None, encode=png):
+    """A TFDS set `tiny` with train and test splits, prepared by TFDS itself, without a network.
+
+    Args:
+      features: functions of TFDS's own `features` that make 'image' and perhaps others.
+      encode: what TFDS is given of an image: PNG bytes, or the array.
     """
     import tensorflow_datasets as library
-
-    def png(array):
-        out = io.BytesIO()
-        Image.fromarray(array).save(out, "PNG")
-        out.seek(0)
-        return out
 
     class Tiny(library.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = library.core.Version("1.0.0")
 
         def _info(self):
             image = library.features.Image(shape=(*images.shape[1:3], channels))
-            features = {"image": image, "label": library.features.ClassLabel(num_classes=3)}
+            given = {"image": image, "label": library.features.ClassLabel(num_classes=3)}
+            given |= {name: make(library.features) for name, make in (features or {}).items()}
             return library.core.DatasetInfo(
-                builder=self, features=library.features.FeaturesDict(features)
+                builder=self, features=library.features.FeaturesDict(given)
             )
 
         def _split_generators(self, dl_manager):
@@ -79,7 +92,8 @@ def prepare_tiny(root, images, *, channels=1):
 
         def _generate_examples(self, start):
             for i in range(start, len(images), 2):
-                yield i, {"image": png(images[i]), "label": i % 3}
+                others = {name: EXTRA[name] for name in features or {} if name in EXTRA}
+                yield i, {"image": encode(images[i]), "label": i % 3, **others}
 
     Tiny.name = "tiny"
     Tiny(data_dir=root, file_format="array_record").download_and_prepare()
@@ -108,7 +122,167 @@ def test_features_of_another_package_are_not_imported(tiny, tmp_path, monkeypatc
     )
     assert changed != text
     (there / "features.json").write_text(changed)
-    fails("names the class 'trap.Image', which is not of TFDS", "tfds:tiny", tmp_path / "root")
+    said = r"features.json: the feature 'image' is of the class 'trap.Image', which is none of TFDS"
+    fails(said, "tfds:tiny", tmp_path / "root")
+
+
+def legacy(node, *, as_text):
+    """Features in the older form: "type" and "content", or those as a text inside of the JSON."""
+    name = node["pythonClassName"]
+    if "featuresDict" in node:
+        inner = node["featuresDict"]["features"].items()
+        content = {name: legacy(part, as_text=False) for name, part in inner}
+    elif "image" in node:
+        shape = [int(size) for size in node["image"]["shape"]["dimensions"]]
+        content = {"shape": shape, "dtype": "uint8", "encoding_format": "png"}
+    else:
+        content = {"num_classes": 3}
+    if as_text:
+        return {"pythonClassName": name, "jsonFeature": {"json": json.dumps(content)}}
+    return {"type": name, "content": content}
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_the_older_forms_of_features_are_those_of_tfds(tiny, tmp_path, as_text):
+    """TFDS itself reads them as the features that they stand for."""
+    import tensorflow_datasets as library
+
+    copy = copy_of(tiny[2], tmp_path)
+    old = legacy(json.loads((copy / "features.json").read_text()), as_text=as_text)
+    (copy / "features.json").write_text(json.dumps(old))
+    theirs = library.builder_from_directory(copy).info.features
+    assert theirs["image"].shape == (5, 4, 1)
+    found = features.read_features(copy)
+    assert found == features.read_features(tiny[2])
+    assert rows(data.load(config("tfds:tiny", tmp_path)).train.images) == rows(tiny[1][::2])
+
+
+FOREIGN = {"type": "trap.Image", "content": {}}
+PROTO = "tensorflow_datasets.core.features.features_dict.FeaturesDict"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"type": PROTO, "content": {"image": FOREIGN}},
+        {"type": PROTO, "content": json.dumps({"image": FOREIGN})},
+        {"pythonClassName": PROTO, "jsonFeature": {"json": json.dumps({"image": FOREIGN})}},
+        {"python_class_name": PROTO, "json_feature": {"json": json.dumps({"image": FOREIGN})}},
+        {"pythonClassName": PROTO, "featuresDict": {"features": {"image": FOREIGN}}},
+        {"pythonClassName": PROTO, "features_dict": {"features": {"image": FOREIGN}}},
+        {"pythonClassName": "trap.FeaturesDict", "featuresDict": {"features": {}}},
+        {"type": "tensorflow_datasets.core.features.trap.trap.Evil", "content": {}},
+        FOREIGN,
+    ],
+)
+def test_no_class_is_imported_by_its_name(tiny, tmp_path, monkeypatch, given):
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    copy = copy_of(tiny[2], tmp_path / "root")
+    (copy / "features.json").write_text(json.dumps(given))
+    fails("which is none of TFDS's own that are read", "tfds:tiny", tmp_path / "root")
+    assert "trap" not in sys.modules
+
+
+@pytest.mark.parametrize("given", ["[]", "3", '"x"', "{}", "{", "[" * 5000, '{"type": 1}', "null"])
+def test_features_that_are_none(tiny, tmp_path, given):
+    copy = copy_of(tiny[2], tmp_path)
+    (copy / "features.json").write_text(given)
+    fails("features.json(: the feature '' is of the class| cannot be read)", "tfds:tiny", tmp_path)
+
+
+@pytest.mark.parametrize("template", ["../{SPLIT}", "/etc/{SPLIT}", "{SPLIT.__class__}", "{NO}"])
+def test_the_files_of_a_split_lie_in_its_folder(tiny, tmp_path, template):
+    info = copy_of(tiny[2], tmp_path) / "dataset_info.json"
+    fields = json.loads(info.read_text())
+    fields["splits"][0]["filepathTemplate"] = template
+    info.write_text(json.dumps(fields))
+    fails("dataset_info.json cannot be read|is not there", "tfds:tiny", tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3), (5, 4, 1)])
+@pytest.mark.parametrize("encoding", ["image", "none", "bytes", "zlib"])
+def test_what_is_read_is_what_tfds_reads(tmp_path, shape, encoding):
+    """Colour and grey, images and tensors in each encoding, with features beside that are not
+    read.
+    """
+    import tensorflow_datasets as library
+
+    images = RNG.integers(2, 256, (5, *shape), dtype=np.uint8)
+    made = {
+        "text": lambda kinds: kinds.Text(),
+        "boxes": lambda kinds: kinds.Sequence(kinds.BBoxFeature()),
+        "number": lambda kinds: kinds.Scalar(np.float32),
+    }
+    if encoding != "image":
+        made["image"] = lambda kinds: kinds.Tensor(shape=shape, dtype=np.uint8, encoding=encoding)
+        folder = prepare_tiny(tmp_path, images, features=made, encode=lambda array: array)
+    else:
+        drop = images[..., 0] if shape[-1] == 1 else images
+        folder = prepare_tiny(tmp_path, drop, features=made, channels=shape[-1])
+    theirs = library.builder_from_directory(folder).as_data_source(split="train")
+    ours = data.load(config("tfds:tiny", tmp_path)).train
+    for i, record in enumerate(theirs):
+        expected = record["image"][..., 0] if shape[-1] == 1 else record["image"]
+        np.testing.assert_array_equal(ours.images[i], expected)
+        assert ours.labels[i] == record["label"]
+    assert len(theirs) == len(ours.images) == 3
+
+
+def test_a_set_is_read_without_tfds(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tiny[0]))
+    assert rows(data.load(config("tfds:tiny", "")).test.images) == rows(tiny[1][1::2])
+
+
+def test_records_that_are_missing_are_missed(tiny, tmp_path):
+    info = copy_of(tiny[2], tmp_path) / "dataset_info.json"
+    info.write_text(info.read_text().replace('"5"', '"6"'))
+    fails("5 records, where 6 are described", "tfds:tiny", tmp_path)
+
+
+def test_what_tfds_would_read_instead_is_not_prepared(tiny, tmp_path, monkeypatch):
+    """A folder with features and without dataset_info.json is no prepared set to us, and is one to
+    TFDS.
+    """
+    monkeypatch.setattr(tfds.fetch, "first_answer", lambda urls, any_status: urls[0])
+    (copy_of(tiny[2], tmp_path) / "dataset_info.json").unlink()
+    fails("is there and is no prepared set; remove it", "tfds:tiny", tmp_path)
+
+
+NUMBERS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5)
+FLOATS = st.lists(st.floats(width=32, allow_nan=False), max_size=5)
+VALUES = st.dictionaries(
+    st.text(max_size=5),
+    st.lists(st.binary(max_size=300), min_size=1, max_size=3) | NUMBERS | FLOATS,
+)
+
+
+@hypothesis.given(VALUES, st.integers(0, 10**6), st.integers(1, 255))
+def test_an_example_is_that_of_protocol_buffers(values, at, flip):
+    """Against the generated classes; a damaged one is a ValueError, or another example."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    message = tf_example_pb2.Example()
+    for name, value in values.items():
+        feature = message.features.feature[name]
+        if value and isinstance(value[0], bytes):
+            feature.bytes_list.value.extend(value)
+        elif value and isinstance(value[0], float):
+            feature.float_list.value.extend(value)
+        else:
+            feature.int64_list.value.extend(value)
+    record = message.SerializeToString()
+    found = parse_example(record)
+    assert found.keys() == values.keys()
+    for name, value in values.items():
+        assert list(found[name]) == list(value)
+    if record:
+        damaged = bytearray(record)
+        damaged[at % len(record)] ^= flip
+        for content in (bytes(damaged), record[: at % len(record)]):
+            with contextlib.suppress(ValueError):
+                parse_example(content)
 
 
 def rows(images):
@@ -170,7 +344,7 @@ def test_tfds_needs_images(tiny, tmp_path):
             '"image": {\n                "image"', '"photo": {\n                "image"'
         )
     )
-    fails(r"features \(photo, label\)|features \(label, photo\)", "tfds:tiny", tmp_path)
+    fails(r"features \('photo', 'label'\)|features \('label', 'photo'\)", "tfds:tiny", tmp_path)
 
 
 def test_tfds_folder_layouts(tiny, tmp_path):
@@ -200,8 +374,10 @@ def test_tfds_prepares_where_there_is_a_network(tiny, tmp_path, monkeypatch):
     def builder(name, *, data_dir, file_format):
         calls.append((name, file_format))
         if len(calls) == 1:
-            return SimpleNamespace(download_and_prepare=lambda: 1 / 0)
-        return SimpleNamespace(download_and_prepare=lambda: copy_of(folder, Path(data_dir)))
+            return SimpleNamespace(download_and_prepare=lambda download_dir: 1 / 0)
+        return SimpleNamespace(
+            download_and_prepare=lambda download_dir: copy_of(folder, Path(data_dir))
+        )
 
     monkeypatch.setattr(tfds.fetch, "first_answer", lambda urls, any_status: urls[0])
     monkeypatch.setattr(library, "list_builders", lambda with_community_datasets: ["tiny"])
@@ -216,7 +392,7 @@ def test_tfds_prepares_where_there_is_a_network(tiny, tmp_path, monkeypatch):
     [
         ("PIL.Image", "Pillow"),
         ("importlib_resources", "importlib_resources"),
-        ("array_record.python.array_record_data_source", "array_record"),
+        ("array_record.python.array_record_module", "array_record"),
         ("tensorflow_datasets", "tensorflow-datasets"),
     ],
 )

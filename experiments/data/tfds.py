@@ -1,32 +1,39 @@
-"""Any TFDS image set, `tfds:NAME` or `tfds:NAME/CONFIG`, from its array_record files, read without
-TensorFlow.
+"""Any TFDS image set, `tfds:NAME` or `tfds:NAME/CONFIG`, from its array_record files.
 
-The folder is looked at first, DATA_DIR/NAME[/CONFIG]/VERSION: TFDS itself, unprepared and offline,
-retries for minutes. A set that is not there is prepared by TFDS where a network answers, which for
-some sets needs TensorFlow to be installed.
+A prepared set, DATA_DIR/NAME[/CONFIG]/VERSION, is read without TFDS and without TensorFlow: TFDS
+imports the classes that a set's files name, and the set may be someone else's. One that is not
+there is prepared by TFDS where a network answers, which for some sets needs TensorFlow to be
+installed.
 """
 
 import json
+import os
 import re
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.data import fetch
+from experiments import files
+from experiments.data import features, fetch
 from experiments.data.base import DataError, Raw, Source, did_you_mean, folder_of, require, say
+from experiments.data.examples import parse_example
 from experiments.data.levels import as_labels, as_levels, check_mean
 
 NETWORK_URL = "https://storage.googleapis.com/tfds-data/"
 CHUNK = 1024  # records decoded at a time
-_CLASS_KEYS = (
-    "pythonClassName",
-    "python_class_name",
-    "type",
-)  # of features.json, now and in older versions
+TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # the names of a split's files
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+class _Split(NamedTuple):
+    """A split as dataset_info.json describes it: its files in order, and its number of records."""
+
+    files: list[Path]
+    num_records: int
 
 
 def open_source(name: str, data_dir: str) -> Source:
@@ -39,29 +46,19 @@ def open_source(name: str, data_dir: str) -> Source:
             "tfds:NAME/CONFIG."
         )
     for module, package in (
-        ("importlib_resources", "importlib_resources"),
-        ("array_record.python.array_record_data_source", "array_record"),
+        ("array_record.python.array_record_module", "array_record"),
         ("PIL.Image", "Pillow"),
     ):
         require(module, package, f"config.data.name='tfds:{name}'")
-    library = require(
-        "tensorflow_datasets", "tensorflow-datasets", f"config.data.name='tfds:{name}'"
-    )
-    root = (
-        folder_of(data_dir, "that TFDS calls data_dir")
-        if data_dir
-        else Path(library.core.constants.DATA_DIR)
-    )
-    folder = _prepared(root, name) or _prepare(library, root, name)
-    try:
-        builder = library.builder_from_directory(folder)
-    except Exception as error:  # what TFDS raises for damaged metadata has no common type
-        raise DataError(
-            f"{folder} cannot be opened by TFDS ({error}); remove it and prepare it again."
-        ) from error
-    return Source(
-        tuple(builder.info.splits), partial(_read, builder, name, folder), f"TFDS in {folder}"
-    )
+    root = folder_of(data_dir, "that TFDS calls data_dir") if data_dir else _default_root()
+    folder = _prepared(root, name) or _prepare(root, name)
+    splits = _read_splits(folder)
+    return Source(tuple(splits), partial(_read, splits, name, folder), f"TFDS in {folder}")
+
+
+def _default_root() -> Path:
+    """Where TFDS puts its sets (its `core/constants.py`)."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
 
 
 def _prepared(root: Path, name: str) -> Path | None:
@@ -79,10 +76,7 @@ def _prepared(root: Path, name: str) -> Path | None:
             )
     if not versions:
         return None
-    newest = max(versions, key=lambda path: tuple(int(part) for part in path.name.split(".")))
-    _check_format(newest)
-    _check_classes(newest)
-    return newest
+    return max(versions, key=lambda path: tuple(int(part) for part in path.name.split(".")))
 
 
 def _versions(folder: Path) -> list[Path]:
@@ -95,15 +89,23 @@ def _versions(folder: Path) -> list[Path]:
     ]
 
 
-def _check_format(folder: Path) -> None:
-    """`data_source` reads array_record only, and TFDS's own default is tfrecord."""
+def _read_splits(folder: Path) -> dict[str, _Split]:
+    """The splits that dataset_info.json describes; raises DataError where they are not to be read.
+
+    Only array_record files are: TFDS's own default is tfrecord.
+    """
+    path = folder / "dataset_info.json"
     try:
-        info = json.loads((folder / "dataset_info.json").read_text())
-    except (OSError, ValueError) as error:
+        info = dict(json.loads(files.read_text(path, follow=True)))
+        found = info.get("fileFormat", info.get("file_format", "tfrecord"))
+        splits = {
+            str(split["name"]): _split(folder, str(info["name"]), split)
+            for split in info.get("splits", ())
+        }
+    except (OSError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{folder / 'dataset_info.json'} cannot be read ({error}); prepare the set again."
+            f"{path} cannot be read ({type(error).__name__}: {error}); prepare the set again."
         ) from error
-    found = info.get("fileFormat", "tfrecord") if isinstance(info, dict) else "unknown"
     if found != "array_record":
         raise DataError(
             f"{folder} is prepared as {found}, where array_record was wanted; prepare it again, "
@@ -111,40 +113,44 @@ def _check_format(folder: Path) -> None:
             "with tfds.builder(NAME, data_dir=DIR, "
             "file_format='array_record').download_and_prepare()."
         )
+    return splits
 
 
-def _check_classes(folder: Path) -> None:
-    """TFDS imports the module of each class that a folder's features name: refuses those of other
-    packages.
-    """
-    path = folder / "features.json"
-    named: list[str] = []
-
-    def note(pairs: list[tuple[str, Any]]) -> None:
-        named.extend(
-            value
-            for key, value in pairs
-            if key in _CLASS_KEYS and isinstance(value, str) and "." in value
-        )
-
-    try:
-        json.loads(path.read_text(), object_pairs_hook=note)
-    except FileNotFoundError:
-        return  # TFDS says so
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read ({error}); prepare the set again.") from error
-    for name in named:
-        if not name.startswith("tensorflow_datasets."):
-            raise DataError(
-                f"{path} names the class {name!r}, which is not of TFDS and is not imported; "
-                "prepare the set again."
-            )
+def _split(folder: Path, name: str, split: dict[str, Any]) -> _Split:
+    """One split; raises ValueError where its files would not lie in the folder."""
+    lengths = [int(length) for length in split.get("shardLengths", split.get("shard_lengths", ()))]
+    template = str(split.get("filepathTemplate", split.get("filepath_template", "")) or TEMPLATE)
+    words = {"DATASET": name, "SPLIT": str(split["name"]), "FILEFORMAT": "array_record"}
+    paths = []
+    for shard in range(len(lengths)):
+        digits = max(5, len(str(len(lengths))))
+        words["SHARD_INDEX"] = f"{shard:0{digits}}"
+        words["NUM_SHARDS"] = f"{len(lengths):0{digits}}"
+        words["SHARD_X_OF_Y"] = f"{words['SHARD_INDEX']}-of-{words['NUM_SHARDS']}"
+        file = re.sub(r"\{(\w*)\}", lambda match: words[match[1]], template)
+        if Path(file).name != file:
+            raise ValueError(f"a file outside the folder, {file!r}")
+        paths.append(folder / file)
+    return _Split(paths, sum(lengths))
 
 
-def _prepare(library: Any, root: Path, name: str) -> Path:
+def _prepare(root: Path, name: str) -> Path:
     """Has TFDS download and prepare the set, once; raises DataError within seconds when no network
     answers.
+
+    TFDS would rather read what lies in the folder of the set than prepare it, and import what that
+    names; so nothing may lie there. Downloads go to a cache of the user's, since TFDS trusts what
+    it finds among them.
     """
+    purpose = f"config.data.name='tfds:{name}'"
+    require("importlib_resources", "importlib_resources", purpose)
+    library = require("tensorflow_datasets", "tensorflow-datasets", purpose)
+    here = root / name
+    if files.kind(here) and (files.kind(here) != files.FOLDER or any(here.iterdir())):
+        raise DataError(
+            f"{here} is there and is no prepared set; remove it to have the set prepared, or name "
+            "another config.data.data_dir."
+        )
     known = library.list_builders(with_community_datasets=False)
     if name.split("/")[0] not in known:
         raise DataError(
@@ -166,7 +172,9 @@ def _prepare(library: Any, root: Path, name: str) -> Path:
         ) from error
     say(f"preparing tfds:{name} in {root}, once")
     try:
-        library.builder(name, data_dir=root, file_format="array_record").download_and_prepare()
+        library.builder(name, data_dir=root, file_format="array_record").download_and_prepare(
+            download_dir=fetch.cache_folder("tfds")
+        )
     except (
         Exception
     ) as error:  # TFDS raises what its hundreds of builders raise; the cause stays attached
@@ -185,22 +193,19 @@ def _prepare(library: Any, root: Path, name: str) -> Path:
     return folder
 
 
-def _read(builder: Any, name: str, folder: Path, split: str) -> Raw:
+def _read(splits: dict[str, _Split], name: str, folder: Path, split: str) -> Raw:
     """All of one split, in chunks, with progress on stderr after 2 s."""
-    missing = [
-        path for path in map(Path, builder.info.splits[split].filepaths) if not path.exists()
-    ]
+    missing = [path for path in splits[split].files if not path.exists()]
     if missing:
         raise DataError(
             f"split {split!r} of {folder} is described there, but {missing[0].name} is not "
             "there; prepare the set "
             "again, or use a split whose files are."
         )
-    with_labels = _check_features(builder, folder)
+    known = features.read_features(folder)
+    shape = features.check_image(known, folder)
     try:
-        images, labels = _gather(
-            builder.as_data_source(split=split), f"{name} {split}", with_labels=with_labels
-        )
+        images, labels = _gather(splits[split], known, shape, f"{name} {split}")
     except (
         Exception
     ) as error:  # readers and decoders fail in many ways on a damaged file, all meaning the same
@@ -216,34 +221,37 @@ def _read(builder: Any, name: str, folder: Path, split: str) -> Raw:
     )
 
 
-def _check_features(builder: Any, folder: Path) -> bool:
-    """Whether there are class labels beside the images; raises DataError where there are no images
-    of one shape.
-    """
-    features = dict(
-        getattr(builder.info.features, "items", dict)()
-    )  # a set of one unnamed feature has no items
-    shape = features["image"].shape if "image" in features else None
-    if shape is None or None in shape or np.dtype(features["image"].np_dtype) != np.uint8:
-        raise DataError(
-            f"{folder} has the features ({', '.join(features)}), where a uint8 'image' of one "
-            "fixed shape was wanted; "
-            "resize it into an .npz and use npz:FILE."
-        )
-    label = features.get("label")
-    return label is not None and label.shape == () and np.issubdtype(label.np_dtype, np.integer)
-
-
-def _gather(source: Any, what: str, *, with_labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images [N, *shape] and labels [N] or None of a TFDS data source."""
-    images = []
-    labels = []
+def _gather(
+    split: _Split, known: dict[str, features.Feature], shape: tuple[int, ...], what: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images [N, *shape] and labels [N] or None of the files of a split."""
+    with_labels = features.has_label(known)
+    images = np.empty((0, *shape), np.uint8)
+    labels: list[int] = []
+    chunks = [images]
+    done = 0
     spoken = time.monotonic()
-    for start in range(0, len(source), CHUNK):
-        records = source.__getitems__(range(start, min(start + CHUNK, len(source))))
-        images.append(np.stack([record["image"] for record in records]))
-        labels += [record["label"] for record in records if with_labels]
+    for records in _chunks(split):
+        found = [parse_example(record) for record in records]
+        chunks.append(np.stack([features.decode(known["image"], one["image"]) for one in found]))
+        labels += [features.decode_label(one["label"]) for one in found if with_labels]
+        done += len(found)
         if time.monotonic() - spoken > 2:
             spoken = time.monotonic()
-            say(f"tfds:{what}: {start + len(records)} of {len(source)}")
-    return np.concatenate(images), np.array(labels) if with_labels else None
+            say(f"tfds:{what}: {done} of {split.num_records}")
+    if done != split.num_records:
+        raise ValueError(f"{done} records, where {split.num_records} are described")
+    return np.concatenate(chunks), np.array(labels, np.int64) if with_labels else None
+
+
+def _chunks(split: _Split) -> Iterator[list[bytes]]:
+    """The records of a split, CHUNK at a time."""
+    from array_record.python import array_record_module
+
+    for path in split.files:
+        files.open_regular(path, follow=True).close()  # which the reader below does not ask
+        reader = array_record_module.ArrayRecordReader(str(path))
+        num_records = reader.num_records()
+        for start in range(0, num_records, CHUNK):
+            yield reader.read(start, min(start + CHUNK, num_records))
+        reader.close()
