@@ -16,6 +16,8 @@ from typing import NoReturn
 
 from absl import flags
 
+from experiments import heartbeat
+
 STARTED = time.perf_counter()
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again
 # What a machine can do to a run that has begun: no room, no rights, a disk that fails or goes away.
@@ -66,7 +68,8 @@ def run(main: Callable[[], int | None], module_doc: str) -> NoReturn:
         sys.exit(0)
     try:
         _parse(sys.argv)
-        code = main() or 0
+        with heartbeat.beating():
+            code = main() or 0
     except UserError as error:
         print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         code = 2

@@ -4,17 +4,19 @@ and the live line.
 
 import json
 import math
-import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from experiments import cli
 from experiments.board import Board
 from experiments.cli import UserError
+from experiments.live import Line, Rate, Schedule, clock, per_second
 
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
-_BAR_COLUMNS = 22
 
 
 class MetricsLog:
@@ -94,7 +96,7 @@ class Silence:
     def write(self, *args: Any, **options: Any) -> None:
         """Nothing; so do the rest."""
 
-    trained = show = say = close = write
+    trained = part = show = say = close = write
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -138,89 +140,99 @@ def evaluation_row(split: str, measures: Any) -> dict[str, Any]:
 
 
 class Progress:
-    """One live line on a terminal; elsewhere (a file, a job's log) a line at each evaluation."""
+    """The line of a run that trains: live on a terminal; elsewhere at each evaluation, and between
+    them when it is due.
+    """
 
     def __init__(
-        self, *, start: int, total: int, steps_per_epoch: int, split: str = "test"
+        self,
+        *,
+        start: int,
+        total: int,
+        steps_per_epoch: int,
+        split: str = "test",
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._split = split  # that is evaluated
         self._total = total
         self._steps_per_epoch = steps_per_epoch
-        self._steps = 0
-        self._seconds = 0.0
-        self._live = sys.stderr.isatty()
-        self._bar = None
-        if self._live:
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                total=total,
-                initial=start,
-                bar_format="{percentage:3.0f}%|{bar:12}| {desc}",
-                leave=True,
-            )
+        self._rate = Rate()
+        self._test: float | None = None
+        self._line = Line(total=total, start=start, schedule=Schedule(now=now))
 
     def trained(self, steps: int, seconds: float) -> None:
-        """Counts a block of steps towards the rate; leave out the first, which compiles, and
-        evaluations.
-        """
-        self._steps += steps
-        self._seconds += seconds
+        """Counts steps towards the rate; leave out the first, which compiles, and evaluations."""
+        self._rate.add(steps, seconds)
 
     @property
     def steps_per_second(self) -> float:
-        """Over the blocks counted so far; 0 before the first."""
-        return self._steps / self._seconds if self._seconds else 0.0
+        """Of the last parts; 0 before any is counted."""
+        return self._rate.value
+
+    def part(
+        self, step: int, steps: int, seconds: float | None, train: tuple[str, float], *, over: bool
+    ) -> None:
+        """Counts and shows a part of a block of steps.
+
+        Args:
+          step: that it ended at.
+          steps: that it took.
+          seconds: that it took; None of the first, which compiles.
+          train: name and value of the bound on the training split, so far in the block, nats.
+          over: the block ends here, and is shown with its evaluation.
+        """
+        if seconds is None:
+            since = time.perf_counter() - cli.STARTED
+            what = "step" if steps == 1 else f"{steps:,} steps"
+            self.say(f"the first {what} done {since:.1f} s after the start")
+        else:
+            self.trained(steps, seconds)
+        if not over:
+            self.show(step, train, self._test, evaluated=False)
 
     def show(
         self, step: int, train: tuple[str, float], test: float | None, *, evaluated: bool
     ) -> None:
         """Updates the line: step, epochs, rate, time left, the bound on the training and on the
-        evaluated split, nats.
+        evaluated split, nats. Nothing is shown before a rate is known, but evaluations.
         """
+        self._test = test
         rate = self.steps_per_second
-        left = clock((self._total - step) / rate) if rate else "?"
+        if not (rate or evaluated):
+            return
+        left = f"{clock((self._total - step) / rate)} left" if rate else ""
         name, value = train
         measured = "-" if test is None else format(test, ",.2f")
-        text = (
-            f"step {step:,}/{self._total:,}  epoch {step / self._steps_per_epoch:,.1f}  "
-            f"{f'{rate:,.0f}' if rate else '-'} steps/s  {left} left  "
-            f"train {name} {value:,.2f}  {self._split} ELBO {measured} nats"
+        parts = [
+            f"step {step:,}/{self._total:,}",
+            f"epoch {step / self._steps_per_epoch:,.1f}",
+            per_second(rate, "steps") if rate else "",
+            left,
+            f"train {name} {value:,.2f}",
+            f"{self._split} ELBO {measured} nats",
+        ]
+        few = "-" if test is None else format(test, ",.1f")
+        short = [
+            f"step {step:,}/{self._total:,} epoch {step / self._steps_per_epoch:,.0f}",
+            per_second(rate, "").replace(" ", "") if rate else "",
+            left,
+            f"{name} {value:,.1f} {self._split} {few} nats",
+        ]
+        self._line.show(
+            step,
+            "  ".join(filter(None, parts)),
+            short=" ".join(filter(None, short)),
+            always=evaluated,
+            counts=bool(rate),
         )
-        if self._bar is not None:
-            if (
-                os.get_terminal_size(sys.stderr.fileno()).columns < len(text) + _BAR_COLUMNS
-            ):  # cut by tqdm, the ELBOs first
-                self._bar.bar_format = "{desc}"
-                few = "-" if test is None else format(test, ",.1f")
-                text = (
-                    f"step {step:,}/{self._total:,} epoch {step / self._steps_per_epoch:,.0f} "
-                    f"{rate:,.0f}/s {left} left "
-                    f"{name} {value:,.1f} {self._split} {few} nats"
-                )
-            self._bar.set_description_str(text, refresh=False)
-            self._bar.update(step - self._bar.n)
-            self._bar.refresh()
-        elif evaluated:
-            print(text, file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
         """Prints a line without breaking the live one."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        self._line.say(text)
 
     def close(self) -> None:
         """Leaves the line as it stands."""
-        if self._bar is not None:
-            self._bar.close()
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+        self._line.close()
 
 
 def _keep_rows(path: Path, last_step: int) -> None:

@@ -5,6 +5,7 @@ The sums of the block go from part to part, and into the checkpoint of a run tha
 state and metrics are those of the block in one piece, to the last bit, however it was cut.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,32 +14,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import processes
+from experiments import heartbeat, processes
 from vi_jax.training import BlockInfo, State, Totals
 
 SECONDS = 5.0  # of a part, where a step takes no more
+
+# (step reached, steps of the part, its seconds, means of the block so far, whether it is over)
+Report = Callable[[int, int, float | None, dict[str, Any], bool], None]
 
 
 class Parts:
     """`parts(state, data, num_steps, *more, since=None) -> (state, info)`: the `run` in parts,
     until it is done or asked to stop.
 
-    The first part is one step, which compiles, the second one shows the pace, and from then on a
-    part has the steps of `SECONDS`. Several processes go by the slowest of them.
+    The first part is one step, which compiles; the second one is a step, and from then on a part
+    has up to twice as many as the one before, and no more than take `SECONDS` at the pace of that
+    one. Several processes go by the slowest of them.
 
     Args:
       run: of `vi_jax.make_run` or another that takes `since`.
       asked: whether to stop (`Stop.asked`); called between parts, by all processes alike.
+      report: called after each part; its seconds are None for the first, which compiles.
     """
 
     def __init__(
-        self, run: Callable[..., tuple[State, BlockInfo]], asked: Callable[[], bool]
+        self,
+        run: Callable[..., tuple[State, BlockInfo]],
+        asked: Callable[[], bool],
+        report: Report | None = None,
     ) -> None:
         self._run = run
         self._asked = asked
-        # seconds a step
-        self._num_parts = 0
-        self._pace = float("inf")
+        self._report = report
+        self._has_compiled = False
+        self._most = 1  # steps of the next part
 
     def __call__(
         self, state: State, data: Any, num_steps: int, *more: Any, since: Totals | None = None
@@ -46,18 +55,36 @@ class Parts:
         """Runs `num_steps` steps, which may be none; fewer where it is asked to stop, or one is not
         finite.
         """
-        last = int(state.step) + num_steps
+        first = int(state.step)
+        last = first + num_steps
         while True:
-            size = min(last - int(state.step), max(1, int(SECONDS / self._pace)))
+            size = min(last - first, self._most)
             began = time.perf_counter()
-            state, info = self._run(state, data, size, *more, since=since)
+            with self._phase(first):
+                state, info = self._run(state, data, size, *more, since=since)
+                now = int(state.step)
             since = info.totals
-            is_over = int(state.step) >= last or bool(np.all(np.asarray(info.bad_step) >= 0))
-            self._num_parts += 1
-            if self._num_parts > 1 and size:  # the first one compiles
-                self._pace = max(processes.most(time.perf_counter() - began) / size, 1e-9)
+            is_over = now >= last or bool(np.all(np.asarray(info.bad_step) >= 0))
+            seconds = time.perf_counter() - began
+            if size and self._has_compiled:
+                self._most = self._next_most(size, seconds)
+            if size and self._report is not None:
+                spent = seconds if self._has_compiled else None
+                self._report(now, now - first, spent, info.metrics, is_over)
+            self._has_compiled = self._has_compiled or size > 0
             if is_over or self._asked():
                 return state, info
+            first = now
+
+    def _phase(self, first: int) -> contextlib.AbstractContextManager[None]:
+        if self._has_compiled:
+            return heartbeat.phase(f"training, after step {first:,}")
+        return heartbeat.compiling("compiling and taking the first step")
+
+    def _next_most(self, size: int, seconds: float) -> int:
+        """Steps of the next part, from those of the last one and its seconds."""
+        pace = max(processes.most(seconds) / size, 1e-9)
+        return max(1, min(2 * self._most, int(SECONDS / pace)))
 
 
 def ends_at(done: int, inside: int, spec: Any) -> int:

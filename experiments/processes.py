@@ -7,12 +7,12 @@ that lie there. The first one writes metrics, figures and tables, all of them th
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import flags
 
+from experiments import heartbeat
 from experiments.cli import UserError
 
 # Variables that say how many processes a launcher has started, where JAX finds out the rest by
@@ -65,12 +65,13 @@ def join(coordinator: str, num_processes: int, process_id: int, *, timeout: int 
             f"{coordinator or 'none'}, {num_processes} and {process_id}."
         )
     try:
-        if any(given):
-            jax.distributed.initialize(
-                coordinator, num_processes, process_id, initialization_timeout=timeout
-            )
-        else:
-            jax.distributed.initialize(initialization_timeout=timeout)
+        with heartbeat.phase("waiting for the other processes of this run"):
+            if any(given):
+                jax.distributed.initialize(
+                    coordinator, num_processes, process_id, initialization_timeout=timeout
+                )
+            else:
+                jax.distributed.initialize(initialization_timeout=timeout)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -79,6 +80,9 @@ def join(coordinator: str, num_processes: int, process_id: int, *, timeout: int 
             "listens at --coordinator, which the others have to reach; --coordinator=off runs "
             "this one alone."
         ) from None
+    heart = heartbeat.current()
+    if heart is not None and not is_first():
+        heart.mute()
 
 
 def launched() -> bool:
@@ -103,7 +107,7 @@ def is_first() -> bool:
 def say(text: str) -> None:
     """A line on stderr, from the first process."""
     if is_first():
-        print(text, file=sys.stderr, flush=True)
+        heartbeat.say(text)
 
 
 def from_first(ask: Callable[[], Any]) -> Any:

@@ -78,10 +78,10 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
     step = build.step(config, model, dataset.num_levels, rule=with_rate(build.optimizer(config)))
     run = vi.replicas.make_run(step, batch_size=spec.batch_size, layout=layout)
     data = session.on_devices(images, layout)
-    parts = Parts(run, stop.asked)
     measure_now = measure.make_measure(model, config)
     num_batches = -(-len(images) // spec.batch_size)
     name = build.metric_name(config)
+    label = f"best {name.upper()}"
 
     def measured(replica: Replica, state: State) -> measure.Measures:
         key = session.key_at(session.keys(replica.config).evaluate, int(state.step))
@@ -106,16 +106,20 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
             start=start, total=spec.num_steps, steps_per_epoch=num_batches, split=config.eval.split
         )
         stack.callback(progress.close)
+        parts = Parts(
+            run,
+            stop.asked,
+            lambda step, steps, seconds, means, over: progress.part(
+                step, steps, seconds, (label, _best_of(means[name], alive)), over=over
+            ),
+        )
         while ((done := int(states.step)) < spec.num_steps or block is not None) and alive.any():
-            began = time.perf_counter()
             last = ends_at(done, inside, spec)
             (states, info) = parts(states, data, last - done, alive, since=block)
             block = None
             inside = 0
             metrics = jax.device_get(info.metrics)
             now = int(states.step)
-            if done > start:
-                progress.trained(now - done, time.perf_counter() - began)
             alive = _stopped(replicas, alive, np.asarray(info.bad_step), progress)
             evaluates = evaluates_at(now, last, spec)
             ends = now == spec.num_steps
@@ -167,7 +171,7 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
             if alive.any():
                 progress.show(
                     now,
-                    (f"best {name.upper()}", float(metrics[name][alive].max())),
+                    (label, _best_of(metrics[name], alive)),
                     best,
                     evaluated=evaluates,
                 )
@@ -293,6 +297,13 @@ def _block_of(blocks: list[Totals | None], alive: np.ndarray) -> Totals | None:
         for block, lives in zip(blocks, alive, strict=True)
     ]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
+
+
+def _best_of(values: Any, alive: np.ndarray) -> float:
+    """The highest of the values [R] of the runs that go on; nan where none is a number."""
+    found = np.asarray(values)[alive]
+    found = found[~np.isnan(found)]
+    return float(found.max()) if len(found) else float("nan")
 
 
 def _num_steps(block: Totals | None) -> int:

@@ -109,7 +109,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
     saves = Checkpoints(
         workdir / "checkpoints", keep=spec.keep_checkpoints, keep_best=spec.keep_best
     )
-    parts = Parts(run, stop.asked)
+    name = build.metric_name(config)
 
     def state_at(number: int) -> Any:
         """The state before a step, from the newest checkpoint on."""
@@ -148,18 +148,23 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
             if writes
             else Silence()
         )
+        parts = Parts(
+            run,
+            stop.asked,
+            lambda step, steps, seconds, means, over: progress.part(
+                step, steps, seconds, (name.upper(), float(means[name])), over=over
+            ),
+        )
         measures = None
         elbo_now = None
         saved_at = time.monotonic()
         try:
             while (done := int(state.step)) < spec.num_steps or block is not None:
-                began = time.perf_counter()
                 last = ends_at(done, inside, spec)
                 (state, info) = parts(state, data, last - done, since=block)
                 block = None
                 inside = 0
                 now = int(state.step)
-                ended = time.perf_counter()
                 if (bad := nonfinite.first_bad_step(state, int(info.bad_step))) >= 0:
                     progress.say(f"not finite at step {bad:,}: going back to keep what led to it")
                     raise nonfinite.stopped(
@@ -171,13 +176,6 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                         model=model,
                         dataset=dataset,
                     )
-                if done == start:
-                    progress.say(
-                        f"the first {now - done:,} steps done {ended - cli.STARTED:.1f} s after "
-                        "the start"
-                    )
-                else:
-                    progress.trained(now - done, ended - began)
                 ends = now == spec.num_steps
                 evaluates = evaluates_at(now, last, spec)
                 if (
@@ -211,7 +209,6 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                         "seconds": time.perf_counter() - cli.STARTED,
                     },
                 )
-                name = build.metric_name(config)
                 progress.show(
                     now,
                     (name.upper(), row.get(f"train/{name}", float("nan"))),

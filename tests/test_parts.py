@@ -52,22 +52,32 @@ def _no_key_check():
         yield
 
 
-def sizes_of(monkeypatch, seconds_a_step, num_steps, *, asks=lambda: False, bad_at=-1, calls=1):
-    """The sizes of the parts of a block whose steps take so many seconds of a clock of the test's
-    own; the first step compiles.
+def sizes_of(
+    monkeypatch,
+    seconds_a_step,
+    num_steps,
+    *,
+    asks=lambda: False,
+    report=None,
+    bad_at=-1,
+    calls=1,
+):
+    """The sizes of the parts of a block whose steps take so many seconds (or a function of their
+    number) of a clock of the test's own; the first step compiles.
     """
     clock = [0.0]
     sizes = []
     monkeypatch.setattr(parts.time, "perf_counter", lambda: clock[0])
 
     def run(state, data, size, since):
-        clock[0] += seconds_a_step * size + (100.0 if not sizes else 0.0)
+        spent = seconds_a_step(size) if callable(seconds_a_step) else seconds_a_step * size
+        clock[0] += spent + (100.0 if not sizes else 0.0)
         sizes.append(size)
         bad = bad_at if 0 <= bad_at < state.step + size else -1
         info = BlockInfo({}, bad, TOTALS._replace(steps=size + (since.steps if since else 0)))
         return types.SimpleNamespace(step=state.step + size), info
 
-    stepped = Parts(run, asks)
+    stepped = Parts(run, asks, report)
     for _ in range(calls):
         _, info = stepped(types.SimpleNamespace(step=0), None, num_steps)
     return sizes, info
@@ -75,9 +85,13 @@ def sizes_of(monkeypatch, seconds_a_step, num_steps, *, asks=lambda: False, bad_
 
 @pytest.mark.parametrize(
     ("seconds", "want"),
-    [(0.001, [1, 1, 198, 200]), (0.125, [1, 1, *[40] * 4, 38, *[40] * 5]), (60.0, [1] * 400)],
+    [
+        (0.001, [1, 1, 2, 4, 8, 16, 32, 64, 72, 200]),
+        (0.125, [1, 1, 2, 4, 8, 16, 32, 40, 40, 40, 16, *[40] * 5]),
+        (7.0, [1] * 400),
+    ],
 )
-def test_a_part_takes_five_seconds_or_a_step(monkeypatch, seconds, want):
+def test_parts_double_up_to_five_seconds_or_a_step(monkeypatch, seconds, want):
     sizes, info = sizes_of(monkeypatch, seconds, 200, calls=2)
     assert sizes == want
     assert info.totals.steps == 200
@@ -85,13 +99,34 @@ def test_a_part_takes_five_seconds_or_a_step(monkeypatch, seconds, want):
 
 def test_a_block_ends_between_parts_where_it_is_asked_to(monkeypatch):
     asks = iter([False, False, True])
-    assert sizes_of(monkeypatch, 0.125, 200, asks=lambda: next(asks))[0] == [1, 1, 40]
-    assert sizes_of(monkeypatch, 0.125, 200, bad_at=20)[0] == [1, 1, 40]
+    assert sizes_of(monkeypatch, 0.125, 200, asks=lambda: next(asks))[0] == [1, 1, 2]
+    assert sizes_of(monkeypatch, 0.125, 200, bad_at=20)[0] == [1, 1, 2, 4, 8, 16]
+
+
+def test_a_part_that_was_too_fast_for_its_size_is_followed_by_no_more_than_twice_as_many(
+    monkeypatch,
+):
+    """The second step alone is quick: what comes after it is not taken to be."""
+    seconds = iter([0.0, 1e-6, *[7.0] * 50])
+    assert sizes_of(monkeypatch, lambda size: next(seconds), 20)[0] == [1, 1, 2, *[1] * 16]
+
+
+def test_each_part_is_reported_the_first_without_its_seconds(monkeypatch):
+    seen = []
+    sizes_of(monkeypatch, 7.0, 3, report=lambda *args: seen.append(args), calls=2)
+    assert seen == [
+        (1, 1, None, {}, False),
+        (2, 1, 7.0, {}, False),
+        (3, 1, 7.0, {}, True),
+        (1, 1, 7.0, {}, False),
+        (2, 1, 7.0, {}, False),
+        (3, 1, 7.0, {}, True),
+    ]
 
 
 def test_processes_go_by_the_slowest(monkeypatch):
     monkeypatch.setattr(processes, "most", lambda here: 3 * here)
-    assert sizes_of(monkeypatch, 0.125, 40)[0] == [1, 1, 13, 13, 12]
+    assert sizes_of(monkeypatch, 0.125, 40)[0] == [1, 1, 2, 4, 8, 13, 11]
 
 
 def test_sums_survive_being_written():

@@ -652,28 +652,3 @@ def test_mean_stderr_is_numpys():
         "mean": values.mean(),
         "stderr": values.std(ddof=1) / 10**0.5,
     }
-
-
-# --- the live line
-# --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("split", ["test", "validation"])
-def test_elsewhere_than_on_a_terminal_a_line_at_each_evaluation(capsys, split):
-    progress = metrics.Progress(start=0, total=2000, steps_per_epoch=10, split=split)
-    progress.trained(100, 2.0)
-    progress.show(100, ("ELBO", -20.0), None, evaluated=False)
-    progress.show(1000, ("ELBO", -20.125), -19.5, evaluated=True)
-    progress.close()
-    line = (
-        f"step 1,000/2,000  epoch 100.0  50 steps/s  0:20 left  train ELBO -20.12  {split} "
-        "ELBO -19.50 nats\n"
-    )
-    assert capsys.readouterr().err == line
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0:00"), (61, "1:01"), (3599.7, "1:00:00"), (7325, "2:02:05")]
-)
-def test_clock(seconds, text):
-    assert metrics.clock(seconds) == text
