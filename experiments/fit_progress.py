@@ -1,58 +1,59 @@
 """The lines that say how far a fit is: step, rate, value, and the most that is left."""
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from experiments.metrics import clock
-
-LINES = 100  # of a method that takes all of its steps
-FEWEST_STEPS = 10  # between lines: each is a word from the device
-SECONDS = 0.1  # between lines, but for a method's first two, of which the second has a rate
+from experiments.live import Line, Rate, Schedule, clock, per_second
 
 
 class FitProgress:
-    """`report` of vi.fit: prints a line on stderr.
+    """`report` of vi.fit with `report_every=None`: shows a line on stderr, from the second report
+    of a method on, when a rate is known.
 
     Args:
       totals: the most steps of each method that the fit may run, one after another; a step number
         that falls is the next one's.
-      now: seconds.
+      now: seconds, of a clock that does not go back.
     """
 
-    def __init__(self, totals: list[int], now: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, totals: list[int], now: Callable[[], float] = time.monotonic) -> None:
         self._totals = totals
         self._now = now
-        self._first: tuple[int, float] | None = None  # what came before it was compiled
         self._last = 0
-        self._lines = 0
-        self._shown = 0.0
-
-    @property
-    def every(self) -> int:
-        """Steps between lines, for `report_every`: the first method's hundredth part, 10 at the
-        least.
-        """
-        return max(FEWEST_STEPS, self._totals[0] // LINES)
+        self._reported = 0.0
+        self._rate = Rate()
+        self._line: Line | None = None
 
     def __call__(self, step: int, value: float) -> None:
-        if step <= self._last:
-            self._totals = self._totals[1:]
-            self._first = None
-            self._lines = 0
-        self._last = step
         now = self._now()
-        rate = (step - self._first[0]) / max(now - self._first[1], 1e-9) if self._first else None
-        self._first = self._first or (step, now)
-        if self._lines < 2 or now - self._shown >= SECONDS:
-            self._lines = self._lines + 1
-            self._shown = now
-            print(
-                _line(step, self._totals[0] if self._totals else None, rate, value),
-                file=sys.stderr,
-                flush=True,
-            )
+        if self._line is not None and step <= self._last:
+            self.close()
+            self._totals = self._totals[1:]
+        if self._line is None:
+            self._rate = Rate()  # what came before the first report was compiled
+            total = self._totals[0] if self._totals else 0
+            self._line = Line(total=total, schedule=Schedule(now=self._now))
+        else:
+            self._rate.add(step - self._last, now - self._reported)
+            self._line.show(step, self._text(step, value))
+        self._last = step
+        self._reported = now
+
+    def close(self) -> None:
+        """Leaves a live line as it stands."""
+        if self._line is not None:
+            self._line.close()
+        self._line = None
+
+    def _text(self, step: int, value: float) -> str:
+        rate = self._rate.value
+        of = ""
+        left = ""
+        if self._totals:
+            of = f"/{self._totals[0]:,}"
+            left = f"  at most {clock(max(self._totals[0] - step, 0) / rate)} left"
+        return f"step {step:,}{of}  {per_second(rate, 'steps')}  {value:,.3f} nats{left}"
 
 
 def totals_of(method: Any, target: Any) -> list[int]:
@@ -72,12 +73,3 @@ def totals_of(method: Any, target: Any) -> list[int]:
     large = target.size > FULL_RANK_UP_TO
     second = _fallback.BUDGET // (_fallback.MEAN_FIELD_DRAWS if large else _fallback.FLOW_DRAWS)
     return [choose(jax.random.key(0), target).method.num_steps, second]
-
-
-def _line(step: int, total: int | None, rate: float | None, value: float) -> str:
-    of = "" if total is None else f"/{total:,}"
-    left = "?" if rate is None or total is None else clock((total - step) / rate)
-    return (
-        f"step {step:,}{of}  {'-' if rate is None else f'{rate:,.0f}'} steps/s  {value:,.3f} "
-        f"nats  at most {left} left"
-    )

@@ -172,6 +172,13 @@ def compiling(text: str) -> contextlib.AbstractContextManager[None]:
     return phase(text, patience=COMPILING)
 
 
+def rename(text: str) -> None:
+    """The innermost phase is over, and another one begins in its place."""
+    heart = current()
+    if heart is not None:
+        heart.rename(text)
+
+
 def sign() -> None:
     """Something has been shown: the silence begins anew."""
     heart = current()

@@ -22,13 +22,14 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli, posterior_models
+from experiments import cli, heartbeat, posterior_models
 from experiments.fit_progress import FitProgress, totals_of
 
 RESULT = "result.json"
 MOMENTS = "moments.json"
 HISTORY = "history.json"
 DRAWS = "draws.npz"
+PATIENCE = 5.0  # seconds without a sign before a phase of a fit is named
 COMBINE = ("best", "stack")  # as in vi.fit
 NOT_BY_NAME = ("default", "local_advi")  # files of vi_jax/methods that no config names
 FIELDS = {
@@ -133,11 +134,13 @@ def approximate(config: Any, workdir: Path) -> None:
 
     if config.float64:
         jax.config.update("jax_enable_x64", True)
-    model, reference = posterior_models.get_model(config.model, config.data_dir, config.data)
+    with heartbeat.phase("reading the model and its data"):
+        model, reference = posterior_models.get_model(config.model, config.data_dir, config.data)
     method = None if config.method == "default" else getattr(vi.methods, config.method)()
 
     try:
-        target = vi.targets.from_numpyro(model)
+        with heartbeat.phase("tracing the model"):
+            target = vi.targets.from_numpyro(model)
         if isinstance(target, LocalTarget):
             raise cli.UserError(
                 "the model's subsampled plate holds latent sites; this command has no figures "
@@ -148,31 +151,38 @@ def approximate(config: Any, workdir: Path) -> None:
             workdir / rundir.DATA, posterior_models.fingerprint(config.model, config.data)
         )  # from here on the folder is this config's
         key = jax.random.key(config.seed)
-        progress = FitProgress(totals_of(method, target))
-        result = vi.fit(
-            key,
-            target,
-            method,
-            num_starts=config.num_starts,
-            combine=config.combine,
-            num_draws=config.num_draws,
-            mesh=_mesh(config.num_starts),
-            report=progress,
-            report_every=progress.every,
-        )
+        with heartbeat.phase("choosing a method", patience=PATIENCE):
+            progress = FitProgress(totals_of(method, target))
+            result = vi.fit(
+                key,
+                target,
+                method,
+                num_starts=config.num_starts,
+                combine=config.combine,
+                num_draws=config.num_draws,
+                mesh=_mesh(config.num_starts),
+                report=progress,
+                report_every=None,
+                on_phase=heartbeat.rename,
+            )
+            progress.close()
     except (TargetError, FloatingPointError) as error:
         raise cli.UserError(str(error)) from None
 
-    print(result)
-    sites = {
-        name: np.asarray(value)
-        for name, value in jax.jit(jax.vmap(target.constrain))(result.weighed.u).items()
-    }
+    with heartbeat.phase("judging the answer by its weights"):
+        print(result)
+    with heartbeat.phase("constraining the samples"):
+        sites = {
+            name: np.asarray(value)
+            for name, value in jax.jit(jax.vmap(target.constrain))(result.weighed.u).items()
+        }
     log_weights = np.asarray(result.weighed.log_weights)
     trusted = result.diagnostics.trusted
-    moments = result.moments()
+    with heartbeat.phase("taking the moments"):
+        moments = result.moments()
     print(_table(moments))
-    print(result.details)
+    with heartbeat.compiling("checking the guide: the ELBO's gradient, linear response"):
+        print(result.details)
     if reference is not None:
         print(_against(reference, sites, log_weights if trusted else None))
     rundir.write_json(workdir / RESULT, result.report())
@@ -187,9 +197,11 @@ def approximate(config: Any, workdir: Path) -> None:
         "log_weights": log_weights,
         **{f"site/{name}": value for name, value in sites.items()},
     }
-    np.savez(workdir / DRAWS, **arrays)
+    with heartbeat.phase(f"writing {DRAWS}"):
+        np.savez(workdir / DRAWS, **arrays)
     weights = np.exp(log_weights) if trusted else np.full(len(log_weights), 1 / len(log_weights))
-    drawn = figures.draw_all(workdir / "figures", result, sites, weights, title=config.name)
+    with heartbeat.phase("drawing the figures"):
+        drawn = figures.draw_all(workdir / "figures", result, sites, weights, title=config.name)
     print(f"  {len(drawn)} figures; run folder {workdir}")
 
 

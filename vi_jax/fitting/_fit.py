@@ -1,7 +1,6 @@
 """`vi.fit`: the start, the loop and the weighing, one after another."""
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import overload
@@ -13,6 +12,7 @@ from jax.sharding import Mesh
 
 from vi_jax.fitting import _anchor, _end, _fallback, _loop, _starts
 from vi_jax.fitting._compile import Options, Program, compiled, compiler_options, traced_once
+from vi_jax.fitting._watch import OnPhase, Report, Watch, run_loop, silently, weighing
 from vi_jax.fitting.local import LocalResult, fit_local
 from vi_jax.fitting.result import Result
 from vi_jax.methods.default import Choice, choose
@@ -22,7 +22,6 @@ from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method
 
-Report = Callable[[int, float], None]
 COMBINE = ("best", "stack")
 NOTHING = 1e-3  # weight of a start that need not have converged
 
@@ -36,7 +35,8 @@ def fit(
     start: Array | None = None,
     num_draws: int = 4000,
     report: Report | None = None,
-    report_every: int = 100,
+    report_every: int | None = 100,
+    on_phase: OnPhase | None = None,
 ) -> LocalResult: ...
 
 
@@ -53,7 +53,8 @@ def fit(
     mesh: Mesh | None = None,
     fallback: int | None = None,
     report: Report | None = None,
-    report_every: int = 100,
+    report_every: int | None = 100,
+    on_phase: OnPhase | None = None,
 ) -> Result: ...
 
 
@@ -69,7 +70,8 @@ def fit(
     mesh: Mesh | None = None,
     fallback: int | None = None,
     report: Report | None = None,
-    report_every: int = 100,
+    report_every: int | None = 100,
+    on_phase: OnPhase | None = None,
 ) -> Result | LocalResult:
     """Approximates a posterior: runs a method in one compiled loop, and weighs its draws.
 
@@ -97,7 +99,11 @@ def fit(
         numbers, above 400 latents 1,000,000 numbers, and where all data are used at each step; 0
         for none.
       report: called with the step and the method's value every `report_every` steps, e.g. to print
-        them.
+        them. Without it, and without `on_phase`, a fit prints nothing.
+      report_every: steps; None for about every two seconds, however slow a step is: after the first
+        step, and then after up to twice as many (of several processes, every 100).
+      on_phase: called with what begins, in words: "compiling bam", "running bam", "weighing 4,000
+        samples, at most 2 s at the pace of the steps".
 
     Returns:
       A Result; a LocalResult where rows have latents of their own (`fit_local` has what is
@@ -125,6 +131,7 @@ def fit(
             num_draws=num_draws,
             report=report,
             report_every=report_every,
+            on_phase=on_phase,
         )
     if isinstance(method, LocalMethod):
         raise ValueError(
@@ -137,12 +144,13 @@ def fit(
     _starts.require(target, num_starts, start)
     gradients = _fallback.budget(fallback, target, method, spread=mesh is not None)
     key_again = jax.random.fold_in(key, 1)
+    watch = Watch(report, report_every, on_phase or silently)
     clock = time.perf_counter()
+    if method is None:
+        watch.on_phase("choosing a method")
     choice = _choice(jax.random.fold_in(key, 2), target, method, start, num_starts)
     choosing = time.perf_counter() - clock
-    once = partial(
-        _once, target=target, num_draws=num_draws, report=report, report_every=report_every
-    )
+    once = partial(_once, target=target, num_draws=num_draws, watch=watch)
     first = once(
         key, method=choice.method, num_starts=num_starts, combine=combine, start=start, mesh=mesh
     )
@@ -169,8 +177,7 @@ def _once(
     start: Array | None,
     num_draws: int,
     mesh: Mesh | None,
-    report: Report | None,
-    report_every: int,
+    watch: Watch,
 ) -> Result:
     """One method from its starts to its Result."""
     began = time.perf_counter()
@@ -179,30 +186,34 @@ def _once(
 
     clock = time.perf_counter()
     options = compiler_options(target, method, num_starts=num_starts, num_draws=num_draws)
+    is_anchored = _anchor.wanted(target, method, num_starts)
+    watch.on_phase("finding a mode of all rows" if is_anchored else "choosing where to start")
     target, u, anchoring = _started(key_start, target, method, num_starts, start, options)
-    block = jnp.int32(method.num_steps if report is None else min(report_every, method.num_steps))
-    if layout is not None:
-        key_init, key_run, key_weigh, u, block = layout.replicate(
-            (key_init, key_run, key_weigh, u, block)
-        )
+    place = (lambda array: array) if layout is None else layout.replicate
+    key_init, key_run, key_weigh, u = place((key_init, key_run, key_weigh, u))
     begin = partial(_begin, target, method, layout)
     shape = jax.eval_shape(begin, key_init, u)
     shape = shape if layout is None else layout.replicated(shape)
+    last = place(jnp.int32(0))
+    watch.on_phase(f"compiling {method.name}")
     first, advance, judged = compiled(
         Program(options.init, begin, (key_init, u)),
-        Program(options.steps, partial(_advance, target, method, layout), (key_run, shape, block)),
+        Program(options.steps, partial(_advance, target, method, layout), (key_run, shape, last)),
         Program(
             options.weighing,
             partial(_end.judge, target, method, combine, num_draws),
             (key_weigh, shape.states),
         ),
-        place=(lambda array: array) if layout is None else layout.replicate,
+        place=place,
     )
     compile_seconds = time.perf_counter() - clock
 
-    loop = advance(key_run, first(key_init, u), block)
-    if report is not None:
-        loop = _reported(advance, key_run, loop, block, report)
+    clock = time.perf_counter()
+    watch.on_phase(f"starting {method.name}")
+    loop = jax.block_until_ready(first(key_init, u))
+    watch.on_phase(f"running {method.name}")
+    loop = run_loop(watch, partial(advance, key_run), loop, place)
+    weighing(watch, num_draws, time.perf_counter() - clock, loop)
     q, weighed, starts, beyond = jax.block_until_ready(judged(key_weigh, loop.states))
     if layout is not None:
         loop, q, weighed, starts, beyond = layout.fetch((loop, q, weighed, starts, beyond))
@@ -295,16 +306,3 @@ def _advance(
     if layout is None:
         return _loop.advance(target, method, key, loop, last)
     return layout.gather(_loop.advance(target, method, key, loop, last, spread=layout.spread))
-
-
-def _reported(
-    advance: Callable[..., _loop.Loop], key: Array, loop: _loop.Loop, block: Array, report: Report
-) -> _loop.Loop:
-    """The loop run on to its end, with a word every `block` steps."""
-    num_steps = loop.values.shape[1]
-    while True:
-        last = int(loop.step)
-        report(last, float(np.nanmax(np.asarray(loop.values[:, last - 1]), initial=-np.inf)))
-        if last >= num_steps or bool(loop.done.all()):
-            return loop
-        loop = advance(key, loop, jnp.minimum(loop.step + block, num_steps))

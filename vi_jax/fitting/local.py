@@ -1,7 +1,6 @@
 """`vi.fit` where rows have latents of their own."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from vi_jax.diagnostics.posterior import Weighed, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
 from vi_jax.diagnostics.rows import k_hats, weigh_shared
 from vi_jax.fitting._compile import Program, compiled, quick_loops
+from vi_jax.fitting._watch import Blocks, OnPhase, Report, silently
 from vi_jax.fitting.details import plain
 from vi_jax.fitting.result import as_inference
 from vi_jax.methods.local_advi import LocalGuide, LocalMethod, local_advi
@@ -225,8 +225,9 @@ def fit_local(
     *,
     start: Array | None = None,
     num_draws: int = 4000,
-    report: Callable[[int, float], None] | None = None,
-    report_every: int = 100,
+    report: Report | None = None,
+    report_every: int | None = 100,
+    on_phase: OnPhase | None = None,
 ) -> LocalResult:
     """`vi.fit` of a LocalTarget: runs the method in one compiled loop, whose steps cost the same
     for any number of rows.
@@ -238,7 +239,8 @@ def fit_local(
       method: `vi.methods.local_advi(...)`; with its defaults if not given.
       start: of theta, u [D]; 0 if not given.
       num_draws: of theta, weighed at the end where rows are few.
-      report: called with the step and the mean value of late steps every `report_every` steps.
+      report, report_every, on_phase: as for `vi.fit`; the value is the mean of the steps since the
+        last report.
 
     Raises:
       TargetError: the log density is not finite at the start.
@@ -262,6 +264,8 @@ def fit_local(
 
         return jax.lax.while_loop(lambda loop: (loop.step < last) & ~loop.done, step, loop)
 
+    on_phase = on_phase or silently
+    on_phase(f"compiling {method.name}")
     clock = time.perf_counter()
     options = quick_loops()
     start_of, run = compiled(
@@ -274,16 +278,19 @@ def fit_local(
         ),
     )
     compile_seconds = time.perf_counter() - clock
+    on_phase(f"running {method.name}")
     loop = start_of(key_init, u)
-    block = method.num_steps if report is None else report_every
+    blocks = Blocks(method.num_steps if report is None else report_every)
     while not bool(loop.done) and int(loop.step) < method.num_steps:
         first = int(loop.step)
-        loop = run(key_run, loop, jnp.minimum(loop.step + block, method.num_steps))
+        blocks.begin()
+        loop = run(key_run, loop, jnp.minimum(loop.step + blocks.size, method.num_steps))
+        last = int(loop.step)
+        blocks.end(last - first)
         if report is not None:
-            report(
-                int(loop.step), float(np.nanmean(np.asarray(loop.values[first : int(loop.step)])))
-            )
+            report(last, float(np.nanmean(np.asarray(loop.values[first:last]))))
 
+    on_phase(f"weighing {num_draws:,} samples and checking the rows")
     guide = jax.jit(partial(method.guide, target))(loop.state)
     history = np.asarray(loop.values[: int(loop.step)])
     checks = _checks(key_check, target, guide, num_draws)
