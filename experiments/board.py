@@ -2,11 +2,15 @@
 run wait for it for ever.
 """
 
-import contextlib
+import itertools
 import os
+import socket
+import struct
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from experiments import files
 
 FLUSH_SECONDS = 10.0
 
@@ -23,7 +27,7 @@ class Board:
     def __init__(self, folder: Path, *, from_step: int) -> None:
         self._folder = folder
         self._from_step = from_step
-        self._writer: Any = None
+        self._file: BinaryIO | None = None
         self._flushed = time.monotonic()
 
     def write(self, step: int, numbers: dict[str, float]) -> None:
@@ -33,42 +37,52 @@ class Board:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.summary import scalar
 
-        if self._writer is None:
-            self._writer = self._open()
+        if self._file is None:
+            self._file = self._open()
+            _put(self._file, Event(file_version="brain.Event:2"))
             if self._from_step:
-                self._put(
-                    Event(step=self._from_step + 1, session_log=SessionLog(status=SessionLog.START))
-                )
+                start = SessionLog(status=SessionLog.START)
+                _put(self._file, Event(step=self._from_step + 1, session_log=start))
         for name, value in numbers.items():
-            self._put(Event(step=step, summary=scalar(name, value)))
+            _put(self._file, Event(step=step, summary=scalar(name, value)))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self._writer.flush()
+            self._file.flush()
             self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Writes what is left."""
-        writer = self._writer
-        self._writer = None
-        if writer is not None:
+        file = self._file
+        self._file = None
+        if file is not None:
+            file.close()
+
+    def _open(self) -> BinaryIO:
+        """A file of its own, also where another start was in the same second or the clock went
+        back.
+        """
+        files.make_folder(self._folder)
+        stem = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{self._from_step}"
+        for number in itertools.count():
             try:
-                writer.close()
-            except OSError:
-                with contextlib.suppress(
-                    OSError
-                ):  # else it tries again when it is forgotten, and prints a traceback
-                    writer._py_recordio_writer.close()
-                raise
+                return files.create(self._folder / f"{stem}.{os.getpid()}.{number}")
+            except FileExistsError:
+                continue
+        raise AssertionError("unreachable")
 
-    def _open(self) -> Any:
-        from tensorboardX.event_file_writer import (
-            EventsWriter,
-        )  # takes longer to import than the first steps do to run
 
-        self._folder.mkdir(parents=True, exist_ok=True)
-        # Its own name has the second in it, and two starts in one second, or after the clock went
-        # back, would share a file.
-        return EventsWriter(str(self._folder / "events"), f".{self._from_step}.{os.getpid()}")
+def _put(file: BinaryIO, event: Any) -> None:
+    """Appends an event, as a record of TFRecord: its length, a checksum of that, the event, a
+    checksum.
+    """
+    event.wall_time = time.time()
+    record = event.SerializeToString()
+    length = struct.pack("<Q", len(record))
+    file.write(length + _masked_crc(length) + record + _masked_crc(record))
 
-    def _put(self, event: Any) -> None:
-        event.wall_time = time.time()
-        self._writer.write_event(event)
+
+def _masked_crc(content: bytes) -> bytes:
+    """CRC-32C, rotated and shifted as TFRecord has it (tensorflow/core/lib/hash/crc32c.h)."""
+    from tensorboardX.crc32c import crc32c
+
+    crc = crc32c(content)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

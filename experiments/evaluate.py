@@ -74,7 +74,7 @@ def evaluate(
     import numpy as np
     from tqdm import tqdm
 
-    from experiments import measure, rundir, session
+    from experiments import files, measure, session
 
     layout = session.make_layout(config, cuts_batches=False)
     dataset = session.load_data(config)
@@ -125,7 +125,7 @@ def evaluate(
         print(f"  KL per latent dimension    {kls}")
     path = workdir / f"evaluation-{config.eval.split}.json"
     try:
-        rundir.write_json(path, summary)
+        files.write_json(path, summary)
     except OSError as error:  # as of a folder that may only be read; the table above is the same
         raise cli.UserError(f"{path} cannot be written ({error.strerror}).") from None
     print(f"  {summary['seconds']:.0f} s; written to {path}")

@@ -9,14 +9,13 @@ reading. Everything raises `OSError`; `NotRegular` is one of them.
 
 import contextlib
 import errno
+import io
 import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
-
-import numpy as np
+from typing import Any, BinaryIO, TextIO
 
 # Windows has neither; what they are for does not exist there.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -110,7 +109,7 @@ def require_regular_tree(folder: str | Path) -> None:
 # --- reading
 
 
-def open_regular(path: str | Path, *, follow: bool = False) -> BinaryIO:
+def open_regular(path: str | Path, *, follow: bool = False) -> io.BufferedReader:
     """A regular file, open for reading; checked on the open handle, so that nothing else is read.
 
     Args:
@@ -120,7 +119,7 @@ def open_regular(path: str | Path, *, follow: bool = False) -> BinaryIO:
       NotRegular: a folder, a link, a named pipe, a socket or a device is there.
       OSError: it cannot be opened.
     """
-    return cast(BinaryIO, os.fdopen(_open(path, os.O_RDONLY, follow=follow), "rb"))
+    return os.fdopen(_open(path, os.O_RDONLY, follow=follow), "rb")
 
 
 def read_bytes(path: str | Path, *, follow: bool = False) -> bytes:
@@ -143,12 +142,12 @@ def make_folder(folder: str | Path) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
 
 
-def create(path: str | Path) -> BinaryIO:
+def create(path: str | Path) -> io.BufferedWriter:
     """A new file, open for writing; raises FileExistsError where anything has the name."""
-    return cast(BinaryIO, os.fdopen(_open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb"))
+    return os.fdopen(_open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
 
 
-def open_to_append(path: str | Path) -> IO[str]:
+def open_to_append(path: str | Path) -> TextIO:
     """A regular file, made if it is not there, open for reading and for writing at its end.
 
     One that has another name too (a hard link) is refused, since writing would change what is
@@ -210,6 +209,8 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def write_npz(path: str | Path, arrays: Mapping[str, Any], *, compressed: bool = False) -> None:
     """Writes plain arrays as an .npz, whole or not at all; raises as `write_whole` does."""
+    import numpy as np
+
     plain = {name: np.asarray(array) for name, array in arrays.items()}
     objects = [name for name, array in plain.items() if array.dtype.hasobject]
     if objects:
@@ -226,6 +227,8 @@ def read_npz(path: str | Path, *, follow: bool = False) -> Iterator[Any]:
       OSError: as `open_regular` does.
       Exception: a damaged file fails in many ways inside NumPy and zipfile; so do Python objects.
     """
+    import numpy as np
+
     with open_regular(path, follow=follow) as file:
         yield np.load(file, allow_pickle=False)
 

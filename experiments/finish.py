@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import cli, figures, measure, pictures, rundir, session
+from experiments import cli, figures, files, measure, pictures, session
 from experiments.metrics import METRICS, read_rows
 
 
@@ -44,7 +44,7 @@ def finish(
             title=f"{config.name}: learning curves",
         )
     summary["seconds"] = time.perf_counter() - cli.STARTED
-    rundir.write_json(workdir / "summary.json", summary)
+    files.write_json(workdir / "summary.json", summary)
     print(measure.table(config.name, summary, config))
     print(
         f"  {summary['seconds']:.0f} s in all, {len(paths) + 1} figures; run folder "
@@ -76,5 +76,5 @@ def summarise(
         **measure.extras(params, config, int(np.prod(x.shape[1:])), float(values.mean())),
         "seconds": time.perf_counter() - cli.STARTED,
     }
-    rundir.write_json(workdir / "summary.json", summary)
+    files.write_json(workdir / "summary.json", summary)
     return summary

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from experiments import files
 from experiments.cli import UserError
 
 try:
@@ -36,7 +37,9 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+")
+        file = files.open_to_append(folder / LOCK)
+    except files.NotRegular as error:
+        raise UserError(f"{error}; remove it.") from None
     except OSError as error:
         raise UserError(
             f"--workdir={folder} cannot be written ({error.strerror}); name a folder of your own."

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import cli
+from experiments import cli, files
 from experiments.board import Board
 from experiments.cli import UserError
 from experiments.live import Line, Rate, Schedule, clock, per_second
@@ -29,14 +29,20 @@ class MetricsLog:
 
     def __init__(self, folder: Path, *, from_step: int) -> None:
         self._paths = [folder / METRICS, folder / TIMING]
-        for path in self._paths:
-            _keep_rows(path, from_step)
+        try:
+            for path in self._paths:
+                _keep_rows(path, from_step)
+            self._files = [files.open_to_append(path) for path in self._paths]
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or folder} cannot be written ({error.strerror}); make room, or "
+                "the folder writable, and run the same command again."
+            ) from None
         if from_step and [row["step"] for row in read_rows(self._paths[0])[-1:]] != [from_step]:
             print(
                 f"warning: {self._paths[0]} was damaged: its rows end before step {from_step:,}.",
                 file=sys.stderr,
             )
-        self._files = [path.open("a") for path in self._paths]
         self._board = Board(folder / "tensorboard", from_step=from_step)
         self._folder = folder
         self._has_failed = False
@@ -104,7 +110,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     crash; [] where there is none.
     """
     rows = []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    content = files.read_bytes(path) if files.kind(path) else b""
+    for line in content.splitlines():
         try:
             row = json.loads(line)
             if not isinstance(row["step"], int):
@@ -236,8 +243,6 @@ class Progress:
 
 
 def _keep_rows(path: Path, last_step: int) -> None:
-    if path.exists():
+    if files.kind(path):
         kept = [json.dumps(row) for row in read_rows(path) if row["step"] <= last_step]
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_text("".join(f"{row}\n" for row in kept))
-        temporary.replace(path)
+        files.write_text(path, "".join(f"{row}\n" for row in kept))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import build
+from experiments import build, files
 from experiments.checkpoints import from_leaves, to_leaves
 from experiments.cli import UserError
 from experiments.data import Dataset
@@ -125,20 +125,12 @@ def stopped(
 
 def write(path: Path, moment: Moment) -> None:
     """Writes a moment, whole or not at all."""
-    path.parent.mkdir(exist_ok=True)
+    files.make_folder(path.parent)
     arrays: dict[str, Any] = {
         f"{STATE}{name}": leaf for name, leaf in to_leaves(moment.state).items()
     }
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("wb") as file:
-        np.savez(
-            file,
-            batch=moment.batch,
-            rows=moment.rows,
-            num_levels=np.int64(moment.num_levels),
-            **arrays,
-        )
-    temporary.replace(path)
+    arrays |= {"batch": moment.batch, "rows": moment.rows}
+    files.write_npz(path, arrays | {"num_levels": np.int64(moment.num_levels)})
 
 
 def recorded(workdir: Path) -> list[int]:
@@ -214,7 +206,7 @@ def _to_host(leaf: jax.Array) -> np.ndarray:
 
 def _read(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as opened:
+        with files.read_npz(path) as opened:
             return {name: np.asarray(opened[name]) for name in names}
     except (
         Exception

@@ -128,7 +128,7 @@ def approximate(config: Any, workdir: Path) -> None:
     import numpy as np
 
     import vi_jax as vi
-    from experiments import rundir
+    from experiments import files, rundir
     from experiments.figures import posterior as figures
     from vi_jax.targets import LocalTarget, TargetError
 
@@ -147,7 +147,7 @@ def approximate(config: Any, workdir: Path) -> None:
                 "for those: use vi.fit."
             )
         print(f"{config.name}: {target.size:,} unconstrained latents", file=sys.stderr)
-        rundir.write_json(
+        files.write_json(
             workdir / rundir.DATA, posterior_models.fingerprint(config.model, config.data)
         )  # from here on the folder is this config's
         key = jax.random.key(config.seed)
@@ -185,11 +185,11 @@ def approximate(config: Any, workdir: Path) -> None:
         print(result.details)
     if reference is not None:
         print(_against(reference, sites, log_weights if trusted else None))
-    rundir.write_json(workdir / RESULT, result.report())
-    rundir.write_json(
+    files.write_json(workdir / RESULT, result.report())
+    files.write_json(
         workdir / MOMENTS, jax.tree.map(lambda leaf: np.asarray(leaf).tolist(), moments)
     )
-    rundir.write_json(
+    files.write_json(
         workdir / HISTORY,
         {name: np.asarray(value).tolist() for name, value in result.history.items()},
     )
@@ -198,7 +198,7 @@ def approximate(config: Any, workdir: Path) -> None:
         **{f"site/{name}": value for name, value in sites.items()},
     }
     with heartbeat.phase(f"writing {DRAWS}"):
-        np.savez(workdir / DRAWS, **arrays)
+        files.write_npz(workdir / DRAWS, arrays)
     weights = np.exp(log_weights) if trusted else np.full(len(log_weights), 1 / len(log_weights))
     with heartbeat.phase("drawing the figures"):
         drawn = figures.draw_all(workdir / "figures", result, sites, weights, title=config.name)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from experiments import files
 from experiments.cli import UserError, suggest
 
 NAMES = ("eight_schools_noncentered", "eight_schools_centered", "breast_cancer", "diabetes")
@@ -54,7 +55,7 @@ def fingerprint(name: str, data: str) -> dict[str, str]:
     """What says which model on which data a run is of."""
     if not data:
         return {"name": name}
-    with Path(data).open("rb") as file:
+    with files.open_regular(data, follow=True) as file:
         return {
             "name": name,
             "source": data,

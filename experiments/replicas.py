@@ -6,7 +6,6 @@ like any other.
 """
 
 import contextlib
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import numpy as np
 import optax
 
 import vi_jax as vi
-from experiments import build, cli, finish, measure, processes, rundir, session
+from experiments import build, cli, files, finish, measure, processes, rundir, session
 from experiments.checkpoints import Checkpoints
 from experiments.metrics import (
     METRICS,
@@ -321,7 +320,7 @@ def _stopped(
 ) -> np.ndarray:
     """Who goes on; what stops is recorded and told."""
     for which in np.flatnonzero(alive & (bad >= 0)):
-        rundir.write_json(replicas[which].folder / STOPPED, {"step": int(bad[which])})
+        files.write_json(replicas[which].folder / STOPPED, {"step": int(bad[which])})
         progress.say(
             f"replica {which} stops: its loss or gradient was not finite at step {bad[which]:,}; "
             "the others go on"
@@ -364,8 +363,8 @@ def _finish(
                 )
             )
         else:
-            rows.append(row | {"stopped": json.loads((each.folder / STOPPED).read_text())["step"]})
-    rundir.write_json(workdir / SUMMARY, rows)
+            rows.append(row | {"stopped": rundir.read_json(each.folder / STOPPED)["step"]})
+    files.write_json(workdir / SUMMARY, rows)
     curves = {
         _name(row): read_rows(each.folder / METRICS)
         for row, each in zip(rows, replicas, strict=True)

@@ -2,19 +2,23 @@
 about.
 """
 
+import errno
 import hashlib
 import json
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
+from fnmatch import fnmatchcase as fnmatch
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments import files
 from experiments.cli import UserError
 from experiments.lock import LOCK
 from experiments.settings import flatten
@@ -31,6 +35,38 @@ MAY_CHANGE = (
     "train.on_nonfinite",
     "train.max_skipped",
 )
+# What a run folder holds: of itself ("") and of the folders in it, names or patterns of names and
+# what has to be there, if anything is.
+CONTENTS = {
+    "": {
+        CONFIG: files.REGULAR,
+        ENVIRONMENT: files.REGULAR,
+        DATA: files.REGULAR,
+        LOCK: files.REGULAR,
+        "*.jsonl": files.REGULAR,  # metrics and timing
+        "summary.json": files.REGULAR,
+        "evaluation-*.json": files.REGULAR,
+        "stopped.json": files.REGULAR,
+        "replicas.json": files.REGULAR,
+        "result.json": files.REGULAR,  # this one and the next three of a posterior
+        "moments.json": files.REGULAR,
+        "history.json": files.REGULAR,
+        "draws.npz": files.REGULAR,
+        "checkpoints": files.FOLDER,
+        "figures": files.FOLDER,
+        "nonfinite": files.FOLDER,
+        "samples": files.FOLDER,
+        "tensorboard": files.FOLDER,
+        "replica_*": files.FOLDER,
+    },
+    "figures": {"*.png": files.REGULAR},
+    "nonfinite": {"step_*.npz": files.REGULAR},
+    "samples": {"*.png": files.REGULAR, "samples.npz": files.REGULAR},
+    "tensorboard": {"events*": files.REGULAR},
+}
+PATTERN = "*?[\\"
+LONGEST = 3_500  # bytes of the path of a run folder: those in it have to be below 4,096
+_READ = (CONFIG, DATA, "metrics.jsonl", "timing.jsonl", "stopped.json")
 _PACKAGES = (
     "vi_jax",
     "jax",
@@ -67,28 +103,103 @@ def from_plain(plain: dict[str, Any]) -> ConfigDict:
 def default_folder(config: Any) -> Path:
     """runs/NAME-HASH: the same config finds its run again, MAY_CHANGE apart; another one gets a
     folder of its own.
+
+    Raises:
+      UserError: the name is not that of a folder in runs/.
     """
     digest = hashlib.sha256(
         json.dumps(_of_the_numbers(to_plain(config)), sort_keys=True).encode()
     ).hexdigest()[:8]
-    return Path("runs") / f"{config.name}-{digest}"
+    name = f"{config.name}-{digest}"
+    if Path(name).name != name or not name.isprintable():
+        raise UserError(
+            f"config.name is {config.name!r}, which cannot be the name of a folder; set another, "
+            "or name a --workdir."
+        )
+    return Path("runs") / name
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raises UserError where a folder is a file, or holds something that is no run; touches
-    nothing.
+    """Raises UserError where a folder cannot be one of a run: it is a file, or holds something that
+    is no run, or its name cannot be served; touches nothing.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--workdir={folder} is a file; name a folder.")
-    if (
-        folder.exists()
-        and not (folder / CONFIG).exists()
-        and any(path.name != LOCK for path in folder.iterdir())
-    ):
+    _refuse_name(folder)
+    try:
+        is_there = stat.S_ISDIR(os.stat(folder).st_mode)
+        if not is_there:
+            raise UserError(f"--workdir={folder} is {files.kind(folder)}; name a folder.")
+    except FileNotFoundError:
+        is_there = False
+        if files.kind(folder):
+            raise UserError(
+                f"--workdir={folder} is a symbolic link that leads nowhere; name a folder."
+            ) from None
+    except OSError as error:
+        raise UserError(
+            f"--workdir={folder} cannot be used ({error.strerror}); name another folder."
+        ) from None
+    if is_there and not files.kind(folder / CONFIG) and set(_names(folder)) - {LOCK}:
         raise UserError(
             f"--workdir={folder} is not empty and holds no run; name a new folder, or one of an "
             "earlier run."
         )
+
+
+def check_contents(folder: Path, *, writes: bool) -> None:
+    """Raises UserError where something else is in the place of what a run folder holds.
+
+    What is not there is fine: a run makes it. What is there has to be what `CONTENTS` says, no link
+    to it and nothing that would be waited for; and what is read has to be readable.
+
+    Args:
+      folder: of a run.
+      writes: a run is going to write there.
+    """
+    for part in CONTENTS:
+        check_part(folder / part, part, writes=writes)
+
+
+def check_part(folder: Path, part: str, *, writes: bool) -> None:
+    """The same for one folder of a run alone, which may lie elsewhere (`--out`).
+
+    Args:
+      folder: where it is.
+      part: a key of `CONTENTS`.
+      writes: something is going to be written there.
+    """
+    if part and not files.kind(folder):
+        return
+    for name in _names(folder):
+        wanted = [CONTENTS[part][like] for like in CONTENTS[part] if fnmatch(name, like)]
+        path = folder / name
+        try:
+            for kind in wanted:
+                files.require(path, kind)
+            if wanted == [files.FOLDER] and not os.access(path, _rights(writes)):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            if not part and name in _READ:
+                files.open_regular(path).close()
+        except files.NotRegular as error:
+            raise UserError(f"{error}; remove it, or name another folder.") from None
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be {'written' if writes else 'read'} ({error.strerror}); check "
+                "its rights."
+            ) from None
+
+
+def _rights(writes: bool) -> int:
+    return os.R_OK | os.X_OK | (os.W_OK if writes else 0)
+
+
+def _names(folder: Path) -> list[str]:
+    """What a folder holds, in order; raises UserError where it may not be listed."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be listed ({error.strerror}); check its rights."
+        ) from None
 
 
 def open_folder(folder: Path, config: Any, *, overwrite: bool) -> bool:
@@ -102,16 +213,18 @@ def open_folder(folder: Path, config: Any, *, overwrite: bool) -> bool:
     refuse_foreign(folder)
     resumed = False
     try:
-        if (folder / CONFIG).exists() and overwrite:
+        if overwrite and files.kind(folder / CONFIG):
             _empty(folder)
-        elif (folder / DATA).exists() or _has_checkpoints(
+        if folder.exists():
+            check_contents(folder, writes=True)
+        if files.kind(folder / DATA) or _has_checkpoints(
             folder
         ):  # else it never got as far as its data, and there is nothing to lose
             resumed = True
             _refuse_other(folder, read_config(folder), config)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CONFIG, to_plain(config))
-        write_json(folder / ENVIRONMENT, environment())
+        files.write_json(folder / CONFIG, to_plain(config))
+        files.write_json(folder / ENVIRONMENT, environment())
     except OSError as error:
         raise UserError(
             f"--workdir={folder} cannot be written ({error.strerror}); name a folder of your own."
@@ -123,7 +236,7 @@ def check_data(folder: Path, dataset: Any) -> None:
     """Records what a run is trained on, or raises UserError where a run that was begun finds other
     data.
     """
-    if not (folder / DATA).exists() and _has_checkpoints(folder):
+    if not files.kind(folder / DATA) and _has_checkpoints(folder):
         raise UserError(
             f"{folder} has checkpoints and no {DATA}, which says what they were trained on; "
             "restore it, or train again with "
@@ -131,13 +244,8 @@ def check_data(folder: Path, dataset: Any) -> None:
         )
     path = folder / DATA
     found = {"name": dataset.name, "source": dataset.source, "fingerprint": dataset.fingerprint}
-    if path.exists():
-        try:
-            before = dict(json.loads(path.read_text()))
-        except (OSError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path} cannot be read ({error}); restore it, or train again with --overwrite."
-            ) from None
+    if files.kind(path):
+        before = read_json(path)
         if before.get("fingerprint") != found["fingerprint"]:
             raise UserError(
                 f"the data have changed since the run in {folder} began ({before.get('source')} "
@@ -145,14 +253,15 @@ def check_data(folder: Path, dataset: Any) -> None:
                 "their pixels differ. Give back the old data, or name another --workdir."
             )
     else:
-        write_json(path, found)
+        files.write_json(path, found)
 
 
 def read_config(folder: Path) -> ConfigDict:
     """The config of the run in a folder; nothing of the folder is executed.
 
     Raises:
-      UserError: there is no run, or its config cannot be read.
+      UserError: there is no run, its config cannot be read, or something else is in the place of
+        what a run holds (`check_contents`).
     """
     path = folder / CONFIG
     if not folder.is_dir():
@@ -160,28 +269,29 @@ def read_config(folder: Path) -> ConfigDict:
             f"there is no folder {folder}; --workdir wants the folder of a run, as "
             "experiments.train printed it."
         )
-    if not path.exists():
+    check_contents(folder, writes=False)
+    if not files.kind(path):
         raise UserError(
             f"{folder} holds no run: it has no {CONFIG}. --workdir wants the folder of a run of "
             "experiments.train."
         )
     try:
-        plain = json.loads(path.read_text())
-        if not isinstance(plain, dict):
-            raise ValueError("not a config")
-        return from_plain(plain)
-    except (OSError, ValueError) as error:
+        return from_plain(read_json(path))
+    except (TypeError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read as a config ({error}); restore it, or train again with "
             "--overwrite."
         ) from None
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a run; raises UserError where there is none that can be read."""
+    try:
+        return dict(json.loads(files.read_text(path)))
+    except (OSError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); restore it, or train again with --overwrite."
+        ) from None
 
 
 def environment() -> dict[str, Any]:
@@ -199,6 +309,38 @@ def environment() -> dict[str, Any]:
         "commit": _commit(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
+
+
+def _refuse_name(folder: Path) -> None:
+    """Raises UserError for a path that checkpoints could not be written to, or not be read from.
+
+    Orbax looks for the files it has just written by a pattern that begins with the path, so that it
+    finds none, or those of a folder beside it too; it takes what ends in a colon for the beginning
+    of a URL, and hands the path on as UTF-8.
+    """
+    path = os.path.realpath(folder)
+    problem = ""
+    if any(character in path for character in PATTERN):
+        problem = f"has one of {' '.join(PATTERN)} in it, which stand for other characters"
+    elif any(part.endswith(":") for part in Path(path).parts):
+        problem = "has a part that ends in a colon, as a URL does"
+    elif not path.isprintable() and _is_not_utf8(path):
+        problem = "is not UTF-8"
+    elif len(os.fsencode(path)) > LONGEST:
+        problem = f"is over {LONGEST:,} bytes long"
+    if problem:
+        raise UserError(
+            f"--workdir={str(folder)!r} cannot hold checkpoints: its path {problem}; name another "
+            "folder."
+        )
+
+
+def _is_not_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _has_checkpoints(folder: Path) -> bool:

@@ -47,6 +47,7 @@ def main() -> int:
     out = Path(args.out) if args.out else workdir / "samples"
     try:
         out.mkdir(parents=True, exist_ok=True)
+        rundir.check_part(out, "samples", writes=True)
     except OSError as error:
         raise cli.UserError(
             f"--out={out} cannot be written ({error.strerror}); name a folder of your own."
@@ -63,7 +64,7 @@ def sample(
     import jax
     import numpy as np
 
-    from experiments import build, measure, pictures, session
+    from experiments import build, files, measure, pictures, session
 
     dataset = session.load_data(config)
     model = session.make_model(config, dataset)
@@ -97,7 +98,7 @@ def sample(
         measures=measures,
         num_samples=num,
     )
-    np.savez_compressed(out / "samples.npz", **arrays)
+    files.write_npz(out / "samples.npz", arrays, compressed=True)
     print(
         f"{config.name}, step {step:,}: {num:,} prior samples; {len(paths)} figures and "
         f"samples.npz in {out}"

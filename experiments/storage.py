@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from experiments import files
+
 
 def read_once(folder: Path) -> dict[str, tuple[int, ...]]:
     """The shapes of a checkpoint's arrays; reads them one after the other, and raises at the first
@@ -19,9 +21,11 @@ def read_once(folder: Path) -> dict[str, tuple[int, ...]]:
     """
     import tensorstore as ts
 
+    files.require_regular_tree(folder)
     if not (folder / "manifest.ocdbt").exists():
         raise FileNotFoundError(f"{folder / 'manifest.ocdbt'} is missing")
-    store = {"driver": "ocdbt", "base": folder.as_uri() + "/"}
+    # a path, not a URL: in that a character of the name might mean something else
+    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}}
     keys = [key.decode().rpartition("/") for key in ts.KvStore.open(store).result().list().result()]
     arrays = {
         name: {"driver": "zarr3", "kvstore": {**store, "path": f"{name}/"}}

@@ -78,7 +78,7 @@ def test_a_full_disk_is_a_sentence(tmp_path, which, capsys):
             ):
                 log.write({"step": 2, "x": 1.0})
         else:
-            log._board._writer._py_recordio_writer._writer = full
+            log._board._file = full
             log.write({"step": 2, "x": 1.0})
         log.close()
     said = capsys.readouterr().err

@@ -14,7 +14,7 @@ from command_helpers import ROOT, small, write_idx
 
 import vi_jax as vi
 from configs import replay
-from experiments import build, rundir, session, settings
+from experiments import build, files, rundir, session, settings
 from vi_jax.training import evaluation_params
 
 MODULES = {
@@ -145,7 +145,7 @@ def test_every_variant_trains(name, variant, tmp_path):
 @pytest.mark.parametrize("by_folder", [True, False])
 def test_replay_gives_the_config_back(name, variant, by_folder, tmp_path):
     config = config_of(name, variant)
-    rundir.write_json(tmp_path / "config.json", rundir.to_plain(config))
+    files.write_json(tmp_path / "config.json", rundir.to_plain(config))
     again = replay.get_config(str(tmp_path if by_folder else tmp_path / "config.json"))
     assert again.to_dict() == config.to_dict()
     assert isinstance(again.model.hidden, tuple)

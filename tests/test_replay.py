@@ -12,7 +12,18 @@ import pytest
 from command_helpers import small
 from helpers import tree_equal
 
-from experiments import build, finish, measure, metrics, nonfinite, replay, rundir, session, train
+from experiments import (
+    build,
+    files,
+    finish,
+    measure,
+    metrics,
+    nonfinite,
+    replay,
+    rundir,
+    session,
+    train,
+)
 from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
 from vi_jax.training import State, batch_rows, shuffle
@@ -88,7 +99,7 @@ def bad_steps(config, row):
 
 def run(folder, config, *, resumed=False):
     folder.mkdir(exist_ok=True)
-    rundir.write_json(folder / "config.json", rundir.to_plain(config))
+    files.write_json(folder / "config.json", rundir.to_plain(config))
     train.train(config, folder, resumed=resumed)
 
 

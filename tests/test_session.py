@@ -15,7 +15,7 @@ from command_helpers import small
 from helpers import assert_mean, tree_allclose
 
 import vi_jax as vi
-from experiments import build, cli, finish, lock, measure, metrics, rundir, session, train
+from experiments import build, cli, files, finish, lock, measure, metrics, rundir, session, train
 from experiments.cli import UserError
 from experiments.streaming import make_streaming_run
 from vi_jax.training import make_run, make_stepwise_run
@@ -503,7 +503,7 @@ def test_a_run_that_never_had_its_data_gives_way(tmp_path):
     assert rundir.open_folder(folder, small(), overwrite=False) is False
     assert rundir.open_folder(folder, small(seed=1), overwrite=False) is False
     assert rundir.read_config(folder).seed == 1
-    rundir.write_json(folder / rundir.DATA, {"fingerprint": "x"})
+    files.write_json(folder / rundir.DATA, {"fingerprint": "x"})
     assert rundir.open_folder(folder, small(seed=1), overwrite=False) is True
     with pytest.raises(UserError, match="seed was 1 and is 0"):
         rundir.open_folder(folder, small(), overwrite=False)
@@ -527,7 +527,7 @@ def test_a_run_that_has_lost_its_record_of_the_data_is_not_begun_anew(tmp_path):
 def test_a_run_goes_on_with_other_ways_to_save(tmp_path, capsys):
     folder = tmp_path / "run"
     rundir.open_folder(folder, small(), overwrite=False)
-    rundir.write_json(folder / rundir.DATA, {"fingerprint": "x"})
+    files.write_json(folder / rundir.DATA, {"fingerprint": "x"})
     assert rundir.open_folder(folder, small(train__keep_best=True), overwrite=False) is True
     assert capsys.readouterr().err == "note: train.keep_best was False and is True, from here on.\n"
     assert rundir.read_config(folder).train.keep_best is True

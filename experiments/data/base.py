@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments import files
 from experiments.cli import UserError
 from experiments.data.lazy import LazyImages
 
@@ -95,9 +96,9 @@ def folder_of(data_dir: str, wanted: str) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's bytes; raises DataError where it is absent or may not be read."""
+    """The file's bytes; raises DataError where it is no regular file, or may not be read."""
     try:
-        return path.read_bytes()
+        return files.read_bytes(path, follow=True)
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror or error}); check the path and its rights."

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
+from experiments import files
 from experiments.data.base import DataError, say
 
 ANSWER_SECONDS = 3.0  # for all hosts together, the look-up of their names included
@@ -92,13 +93,10 @@ def download(url: str, path: Path, sha256: str) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Under a name of this process first, then renamed: a reader sees the whole file or none."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Whole or not at all: a reader sees the whole file or none."""
     try:
-        part.write_bytes(content)
-        os.replace(part, path)
+        files.write_bytes(path, content)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise DataError(
             f"{path} cannot be written ({error.strerror}); set config.data.data_dir to a folder "
             "of yours."

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments import files
 from experiments.data.base import DataError, Raw, Source, require, say
 from experiments.data.lazy import LazyImages
 
@@ -159,7 +160,10 @@ def _header(path: Path) -> _Header:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with (
+            files.open_regular(path, follow=True) as file,
+            Image.open(file, formats=("PNG", "JPEG")) as image,
+        ):
             header = _Header(image.size, image.mode)
     except Exception as error:  # decoders fail in many ways on a damaged file, all meaning the same
         raise DataError(
@@ -178,7 +182,10 @@ def _decode(path: Path, *, mode: str, shape: tuple[int, ...]) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with (
+            files.open_regular(path, follow=True) as file,
+            Image.open(file, formats=("PNG", "JPEG")) as image,
+        ):
             pixels = np.asarray(image.convert(mode))
     except Exception as error:  # as in _header
         raise DataError(f"{path} is a damaged image ({error}); replace or remove it.") from error

@@ -6,12 +6,15 @@ validation and test), or holds one array (`images`, `x`, `X`, `data`, `all`), wh
 `all`. Nothing pickled is ever loaded.
 """
 
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments import files
 from experiments.data.base import DataError, Raw, Source
 from experiments.data.levels import as_labels, as_levels
 
@@ -35,22 +38,22 @@ def open_source(file: str, data_dir: str) -> Source:
     return Source(tuple(keys), partial(_read, path, keys), str(path))
 
 
-def open_npz(path: Path) -> Any:
-    """The opened NpzFile (use it in a `with`); raises DataError for what is no .npz."""
-    try:
-        opened = np.load(path, allow_pickle=False)
-    except (
-        Exception
-    ) as error:  # a damaged file fails in many ways inside numpy and zipfile, all meaning the same
-        raise DataError(
-            f"{path} cannot be read as an .npz ({error}); write it again with np.savez."
-        ) from error
-    if isinstance(opened, np.ndarray):
-        raise DataError(
-            f"{path} is one .npy array, where an .npz was wanted; save it with np.savez(FILE, "
-            "images=array)."
-        )
-    return opened
+@contextlib.contextmanager
+def open_npz(path: Path) -> Iterator[Any]:
+    """The opened NpzFile, in a `with`; raises DataError for what is no .npz."""
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = stack.enter_context(files.read_npz(path, follow=True))
+        except Exception as error:  # of damage in many ways inside numpy and zipfile
+            raise DataError(
+                f"{path} cannot be read as an .npz ({error}); write it again with np.savez."
+            ) from error
+        if isinstance(opened, np.ndarray):
+            raise DataError(
+                f"{path} is one .npy array, where an .npz was wanted; save it with np.savez(FILE, "
+                "images=array)."
+            )
+        yield opened
 
 
 def read_array(opened: Any, key: str, path: Path) -> np.ndarray:

@@ -2,7 +2,6 @@
 of what is drawn.
 """
 
-import os
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from experiments import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +61,9 @@ def new_page(
         raise ValueError(
             f"a figure is a PNG and wants a path that ends in .png; got {path.name!r}."
         )
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # not the matplotlibrc of the folder that a command is run in
+        matplotlib.rcParams.update(STYLE)
         lines = [piece for line in title.split("\n") for piece in wrapped(line, int(9 * size[0]))]
         fig = Figure(figsize=(size[0], size[1] + 0.2 * (len(lines) - 1)), dpi=DPI, layout=layout)
         fig.suptitle("\n".join(lines), parse_math=False)
@@ -87,16 +90,11 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def write(fig: "Figure", path: Path) -> None:
-    """Under another name in the same folder and then moved: a reader never sees half a picture."""
+    """Whole or not at all: a reader never sees half a picture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.png")
-    try:
-        FigureCanvasAgg(fig).print_png(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.write_whole(path, FigureCanvasAgg(fig).print_png)
 
 
 def caption(fig: "Figure", text: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC, NUTS, init_to_uniform
 
-from experiments import posteriordb
+from experiments import files, posteriordb
 
 TABLE = "benchmarks/posteriordb_models.md"
 REFERENCE_DRAWS = 10_000
@@ -162,11 +162,11 @@ def main() -> None:
             jax.clear_caches()
             print(rows[name], flush=True)
             lines = [rows[key] for key in known if key in rows]
-            flags.table.write_text(HEADER + "\n".join(lines) + "\n")
+            files.write_text(flags.table, HEADER + "\n".join(lines) + "\n")
 
 
 def _read_rows(table: Path) -> dict[str, str]:
-    lines = table.read_text().splitlines() if table.is_file() else []
+    lines = files.read_text(table, follow=True).splitlines() if table.is_file() else []
     names = {line.split("|")[1].strip(): line for line in lines if line.startswith("| ")}
     return {name: line for name, line in names.items() if "-" in name}
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import files
 from experiments.data.base import DataError
 
 CLONE = "git clone https://github.com/stan-dev/posteriordb"
@@ -82,7 +83,7 @@ def read_thinned_draws(name: str, root: str | Path) -> np.ndarray | None:
     path = folder(root).parent / THINNED
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as arrays:
+    with files.read_npz(path, follow=True) as arrays:
         return arrays[name].astype(float) if name in arrays else None
 
 
@@ -119,10 +120,10 @@ def _read_summaries(reference: str, root: str | Path) -> Reference:
 
 def _read_json(path: Path) -> Any:
     if path.is_file():
-        return json.loads(path.read_bytes())
+        return json.loads(files.read_bytes(path, follow=True))
     if (zipped := path.with_name(path.name + ".zip")).is_file():
-        with zipfile.ZipFile(io.BytesIO(zipped.read_bytes())) as archive:
+        with zipfile.ZipFile(io.BytesIO(files.read_bytes(zipped, follow=True))) as archive:
             return json.loads(archive.read(path.name))
     if (gzipped := path.with_name(path.name + ".gz")).is_file():
-        return json.loads(gzip.decompress(gzipped.read_bytes()))
+        return json.loads(gzip.decompress(files.read_bytes(gzipped, follow=True)))
     return None
