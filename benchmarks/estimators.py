@@ -12,8 +12,6 @@ mean over a batch.
 
 import argparse
 import functools
-import importlib
-import pkgutil
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,6 +25,7 @@ from sklearn import datasets
 
 import vi_jax as vi
 from benchmarks import problem, report
+from vi_jax.attributes import attribute
 
 BOUNDS = {
     "elbo": vi.bounds.elbo,
@@ -138,14 +137,16 @@ def logistic_regression(num_steps: int = 500) -> Task:
 def contenders() -> list[tuple[str, str]]:
     """(bound, estimator), of those for Gaussian guides, plain reparameterisation first."""
     found = []
-    for name in (
-        m.name for m in pkgutil.iter_modules(vi.estimators.__path__) if not m.name.startswith("_")
-    ):
-        module = importlib.import_module(f"vi_jax.estimators.{name}")
-        if "gaussian" in getattr(module, "GUIDES", ("gaussian",)) and name != "enumerated":
-            found += [
-                (bound, name) for bound in BOUNDS if bound in getattr(module, "BOUNDS", BOUNDS)
-            ]
+    for name in vi.estimators.__all__:
+        estimator = getattr(vi.estimators, name)
+        if "gaussian" not in getattr(estimator, "guides", ("gaussian",)) or name == "enumerated":
+            continue
+        needs = estimator.needs
+        found += [
+            (bound, name)
+            for bound, function in BOUNDS.items()
+            if not needs or attribute(function, needs)
+        ]
     return sorted(
         found, key=lambda pair: (list(BOUNDS).index(pair[0]), pair[1] != "reparam", pair[1])
     )

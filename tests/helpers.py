@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import vi_jax as vi
+from vi_jax.attributes import attribute
+
 
 def assert_mean(samples, expected, *, sigmas=5):
     """The mean over the first axis is the expected one, within so many standard errors (float64
@@ -33,29 +36,35 @@ def central_differences(f, theta, step=1e-4):
 
 
 def members(package):
-    """The modules of a package that hold one member each, by name: a new file inherits the laws."""
+    """The functions of a package whose files define one each, by name: a new file inherits the
+    laws.
+    """
     names = [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
     assert names, f"{package.__name__} has no members"
-    return {name: importlib.import_module(f"{package.__name__}.{name}") for name in names}
+    modules = {name: importlib.import_module(f"{package.__name__}.{name}") for name in names}
+    return {name: getattr(module, name) for name, module in modules.items()}
 
 
-def bounds(package):
-    """name -> bound as estimators know it: the function itself, or a partial of it with the numbers
-    that it wants.
+def with_example(bound, **numbers):
+    """A bound as estimators know it: itself, or a partial of it with its example of numbers, or
+    with others.
     """
-    numbers = {
-        "ciwae": {"beta": 0.3},
-        "jackknife": {"order": 0},
-        "miwae": {"num_groups": 1},
-        "renyi": {"alpha": 0.5},
-        "sumo": {"stop": 2.0},
-        "vr_iwae": {"alpha": 0.3},
-    }
-    found = {name: module.bound for name, module in members(package).items()}
-    return {
-        name: functools.partial(bound, **numbers[name]) if name in numbers else bound
-        for name, bound in found.items()
-    }
+    given = {**attribute(bound, "example", {}), **numbers}
+    return functools.partial(bound, **given) if given else bound
+
+
+def bounds(**numbers):
+    """{name: bound} of vi_jax.bounds with their examples of numbers, or those of `numbers`, by
+    name.
+    """
+    found = members(vi.bounds)
+    return {name: with_example(bound, **numbers.get(name, {})) for name, bound in found.items()}
+
+
+def valid_bounds(estimator, candidates):
+    """The names of the bounds that an estimator says it is valid for."""
+    needs = attribute(estimator, "needs")
+    return [name for name, bound in candidates.items() if not needs or attribute(bound, needs)]
 
 
 def keys(seed, num_keys):

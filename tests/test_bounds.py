@@ -8,47 +8,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_mean, members, normal
+from helpers import assert_mean, bounds, normal
 
 import vi_jax as vi
+from vi_jax.attributes import attribute
 from vi_jax.bounds import elbo, iwae
+from vi_jax.estimators._bounds import path_factor
 
 pytestmark = pytest.mark.usefixtures("strict_ranks")
 
-NUMBERS = {  # member -> the numbers it is tested at, where it has any without a default
-    "ciwae": {"beta": 0.3},
-    "jackknife": {"order": 0},  # higher orders: below
-    "miwae": {"num_groups": 1},  # more groups: below
-    "renyi": {"alpha": 0.5},
-    "sumo": {"stop": 3.0},
-    "vr_iwae": {"alpha": 0.4},
-}
-BOUNDS = {
-    name: (module.bound, NUMBERS.get(name, {})) for name, module in members(vi.bounds).items()
-}
+BOUNDS = bounds()
 # E_pi[log w] under weights that move with log w: not monotone in each of them
 REWEIGHTED = {"eubo", "tvo", "sumo"}
 IN_ORDER = {"sumo"}  # the order of the draws is part of the estimate
 
 
-def make(name):
-    function, numbers = BOUNDS[name]
-    return lambda log_w: function(log_w, **numbers)
-
-
 @pytest.fixture(params=sorted(BOUNDS))
 def bound(request):
-    return make(request.param)
+    return BOUNDS[request.param]
 
 
 @pytest.fixture(params=sorted(set(BOUNDS) - IN_ORDER))
 def exchangeable(request):
-    return make(request.param)
+    return BOUNDS[request.param]
 
 
 @pytest.fixture(params=sorted(set(BOUNDS) - REWEIGHTED))
 def monotone(request):
-    return make(request.param)
+    return BOUNDS[request.param]
 
 
 def log_weights(num_draws, seed=0, spread=3.0):
@@ -131,6 +118,24 @@ def test_dtype_is_kept(bound, x64):
         assert bound(jnp.zeros(3, dtype)).dtype == dtype
 
 
+def test_a_bound_says_on_which_side_of_the_evidence_it_is():
+    sides = {name: attribute(bound, "side", "lower") for name, bound in BOUNDS.items()}
+    others = {name: side for name, side in sides.items() if side != "lower"}
+    assert others == {"cubo": "upper", "eubo": "upper", "sumo": "estimate"}
+    assert vi.bounds.tvo_upper.side == "upper"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, bound in BOUNDS.items() if attribute(bound, "path_factor")]
+)
+def test_the_path_factor_is_that_of_its_derivatives(name, x64):
+    bound = BOUNDS[name]
+    log_w = jnp.asarray(normal(4, 9))
+    slope = jax.grad(bound)(log_w)
+    second = jnp.diagonal(jax.hessian(bound)(log_w))
+    np.testing.assert_allclose(path_factor(bound, slope), 1 - second / slope, rtol=1e-10)
+
+
 def test_elbo_is_the_mean_and_iwae_the_log_mean_exp(x64):
     log_w = normal(3, 40) * 3.0
     np.testing.assert_allclose(elbo(jnp.asarray(log_w)), log_w.mean(), rtol=1e-14)
@@ -153,14 +158,14 @@ def test_iwae_rises_with_the_number_of_draws_towards_the_log_mean():
     # w is log-normal with mean 1: log p(x) = 0, and each row's bounds share their draws
     spread = 1.0
     log_w = jnp.asarray(spread * normal(6, 20_000, 16) - spread**2 / 2, jnp.float32)
-    bounds = {k: np.asarray(jax.vmap(iwae)(log_w[:, :k])) for k in (1, 2, 4, 8, 16)}
-    assert_mean(bounds[1], -(spread**2) / 2)
+    values = {k: np.asarray(jax.vmap(iwae)(log_w[:, :k])) for k in (1, 2, 4, 8, 16)}
+    assert_mean(values[1], -(spread**2) / 2)
     for small, large in zip((1, 2, 4, 8), (2, 4, 8, 16), strict=True):
-        gain = bounds[large] - bounds[small]
+        gain = values[large] - values[small]
         assert gain.mean() > 5 * gain.std() / len(gain) ** 0.5, (
             f"K = {large} is not above K = {small}"
         )
-    assert -0.1 < bounds[16].mean() < 0
+    assert -0.1 < values[16].mean() < 0
 
 
 # What sets each of the others apart.
@@ -172,7 +177,7 @@ def test_miwae_is_a_mean_of_iwae_over_groups_between_its_two_ends(x64):
     np.testing.assert_allclose(vi.bounds.miwae(log_w, num_groups=3), np.mean(groups), rtol=1e-14)
     np.testing.assert_allclose(vi.bounds.miwae(log_w, num_groups=12), elbo(log_w), rtol=1e-14)
     np.testing.assert_allclose(vi.bounds.miwae(log_w, num_groups=1), iwae(log_w), rtol=1e-14)
-    with pytest.raises(ValueError, match="5 groups of 12 draws"):
+    with pytest.raises(ValueError, match="5 groups of 12 samples"):
         vi.bounds.miwae(log_w, num_groups=5)
 
 
@@ -274,7 +279,7 @@ def test_jackknife_equals_its_sum_over_subsets(order, x64):
         np.dot(coefficients, means),
         rtol=1e-10,
     )
-    with pytest.raises(ValueError, match="more draws"):
+    with pytest.raises(ValueError, match="more samples"):
         vi.bounds.jackknife(jnp.zeros(order), order=order)
 
 

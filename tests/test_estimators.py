@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from helpers import all_finite, assert_mean, bounds, keys, members
+from helpers import all_finite, assert_mean, bounds, keys, members, valid_bounds
 
 import vi_jax as vi
 
 ESTIMATORS = members(vi.estimators)
 # Those for guides of one kind are held to the exact gradients of that kind in test_matrix.
-ANY_GUIDE = {name for name, module in ESTIMATORS.items() if not hasattr(module, "GUIDES")} - {
+ANY_GUIDE = {name for name, one in ESTIMATORS.items() if not hasattr(one, "guides")} - {
     "enumerated"
 }
 
@@ -58,11 +58,12 @@ def two_latents(loc=0.0):
 @pytest.fixture(params=sorted(ANY_GUIDE))
 def estimate(request):
     """An estimator that takes any continuous guide, with a bound that it takes."""
-    module = ESTIMATORS[request.param]
-    bound = bounds(vi.bounds)[getattr(module, "BOUNDS", ("iwae",))[0]]
+    estimator = ESTIMATORS[request.param]
+    valid = valid_bounds(estimator, bounds())
+    bound = bounds()["iwae" if "iwae" in valid else valid[0]]
 
     def run(key, log_joint, q, num_samples=4):
-        return module.estimate(key, bound, log_joint, q, num_samples=num_samples)
+        return estimator(key, bound, log_joint, q, num_samples=num_samples)
 
     return run
 

@@ -18,9 +18,9 @@ from scipy import stats
 
 import vi_jax as vi
 
-BOUNDS = bounds(vi.bounds)
+BOUNDS = bounds()
 EXACT_ENTROPY = {"price"}  # not log q of the draws but its mean: not constant at the posterior
-ESTIMATORS = {name: module.estimate for name, module in members(vi.estimators).items()}
+ESTIMATORS = members(vi.estimators)
 
 
 class Case(NamedTuple):

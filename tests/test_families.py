@@ -29,8 +29,8 @@ SMALL = {  # arguments beside the number of latents, where the default is larger
 }
 # `constrained` takes supports and has a file of its own
 FAMILIES = {
-    name: partial(module.family, **SMALL.get(name, {}))
-    for name, module in members(vi.families).items()
+    name: partial(family, **SMALL.get(name, {}))
+    for name, family in members(vi.families).items()
     if name != "constrained"
 }
 GAUSSIANS = ("full_rank", "mean_field")

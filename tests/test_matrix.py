@@ -14,55 +14,39 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from helpers import members
+from helpers import bounds, members, valid_bounds
 
 import vi_jax as vi
 from vi_jax.distributions import Bernoulli
 
-NUMBERS = {
-    "ciwae": {"beta": 0.3},
-    "jackknife": {"order": 1},
-    "miwae": {"num_groups": 2},
-    "renyi": {"alpha": 0.5},
-    "sumo": {"stop": 2.0},
-    "vr_iwae": {"alpha": 0.4},
-}
-BOUNDS = {
-    name: functools.partial(module.bound, **NUMBERS[name]) if name in NUMBERS else module.bound
-    for name, module in members(vi.bounds).items()
-}
+BOUNDS = bounds(jackknife={"order": 1}, miwae={"num_groups": 2})  # at more than their examples
 ESTIMATORS = members(vi.estimators)
 K = 4
 KEYS = 4_000
 
 
-def valid_bounds(module):
-    return getattr(module, "BOUNDS", tuple(BOUNDS))
-
-
-def takes(module, guide):
-    return guide in getattr(module, "GUIDES", (guide,)) and (
-        guide == "gaussian" or not getattr(module, "REPARAMETERISED", True)
+def takes(estimator, guide):
+    return guide in getattr(estimator, "guides", (guide,)) and (
+        guide == "gaussian" or not getattr(estimator, "reparameterised", True)
     )
 
 
 def pairs(guide, *, unbiased=True):
     return [
         (name, bound)
-        for name, module in ESTIMATORS.items()
-        if takes(module, guide)
-        and getattr(module, "UNBIASED", True) == unbiased
+        for name, estimator in ESTIMATORS.items()
+        if takes(estimator, guide)
+        and getattr(estimator, "unbiased", True) == unbiased
         and not (name == "enumerated" and guide == "gaussian")
-        for bound in BOUNDS
-        if bound in valid_bounds(module)
+        for bound in valid_bounds(estimator, BOUNDS)
     ]
 
 
 REFUSED = [
     (name, bound)
-    for name, module in ESTIMATORS.items()
+    for name, estimator in ESTIMATORS.items()
     for bound in BOUNDS
-    if bound not in valid_bounds(module)
+    if bound not in valid_bounds(estimator, BOUNDS)
 ]
 
 
@@ -146,7 +130,7 @@ def test_gaussian_guide_has_the_exact_mean_gradient(name, bound):
     toy = vector_toy if name == "price" else gaussian_toy
     mean, stderr = mean_and_stderr(
         gradients(
-            ESTIMATORS[name].estimate,
+            ESTIMATORS[name],
             BOUNDS[bound],
             toy,
             PARAMS,
@@ -219,7 +203,7 @@ def test_discrete_guides_have_the_exact_mean_gradient(toy, name, bound):
     make, params, support = TOYS[toy]
     num_samples = 2
     samples = gradients(
-        ESTIMATORS[name].estimate,
+        ESTIMATORS[name],
         BOUNDS[bound],
         make,
         params,
@@ -241,7 +225,7 @@ def test_what_says_it_is_biased_is_biased(name):
     make, params, support = TOYS["bernoulli"]
     keys = jax.random.split(jax.random.key(3), KEYS)
     mean, stderr = mean_and_stderr(
-        gradients(ESTIMATORS[name].estimate, vi.bounds.elbo, make, params, keys, 2)
+        gradients(ESTIMATORS[name], vi.bounds.elbo, make, params, keys, 2)
     )
     off = np.abs(mean - exact(make, params, vi.bounds.elbo, 2, support)) / stderr
     assert off.max() > 5
@@ -249,28 +233,25 @@ def test_what_says_it_is_biased_is_biased(name):
 
 @pytest.mark.parametrize(("name", "bound"), REFUSED)
 def test_other_pairs_are_refused_in_a_sentence(name, bound):
-    log_joint, q = (
-        bernoulli_toy(BERNOULLI_PARAMS)
-        if "gaussian" not in getattr(ESTIMATORS[name], "GUIDES", ())
-        else vector_toy(PARAMS)
-    )
+    is_gaussian = "gaussian" in getattr(ESTIMATORS[name], "guides", ())
+    log_joint, q = vector_toy(PARAMS) if is_gaussian else bernoulli_toy(BERNOULLI_PARAMS)
     with pytest.raises(ValueError, match=rf"valid for .*, not for {bound}: "):
-        ESTIMATORS[name].estimate(jax.random.key(0), BOUNDS[bound], log_joint, q, num_samples=2)
+        ESTIMATORS[name](jax.random.key(0), BOUNDS[bound], log_joint, q, num_samples=2)
 
 
 @pytest.mark.parametrize(
     "name",
-    [name for name, module in ESTIMATORS.items() if getattr(module, "REPARAMETERISED", True)],
+    [name for name, one in ESTIMATORS.items() if getattr(one, "reparameterised", True)],
 )
 def test_guides_without_a_path_are_refused(name):
-    if "gaussian" in getattr(ESTIMATORS[name], "GUIDES", ()):
+    if "gaussian" in getattr(ESTIMATORS[name], "guides", ()):
         words = "Gaussian guide"
     else:
         words = "not reparameterised"
     log_joint, q = bernoulli_toy(BERNOULLI_PARAMS)
-    bound = BOUNDS[valid_bounds(ESTIMATORS[name])[0]]
+    bound = BOUNDS[valid_bounds(ESTIMATORS[name], BOUNDS)[0]]
     with pytest.raises(ValueError, match=words):
-        ESTIMATORS[name].estimate(jax.random.key(0), bound, log_joint, q, num_samples=2)
+        ESTIMATORS[name](jax.random.key(0), bound, log_joint, q, num_samples=2)
 
 
 def test_values_are_those_of_the_bound():
@@ -283,7 +264,5 @@ def test_values_are_those_of_the_bound():
     for name, bound in pairs("gaussian"):
         if name in ("price", "piwae"):
             continue
-        value = ESTIMATORS[name].estimate(
-            jax.random.key(4), BOUNDS[bound], log_joint, q, num_samples=K
-        )
+        value = ESTIMATORS[name](jax.random.key(4), BOUNDS[bound], log_joint, q, num_samples=K)
         np.testing.assert_allclose(value, BOUNDS[bound](log_w), rtol=1e-5)

@@ -28,8 +28,11 @@ SMALL = {  # what compiles quickly and still bends
     "sylvester": {"num_layers": 2},
 }
 # over vectors; `constrained` takes supports
-MODULES = {name: module for name, module in members(vi.families).items() if name != "constrained"}
-FAMILIES = {name: partial(module.family, **SMALL.get(name, {})) for name, module in MODULES.items()}
+FAMILIES = {
+    name: partial(family, **SMALL.get(name, {}))
+    for name, family in members(vi.families).items()
+    if name != "constrained"
+}
 QUICK = ("low_rank", "iaf")
 NAMES = [
     pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in sorted(FAMILIES)

@@ -11,7 +11,7 @@ import vi_jax as vi
 
 LIBRARY = Path(vi.__file__).parent
 FLOORS = (
-    {"distributions"},
+    {"distributions", "attributes", "_renamed"},
     {"types", "kl"},
     {"divergences", "families", "bounds", "targets", "draws"},
     {"models", "estimators"},

@@ -1,25 +1,35 @@
-"""Bounds of log p(x): each a function of the log-weights of one example, log_w [K] -> nats.
+"""Bounds of log p(x): functions of the log-weights of one example, log_w [K] -> nats, a scalar.
 
-One member, one file; the function is called `bound` there and by the file's name here. Numbers are
-keywords: where one is wanted, hand on `functools.partial(vi.bounds.ciwae, beta=0.5)`. Lower bounds
-unless the file says SIDE = "upper" or "estimate".
+One bound, one file, one function by that name. Numbers are keywords: where a bound is expected,
+give `functools.partial(vi.bounds.ciwae, beta=0.5)`.
+
+What estimators and laws need to know of a bound are attributes of the function, and one of your own
+says it likewise (`my_bound.smooth = True`); `functools.partial`, `functools.wraps` and `jax.jit`
+are looked through.
+
+    side           "lower" (where nothing is said), "upper" or "estimate" of log p(x)
+    smooth         twice differentiable in log_w: for `gdreg`
+    linear         the mean of log_w: for `stl`, `score`, `disarm`, `rebar`, `price`, `enumerated`
+    log_mean       the log of the mean weight: for `vimco`
+    grouped        the mean of IWAE over groups of samples: for `piwae`
+    path_factor    (g [K], its numbers) -> 1 - h / g [K], where g_k and h_k are the first and second
+                   derivatives in log w_k: for `dreg`, and `gdreg` takes it where there is one
+    example        the numbers without a default, at values for which all laws hold at any K
 """
 
-from vi_jax.bounds.ciwae import bound as ciwae
-from vi_jax.bounds.cubo import bound as cubo
-from vi_jax.bounds.elbo import bound as elbo
-from vi_jax.bounds.eubo import bound as eubo
-from vi_jax.bounds.iwae import bound as iwae
-from vi_jax.bounds.jackknife import bound as jackknife
-from vi_jax.bounds.miwae import bound as miwae
-from vi_jax.bounds.renyi import bound as renyi
-from vi_jax.bounds.sumo import bound as sumo
-from vi_jax.bounds.sumo import draw_stop as sumo_stop
-from vi_jax.bounds.tvo import bound as tvo
-from vi_jax.bounds.tvo import log_uniform_schedule as tvo_schedule
-from vi_jax.bounds.tvo import upper as tvo_upper
-from vi_jax.bounds.vr_iwae import bound as vr_iwae
-from vi_jax.bounds.vr_max import bound as vr_max
+from vi_jax._renamed import keep_old_name
+from vi_jax.bounds.ciwae import ciwae
+from vi_jax.bounds.cubo import cubo
+from vi_jax.bounds.elbo import elbo
+from vi_jax.bounds.eubo import eubo
+from vi_jax.bounds.iwae import iwae
+from vi_jax.bounds.jackknife import jackknife
+from vi_jax.bounds.miwae import miwae
+from vi_jax.bounds.renyi import renyi
+from vi_jax.bounds.sumo import sumo, sumo_stop
+from vi_jax.bounds.tvo import tvo, tvo_schedule, tvo_upper
+from vi_jax.bounds.vr_iwae import vr_iwae
+from vi_jax.bounds.vr_max import vr_max
 
 __all__ = [
     "ciwae",
@@ -38,3 +48,5 @@ __all__ = [
     "vr_iwae",
     "vr_max",
 ]
+
+keep_old_name(__name__, __all__, "bound")

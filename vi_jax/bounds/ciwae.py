@@ -2,12 +2,14 @@
 
 import jax
 
-from vi_jax.bounds.elbo import bound as elbo
-from vi_jax.bounds.iwae import bound as iwae
+from vi_jax.attributes import declare
+from vi_jax.bounds.elbo import elbo
+from vi_jax.bounds.iwae import iwae
 
 
-def bound(log_w: jax.Array, *, beta: float | jax.Array) -> jax.Array:
-    """beta ELBO + (1 - beta) IWAE_K on the same draws (Rainforth et al. 2018, eq. 14).
+@declare(smooth=True, example={"beta": 0.3})
+def ciwae(log_w: jax.Array, *, beta: float | jax.Array) -> jax.Array:
+    """beta ELBO + (1 - beta) IWAE_K on the same samples (Rainforth et al. 2018, eq. 14).
 
     Args:
       log_w: [K].
@@ -20,5 +22,5 @@ def bound(log_w: jax.Array, *, beta: float | jax.Array) -> jax.Array:
       ValueError: log_w is not [K], or beta is a number outside of [0, 1].
     """
     if isinstance(beta, int | float) and not 0.0 <= beta <= 1.0:
-        raise ValueError(f"ciwae wants beta from 0 (IWAE) to 1 (ELBO); got {beta}.")
+        raise ValueError(f"ciwae expects beta from 0 (IWAE) to 1 (ELBO); got {beta}.")
     return beta * elbo(log_w) + (1.0 - beta) * iwae(log_w)

@@ -5,12 +5,14 @@ import math
 import jax
 import jax.numpy as jnp
 
+from vi_jax.attributes import declare
 from vi_jax.bounds._check import check_log_w
-from vi_jax.bounds.iwae import bound as iwae
+from vi_jax.bounds.iwae import iwae
 
 
-def bound(log_w: jax.Array, *, order: int = 1) -> jax.Array:
-    """sum_j c_j mean of IWAE over the subsets that leave out j draws, j = 0..m: JVI-m (Nowozin
+@declare(smooth=True, example={"order": 0})
+def jackknife(log_w: jax.Array, *, order: int = 1) -> jax.Array:
+    """sum_j c_j mean of IWAE over the subsets that leave out j samples, j = 0..m: JVI-m (Nowozin
     2018, eq. 10), with c_j = (-1)^j (K - j)^m / ((m - j)! j!).
 
     The bias of IWAE, O(1/K), becomes O(1/K^(m + 1)), and with it goes the guarantee to be below log
@@ -29,8 +31,8 @@ def bound(log_w: jax.Array, *, order: int = 1) -> jax.Array:
     num = check_log_w(log_w).shape[0]
     if order not in (0, 1, 2) or num <= order:
         raise ValueError(
-            f"jackknife wants order 0, 1 or 2 and more draws than that; got order {order} and "
-            f"{num} draws."
+            f"jackknife expects order 0, 1 or 2 and more samples than that; got order {order} and "
+            f"{num} samples."
         )
     means = [iwae(log_w), *(_leave_out(log_w, j) for j in range(1, order + 1))]
     coefficients = [
@@ -44,7 +46,7 @@ def bound(log_w: jax.Array, *, order: int = 1) -> jax.Array:
 
 
 def _leave_out(log_w: jax.Array, size: int) -> jax.Array:
-    """The mean of IWAE over all subsets that leave out `size` draws, 1 or 2."""
+    """The mean of IWAE over all subsets that leave out `size` samples, 1 or 2."""
     num = log_w.shape[0]
     index = jnp.arange(num)
 

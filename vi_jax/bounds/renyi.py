@@ -5,10 +5,12 @@ import math
 import jax
 import jax.numpy as jnp
 
+from vi_jax.attributes import declare
 from vi_jax.bounds._check import check_log_w
 
 
-def bound(log_w: jax.Array, *, alpha: float) -> jax.Array:
+@declare(smooth=True, example={"alpha": 0.5})
+def renyi(log_w: jax.Array, *, alpha: float) -> jax.Array:
     """1/(1 - alpha) log (1/K) sum_k w_k^(1 - alpha), VR-alpha (Li & Turner 2016, eq. 13).
 
     alpha -> 1 is the ELBO, alpha = 0 IWAE, alpha -> -inf VR-max. For alpha > 0 a lower bound of log
@@ -28,7 +30,9 @@ def bound(log_w: jax.Array, *, alpha: float) -> jax.Array:
     """
     check_log_w(log_w)
     if not math.isfinite(alpha):
-        raise ValueError(f"renyi wants a finite alpha; got {alpha}. Take vr_max for alpha -> -inf.")
+        raise ValueError(
+            f"renyi expects a finite alpha; got {alpha}. Take vr_max for alpha -> -inf."
+        )
     power = 1.0 - alpha
     if abs(power) < 1e-4:  # log E e^(t l) / t = E l + t Var l / 2 + O(t^2)
         return log_w.mean() + 0.5 * power * log_w.var()

@@ -3,30 +3,30 @@
 import jax
 import jax.numpy as jnp
 
+from vi_jax.attributes import declare
 from vi_jax.bounds._check import check_log_w
 
-SIDE = "estimate"
 
-
-def draw_stop(key: jax.Array) -> jax.Array:
+def sumo_stop(key: jax.Array) -> jax.Array:
     """T >= 1 with P(T >= t) = 1/t, the number of terms the roulette plays (Luo et al. 2020, sec.
     3.3): a whole number, float.
     """
     return jnp.floor(1.0 / (1.0 - jax.random.uniform(key)))
 
 
-def bound(log_w: jax.Array, *, stop: float | jax.Array, first: int = 1) -> jax.Array:
+@declare(side="estimate", smooth=True, example={"stop": 2.0})
+def sumo(log_w: jax.Array, *, stop: float | jax.Array, first: int = 1) -> jax.Array:
     """IWAE_m + sum_{t=1}^{T} t (IWAE_{m+t} - IWAE_{m+t-1}), T = `stop`: SUMO (Luo et al. 2020, eq.
     8 with P(T >= t) = 1/t).
 
-    With T from `draw_stop` its expectation is log p(x), as long as T + m <= K; where T is larger,
+    With T from `sumo_stop` its expectation is log p(x), as long as T + m <= K; where T is larger,
     the sum ends at K and the expectation is that of IWAE_K. Its variance can be infinite: average
     many, and prefer `iwae` where a bound is wanted.
 
     Args:
       log_w: [K], in the order they were drawn.
       stop: T.
-      first: m, draws that are always used.
+      first: m, samples that are always used.
 
     Returns:
       Nats, a scalar.
@@ -37,7 +37,7 @@ def bound(log_w: jax.Array, *, stop: float | jax.Array, first: int = 1) -> jax.A
     num = check_log_w(log_w).shape[0]
     if not 1 <= first <= num:
         raise ValueError(
-            f"sumo wants 1 <= first <= the number of draws; got {first} and {num} draws."
+            f"sumo expects 1 <= first <= the number of samples; got {first} and {num} samples."
         )
     top = log_w.max()  # taken out, so that large weights lose no digits
     # IWAE_1..IWAE_K, less top

@@ -2,10 +2,19 @@
 
 import jax
 
-from vi_jax.bounds.renyi import bound as renyi
+from vi_jax.attributes import declare
+from vi_jax.bounds.renyi import renyi
 
 
-def bound(log_w: jax.Array, *, alpha: float) -> jax.Array:
+def _path_factor(weights: jax.Array, *, alpha: float) -> jax.Array:
+    """Slope w ~ w_k^(1 - alpha), second derivative (1 - alpha) (w - w^2): the weights of Daudel et
+    al. (2023, theorem 2) over w.
+    """
+    return alpha + (1.0 - alpha) * weights
+
+
+@declare(smooth=True, path_factor=_path_factor, example={"alpha": 0.4})
+def vr_iwae(log_w: jax.Array, *, alpha: float) -> jax.Array:
     """1/(1 - alpha) log (1/K) sum_k w_k^(1 - alpha) with 0 <= alpha < 1 (Daudel et al. 2023, eq.
     7).
 
@@ -24,7 +33,7 @@ def bound(log_w: jax.Array, *, alpha: float) -> jax.Array:
     """
     if not 0.0 <= alpha < 1.0:
         raise ValueError(
-            f"vr_iwae wants 0 <= alpha < 1; got {alpha}. Take renyi for other alphas, elbo for "
+            f"vr_iwae expects 0 <= alpha < 1; got {alpha}. Take renyi for other alphas, elbo for "
             "alpha = 1."
         )
     return renyi(log_w, alpha=alpha)

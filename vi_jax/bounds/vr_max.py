@@ -5,10 +5,10 @@ import jax
 from vi_jax.bounds._check import check_log_w
 
 
-def bound(log_w: jax.Array) -> jax.Array:
-    """max_k log w_k (Li & Turner 2016, sec. 4.2): the gradient of one draw, the best.
+def vr_max(log_w: jax.Array) -> jax.Array:
+    """max_k log w_k (Li & Turner 2016, sec. 4.2): the gradient of one sample, the best.
 
-    At most log K above IWAE on the same draws; no bound of log p(x) in general.
+    At most log K above IWAE on the same samples; no bound of log p(x) in general.
 
     Args:
       log_w: [K].

@@ -1,4 +1,4 @@
-"""Guides of independent Bernoulli coordinates: their logits."""
+"""The logits of guides of independent Bernoulli coordinates."""
 
 from typing import Any
 
@@ -21,6 +21,6 @@ def logits_of(q: Any, estimator: str) -> Array:
     if isinstance(base, dist.BernoulliProbs):
         return jnp.broadcast_to(jax.scipy.special.logit(base.probs), base.batch_shape)
     raise ValueError(
-        f"{estimator} wants a guide of Bernoulli coordinates; got {type(base).__name__}. Take "
+        f"{estimator} expects a guide of Bernoulli coordinates; got {type(base).__name__}. Take "
         "score or vimco."
     )

@@ -1,6 +1,4 @@
-"""Gradients along some paths and not along others: the building blocks of the estimators.
-`stop_gradient` lives here.
-"""
+"""Gradients along chosen paths: through the samples, or in the model's own parameters, or both."""
 
 from typing import Any
 
@@ -33,14 +31,14 @@ def surrogate(value: Array, gradient_path: Array) -> Array:
 
 def model_path(log_joint: LogJoint, z: Any) -> Array:
     """log p(x, z_k), [K], differentiated in the model's own parameters and not through the
-    draws.
+    samples.
     """
     return jax.vmap(_scalar(log_joint))(freeze(z))
 
 
 def draw_path(log_joint: LogJoint, z: Any) -> Array:
-    """log p(x, z_k), [K], differentiated through the draws and not in the model's parameters (first
-    derivatives only).
+    """log p(x, z_k), [K], differentiated through the samples and not in the model's parameters
+    (first derivatives only).
 
     The model's parameters are closed over and cannot be frozen, so its slope in z is taken, frozen,
     and laid along z.

@@ -1,4 +1,4 @@
-"""The one vmap over K: draws of a guide and their log-weights."""
+"""Samples of a guide and their log-weights: the vmap over K."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def draw(key: Array, q: Guide, num_samples: int) -> Any:
     """
     if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
         raise ValueError(
-            "num_samples is the number of draws K, a whole number of at least 1; got "
+            "num_samples is the number of samples K, a whole number of at least 1; got "
             f"{num_samples!r}."
         )
     return q.sample(key, (num_samples,))
@@ -56,7 +56,7 @@ def require_scalars(*values: Array) -> None:
     """A sentence for densities that are not one number for one z."""
     if any(jax.numpy.ndim(value) for value in values):
         raise ValueError(
-            "log_joint and q.log_prob want to be scalars for one z; got shapes "
+            "log_joint and q.log_prob have to be scalars for one z; got shapes "
             f"{' and '.join(str(jax.numpy.shape(value)) for value in values)}. Sum log_joint "
             "over its observations; give a guide "
             "of independent coordinates one event axis, q.to_event(1); vmap over examples."
@@ -64,21 +64,21 @@ def require_scalars(*values: Array) -> None:
 
 
 def require_reparameterised(q: Guide, estimator: str) -> None:
-    """A sentence for guides whose draws carry no gradient (numpyro says so by `has_rsample`)."""
+    """A sentence for guides whose samples carry no gradient (numpyro says so by `has_rsample`)."""
     if getattr(q, "has_rsample", True) is False:
         raise ValueError(
-            f"{estimator} differentiates through the draws, and those of {type(q).__name__} are "
+            f"{estimator} differentiates through the samples, and those of {type(q).__name__} are "
             "not reparameterised: "
-            "their gradient would be 0 or wrong in silence. Take a guide that is, or a "
+            "their gradient would be 0 or wrong. Take a guide that is, or a "
             "score-function estimator."
         )
 
 
 def require_independent(q: Guide, estimator: str) -> None:
-    """A sentence for guides whose draws depend on each other (`vi_jax.draws`)."""
+    """A sentence for guides whose samples depend on each other (`vi_jax.draws`)."""
     if getattr(q, "independent_draws", True) is False:
         raise ValueError(
-            f"{estimator} wants draws that are independent of each other, and those of "
+            f"{estimator} expects samples that are independent of each other, and those of "
             f"{type(q).__name__} are not: its gradient "
             "would be biased. Take reparam or stl, or the guide as it was."
         )

@@ -5,33 +5,31 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from vi_jax.attributes import declare
 from vi_jax.estimators._bernoulli import logits_of
-from vi_jax.estimators._names import require_bound
+from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
 from vi_jax.estimators._weights import log_densities
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
-BOUNDS = ("elbo",)
-REPARAMETERISED = False
-GUIDES = ("bernoulli",)
 
-
-def estimate(
+@declare(needs="linear", guides=("bernoulli",), reparameterised=False)
+def disarm(
     key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int
 ) -> Array:
     """1/2 (f(b) - f(b~)) (-1)^(b~_d) 1[b_d != b~_d] sigmoid(|a_d|) for each logit a_d, averaged
     over K / 2 pairs: DisARM (Dong et al. 2020, eq. 6; Yin et al. 2020), b = 1[u < sigmoid(a)] and
     b~ from 1 - u.
 
-    Unbiased, two evaluations a pair, no temperature. Args and result as for `reparam.estimate`.
+    Unbiased, two evaluations a pair, no temperature. Args and result as for `reparam`.
 
     Raises:
       ValueError: a bound other than the ELBO, a guide that is not Bernoulli, or an odd K.
     """
-    require_bound(bound, BOUNDS, "disarm", "its pairs estimate the gradient of a mean.")
+    require_bound(bound, disarm, "its pairs estimate the gradient of a mean.")
     logits = logits_of(q, "disarm")
     if num_samples < 2 or num_samples % 2:
-        raise ValueError(f"disarm draws pairs: num_samples wants to be even; got {num_samples}.")
+        raise ValueError(f"disarm samples in pairs: num_samples has to be even; got {num_samples}.")
     u = jax.random.uniform(key, (num_samples // 2, *logits.shape), logits.dtype)
     probability = freeze(jax.nn.sigmoid(logits))
     pair = [(v < probability).astype(logits.dtype) for v in (u, 1.0 - u)]

@@ -1,10 +1,11 @@
-"""The doubly reparameterised gradient."""
+"""DReG, the doubly reparameterised gradient of importance-weighted bounds."""
 
 from collections.abc import Callable
 
 import jax
 
-from vi_jax.estimators._names import bound_name, bound_numbers, require_bound
+from vi_jax.attributes import declare
+from vi_jax.estimators._bounds import path_factor, require_bound
 from vi_jax.estimators._paths import scale_gradient
 from vi_jax.estimators._weights import (
     draw,
@@ -14,10 +15,9 @@ from vi_jax.estimators._weights import (
 )
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
-BOUNDS = ("iwae", "vr_iwae")
 
-
-def estimate(
+@declare(needs="path_factor")
+def dreg(
     key: Array,
     bound: Callable[[Array], Array],
     log_joint: LogJoint,
@@ -40,18 +40,17 @@ def estimate(
     Valid for IWAE and VR-IWAE; on the ELBO's equal weights the square would return 1/K of the
     gradient.
 
-    Arguments, result and errors as for `reparam.estimate`; another bound is refused.
+    Arguments, result and errors as for `reparam`; another bound is refused.
     """
     require_bound(
         bound,
-        BOUNDS,
-        "dreg",
+        dreg,
         "its squared weights are the gradient of those bounds alone; take stl for the ELBO.",
     )
     require_reparameterised(q, "dreg")
     require_independent(q, "dreg")
-    alpha = bound_numbers(bound)["alpha"] if bound_name(bound) == "vr_iwae" else 0.0
     z = draw(key, q, num_samples)
     weights = jax.grad(bound)(freeze(log_weights(log_joint, q, z, chunk=chunk)))  # wbar, [K]
-    z = jax.tree.map(lambda leaf: scale_gradient(leaf, alpha + (1.0 - alpha) * weights), z)
+    factor = path_factor(bound, weights)
+    z = jax.tree.map(lambda leaf: scale_gradient(leaf, factor), z)
     return bound(log_weights(log_joint, freeze(q), z, chunk=chunk))

@@ -1,4 +1,4 @@
-"""Exact expectations over guides of small support."""
+"""Exact enumeration: the ELBO of guides with a small discrete support."""
 
 import itertools
 from collections.abc import Callable
@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.estimators._names import require_bound
+from vi_jax.attributes import declare
+from vi_jax.estimators._bounds import require_bound
 from vi_jax.types import Array, Guide, LogJoint
 
-BOUNDS = ("elbo",)
-REPARAMETERISED = False
-MOST = 65_536
+MAX_POINTS = 65_536
 
 
-def estimate(
+@declare(needs="linear", reparameterised=False)
+def enumerated(
     key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int
 ) -> Array:
     """sum_z q(z) [log p(x, z) - log q(z)] over the whole support: the ELBO itself, and its
@@ -35,7 +35,7 @@ def estimate(
       ValueError: another bound, no finite support, or one of more than 65,536 points.
     """
     del key, num_samples
-    require_bound(bound, BOUNDS, "enumeration", "an expectation over K draws has support^K points.")
+    require_bound(bound, enumerated, "an expectation over K samples has support^K points.")
     support = enumerate_support(q)
     log_q = jax.vmap(q.log_prob)(support)
     log_p = jax.vmap(log_joint)(support)
@@ -50,12 +50,14 @@ def enumerate_support(q: Any) -> Array:
     Raises:
       ValueError: it cannot list them, or they are too many.
     """
-    base, shape = (
-        (q.base_dist, q.event_shape) if hasattr(q, "reinterpreted_batch_ndims") else (q, ())
-    )
+    base = q
+    shape = ()
+    if hasattr(q, "reinterpreted_batch_ndims"):
+        base = q.base_dist
+        shape = q.event_shape
     if not getattr(base, "has_enumerate_support", False):
         raise ValueError(
-            f"{type(q).__name__} cannot list its support; enumeration wants a guide that can, "
+            f"{type(q).__name__} cannot list its support; enumeration expects a guide that can, "
             "such as a categorical."
         )
     with jax.ensure_compile_time_eval():  # the support is a constant, also where q is traced
@@ -64,16 +66,13 @@ def enumerate_support(q: Any) -> Array:
     inner = base.event_shape
     count = len(values)
     coordinates = int(np.prod(base.batch_shape, dtype=int))
-    if count**coordinates > MOST:
+    if count**coordinates > MAX_POINTS:
         raise ValueError(
-            f"the support has {count}^{coordinates} points, more than {MOST:,}; take score, "
+            f"the support has {count}^{coordinates} points, more than {MAX_POINTS:,}; take score, "
             "disarm or vimco."
         )
     if not base.batch_shape:
         return jnp.asarray(values)
     rows = np.array(list(itertools.product(range(count), repeat=coordinates)))
-    return jnp.asarray(
-        values[rows]
-        .reshape(-1, *base.batch_shape, *inner)[..., :]
-        .reshape(-1, *(shape or base.batch_shape))
-    )
+    points = values[rows].reshape(-1, *base.batch_shape, *inner)[..., :]
+    return jnp.asarray(points.reshape(-1, *(shape or base.batch_shape)))

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vi_jax.attributes import attribute, declare
 from vi_jax.distributions.layers import from_noise, to_noise
-from vi_jax.estimators._names import bound_name, bound_numbers, require_bound
+from vi_jax.estimators._bounds import path_factor, require_bound
 from vi_jax.estimators._paths import scale_gradient, surrogate
 from vi_jax.estimators._weights import (
     draw,
@@ -18,22 +19,9 @@ from vi_jax.estimators._weights import (
 )
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
-BOUNDS = (
-    "ciwae",
-    "cubo",
-    "elbo",
-    "eubo",
-    "iwae",
-    "jackknife",
-    "miwae",
-    "renyi",
-    "sumo",
-    "tvo",
-    "vr_iwae",
-)
 
-
-def estimate(
+@declare(needs="smooth")
+def gdreg(
     key: Array,
     bound: Callable[[Array], Array],
     log_joint: LogJoint,
@@ -66,7 +54,7 @@ def estimate(
     the ELBO, IWAE and VR-IWAE, the second derivatives cost K^2 numbers. First derivatives only.
 
     Args:
-      key, bound, log_joint, q, num_samples, chunk: as for `reparam.estimate`; log_joint includes
+      key, bound, log_joint, q, num_samples, chunk: as for `reparam`; log_joint includes
         the prior.
       prior: p(z), a density of which `vi.distributions.to_noise` knows the transport, holding the
         parameters to differentiate in.
@@ -75,32 +63,33 @@ def estimate(
       Nats, a scalar to maximise.
 
     Raises:
-      ValueError: as for `reparam.estimate`; another bound, draws that depend on each other, or a
+      ValueError: as for `reparam`; another bound, samples that depend on each other, or a
         prior without a transport.
     """
-    require_bound(bound, BOUNDS, "gdreg", "it wants a second derivative; take reparam.")
+    require_bound(bound, gdreg, "it needs a second derivative; take reparam.")
     require_reparameterised(q, "gdreg")
     require_independent(q, "gdreg")
     z = draw(key, q, num_samples)
-    weight, bend = _derivatives(bound, freeze(log_weights(log_joint, q, z, chunk=chunk)))
-    scaled = jax.tree.map(lambda leaf: scale_gradient(leaf, 1.0 - bend), z)
+    weight, factor = _derivatives(bound, freeze(log_weights(log_joint, q, z, chunk=chunk)))
+    scaled = jax.tree.map(lambda leaf: scale_gradient(leaf, factor), z)
     value = bound(log_weights(log_joint, freeze(q), scaled, chunk=chunk))
     if prior is None:
         return value
-    return surrogate(value, value + _path_for_score(log_joint, q, prior, freeze(z), weight, bend))
+    for_prior = _path_for_score(log_joint, q, prior, freeze(z), weight, 1.0 - factor)
+    return surrogate(value, value + for_prior)
 
 
 def _derivatives(bound: Callable[[Array], Array], log_w: Array) -> tuple[Array, Array]:
-    """g_k, and h_k / g_k (0 where g_k is), [K] each."""
+    """g_k, and 1 - h_k / g_k (1 where g_k is 0), [K] each."""
     weight = jax.grad(bound)(log_w)
-    name = bound_name(bound)
-    if name == "elbo":
-        return weight, jnp.zeros_like(weight)
-    if name in ("iwae", "vr_iwae"):
-        alpha = bound_numbers(bound)["alpha"] if name == "vr_iwae" else 0.0
-        return weight, (1.0 - alpha) * (1.0 - weight)
+    if attribute(bound, "linear", False):
+        return weight, jnp.ones_like(weight)
+    factor = path_factor(bound, weight)
+    if factor is not None:
+        return weight, factor
     second = jnp.diagonal(jax.jacfwd(jax.grad(bound))(log_w))
-    return weight, jnp.where(weight == 0.0, 0.0, second / jnp.where(weight == 0.0, 1.0, weight))
+    is_zero = weight == 0.0
+    return weight, 1.0 - jnp.where(is_zero, 0.0, second / jnp.where(is_zero, 1.0, weight))
 
 
 def _path_for_score(

@@ -8,15 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vi_jax.attributes import declare
 from vi_jax.estimators._bernoulli import logits_of
 from vi_jax.types import Array, Guide, LogJoint
 
-REPARAMETERISED = False
-UNBIASED = False
-GUIDES = ("bernoulli", "one_hot")
 
-
-def estimate(
+@declare(needs="", guides=("bernoulli", "one_hot"), reparameterised=False, unbiased=False)
+def gumbel_softmax(
     key: Array,
     bound: Callable[[Array], Array],
     log_joint: LogJoint,
@@ -25,7 +23,7 @@ def estimate(
     num_samples: int,
     temperature: float = 0.5,
 ) -> Array:
-    """bound(log p(x, s) - log q(s)) at relaxed draws s = softmax((logits + Gumbel noise) /
+    """bound(log p(x, s) - log q(s)) at relaxed samples s = softmax((logits + Gumbel noise) /
     temperature), the mass functions read at fractional values (Jang et al. 2017, eq. 2; Maddison et
     al. 2017).
 
@@ -34,7 +32,7 @@ def estimate(
     of the guide, and be smooth there.
 
     Args:
-      key, bound, log_joint, q, num_samples: as for `reparam.estimate`; q is Bernoulli, or one-hot
+      key, bound, log_joint, q, num_samples: as for `reparam`; q is Bernoulli, or one-hot
         categorical by logits.
       temperature: above 0.
 
@@ -48,9 +46,9 @@ def estimate(
 def relaxed_draws(
     key: Array, q: Any, num_samples: int, temperature: float, estimator: str
 ) -> Array:
-    """Relaxed draws [K, *event_shape], differentiable in the logits."""
+    """Relaxed samples [K, *event_shape], differentiable in the logits."""
     if not temperature > 0:
-        raise ValueError(f"{estimator} wants a temperature above 0; got {temperature}.")
+        raise ValueError(f"{estimator} expects a temperature above 0; got {temperature}.")
     if _is_one_hot(q):
         noise = jax.random.gumbel(key, (num_samples, *q.logits.shape), q.logits.dtype)
         return jax.nn.softmax((q.logits + noise) / temperature, axis=-1)
@@ -60,7 +58,7 @@ def relaxed_draws(
 
 
 def harden(relaxed: Array, q: Any) -> Array:
-    """The discrete values that relaxed draws stand for."""
+    """The discrete values that relaxed samples stand for."""
     if _is_one_hot(q):
         return jax.nn.one_hot(relaxed.argmax(-1), relaxed.shape[-1], dtype=relaxed.dtype)
     return (relaxed > 0.5).astype(relaxed.dtype)

@@ -7,33 +7,30 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from vi_jax.estimators._names import require_bound
+from vi_jax.attributes import declare
+from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
 from vi_jax.estimators._weights import draw
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
-BOUNDS = ("elbo",)
-GUIDES = ("gaussian",)
 
-
-def estimate(
+@declare(needs="linear", guides=("gaussian",))
+def price(
     key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int
 ) -> Array:
     """d/dmu E[f] = E[grad f], d/dSigma E[f] = 1/2 E[Hessian f] for q = N(mu, Sigma), f = log p(x,
     .) (Rezende et al. 2014, eq. 10 and 11), with the entropy in closed form.
 
-    Costs a Hessian of D x D a draw; its noise is far below that of the reparameterised gradient
+    Costs a Hessian of D x D a sample; its noise is far below that of the reparameterised gradient
     where f is near-quadratic, and 0 where it is quadratic. First derivatives only. The value is the
     ELBO with the entropy exact.
 
-    Arguments and result as for `reparam.estimate`.
+    Arguments and result as for `reparam`.
 
     Raises:
       ValueError: a bound other than the ELBO, or a guide that is not a Gaussian vector.
     """
-    require_bound(
-        bound, BOUNDS, "price", "its theorems are about the mean of log p under a Gaussian."
-    )
+    require_bound(bound, price, "its theorems are about the mean of log p under a Gaussian.")
     loc, covariance, entropy = _moments(q)
     z = freeze(draw(key, q, num_samples))
     slopes = jax.vmap(jax.grad(log_joint))(z).mean(0)  # [D]
@@ -65,7 +62,7 @@ def _moments(q: Any) -> tuple[Array, Array, Array]:
         half_log_det = jnp.log(jnp.diagonal(q.scale_tril)).sum()
     else:
         raise ValueError(
-            "price wants a Gaussian guide, diagonal or full, over a vector; got "
+            "price expects a Gaussian guide, diagonal or full, over a vector; got "
             f"{type(q).__name__}. Take reparam."
         )
     return loc, covariance, half_log_det + 0.5 * loc.shape[0] * (1.0 + jnp.log(2.0 * jnp.pi))

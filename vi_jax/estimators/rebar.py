@@ -5,18 +5,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from vi_jax.attributes import declare
 from vi_jax.estimators._bernoulli import logits_of
-from vi_jax.estimators._names import require_bound
+from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._paths import draw_path, model_path, surrogate
 from vi_jax.estimators._weights import log_densities
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
-BOUNDS = ("elbo",)
-REPARAMETERISED = False
-GUIDES = ("bernoulli",)
 
-
-def estimate(
+@declare(needs="linear", guides=("bernoulli",), reparameterised=False)
+def rebar(
     key: Array,
     bound: Callable[[Array], Array],
     log_joint: LogJoint,
@@ -33,7 +31,7 @@ def estimate(
     log_joint has to take values in (0, 1) between the two of a Bernoulli, and be smooth there.
 
     Args:
-      key, bound, log_joint, q, num_samples: as for `reparam.estimate`; q is Bernoulli.
+      key, bound, log_joint, q, num_samples: as for `reparam`; q is Bernoulli.
       temperature: of the relaxation, above 0.
       scale: eta, of the control variate. Both are numbers to tune; minimise the variance in them to
         learn them.
@@ -45,10 +43,10 @@ def estimate(
       ValueError: a bound other than the ELBO, a guide that is not Bernoulli, or a temperature that
         is not positive.
     """
-    require_bound(bound, BOUNDS, "rebar", "its control variate is that of a mean.")
+    require_bound(bound, rebar, "its control variate is that of a mean.")
     logits = logits_of(q, "rebar")
     if not temperature > 0:
-        raise ValueError(f"rebar wants a temperature above 0; got {temperature}.")
+        raise ValueError(f"rebar expects a temperature above 0; got {temperature}.")
     z, b, redrawn = relaxed_pair(key, logits, num_samples)
     relaxed = [jax.nn.sigmoid(noise / temperature) for noise in (z, redrawn)]
     fixed = freeze(q)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+from vi_jax.attributes import declare
 from vi_jax.estimators._weights import draw, log_weights, require_reparameterised
 from vi_jax.types import Array, Guide, LogJoint
 
 
-def estimate(
+@declare(needs="")
+def reparam(
     key: Array,
     bound: Callable[[Array], Array],
     log_joint: LogJoint,
@@ -15,18 +17,15 @@ def estimate(
     num_samples: int,
     chunk: int | None = None,
 ) -> Array:
-    """bound(log_w) with z_k = g(phi, eps_k), differentiated through the draws and the density
+    """bound(log_w) with z_k = g(phi, eps_k), differentiated through the samples and the density
     (Kingma & Welling 2013, eq. 4; Rezende et al. 2014, eq. 8).
 
     Valid for every bound that is a smooth function of log_w.
 
     Args:
-      key: one typed PRNG key.
-      bound: log_w [K] -> scalar.
-      log_joint: z -> log p(x, z), a scalar in nats, differentiable.
-      q: a reparameterised guide.
-      num_samples: K.
-      chunk: draws at a time, all at once if not given: bounds the memory at large K and leaves the
+      key: one typed PRNG key. bound: log_w [K] -> scalar. log_joint: z -> log p(x, z), a scalar in
+      nats, differentiable. q: a reparameterised guide. num_samples: K. chunk: samples at a time,
+      all at once if not given: bounds the memory at large K and leaves the
         value as it is.
 
     Returns:

@@ -2,34 +2,32 @@
 
 from collections.abc import Callable
 
-from vi_jax.estimators._names import require_bound
+from vi_jax.attributes import declare
+from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
 from vi_jax.estimators._weights import draw, log_densities, require_independent
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
-BOUNDS = ("elbo",)
-REPARAMETERISED = False
 
-
-def estimate(
+@declare(needs="linear", reparameterised=False)
+def score(
     key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int
 ) -> Array:
     """1/K sum_k (f_k - mean of the other f_j) grad log q(z_k), f = log w: REINFORCE with
     leave-one-out baselines, RLOO (Salimans & Knowles 2014; Kool et al. 2019, eq. 8), for any guide,
     discrete ones too.
 
-    The baseline of a draw does not depend on it, so that the mean is the gradient of the ELBO.
+    The baseline of a sample does not depend on it, so that the mean is the gradient of the ELBO.
     Needs K >= 2.
 
-    Arguments and result as for `reparam.estimate`; q need not be reparameterised.
+    Arguments and result as for `reparam`; q need not be reparameterised.
 
     Raises:
       ValueError: K < 2, or a bound other than the ELBO.
     """
     require_bound(
         bound,
-        BOUNDS,
-        "the score-function estimator",
+        score,
         "its weights are those of a mean; take vimco for iwae.",
     )
     require_independent(q, "the score-function estimator")

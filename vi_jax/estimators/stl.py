@@ -1,15 +1,15 @@
-"""Sticking the landing."""
+"""Sticking the landing: the pathwise gradient without the score of the guide."""
 
 from collections.abc import Callable
 
-from vi_jax.estimators._names import require_bound
+from vi_jax.attributes import declare
+from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._weights import draw, log_weights, require_reparameterised
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
-BOUNDS = ("elbo",)
 
-
-def estimate(
+@declare(needs="linear")
+def stl(
     key: Array,
     bound: Callable[[Array], Array],
     log_joint: LogJoint,
@@ -20,16 +20,15 @@ def estimate(
 ) -> Array:
     """The reparameterised ELBO without the score of q, whose mean is 0 (Roeder et al. 2017, eq. 8).
 
-    At q = posterior every draw's gradient is 0, where the plain estimator's is only 0 on average.
+    At q = posterior every sample's gradient is 0, where the plain estimator's is only 0 on average.
     Valid for the ELBO: under IWAE the score that is dropped has a mean (Tucker et al. 2019, sec.
     3); `dreg` is right there.
 
-    Arguments, result and errors as for `reparam.estimate`; another bound is refused.
+    Arguments, result and errors as for `reparam`; another bound is refused.
     """
     require_bound(
         bound,
-        BOUNDS,
-        "sticking the landing",
+        stl,
         "the score that it drops has mean 0 under equal weights only; take dreg.",
     )
     require_reparameterised(q, "sticking the landing")

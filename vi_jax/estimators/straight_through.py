@@ -1,19 +1,17 @@
-"""The straight-through estimator: discrete values forwards, relaxed slopes backwards."""
+"""The straight-through estimator: discrete values forwards, relaxed gradients backwards."""
 
 from collections.abc import Callable
 
 import jax
 
+from vi_jax.attributes import declare
 from vi_jax.estimators._paths import surrogate
 from vi_jax.estimators.gumbel_softmax import harden, relaxed_draws
 from vi_jax.types import Array, Guide, LogJoint
 
-REPARAMETERISED = False
-UNBIASED = False
-GUIDES = ("bernoulli", "one_hot")
 
-
-def estimate(
+@declare(needs="", guides=("bernoulli", "one_hot"), reparameterised=False, unbiased=False)
+def straight_through(
     key: Array,
     bound: Callable[[Array], Array],
     log_joint: LogJoint,
@@ -22,11 +20,11 @@ def estimate(
     num_samples: int,
     temperature: float = 0.5,
 ) -> Array:
-    """bound(log w) at discrete draws, differentiated as if they were the relaxed ones (Bengio et
+    """bound(log w) at discrete samples, differentiated as if they were the relaxed ones (Bengio et
     al. 2013; Jang et al. 2017, sec. 2.2).
 
     The value is the bound's; the gradient is **biased**. Arguments and errors as for
-    `gumbel_softmax.estimate`.
+    `gumbel_softmax`.
     """
     relaxed = relaxed_draws(key, q, num_samples, temperature, "straight_through")
     z = surrogate(harden(relaxed, q), relaxed)

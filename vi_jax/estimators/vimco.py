@@ -5,22 +5,21 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from vi_jax.estimators._names import require_bound
+from vi_jax.attributes import declare
+from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
 from vi_jax.estimators._weights import draw, log_densities, require_independent
 from vi_jax.types import Array, Guide, LogJoint, freeze
 
-BOUNDS = ("iwae",)
-REPARAMETERISED = False
 
-
-def estimate(
+@declare(needs="log_mean", reparameterised=False)
+def vimco(
     key: Array, bound: Callable[[Array], Array], log_joint: LogJoint, q: Guide, *, num_samples: int
 ) -> Array:
     """sum_k (L - L_{-k}) grad log q(z_k) + sum_k wbar_k grad log w_k (Mnih & Rezende 2016, eq. 8),
     L_{-k} the bound with log w_k replaced by the mean of the other log-weights.
 
-    For any guide, discrete ones too; K >= 2. Arguments and result as for `reparam.estimate`; q need
+    For any guide, discrete ones too; K >= 2. Arguments and result as for `reparam`; q need
     not be reparameterised.
 
     Raises:
@@ -28,8 +27,7 @@ def estimate(
     """
     require_bound(
         bound,
-        BOUNDS,
-        "vimco",
+        vimco,
         "its baselines are those of the log of a mean weight; take score for the elbo.",
     )
     require_independent(q, "vimco")

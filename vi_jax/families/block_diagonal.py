@@ -57,7 +57,7 @@ class BlockNormal(VectorGuide):
         return log_standard_normal(eps) - self.log_diag.sum()
 
 
-def family(example: Any) -> Family:
+def block_diagonal(example: Any) -> Family:
     """q(z) = prod_m N(z_m | mu_m, L_m L_m'), m over the leaves: full rank where a leaf's entries
     are correlated, at the cost of sum_m D_m^2 and not D^2 (the blocks of Titsias & Lazaro-Gredilla
     2014; structured mean field).

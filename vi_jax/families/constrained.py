@@ -12,7 +12,7 @@ from numpyro.distributions import biject_to
 
 from vi_jax.families._guide import over_leading
 from vi_jax.families._pytree import Layout
-from vi_jax.families.mean_field import family as mean_field
+from vi_jax.families.mean_field import mean_field
 from vi_jax.types import Array, Family, Params
 
 Constraints = tuple[tuple[str, Any, tuple[int, ...]], ...]
@@ -104,7 +104,7 @@ def free_layout(constraints: Constraints) -> Layout:
     return Layout(treedef, tuple(leaf.shape for leaf in leaves))
 
 
-def family(
+def constrained(
     example: Mapping[str, tuple[Any, tuple[int, ...]]],
     *,
     base: Callable[[int], Family] = mean_field,

@@ -10,7 +10,7 @@ from vi_jax.families._pytree import read_latents
 from vi_jax.types import Array, Family, Params
 
 
-def family(example: Any) -> Family:
+def full_rank(example: Any) -> Family:
     """q(z) = N(z | mu, L L'), z = mu + L eps, L lower triangular with diagonal e^l (Titsias &
     Lazaro-Gredilla 2014, sec. 2; Kucukelbir et al. 2017, eq. 6).
 

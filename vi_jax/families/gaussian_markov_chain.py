@@ -88,7 +88,7 @@ class MarkovChain(VectorGuide):
         return log_standard_normal(eps) + self.log_diag.sum()
 
 
-def family(example: Any, *, num_steps: int | None = None) -> Family:
+def gaussian_markov_chain(example: Any, *, num_steps: int | None = None) -> Family:
     """q(z_1, ..., z_T) = N(mu, (L L')^-1) with a block-tridiagonal precision: z_t depends on its
     neighbours alone (Archer et al. 2015; Bamler & Mandt 2017). Draws and densities are O(T d^3),
     whatever the correlation length.

@@ -9,7 +9,7 @@ from vi_jax.families._networks import check_hidden
 from vi_jax.types import Array, Family, Params
 
 
-def family(example: Any, *, num_layers: int = 4, hidden: Sequence[int] = (32, 32)) -> Family:
+def iaf(example: Any, *, num_layers: int = 4, hidden: Sequence[int] = (32, 32)) -> Family:
     """y_i = x_i exp(s_i(x_<i)) + t_i(x_<i), log |det| = sum s (Kingma et al. 2016, eq. 10 and 11),
     s and t by a masked network.
 

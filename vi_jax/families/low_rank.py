@@ -37,7 +37,7 @@ class LowRankNormal(dist.LowRankMultivariateNormal):
         )
 
 
-def family(example: Any, *, rank: int = 1) -> Family:
+def low_rank(example: Any, *, rank: int = 1) -> Family:
     """q(z) = N(z | mu, diag(sigma^2) + W W'), z = mu + W eps_1 + sigma eps_2 (Ong et al. 2018, sec.
     2), O(D R^2).
 

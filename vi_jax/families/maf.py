@@ -9,7 +9,7 @@ from vi_jax.families._networks import check_hidden
 from vi_jax.types import Array, Family, Params
 
 
-def family(example: Any, *, num_layers: int = 4, hidden: Sequence[int] = (32, 32)) -> Family:
+def maf(example: Any, *, num_layers: int = 4, hidden: Sequence[int] = (32, 32)) -> Family:
     """x_i = z_i exp(s_i(z_<i)) + t_i(z_<i) from z back to the base, log |det dz/dx| = -sum s
     (Papamakarios et al. 2017, eq. 4 and 5, where s is -alpha and t is -mu exp(-alpha)).
 

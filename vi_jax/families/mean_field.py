@@ -9,7 +9,7 @@ from vi_jax.families._pytree import read_latents
 from vi_jax.types import Array, Family, Params
 
 
-def family(example: Any) -> Family:
+def mean_field(example: Any) -> Family:
     """q(z) = prod_j N(z_j | mu_j, sigma_j^2), z = mu + sigma eps (Kingma & Welling 2013, eq. 9).
 
     Args:

@@ -145,7 +145,7 @@ def _draw_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[
     return z, dz
 
 
-def family(example: Any, *, num_components: int = 2, spread: float = 1.0) -> Family:
+def mixture(example: Any, *, num_components: int = 2, spread: float = 1.0) -> Family:
     """q(z) = sum_k pi_k N(z | mu_k, diag(sigma_k^2)) (Bishop et al. 1998; Gershman et al. 2012;
     implicit gradients: Figurnov et al. 2018; stratified ones: Morningstar et al. 2021).
 

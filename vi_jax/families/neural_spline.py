@@ -15,7 +15,7 @@ _SMALLEST = 1e-3  # of a bin's width and height (as a part of all) and of a slop
 _SHIFT = float(np.log(np.expm1(1.0 - _SMALLEST)))  # softplus(_SHIFT) + _SMALLEST = 1
 
 
-def family(
+def neural_spline(
     example: Any,
     *,
     num_layers: int = 4,

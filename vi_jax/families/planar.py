@@ -13,7 +13,7 @@ from vi_jax.types import Array, Family, Params
 _SHIFT = float(np.log(np.e - 1.0))
 
 
-def family(example: Any, *, num_layers: int = 8) -> Family:
+def planar(example: Any, *, num_layers: int = 8) -> Family:
     """f(z) = z + u^ tanh(w'z + b), log |det| = log |1 + w'u^ tanh'(w'z + b)| (Rezende & Mohamed
     2015, eq. 10 to 12).
 

@@ -9,7 +9,7 @@ from vi_jax.families._flow import Bijection, make_family
 from vi_jax.types import Array, Family, Params
 
 
-def family(example: Any, *, num_layers: int = 8) -> Family:
+def radial(example: Any, *, num_layers: int = 8) -> Family:
     """f(z) = z + beta^ (z - c) / (alpha + r), r = |z - c|, log |det| = (D - 1) log(1 + beta^ /
     (alpha + r)) + log(1 + beta^ alpha / (alpha + r)^2) (Rezende & Mohamed 2015, eq. 14).
 

@@ -56,7 +56,7 @@ class RankOnePrecision(VectorGuide):
         )
 
 
-def family(example: Any) -> Family:
+def rank_one_precision(example: Any) -> Family:
     """q(z) = N(z | mu, C), C^-1 = D + u u', z = mu + R eps with R R' = C (Rezende et al. 2014, eq.
     17 to 20).
 

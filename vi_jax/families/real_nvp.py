@@ -10,7 +10,7 @@ from vi_jax.families._networks import apply_network, check_hidden, init_network
 from vi_jax.types import Array, Family, Params
 
 
-def family(example: Any, *, num_layers: int = 6, hidden: Sequence[int] = (32, 32)) -> Family:
+def real_nvp(example: Any, *, num_layers: int = 6, hidden: Sequence[int] = (32, 32)) -> Family:
     """y_2 = x_2 exp(s(x_1)) + t(x_1), y_1 = x_1, log |det| = sum s (Dinh et al. 2017, eq. 4 and 5);
     x_1 the first half.
 

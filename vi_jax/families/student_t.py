@@ -54,7 +54,7 @@ class StudentT(VectorGuide):
         return jnp.sum(-0.5 * (self.df + 1.0) * jnp.log1p(y**2 / self.df) - log_norm)
 
 
-def family(example: Any, *, df: float = 10.0) -> Family:
+def student_t(example: Any, *, df: float = 10.0) -> Family:
     """q(z) = prod_j t(z_j | nu_j, mu_j, sigma_j), z = mu + sigma eps sqrt(nu / v), v ~ chi^2(nu)
     (heavy-tailed guides: Domke & Sheldon 2018; the gradient in nu: Figurnov et al. 2018).
 

@@ -14,7 +14,7 @@ from vi_jax.types import Array, Family, Params, freeze
 _LARGEST = 0.999  # of a diagonal, so that 1 + tanh' r r~ stays away from 0 in float32
 
 
-def family(
+def sylvester(
     example: Any,
     *,
     num_layers: int = 4,
