@@ -1,6 +1,9 @@
 """Repeats a run exactly: its resolved config, from the config.json of its folder.
 
-python -m experiments.train --config=configs/replay.py:runs/NAME/config.json
+    python -m experiments.train --config=configs/replay.py:runs/NAME/config.json
+
+A record is data: it runs no code that it names. The model of a posterior that is a function in a
+Python file has to be named once more, by who repeats it: --config.model=file:PATH.py:FUNCTION.
 """
 
 import json
@@ -8,17 +11,24 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from experiments import files
+from experiments.posterior_models import FILE, RECORDED
+
 
 def get_config(path: str) -> ConfigDict:
     """The config in the file at `path`."""
     file = Path(path)
     file = file / "config.json" if file.is_dir() else file
-    if not file.exists():
-        raise ValueError(f"there is no file {file}; name the config.json of a run folder.")
     try:
-        plain = json.loads(file.read_text())
+        plain = dict(json.loads(files.read_text(file, follow=True)))
+        if str(plain.get("model")).startswith(FILE):
+            plain["model"] = RECORDED + plain["model"]
         return ConfigDict(_tuples(plain))
-    except (ValueError, TypeError) as error:
+    except FileNotFoundError:
+        raise ValueError(
+            f"there is no file {file}; name the config.json of a run folder."
+        ) from None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is no config: {error}") from None
 
 

@@ -14,6 +14,8 @@ from experiments import files
 from experiments.cli import UserError, suggest
 
 NAMES = ("eight_schools_noncentered", "eight_schools_centered", "breast_cancer", "diabetes")
+FILE = "file:"  # before PATH.py:FUNCTION, a model of the user's own
+RECORDED = "recorded "  # before that, where a record names it and not the user (configs/replay.py)
 EFFECTS = (
     28.0,
     8.0,
@@ -29,8 +31,14 @@ STDERRS = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
 
 def check_name(name: str) -> None:
     """Raises UserError where no model goes by this name."""
-    if name.startswith("file:"):
-        path = name.removeprefix("file:").rpartition(":")[0]
+    if name.startswith(RECORDED):
+        own = name.removeprefix(RECORDED)
+        raise UserError(
+            f"the model of this record is {own}, and a record runs no code: look at that file, and "
+            f"name it yourself, --config.model={own}."
+        )
+    if name.startswith(FILE):
+        path = name.removeprefix(FILE).rpartition(":")[0]
         if not Path(path).is_file():
             raise UserError(f"config.model {name!r}: there is no file {path!r}.")
     elif not name.startswith("posteriordb:") and name not in NAMES:
@@ -42,7 +50,7 @@ def check_name(name: str) -> None:
 
 def check_data(name: str, data: str) -> None:
     """Raises UserError where data are given to a model that has its own, or are no file."""
-    if data and not name.startswith("file:"):
+    if data and not name.startswith(FILE):
         raise UserError(
             f"config.data is {data!r}, and the model {name!r} has its own data; it goes with "
             "file:PATH.py:FUNCTION."
@@ -73,8 +81,8 @@ def get_model(name: str, data_dir: str, data: str = "") -> tuple[Callable[[], An
       UserError: no such function, file, posterior or data, or data that are not the model's
         arguments.
     """
-    if name.startswith("file:"):
-        model = _from_file(name.removeprefix("file:"))
+    if name.startswith(FILE):
+        model = _from_file(name.removeprefix(FILE))
         return functools.partial(model, **_arguments(model, name.rpartition(":")[2], data)), None
     if name.startswith("posteriordb:"):
         from experiments import posteriordb

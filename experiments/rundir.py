@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import shutil
-import stat
 import subprocess
 import sys
 from fnmatch import fnmatchcase as fnmatch
@@ -125,24 +124,29 @@ def refuse_foreign(folder: Path) -> None:
     """
     _refuse_name(folder)
     try:
-        is_there = stat.S_ISDIR(os.stat(folder).st_mode)
-        if not is_there:
-            raise UserError(f"--workdir={folder} is {files.kind(folder)}; name a folder.")
-    except FileNotFoundError:
-        is_there = False
-        if files.kind(folder):
-            raise UserError(
-                f"--workdir={folder} is a symbolic link that leads nowhere; name a folder."
-            ) from None
+        found = _kind_through_links(folder)
+        is_run = bool(found) and bool(files.kind(folder / CONFIG))
     except OSError as error:
         raise UserError(
             f"--workdir={folder} cannot be used ({error.strerror}); name another folder."
         ) from None
-    if is_there and not files.kind(folder / CONFIG) and set(_names(folder)) - {LOCK}:
+    if found not in ("", files.FOLDER):
+        raise UserError(f"--workdir={folder} is {found}; name a folder.")
+    if found and not is_run and set(_names(folder)) - {LOCK}:
         raise UserError(
             f"--workdir={folder} is not empty and holds no run; name a new folder, or one of an "
             "earlier run."
         )
+
+
+def _kind_through_links(folder: Path) -> str:
+    """What the user's own path leads to, as `files.kind` says it; raises OSError."""
+    try:
+        return files.kind(folder.resolve(strict=True))
+    except FileNotFoundError:
+        return f"{files.kind(folder)} that leads nowhere" if files.kind(folder) else ""
+    except RuntimeError:  # what pathlib makes of a loop up to Python 3.12
+        return "a symbolic link that leads to itself"
 
 
 def check_contents(folder: Path, *, writes: bool) -> None:
@@ -175,7 +179,7 @@ def check_part(folder: Path, part: str, *, writes: bool) -> None:
         try:
             for kind in wanted:
                 files.require(path, kind)
-            if wanted == [files.FOLDER] and not os.access(path, _rights(writes)):
+            if wanted == [files.FOLDER] and not _may(path, writes=writes):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             if not part and name in _READ:
                 files.open_regular(path).close()
@@ -188,8 +192,10 @@ def check_part(folder: Path, part: str, *, writes: bool) -> None:
             ) from None
 
 
-def _rights(writes: bool) -> int:
-    return os.R_OK | os.X_OK | (os.W_OK if writes else 0)
+def _may(folder: Path, *, writes: bool) -> bool:
+    """Whether a folder may be listed, and written to."""
+    rights = os.R_OK | os.X_OK | (os.W_OK if writes else 0)
+    return os.access(folder, rights, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _names(folder: Path) -> list[str]:
@@ -264,7 +270,11 @@ def read_config(folder: Path) -> ConfigDict:
         what a run holds (`check_contents`).
     """
     path = folder / CONFIG
-    if not folder.is_dir():
+    try:
+        found = _kind_through_links(folder)
+    except OSError as error:
+        raise UserError(f"--workdir={folder} cannot be read ({error.strerror}).") from None
+    if found != files.FOLDER:
         raise UserError(
             f"there is no folder {folder}; --workdir wants the folder of a run, as "
             "experiments.train printed it."

@@ -11,6 +11,8 @@ import importlib.util
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.files import read_bytes
+
 MAX_HOPS = 12  # re-exports that are followed from a package's __init__ to a definition
 
 
@@ -118,8 +120,8 @@ def module_file(module: str) -> Path:
 def _tree_at(file: Path, modified: int) -> ast.Module:
     del modified  # part of the key: a file that was edited is read again
     try:
-        return ast.parse(file.read_bytes(), str(file))
-    except (SyntaxError, ValueError) as error:
+        return ast.parse(read_bytes(file, follow=True), str(file))
+    except (OSError, SyntaxError, ValueError) as error:
         raise NoSuchFunction(f"{file} is no Python file ({error})") from None
 
 

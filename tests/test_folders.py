@@ -1,13 +1,23 @@
 """Folders that are not one's own: nothing in one is run, led through, waited for or lost."""
 
+import ast
+import fnmatch
 import os
 import socket
+import tempfile
 import threading
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from command_helpers import small
+from helpers import tree_equal
+from test_checkpoints import made_state, plain_key
 
-from experiments import files
+from experiments import evaluate, files, lock, metrics, rundir, train
+from experiments.checkpoints import Checkpoints
+from experiments.cli import UserError
 
 NOT_REGULAR = ("folder", "link", "dangling link", "loop", "pipe", "socket", "device")
 
@@ -172,3 +182,289 @@ def test_a_link_is_no_tree(tmp_path):
         files.make_folder(tmp_path / "link")
     files.make_folder(tmp_path / "new" / "folder")
     assert (tmp_path / "new" / "folder").is_dir()
+
+
+# --- one home
+
+
+# Methods of any object, functions of NumPy, functions by themselves, whole calls.
+METHODS = {
+    *("open", "fdopen", "read_text", "read_bytes", "write_text", "write_bytes", "touch"),
+    *("savefig", "print_png", "imsave", "tofile", "symlink_to", "hardlink_to"),
+    *("import_module", "exec_module"),
+}
+OF_NUMPY = {
+    *("save", "savez", "savez_compressed", "savetxt"),
+    *("load", "loadtxt", "genfromtxt", "fromfile", "memmap"),
+}
+BARE = {"open", "eval", "exec", "__import__"}
+WHOLE = {"os.replace", "os.rename", "os.mkfifo"}
+EXECUTING = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "runpy", "code"}
+# What has no path of a user's, or of a folder's, in it: file -> the whole call.
+ALLOWED = {
+    "experiments/choices.py": {"importlib.import_module", "spec.loader.exec_module"},  # the user's
+    "experiments/cli.py": {"Path('/proc/cpuinfo').read_text"},
+    "experiments/data/base.py": {"importlib.import_module"},  # of a name in our code
+    "experiments/data/features.py": {"Image.open"},  # of bytes
+    "experiments/data/folder.py": {"Image.open"},  # of an open file
+    "experiments/posterior_models.py": {"spec.loader.exec_module"},  # the user's own model
+    "experiments/storage.py": {"ts.KvStore.open", "ts.open"},  # of a tree that has been looked at
+}
+ROOT = Path(__file__).parents[1]
+SOURCES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for folder in ("experiments", "configs")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+}
+
+
+def strays(path, source):
+    """The calls that open files, or run what they hold, and the imports for it."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            whole = ast.unparse(node.func)
+            of, _, name = whole.rpartition(".")
+            is_one = name in METHODS if of else name in BARE
+            is_one |= of in ("np", "numpy") and name in OF_NUMPY
+            if (is_one or whole in WHOLE) and of != "files" and whole not in ALLOWED.get(path, ()):
+                found.append(f"{path}: line {node.lineno} calls {whole}; see experiments/files.py")
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+            found += [f"{path} imports {each}" for each in names if each in EXECUTING]
+    return found
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path != "experiments/files.py"])
+def test_files_are_opened_in_one_place(path):
+    assert not strays(path, SOURCES[path])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "open('x', 'w')",
+        "path.open()",
+        "Path(x).write_text('')",
+        "np.savez(path, x=1)",
+        "np.load(path)",
+        "fig.savefig(path)",
+        "def f():\n    import pickle",
+        "from joblib import load",
+        "os.replace(a, b)",
+        "with zipped.open() as file: pass",
+    ],
+)
+def test_a_stray_is_seen(source):
+    assert strays("experiments/new.py", source)
+    assert not strays("experiments/new.py", "files.write_text(path, x)")
+
+
+# --- what a run folder holds
+
+
+RUN_FILES = (
+    *("config.json", "environment.json", "data.json", "lock", "metrics.jsonl", "timing.jsonl"),
+    *("summary.json", "evaluation-test.json", "stopped.json", "replicas.json", "result.json"),
+    *("moments.json", "history.json", "draws.npz", "figures/learning_curves.png"),
+    *("samples/samples.npz", "samples/samples.png", "nonfinite/step_3.npz"),
+    "tensorboard/events.out.tfevents.1.host.0.1",
+)
+RUN_FOLDERS = ("checkpoints", "figures", "nonfinite", "samples", "tensorboard", "replica_0")
+WRONG = [(name, kind) for name in RUN_FILES for kind in NOT_REGULAR]
+WRONG += [(name, kind) for name in RUN_FOLDERS for kind in ("file", *NOT_REGULAR[1:])]
+
+
+def make_run_folder(folder, **changes):
+    """A run folder as a run that has just begun leaves it."""
+    config = small(**changes)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_json(folder / rundir.CONFIG, rundir.to_plain(config))
+    files.write_json(folder / rundir.DATA, {"name": "digits", "source": "", "fingerprint": "x"})
+    return config
+
+
+def snapshot(folder):
+    """Everything in a folder: its kind, and the content of files."""
+    return {
+        path.relative_to(folder).as_posix(): (
+            files.kind(path),
+            path.read_bytes() if files.kind(path) == files.REGULAR else b"",
+        )
+        for path in folder.rglob("*")
+    }
+
+
+def assert_sentence(said):
+    """One line that ends as a sentence does."""
+    text = str(said)
+    assert "Traceback" not in text
+    assert "\n" not in text.strip(), text
+    assert text.strip().endswith((".", "?", "folder.")), text
+
+
+@pytest.mark.parametrize(("name", "kind"), WRONG)
+def test_something_else_in_the_place_of_what_a_run_holds(
+    name, kind, tmp_path, elsewhere, monkeypatch
+):
+    """Refused in a sentence by those who write and those who read, and nothing is touched."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "run"
+    config = make_run_folder(folder)
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    put(kind, path, elsewhere)
+    before = snapshot(folder)
+    for use in (
+        lambda: rundir.open_folder(folder, config, overwrite=False),
+        lambda: rundir.read_config(folder),
+    ):
+        with pytest.raises(UserError, match=f"{path} is a .* was expected; remove it") as caught:
+            use()
+        assert_sentence(caught.value)
+    assert snapshot(folder) == before
+
+
+@pytest.mark.integration
+def test_the_table_is_of_what_a_run_leaves(tmp_path):
+    """What a whole run leaves is what it may find."""
+    config = small(train__num_steps=4, train__eval_every=4, train__checkpoint_every=4)
+    with jax.debug_key_reuse(False):
+        rundir.open_folder(tmp_path, config, overwrite=False)
+        with lock.locked(tmp_path):
+            train.train(config, tmp_path, resumed=False)
+        evaluate.evaluate(config, tmp_path, num_samples=2, most=2, seed=0)
+    rundir.check_contents(tmp_path, writes=True)
+    top = set(rundir.CONTENTS[""])
+    for path in tmp_path.iterdir():
+        assert any(fnmatch.fnmatch(path.name, like) for like in top), f"{path.name} is in no table"
+        for inner in path.iterdir() if path.name in rundir.CONTENTS else ():
+            patterns = rundir.CONTENTS[path.name]
+            assert any(fnmatch.fnmatch(inner.name, like) for like in patterns), inner
+
+
+def test_overwriting_takes_links_away_and_not_what_they_lead_to(tmp_path, elsewhere):
+    config = make_run_folder(tmp_path / "run")
+    for name in ("metrics.jsonl", "figures", "checkpoints", "environment.json"):
+        (tmp_path / "run" / name).symlink_to(elsewhere if "." in name else elsewhere.parent)
+    assert not rundir.open_folder(tmp_path / "run", config, overwrite=True)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "config.json",
+        "environment.json",
+    ]
+
+
+@pytest.mark.parametrize("kind", [*NOT_REGULAR, "hard link"])
+def test_something_else_in_the_place_of_the_lock(kind, tmp_path, elsewhere, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if kind == "hard link":
+        os.link(elsewhere, tmp_path / "lock")
+    else:
+        put(kind, tmp_path / "lock", elsewhere)
+    with (
+        pytest.raises(UserError, match=r"lock is a .*; remove it\.$"),
+        lock.locked(tmp_path),
+    ):
+        pytest.fail("it was locked")
+
+
+@pytest.mark.parametrize("kind", ["file", *NOT_REGULAR[2:]])
+def test_a_folder_that_is_none(kind, place, elsewhere):
+    put(kind, place, elsewhere)
+    with pytest.raises(UserError, match=r"--workdir=.*place (is a|cannot be used)") as caught:
+        rundir.refuse_foreign(place)
+    assert_sentence(caught.value)
+
+
+def test_a_users_own_link_to_a_run_folder_is_followed(tmp_path):
+    config = make_run_folder(tmp_path / "run")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    assert rundir.open_folder(tmp_path / "link", config, overwrite=False)
+    assert rundir.read_config(tmp_path / "link").name == config.name
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
+@pytest.mark.parametrize("name", ["config.json", "data.json", "metrics.jsonl", "checkpoints", ""])
+def test_what_may_not_be_read_is_said(name):
+    with tempfile.TemporaryDirectory() as root:  # pytest's own is of its user alone
+        os.chmod(root, 0o755)
+        folder = Path(root) / "run"
+        config = make_run_folder(folder)
+        (folder / "metrics.jsonl").touch()
+        (folder / "checkpoints").mkdir()
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, 65534, 65534)
+        (folder / name).chmod(0)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(UserError, match="Permission denied") as caught:
+                rundir.open_folder(folder, config, overwrite=False)
+            assert_sentence(caught.value)
+            with pytest.raises(UserError, match=r"Permission denied|there is no folder"):
+                rundir.read_config(folder)
+        finally:
+            os.seteuid(0)
+
+
+# --- names of folders
+
+
+SERVED = (
+    *("a%20b", "100%", "a#b", "a b", " a", "a ", "ä", "日本", "a\nb", "a\tb", "a\x01b"),
+    *("a'b", 'a"b', "a:b", "a|b", "{a}", "{SPLIT}", "$HOME", "~", "-a", "a&b=c", "a;b", "a,b"),
+    *("a@b", "a\rb", "0", "checkpoints", "\u202e", "x.orbax-checkpoint-tmp"),
+    *("x.orbax-checkpoint-tmp-1", "x" * 255, "é" * 127),
+)
+REFUSED = ("a?b", "a*b", "**", "[ab]", "a\\b", "gs:", "s3:", "file:", "\udcff", "a\udce9b")
+
+
+def printable(name):
+    return ascii(name)[:20]
+
+
+@pytest.mark.parametrize("name", SERVED, ids=printable)
+def test_a_folder_of_any_name_holds_a_run(name, tmp_path, capsys):
+    """Saved, gone on with and read; the numbers are what they were, in this process and again."""
+    folder = tmp_path / name
+    config = small()
+    with lock.locked(folder):
+        assert not rundir.open_folder(folder, config, overwrite=False)
+        for resumed_at in (0, 3):
+            log = metrics.MetricsLog(folder, from_step=resumed_at)
+            with Checkpoints(folder / "checkpoints", keep=2) as checkpoints:
+                found = checkpoints.restore_latest(made_state(seed=1, step=0))
+                assert (0 if found is None else int(found.step)) == resumed_at
+                checkpoints.save(made_state(step=resumed_at + 3))
+            log.write({"step": resumed_at + 3, "x": 1.0})
+            log.close()
+        assert rundir.open_folder(folder, config, overwrite=False)
+    assert rundir.read_config(folder).name == config.name
+    with Checkpoints(folder / "checkpoints", keep=2, read_only=True) as checkpoints:
+        last = checkpoints.restore("latest", made_state(seed=1, step=0))
+    assert tree_equal(plain_key(last), plain_key(made_state(step=6)))
+    assert [row["step"] for row in metrics.read_rows(folder / metrics.METRICS)] == [3, 6]
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [*REFUSED, "a\x1b[31mb", "x" * 256], ids=printable)
+def test_a_name_that_cannot_be_served_is_refused_at_the_start(name, tmp_path):
+    with pytest.raises(UserError, match=r"cannot (hold checkpoints|be used)") as caught:
+        rundir.refuse_foreign(tmp_path / name)
+    assert_sentence(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_path_that_is_too_long_for_what_lies_in_it(tmp_path):
+    deep = tmp_path.joinpath(*["x" * 200] * 18)
+    with pytest.raises(UserError, match="over 3,500 bytes long"):
+        rundir.refuse_foreign(deep)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/etc/x", "a\nb", "a\0b", "\udcff"], ids=printable)
+def test_a_name_in_a_config_is_that_of_a_folder_in_runs(name):
+    config = small()
+    with config.unlocked():
+        config.name = name
+    with pytest.raises(UserError, match="cannot be the name of a folder"):
+        rundir.default_folder(config)
