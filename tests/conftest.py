@@ -77,6 +77,16 @@ def strict_ranks():
 
 
 @pytest.fixture
+def no_key_check():
+    """Keys may be used twice: the check takes the keys of a scan inside a vmap for used ones
+    (`vmap(lambda k: lax.map(normal, split(k, 2)))` is an error), and loses sight of those of
+    donated states.
+    """
+    with jax.debug_key_reuse(False):
+        yield
+
+
+@pytest.fixture
 def x64():
     """float64 by default."""
     with jax.enable_x64(True):

@@ -89,9 +89,8 @@ def test_sites_held_at_precision_0_are_counted_and_do_not_pass_for_an_answer():
     rng = np.random.default_rng(0)
     x = np.column_stack([np.ones(30), rng.standard_normal(30)])
     y = x @ np.array([1.0, 2.0]) + rng.standard_normal(30)
-    y[:3] += (
-        12  # far out, under a likelihood with heavy tails: these sites want a negative precision
-    )
+    # far out, under a likelihood with heavy tails: these sites want a negative precision
+    y[:3] += 12
     fit = ep.fit(x, y, lambda a, y: jax.scipy.stats.t.logpdf(y - a, 2.0))
     assert np.all(np.asarray(fit.state.precision)[:3] == 0)
     assert 3 <= fit.state.sites_clipped == np.sum(np.asarray(fit.state.precision) == 0)

@@ -12,6 +12,8 @@ from helpers import assert_mean, keys, normal
 from vi_jax.diagnostics import amortised
 from vi_jax.types import Model
 
+pytestmark = pytest.mark.usefixtures("no_key_check")
+
 D = 2
 P = 3
 SIGMA = 0.7
@@ -21,15 +23,6 @@ PRECISION = np.eye(D) + W.T @ W / SIGMA**2
 COVARIANCE = np.linalg.inv(PRECISION)
 X = normal(2, 11, P) @ np.linalg.cholesky(W @ W.T + SIGMA**2 * np.eye(P)).T + B
 X32 = jnp.asarray(X, jnp.float32)
-
-
-@pytest.fixture(autouse=True)
-def _no_key_check():
-    """JAX takes the keys of a scan inside a vmap for used ones (`vmap(lambda k: lax.map(normal,
-    split(k, 2)))` is an error).
-    """
-    with jax.debug_key_reuse(False):
-        yield
 
 
 def posterior_mean(x):

@@ -150,7 +150,7 @@ def test_several_names_are_one_guide(x64):
             jax.grad(lambda q: q.log_prob(z).sum() + q.sample(jax.random.key(1))["scale"].sum())
         )(q)
     )
-    with pytest.raises(AttributeError, match="average draws"):
+    with pytest.raises(AttributeError, match="average samples"):
         _ = q.mean
 
 

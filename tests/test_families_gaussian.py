@@ -151,7 +151,7 @@ def test_a_long_chain_is_not_unrolled():
     ],
 )
 def test_steps_that_do_not_fit_are_refused(example, num_steps):
-    with pytest.raises(ValueError, match="gaussian_markov_chain wants"):
+    with pytest.raises(ValueError, match="gaussian_markov_chain expects"):
         vi.families.gaussian_markov_chain(example, num_steps=num_steps)
 
 

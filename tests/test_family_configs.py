@@ -12,14 +12,9 @@ from helpers import assert_mean, normal
 import vi_jax as vi
 from experiments import build, by_draws, measure, settings
 
+pytestmark = pytest.mark.usefixtures("no_key_check")
+
 LEVELS = np.random.default_rng(0).integers(0, 17, (12, 4, 4), dtype=np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def _no_key_check():
-    """JAX takes the keys of a scan inside a vmap for used ones."""
-    with jax.debug_key_reuse(False):
-        yield
 
 
 def config_of(name):

@@ -12,7 +12,7 @@ from scipy.special import digamma, gammaln, i0e, i1e, multigammaln
 
 import vi_jax as vi
 from vi_jax.distributions import LogGamma, OneHotCategorical, PrecisionNormal
-from vi_jax.distributions import _special as special
+from vi_jax.distributions import special as special
 
 # minutes: digits and bounds of KLs that test_kl.py holds to their values
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 from helpers import members
 
 import vi_jax as vi
-from vi_jax.families._guide import log_standard_normal
+from vi_jax.gaussian import log_standard_normal
 from vi_jax.methods._placed import Placed
 from vi_jax.methods._units import Units
 

@@ -34,6 +34,8 @@ from experiments.parts import Parts
 from experiments.stopping import Stop
 from vi_jax.training import BlockInfo, Totals
 
+pytestmark = pytest.mark.usefixtures("no_key_check")
+
 TOTALS = Totals(
     {"loss": jnp.float32(1 / 3), "grad_norm": jnp.float32(0)},
     jnp.int32(1),
@@ -43,13 +45,6 @@ TOTALS = Totals(
 FIELDS = dict(
     train__num_steps=5, train__log_every=3, train__eval_every=3, train__checkpoint_every=3
 )
-
-
-@pytest.fixture(autouse=True)
-def _no_key_check():
-    """JAX takes the keys of a scan inside a vmap for used ones."""
-    with jax.debug_key_reuse(False):
-        yield
 
 
 def sizes_of(

@@ -28,6 +28,8 @@ from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
 from vi_jax.training import State, batch_rows, shuffle
 
+pytestmark = pytest.mark.usefixtures("no_key_check")
+
 # 1,257 examples are 13 batches of 100; the planted one is in one batch of each epoch, or in two
 # where the last is filled with it.
 FEW = dict(
@@ -46,13 +48,6 @@ SUMMARY = {name: {"mean": 0.0, "stderr": 1.0} for name in COLUMNS}
 NOTHING = measure.Measures(
     SUMMARY | {"active_units": 3}, np.zeros(3), np.ones(3, bool), np.zeros((2, 3))
 )
-
-
-@pytest.fixture(autouse=True)
-def _no_key_check():
-    """JAX takes the keys of a scan inside a vmap for used ones."""
-    with jax.debug_key_reuse(False):
-        yield
 
 
 @pytest.fixture

@@ -20,14 +20,7 @@ from experiments.cli import UserError
 from experiments.streaming import make_streaming_run
 from vi_jax.training import make_run, make_stepwise_run
 
-
-@pytest.fixture(autouse=True)
-def _no_key_check():
-    """JAX takes the keys of a scan inside a vmap for used ones (`vmap(lambda k: lax.map(normal,
-    split(k, 2)))` is an error).
-    """
-    with jax.debug_key_reuse(False):
-        yield
+pytestmark = pytest.mark.usefixtures("no_key_check")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ LIBRARY = Path(vi.__file__).parent
 FLOORS = (
     {"distributions", "attributes", "_renamed"},
     {"types", "kl"},
+    {"gaussian", "weights", "sampling", "control_variates"},
     {"divergences", "families", "bounds", "targets", "draws"},
     {"models", "estimators"},
     {"methods", "conjugate", "losses", "evidence"},
@@ -182,7 +183,7 @@ def test_a_stray_is_seen(path, source):
 def test_what_is_allowed_is_allowed():
     assert not climbs(
         "losses.py",
-        "from vi_jax.estimators._weights import draw\nfrom vi_jax import kl\nimport jax",
+        "from vi_jax.weights import draw\nfrom vi_jax import kl\nimport jax",
     )
     assert not climbs(
         "models/vae.py", "from vi_jax.models.networks import Network\nfrom vi_jax import families"
@@ -217,6 +218,18 @@ def test_nothing_is_loaded_before_it_is_used(use, absent):
 def test_every_public_name_resolves(name):
     assert getattr(vi, name) is not None
     assert name in dir(vi)
+
+
+def test_every_room_is_a_public_name():
+    rooms = {room_of(path) for path in sources() if not path.startswith("_")}
+    assert rooms - set(dir(vi)) == {"draws"}, "draws is the old name of sampling"
+
+
+def test_type_checkers_see_the_public_names():
+    tree = ast.parse((LIBRARY / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name for node in block.body for alias in node.names}
+    assert seen == {*vi.__all__, "draws"} - {"__version__"}
 
 
 def test_an_unknown_name_says_what_there_is():

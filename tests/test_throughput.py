@@ -12,6 +12,8 @@ from benchmarks import contenders_jax, contenders_vi, wide  # noqa: E402
 from benchmarks.contenders import CONTENDERS  # noqa: E402
 from benchmarks.problem import NotAvailable, Problem, make_weights  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("no_key_check")
+
 RNG = np.random.default_rng(0)
 SMALL = {
     "elbo": Problem(
@@ -32,13 +34,6 @@ SMALL = {
         "noise",
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_key_check():
-    # numpyro's SVI and donated states make the checker lose sight of keys
-    with jax.debug_key_reuse(False):
-        yield
 
 
 def start(contender, problem, weights):

@@ -17,22 +17,30 @@ from vi_jax._version import __version__
 
 if TYPE_CHECKING:
     from vi_jax import (
+        attributes,
         bounds,
         conjugate,
+        control_variates,
         diagnostics,
         distributions,
+        divergences,
         draws,
         estimators,
+        evidence,
         families,
+        fitting,
+        gaussian,
         kl,
         losses,
         methods,
         models,
         replicas,
+        sampling,
         shard,
         targets,
         training,
         types,
+        weights,
     )
     from vi_jax.diagnostics.check import check
     from vi_jax.evidence import analytic_elbo, elbo, iwae
@@ -41,26 +49,33 @@ if TYPE_CHECKING:
     from vi_jax.training import State, init_state, make_run, make_step, make_stepwise_run, train
     from vi_jax.types import Family, Guide, Method, Model, freeze
 
-_MODULES = (
-    "bounds",
-    "conjugate",
-    "diagnostics",
-    "distributions",
-    "draws",
-    "estimators",
-    "evidence",
-    "families",
-    "kl",
-    "losses",
-    "methods",
-    "models",
-    "replicas",
-    "shard",
-    "targets",
-    "training",
-    "types",
-)
-_NAMES = {
+# public name -> the module that it is, or that has it
+_HOMES = {
+    "attributes": "attributes",
+    "bounds": "bounds",
+    "conjugate": "conjugate",
+    "control_variates": "control_variates",
+    "diagnostics": "diagnostics",
+    "distributions": "distributions",
+    "divergences": "divergences",
+    "draws": "draws",
+    "estimators": "estimators",
+    "evidence": "evidence",
+    "families": "families",
+    "fitting": "fitting",
+    "gaussian": "gaussian",
+    "kl": "kl",
+    "losses": "losses",
+    "methods": "methods",
+    "models": "models",
+    "replicas": "replicas",
+    "sampling": "sampling",
+    "shard": "shard",
+    "targets": "targets",
+    "training": "training",
+    "types": "types",
+    "weights": "weights",
+    # functions and types
     "analytic_elbo": "evidence",
     "check": "diagnostics",
     "elbo": "evidence",
@@ -69,69 +84,29 @@ _NAMES = {
     "kl_divergence": "kl",
     "kl_monte_carlo": "kl",
     "kl_standard_normal": "kl",
-    "Result": "fitting",
-    "State": "training",
     "init_state": "training",
     "make_run": "training",
     "make_step": "training",
     "make_stepwise_run": "training",
     "train": "training",
+    "freeze": "types",
     "Family": "types",
     "Guide": "types",
     "Method": "types",
     "Model": "types",
-    "freeze": "types",
+    "Result": "fitting",
+    "State": "training",
 }
+_OLD = ("draws",)  # names that still work, and warn
 
-__all__ = [
-    "Family",
-    "Guide",
-    "Method",
-    "Model",
-    "Result",
-    "State",
-    "__version__",
-    "analytic_elbo",
-    "bounds",
-    "check",
-    "conjugate",
-    "diagnostics",
-    "distributions",
-    "draws",
-    "elbo",
-    "estimators",
-    "families",
-    "fit",
-    "freeze",
-    "init_state",
-    "iwae",
-    "kl",
-    "kl_divergence",
-    "kl_monte_carlo",
-    "kl_standard_normal",
-    "losses",
-    "make_run",
-    "make_step",
-    "make_stepwise_run",
-    "methods",
-    "models",
-    "replicas",
-    "shard",
-    "targets",
-    "train",
-    "training",
-    "types",
-]
+__all__ = ["__version__", *(name for name in _HOMES if name not in _OLD)]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"vi_jax.{name}")
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"vi_jax.{_NAMES[name]}"), name)
-    raise AttributeError(
-        f"vi_jax has no {name!r}; it has {', '.join(sorted([*_MODULES, *_NAMES]))}."
-    )
+    if name not in _HOMES:
+        raise AttributeError(f"vi_jax has no {name!r}; it has {', '.join(sorted(__all__))}.")
+    module = importlib.import_module(f"vi_jax.{_HOMES[name]}")
+    return module if _HOMES[name] == name else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -44,11 +44,11 @@ def renyi_divergence(q: Any, p: Any, *, alpha: float) -> Array:
     """
     if not 0.0 < alpha < math.inf:
         raise ValueError(
-            f"renyi_divergence wants an alpha above 0 and below infinity; got {alpha}."
+            f"renyi_divergence expects an alpha above 0 and below infinity; got {alpha}."
         )
     if q.event_shape != p.event_shape:
         raise ValueError(
-            f"renyi_divergence wants q and p over one space; got event shapes {q.event_shape} "
+            f"renyi_divergence expects q and p over one space; got event shapes {q.event_shape} "
             f"and {p.event_shape}."
         )
     if alpha == 1.0:
@@ -64,7 +64,7 @@ def renyi_divergence(q: Any, p: Any, *, alpha: float) -> Array:
         return _between(_gaussian_vectors, q, p, alpha)
     raise NotImplementedError(
         f"no closed Rényi divergence is known for {describe(q)} and {describe(p)}; "
-        "estimate it from draws of q: 1 / (alpha - 1) log mean exp((alpha - 1) (log q - log p))."
+        "estimate it from samples of q: 1 / (alpha - 1) log mean exp((alpha - 1) (log q - log p))."
     )
 
 
@@ -100,7 +100,7 @@ def wasserstein2_squared(q: Any, p: Any) -> Array:
     """
     if q.event_shape != p.event_shape:
         raise ValueError(
-            f"wasserstein2_squared wants one space; got event shapes {q.event_shape} and "
+            f"wasserstein2_squared expects one space; got event shapes {q.event_shape} and "
             f"{p.event_shape}."
         )
     q = strip(q)

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 
 from vi_jax import bounds, estimators
-from vi_jax.estimators._weights import draw, require_reparameterised
 from vi_jax.kl import kl_divergence
 from vi_jax.types import Array, Guide, LogJoint
+from vi_jax.weights import draw, require_reparameterised
 
 
 def elbo(key: Array, log_joint: LogJoint, q: Guide, num_samples: int = 1) -> Array:

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from vi_jax import bounds
-from vi_jax.estimators._weights import draw, require_reparameterised
 from vi_jax.kl import kl_divergence, kl_per_dimension
 from vi_jax.types import Array, Guide, LogJoint, Model, Params, freeze
+from vi_jax.weights import draw, require_reparameterised
 
 Schedule = Callable[[Array], Array | float]
 Estimator = Callable[..., Array]

@@ -10,9 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
+# wire types
+VARINT = 0
+FIXED64 = 1
+BYTES = 2
+FIXED32 = 5
 _FIXED = {FIXED64: 8, FIXED32: 4}  # bytes
-BYTES_LIST, FLOAT_LIST, INT64_LIST = 1, 2, 3  # fields of a Feature
+# fields of a Feature
+BYTES_LIST = 1
+FLOAT_LIST = 2
+INT64_LIST = 3
 
 
 class Field(NamedTuple):
@@ -69,7 +76,8 @@ def _fields(message: memoryview) -> Iterator[Field]:
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
-        number, wire = key >> 3, key & 7
+        number = key >> 3
+        wire = key & 7
         integer = 0
         start = at
         if wire == VARINT:

@@ -33,9 +33,8 @@ class Model(NamedTuple):
     # what to update together, in order; together only what the rest makes independent
     sweep: tuple[tuple[str, ...], ...]
     start: Callable[[], Naturals]  # natural parameters of a neutral start
-    scores: Callable[[Naturals, Any], Array] | None = (
-        None  # of a mixture: E[log p(x, c = k | b)], [K]; log_lik is their logsumexp
-    )
+    # of a mixture: E[log p(x, c = k | b)], [K]; log_lik is their logsumexp
+    scores: Callable[[Naturals, Any], Array] | None = None
 
 
 def expected(model: Model, natural: Naturals) -> Naturals:

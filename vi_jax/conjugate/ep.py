@@ -10,7 +10,7 @@ import numpy as np
 
 from vi_jax.conjugate import factors
 from vi_jax.conjugate.linear_regression import as_regression
-from vi_jax.families._guide import HALF_LOG_TWO_PI
+from vi_jax.gaussian import HALF_LOG_TWO_PI
 from vi_jax.types import Array, Params
 
 LogLik = Callable[[Array, Array], Array]  # (a, y) -> log p(y | a = x'w) of one example, nats
@@ -39,9 +39,8 @@ class State(NamedTuple):
     log_evidence: Array  # nats, an estimate of log p(y); neither an upper nor a lower bound
     change: Array  # the largest move of a site in the last sweep, in standard deviations of its a
     num_sweeps: Array  # int32
-    sites_clipped: (
-        Array  # int32, of the last sweep: sites whose precision would have been negative, and is 0
-    )
+    # int32, of the last sweep: sites whose precision would have been negative, and is 0
+    sites_clipped: Array
     # int32, of the last sweep: cavities that rounding left without precision, at 1e-6 of the
     # marginal's
     cavities_clipped: Array

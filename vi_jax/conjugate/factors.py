@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln
 
-from vi_jax.families._guide import HALF_LOG_TWO_PI
+from vi_jax.gaussian import HALF_LOG_TWO_PI
 from vi_jax.types import Array, Params
 
 

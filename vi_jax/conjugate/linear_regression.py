@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from vi_jax.conjugate import cavi, factors
 from vi_jax.conjugate.engine import Model, Naturals, inner
-from vi_jax.families._guide import HALF_LOG_TWO_PI
+from vi_jax.gaussian import HALF_LOG_TWO_PI
 from vi_jax.types import Array
 
 

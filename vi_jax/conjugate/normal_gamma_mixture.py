@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from vi_jax.conjugate import cavi, factors, mixtures
 from vi_jax.conjugate.engine import Model, Naturals
-from vi_jax.families._guide import HALF_LOG_TWO_PI
+from vi_jax.gaussian import HALF_LOG_TWO_PI
 from vi_jax.types import Array
 
 

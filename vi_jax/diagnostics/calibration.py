@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vi_jax.targets._tracing import OF_TRACING, first_line
+from vi_jax.targets.tracing import OF_TRACING, first_line
 from vi_jax.types import Array
 
 _COMPILED = "Cannot apply JAX transformations to a function lowered and compiled"
@@ -15,14 +15,12 @@ _COMPILED = "Cannot apply JAX transformations to a function lowered and compiled
 class Calibration(NamedTuple):
     """Of each latent, over simulations."""
 
-    share: (
-        Array  # [N, D] in (0, 1): of the guide's draws, those below the latent that made the data
-    )
+    # [N, D] in (0, 1): of the guide's draws, those below the latent that made the data
+    share: Array
     # [D], of the Kolmogorov-Smirnov test that shares are uniform: SBC, the marginals are exact
     uniform_p: Array
-    symmetric_p: (
-        Array  # [D], of the like test of shares against 1 - shares: VSBC, the means are not biased
-    )
+    # [D], of the like test of shares against 1 - shares: VSBC, the means are not biased
+    symmetric_p: Array
 
     @property
     def mean_share(self) -> Array:

@@ -1,4 +1,4 @@
-"""Bernoulli and binomial by their logits, with the right gradient at 0."""
+"""Bernoulli and binomial distributions by their logits, with the right gradient at 0."""
 
 import jax
 import numpyro.distributions as dist

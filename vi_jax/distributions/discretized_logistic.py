@@ -1,4 +1,4 @@
-"""The logistic on whole levels, for 8-bit pixels."""
+"""The discretised logistic distribution, for 8-bit pixel values."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ class DiscretizedLogistic(dist.Distribution):
     ) -> None:
         if num_levels < 2:
             raise ValueError(
-                f"DiscretizedLogistic wants num_levels of at least 2; got {num_levels}."
+                f"DiscretizedLogistic expects num_levels of at least 2; got {num_levels}."
             )
         self.loc, self.scale = promote_shapes(jnp.asarray(loc), jnp.asarray(scale))
         self.num_levels = num_levels

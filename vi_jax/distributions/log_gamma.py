@@ -1,7 +1,7 @@
 """Logarithms of Gamma and Dirichlet variates, for concentrations at which the variates themselves
 are 0 in floating point.
 
-At a concentration of 0.001 half of all Gamma draws are below e^-690: zeros in float32, with log
+At a concentration of 0.001 half of all Gamma samples are below e^-690: zeros in float32, with log
 densities of +inf. Their logarithms are ordinary numbers. `jax.random.loggamma` draws them well but
 clips its derivative at the smallest float, which leaves a twelfth of the slope there; here the
 derivative is that of log x = log x' + (log u) / a, with x' ~ Gamma(a + 1) and u uniform, for a < 1.
@@ -14,7 +14,7 @@ from jax.scipy.special import digamma, gammaln, polygamma
 from numpyro.distributions import constraints
 from numpyro.distributions.util import promote_shapes, validate_sample
 
-from vi_jax.distributions._special import stirling_remainder
+from vi_jax.distributions.special import stirling_remainder
 
 Array = jax.Array
 
@@ -22,7 +22,7 @@ _HALF_LOG_TWO_PI = 0.9189385332046727
 
 
 def sample_log_gamma(key: Array, concentration: Array) -> Array:
-    """log x for x ~ Gamma(a, 1), reparameterised in a: one draw for each a, of its shape; finite
+    """log x for x ~ Gamma(a, 1), reparameterised in a: one sample for each a, of its shape; finite
     for a down to 1e-35 in float32.
     """
     key_gamma, key_boost = jax.random.split(key)
@@ -67,7 +67,7 @@ class LogGamma(dist.Distribution):
         )
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws of y, [*sample_shape, *batch_shape], reparameterised in both parameters."""
+        """Samples of y, [*sample_shape, *batch_shape], reparameterised in both parameters."""
         a = jnp.broadcast_to(self.concentration, (*sample_shape, *self.batch_shape))
         return sample_log_gamma(key, a) - jnp.log(self.rate)
 
@@ -106,7 +106,7 @@ class LogDirichlet(dist.Distribution):
     def __init__(self, concentration: Array, *, validate_args: bool | None = None) -> None:
         if jnp.ndim(concentration) < 1:
             raise ValueError(
-                "LogDirichlet wants a concentration of shape [..., C]; got the shape "
+                "LogDirichlet expects a concentration of shape [..., C]; got the shape "
                 f"{jnp.shape(concentration)}."
             )
         self.concentration = jnp.asarray(concentration)
@@ -123,7 +123,7 @@ class LogDirichlet(dist.Distribution):
         return gammaln(a.sum(-1)) - gammaln(a).sum(-1) + (a * value).sum(-1)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws of y, [*sample_shape, *batch_shape, C], reparameterised; exp(y) may be 0, y is
+        """Samples of y, [*sample_shape, *batch_shape, C], reparameterised; exp(y) may be 0, y is
         finite.
         """
         a = jnp.broadcast_to(self.concentration, (*sample_shape, *self.concentration.shape))

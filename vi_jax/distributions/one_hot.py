@@ -1,4 +1,4 @@
-"""One of C classes as a vector of zeros and a one."""
+"""The categorical distribution over one-hot vectors."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ class OneHotCategorical(dist.Distribution):
     def __init__(self, logits: Array, *, validate_args: bool | None = None) -> None:
         if jnp.ndim(logits) < 1:
             raise ValueError(
-                "OneHotCategorical wants logits of shape [..., C]; got the shape "
+                "OneHotCategorical expects logits of shape [..., C]; got the shape "
                 f"{jnp.shape(logits)}."
             )
         self.logits = jnp.asarray(logits)

@@ -1,4 +1,4 @@
-"""A Gaussian by the triangular factor of its precision: its zeros are conditional independences."""
+"""The Gaussian by the triangular factor of its precision, where zeros are independences."""
 
 import math
 
@@ -39,7 +39,7 @@ class PrecisionNormal(dist.Distribution):
         square = jnp.shape(precision_tril)[-2:]
         if not size or square != 2 * size:
             raise ValueError(
-                "PrecisionNormal wants loc of shape [..., D] and precision_tril of shape [..., "
+                "PrecisionNormal expects loc of shape [..., D] and precision_tril of shape [..., "
                 "D, D]; "
                 f"got {jnp.shape(loc)} and {jnp.shape(precision_tril)}."
             )

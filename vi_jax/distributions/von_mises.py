@@ -1,4 +1,4 @@
-"""The von Mises distribution with reparameterised draws, in both parameters and at any
+"""The von Mises distribution with reparameterised samples, in both parameters and at any
 concentration.
 """
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import i0e
 
-from vi_jax.distributions._special import bessel_ratio_complement
+from vi_jax.distributions.special import bessel_ratio_complement
 
 Array = jax.Array
 _Carry = tuple[Array, Array, Array, Array]
@@ -18,13 +18,13 @@ _TRIES = 200  # a try is accepted with probability 0.66 or more at any concentra
 
 
 class VonMises(dist.VonMises):
-    """Numpyro's von Mises, whose draws have a gradient in the concentration k too (Figurnov et al.
-    2018, eq. 5 and section 4).
+    """Numpyro's von Mises, whose samples have a gradient in the concentration k too (Figurnov et
+    al. 2018, eq. 5 and section 4).
 
         f(x) = e^(k cos(x - m)) / (2 pi I_0(k));      dx/dk = -(dF/dk)(x) / f(x),
 
     with dF/dk = integral of f(t) (cos t - I_1 / I_0) by Gauss-Legendre quadrature, where the paper
-    differentiates a series. Parts from numpyro also in its draws: those of float32 lose their
+    differentiates a series. Parts from numpyro also in its samples: those of float32 lose their
     resolution from k = 1e4 on (181 values at 1e6, nan at 1e8); here 1 - cos x is drawn, which has
     its digits where cos x has none.
 

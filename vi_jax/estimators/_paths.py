@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vi_jax.estimators._weights import require_scalars
 from vi_jax.types import Array, LogJoint, freeze
+from vi_jax.weights import require_scalars
 
 
 @jax.custom_jvp

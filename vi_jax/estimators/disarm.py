@@ -9,8 +9,8 @@ from vi_jax.attributes import declare
 from vi_jax.estimators._bernoulli import logits_of
 from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
-from vi_jax.estimators._weights import log_densities
 from vi_jax.types import Array, Guide, LogJoint, freeze
+from vi_jax.weights import log_densities
 
 
 @declare(needs="linear", guides=("bernoulli",), reparameterised=False)

@@ -7,13 +7,13 @@ import jax
 from vi_jax.attributes import declare
 from vi_jax.estimators._bounds import path_factor, require_bound
 from vi_jax.estimators._paths import scale_gradient
-from vi_jax.estimators._weights import (
+from vi_jax.types import Array, Guide, LogJoint, freeze
+from vi_jax.weights import (
     draw,
     log_weights,
     require_independent,
     require_reparameterised,
 )
-from vi_jax.types import Array, Guide, LogJoint, freeze
 
 
 @declare(needs="path_factor")

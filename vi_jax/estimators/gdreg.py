@@ -10,14 +10,14 @@ from vi_jax.attributes import attribute, declare
 from vi_jax.distributions.layers import from_noise, to_noise
 from vi_jax.estimators._bounds import path_factor, require_bound
 from vi_jax.estimators._paths import scale_gradient, surrogate
-from vi_jax.estimators._weights import (
+from vi_jax.types import Array, Guide, LogJoint, freeze
+from vi_jax.weights import (
     draw,
     log_densities,
     log_weights,
     require_independent,
     require_reparameterised,
 )
-from vi_jax.types import Array, Guide, LogJoint, freeze
 
 
 @declare(needs="smooth")

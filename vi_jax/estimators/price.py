@@ -10,8 +10,8 @@ import numpyro.distributions as dist
 from vi_jax.attributes import declare
 from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
-from vi_jax.estimators._weights import draw
 from vi_jax.types import Array, Guide, LogJoint, freeze
+from vi_jax.weights import draw
 
 
 @declare(needs="linear", guides=("gaussian",))

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from vi_jax.attributes import declare
 from vi_jax.estimators._bounds import require_bound
-from vi_jax.estimators._weights import draw, log_weights, require_reparameterised
 from vi_jax.types import Array, Guide, LogJoint, freeze
+from vi_jax.weights import draw, log_weights, require_reparameterised
 
 
 @declare(needs="linear")

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from vi_jax.attributes import declare
 from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
-from vi_jax.estimators._weights import draw, log_densities, require_independent
 from vi_jax.types import Array, Guide, LogJoint, freeze
+from vi_jax.weights import draw, log_densities, require_independent
 
 
 @declare(needs="log_mean", reparameterised=False)

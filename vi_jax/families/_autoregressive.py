@@ -1,14 +1,21 @@
-"""The masked affine map y_i = x_i exp(s_i(x_<i)) + t_i(x_<i), one pass, and its inverse, one pass
-an entry.
+"""Masked affine autoregressive flows: y_i = x_i exp(s_i(x_<i)) + t_i(x_<i), one pass, and the
+inverse, one pass an entry.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vi_jax.families._networks import apply_network, autoregressive_masks, init_network
-from vi_jax.types import Array, Params
+from vi_jax.families._flow import Bijection, make_family
+from vi_jax.families._networks import (
+    apply_network,
+    autoregressive_masks,
+    check_hidden,
+    init_network,
+)
+from vi_jax.types import Array, Family, Params
 
 
 class MaskedAffine:
@@ -40,6 +47,35 @@ class MaskedAffine:
         return x, self.shift_and_log_stretch(params, x)[1].sum()
 
 
-def init_masked(key: Array, size: int, hidden: Sequence[int]) -> Params:
-    """Parameters at which the map is the identity."""
-    return init_network(key, (size, *hidden, 2 * size))
+def make_autoregressive(
+    name: str,
+    example: Any,
+    layer_of: Callable[[MaskedAffine], Bijection],
+    *,
+    num_layers: int,
+    hidden: Sequence[int],
+) -> Family:
+    """The family of flows of layers that are made of a masked affine map each, the identity at the
+    start; an encoder puts out the base, the layers are shared.
+
+    Args:
+      name, example: of the family, and its latents.
+      layer_of: a masked affine map -> the layer.
+      num_layers: L.
+      hidden: widths of the masked network.
+
+    Raises:
+      ValueError: there are no latents, some are not real, there are no layers, or a width is not
+        positive.
+    """
+    check_hidden(name, hidden)
+
+    def init_layer(key: Array, size: int) -> Params:
+        return init_network(key, (size, *hidden, 2 * size))
+
+    def make_layer(size: int) -> Bijection:
+        return layer_of(MaskedAffine(size, hidden))
+
+    return make_family(
+        name, example, init_layer, make_layer, num_layers=num_layers, shared=("layers",)
+    )

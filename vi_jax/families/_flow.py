@@ -1,5 +1,5 @@
-"""Normalising flows: a diagonal Gaussian pushed through layers that are alike, z = f_L(... f_1(mu +
-sigma eps)).
+"""Normalising flows: a diagonal Gaussian pushed through L equal layers, z = f_L(... f_1(mu + sigma
+eps)).
 """
 
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vi_jax.families._guide import VectorGuide, log_standard_normal, over_leading
 from vi_jax.families._pytree import read_latents
+from vi_jax.gaussian import VectorGuide, log_standard_normal, over_leading
 from vi_jax.types import Array, Family, Params
 
 
@@ -38,7 +38,7 @@ class Flow(VectorGuide):
     @property
     def mean(self) -> Array:
         raise AttributeError(
-            "the mean of a flow has no closed form; average its draws, q.sample(key, "
+            "the mean of a flow has no closed form; average its samples, q.sample(key, "
             "(num_samples,)).mean(0)."
         )
 
@@ -70,8 +70,8 @@ class Flow(VectorGuide):
     def sample_and_log_prob(
         self, key: Array, sample_shape: tuple[int, ...] = ()
     ) -> tuple[Array, Array]:
-        """Draws [*sample_shape, D] and their densities [*sample_shape] without an inverse; the same
-        draws as `sample`.
+        """Samples [*sample_shape, D] and their densities [*sample_shape] without an inverse; the
+        same samples as `sample`.
         """
 
         def one(eps: Array) -> tuple[Array, Array]:
@@ -107,7 +107,7 @@ def make_family(
     """
     latents = read_latents(name, example)
     if num_layers < 1:
-        raise ValueError(f"{name} wants num_layers of at least 1; got {num_layers}.")
+        raise ValueError(f"{name} expects num_layers of at least 1; got {num_layers}.")
     layer = make_layer(latents.size)
 
     def init(key: Array) -> Params:

@@ -50,4 +50,4 @@ def autoregressive_masks(
 def check_hidden(name: str, hidden: Sequence[int]) -> None:
     """Raises ValueError where a width is not positive."""
     if not all(width > 0 for width in hidden):
-        raise ValueError(f"{name} wants positive widths of hidden layers; got {tuple(hidden)}.")
+        raise ValueError(f"{name} expects positive widths of hidden layers; got {tuple(hidden)}.")

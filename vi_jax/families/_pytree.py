@@ -1,5 +1,5 @@
-"""What every family takes first: a number of latents D, or an example pytree of arrays; and vector
-guides worn as pytree guides.
+"""The latents of a family, a number D or an example pytree of arrays, and guides over a pytree made
+of guides over a vector.
 """
 
 import math
@@ -77,7 +77,7 @@ class Latents(NamedTuple):
 @dataclass(frozen=True)
 class TreeGuide:
     """A guide over a pytree, from a guide over its leaves laid in one vector; the density is the
-    same number (the map is linear of determinant 1). Draws have the shapes of the example and the
+    same number (the map is linear of determinant 1). Samples have the shapes of the example and the
     dtype of the parameters.
     """
 
@@ -131,13 +131,13 @@ def read_latents(name: str, example: Any) -> Latents:
     """
     if isinstance(example, int | np.integer) and not isinstance(example, bool):
         if example < 1:
-            raise ValueError(f"{name} wants num_latents of at least 1; got {example}.")
+            raise ValueError(f"{name} expects num_latents of at least 1; got {example}.")
         return Latents(int(example))
     leaves, treedef = jax.tree.flatten(example)
     for leaf in leaves:
         if not hasattr(leaf, "shape") and not isinstance(leaf, float):
             raise ValueError(
-                f"{name} wants a number of latents or a pytree of arrays; got a leaf {leaf!r}."
+                f"{name} expects a number of latents or a pytree of arrays; got a leaf {leaf!r}."
             )
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(
@@ -147,7 +147,7 @@ def read_latents(name: str, example: Any) -> Latents:
     layout = Layout(treedef, tuple(tuple(np.shape(leaf)) for leaf in leaves))
     if layout.size < 1:
         raise ValueError(
-            f"{name} wants a number of latents of at least 1; got {layout.size}, in the pytree "
+            f"{name} expects a number of latents of at least 1; got {layout.size}, in the pytree "
             f"{treedef}."
         )
     return Latents(layout.size, layout)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import block_diag, solve_triangular
 
-from vi_jax.families._guide import VectorGuide, fill_tril, log_standard_normal
 from vi_jax.families._pytree import read_latents
+from vi_jax.gaussian import VectorGuide, fill_tril, log_standard_normal
 from vi_jax.types import Array, Family, Params
 
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import biject_to
 
-from vi_jax.families._guide import over_leading
 from vi_jax.families._pytree import Layout
 from vi_jax.families.mean_field import mean_field
+from vi_jax.gaussian import over_leading
 from vi_jax.types import Array, Family, Params
 
 Constraints = tuple[tuple[str, Any, tuple[int, ...]], ...]
@@ -40,7 +40,7 @@ class Constrained:
     @property
     def mean(self) -> Any:
         raise AttributeError(
-            "the mean on a constrained support has no closed form; average draws, q.sample(key, "
+            "the mean on a constrained support has no closed form; average samples, q.sample(key, "
             "(num_samples,))."
         )
 
@@ -64,7 +64,7 @@ class Constrained:
         return free_layout(self.constraints).ravel(parts)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> dict[str, Array]:
-        """Draws within the supports, leaves [*sample_shape, *shape]."""
+        """Samples within the supports, leaves [*sample_shape, *shape]."""
         return over_leading(lambda x: self.constrain(x)[0], self.base.sample(key, sample_shape))
 
     def log_prob(self, value: Mapping[str, Array]) -> Array:
@@ -81,8 +81,8 @@ class Constrained:
     def sample_and_log_prob(
         self, key: Array, sample_shape: tuple[int, ...] = ()
     ) -> tuple[dict[str, Array], Array]:
-        """Draws and their densities [*sample_shape] without an inverse, which rounds at the edge of
-        a support.
+        """Samples and their densities [*sample_shape] without an inverse, which rounds at the edge
+        of a support.
         """
 
         def one(x: Array) -> tuple[dict[str, Array], Array]:
@@ -119,14 +119,14 @@ def constrained(
       base: D -> the family over the unconstrained numbers, names in alphabetical order.
 
     Returns:
-      A Family with the parameters and neutral member of `base`; its guides draw {name: [*shape]}.
+      A Family with the parameters and neutral member of `base`; its guides sample {name: [*shape]}.
 
     Raises:
       ValueError: there are no latents, or a shape is none of its constraint's.
     """
     if not isinstance(example, Mapping) or not example:
         raise ValueError(
-            f"constrained wants a dict of at least 1; got {example!r}. Give {{name: (constraint, "
+            f"constrained expects a dict of at least 1; got {example!r}. Give {{name: (constraint, "
             f"shape)}}."
         )
     constraints: Constraints = tuple(

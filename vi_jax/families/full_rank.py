@@ -5,8 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from vi_jax.families._guide import fill_tril
 from vi_jax.families._pytree import read_latents
+from vi_jax.gaussian import fill_tril
 from vi_jax.types import Array, Family, Params
 
 

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from vi_jax.families._guide import VectorGuide, fill_tril, log_standard_normal
 from vi_jax.families._pytree import Latents, Layout, read_latents
+from vi_jax.gaussian import VectorGuide, fill_tril, log_standard_normal
 from vi_jax.types import Array, Family, Params
 
 
@@ -90,7 +90,7 @@ class MarkovChain(VectorGuide):
 
 def gaussian_markov_chain(example: Any, *, num_steps: int | None = None) -> Family:
     """q(z_1, ..., z_T) = N(mu, (L L')^-1) with a block-tridiagonal precision: z_t depends on its
-    neighbours alone (Archer et al. 2015; Bamler & Mandt 2017). Draws and densities are O(T d^3),
+    neighbours alone (Archer et al. 2015; Bamler & Mandt 2017). Samples and densities are O(T d^3),
     whatever the correlation length.
 
     Args:
@@ -112,14 +112,14 @@ def gaussian_markov_chain(example: Any, *, num_steps: int | None = None) -> Fami
         steps = latents.size if num_steps is None else num_steps
         if steps < 1 or latents.size % steps:
             raise ValueError(
-                "gaussian_markov_chain wants D latents in num_steps equal steps; got "
+                "gaussian_markov_chain expects D latents in num_steps equal steps; got "
                 f"{latents.size} and {steps}."
             )
     else:
         firsts = {shape[:1] for shape in latents.layout.shapes}
         if len(firsts) != 1 or firsts == {()} or num_steps not in (None, *next(iter(firsts))):
             raise ValueError(
-                "gaussian_markov_chain wants leaves [T, ...] of one T (and num_steps equal to "
+                "gaussian_markov_chain expects leaves [T, ...] of one T (and num_steps equal to "
                 "it, or none); got shapes "
                 f"{latents.layout.event_shape} and num_steps {num_steps}."
             )

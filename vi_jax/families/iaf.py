@@ -1,11 +1,10 @@
-"""The inverse autoregressive flow."""
+"""The inverse autoregressive flow (IAF): fast samples."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from vi_jax.families._autoregressive import MaskedAffine, init_masked
-from vi_jax.families._flow import Bijection, make_family
-from vi_jax.families._networks import check_hidden
+from vi_jax.families._autoregressive import MaskedAffine, make_autoregressive
+from vi_jax.families._flow import Bijection
 from vi_jax.types import Array, Family, Params
 
 
@@ -13,8 +12,8 @@ def iaf(example: Any, *, num_layers: int = 4, hidden: Sequence[int] = (32, 32)) 
     """y_i = x_i exp(s_i(x_<i)) + t_i(x_<i), log |det| = sum s (Kingma et al. 2016, eq. 10 and 11),
     s and t by a masked network.
 
-    Draws and their densities are one pass (`sample_and_log_prob`); the density of another z is D
-    passes: take `maf` where that is what is asked. Each layer then turns the order of the entries
+    Samples and their densities are one pass (`sample_and_log_prob`); the density of another z is D
+    passes: take `maf` where that is what is needed. Each layer then turns the order of the entries
     round. s is 3 tanh(./3) of the network's output, in place of the gate of their eq. 14.
 
     Args:
@@ -30,23 +29,17 @@ def iaf(example: Any, *, num_layers: int = 4, hidden: Sequence[int] = (32, 32)) 
       ValueError: there are no latents, some are not real, there are no layers, or a width is not
         positive.
     """
-    check_hidden("iaf", hidden)
+    return make_autoregressive("iaf", example, _layer, num_layers=num_layers, hidden=hidden)
 
-    def make_layer(size: int) -> Bijection:
-        affine = MaskedAffine(size, hidden)
 
-        def forward(params: Params, x: Array) -> tuple[Array, Array]:
-            y, log_det = affine.parallel(params, x)
-            return y[::-1], log_det
+def _layer(affine: MaskedAffine) -> Bijection:
+    """The map in the direction that is one pass, then the order of the entries turned round."""
 
-        def inverse(params: Params, y: Array) -> tuple[Array, Array]:
-            return affine.sequential(params, y[::-1])
+    def forward(params: Params, x: Array) -> tuple[Array, Array]:
+        y, log_det = affine.parallel(params, x)
+        return y[::-1], log_det
 
-        return Bijection(forward, inverse)
+    def inverse(params: Params, y: Array) -> tuple[Array, Array]:
+        return affine.sequential(params, y[::-1])
 
-    def init_layer(key: Array, size: int) -> Params:
-        return init_masked(key, size, hidden)
-
-    return make_family(
-        "iaf", example, init_layer, make_layer, num_layers=num_layers, shared=("layers",)
-    )
+    return Bijection(forward, inverse)

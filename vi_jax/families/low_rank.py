@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve
 
-from vi_jax.families._guide import HALF_LOG_TWO_PI, over_leading
 from vi_jax.families._pytree import read_latents
+from vi_jax.gaussian import HALF_LOG_TWO_PI, over_leading
 from vi_jax.types import Array, Family, Params
 
 
@@ -54,7 +54,7 @@ def low_rank(example: Any, *, rank: int = 1) -> Family:
     """
     latents = read_latents("low_rank", example)
     if rank < 1:
-        raise ValueError(f"low_rank wants a rank of at least 1; got {rank}.")
+        raise ValueError(f"low_rank expects a rank of at least 1; got {rank}.")
 
     def init(key: Array) -> Params:
         zeros = jnp.zeros(latents.size)

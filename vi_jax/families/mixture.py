@@ -1,4 +1,4 @@
-"""Mixtures of diagonal Gaussians, with gradients through draws in every parameter, and the log
+"""Mixtures of diagonal Gaussians, with gradients through samples in every parameter, and the log
 density of any mixture of guides.
 """
 
@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
-from vi_jax.families._guide import HALF_LOG_TWO_PI, VectorGuide
 from vi_jax.families._pytree import read_latents
+from vi_jax.gaussian import HALF_LOG_TWO_PI, VectorGuide
 from vi_jax.types import Array, Family, Guide, Params, freeze
 
 
@@ -29,7 +29,7 @@ def mixture_log_prob(weights: Array, guides: Sequence[Guide]) -> Callable[[Any],
     weights = jnp.asarray(weights)
     if weights.shape != (len(guides),) or not guides:
         raise ValueError(
-            f"a mixture wants one weight for each guide; got weights {weights.shape} and "
+            f"a mixture expects one weight for each guide; got weights {weights.shape} and "
             f"{len(guides)} guides."
         )
 
@@ -65,7 +65,7 @@ class Mixture(VectorGuide):
         return jax.nn.log_softmax(self.logits)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws [*sample_shape, D]. The component is chosen at random, and the gradient in all
+        """Samples [*sample_shape, D]. The component is chosen at random, and the gradient in all
         parameters, the weights too, is the implicit one, through the distribution function of each
         dimension given those before it.
         """
@@ -82,7 +82,7 @@ class Mixture(VectorGuide):
     def sample_stratified(
         self, key: Array, sample_shape: tuple[int, ...] = ()
     ) -> tuple[Array, Array]:
-        """Draws of every component, [*sample_shape, K, D], and log pi [K]: E_q[f] = sum_k pi_k
+        """Samples of every component, [*sample_shape, K, D], and log pi [K]: E_q[f] = sum_k pi_k
         E_{q_k}[f].
 
         Differentiable in all parameters, with less variance than `sample` and K times its work: the
@@ -103,8 +103,8 @@ class Mixture(VectorGuide):
 
 @jax.custom_jvp
 def _draw(z: Array, logits: Array, loc: Array, log_scale: Array) -> Array:
-    """z [D], which was drawn from the mixture, with the derivative of a draw (Figurnov et al. 2018,
-    sec. 3 and 4).
+    """z [D], which was drawn from the mixture, with the derivative of a sample (Figurnov et al.
+    2018, sec. 3 and 4).
     """
     del logits, loc, log_scale
     return z
@@ -164,7 +164,7 @@ def mixture(example: Any, *, num_components: int = 2, spread: float = 1.0) -> Fa
     """
     latents = read_latents("mixture", example)
     if num_components < 1:
-        raise ValueError(f"mixture wants num_components of at least 1; got {num_components}.")
+        raise ValueError(f"mixture expects num_components of at least 1; got {num_components}.")
 
     def init(key: Array) -> Params:
         shape = (num_components, latents.size)

@@ -45,7 +45,7 @@ def neural_spline(
     check_hidden("neural_spline", hidden)
     if num_bins < 1 or num_bins * _SMALLEST >= 1.0 or not half_width > 0.0:
         raise ValueError(
-            f"neural_spline wants 1 to 999 bins on a positive half_width; got {num_bins} on "
+            f"neural_spline expects 1 to 999 bins on a positive half_width; got {num_bins} on "
             f"{half_width}."
         )
     num_outputs = 3 * num_bins - 1

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vi_jax.families._guide import VectorGuide, log_standard_normal
 from vi_jax.families._pytree import read_latents
+from vi_jax.gaussian import VectorGuide, log_standard_normal
 from vi_jax.types import Array, Family, Params
 
 

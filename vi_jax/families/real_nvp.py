@@ -1,4 +1,4 @@
-"""The affine coupling flow."""
+"""RealNVP, the affine coupling flow."""
 
 from collections.abc import Sequence
 from typing import Any

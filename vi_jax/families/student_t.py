@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import betaln
 
-from vi_jax.families._guide import VectorGuide
 from vi_jax.families._pytree import read_latents
+from vi_jax.gaussian import VectorGuide
 from vi_jax.types import Array, Family, Params
 
 
@@ -36,7 +36,7 @@ class StudentT(VectorGuide):
         )
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws [*sample_shape, D]: a normal over the root of a gamma, whose gradient in nu is
+        """Samples [*sample_shape, D]: a normal over the root of a gamma, whose gradient in nu is
         implicit (Figurnov et al. 2018).
         """
         key_normal, key_gamma = jax.random.split(key)
@@ -72,7 +72,7 @@ def student_t(example: Any, *, df: float = 10.0) -> Family:
     """
     latents = read_latents("student_t", example)
     if not df > 1.0:
-        raise ValueError(f"student_t wants df above 1, so that there is a mean; got {df}.")
+        raise ValueError(f"student_t expects df above 1, so that there is a mean; got {df}.")
 
     def init(key: Array) -> Params:
         del key  # starts at the neutral member, whatever the key

@@ -47,7 +47,7 @@ def sylvester(
         number = min(size, 4) if num_directions is None else num_directions
         if not 1 <= number <= size:
             raise ValueError(
-                f"sylvester wants num_directions from 1 to the {size} latents; got {number}."
+                f"sylvester expects num_directions from 1 to the {size} latents; got {number}."
             )
         return number
 
@@ -67,7 +67,7 @@ def sylvester(
         return LAYER
 
     if num_reflections is not None and num_reflections < 1:
-        raise ValueError(f"sylvester wants num_reflections of at least 1; got {num_reflections}.")
+        raise ValueError(f"sylvester expects num_reflections of at least 1; got {num_reflections}.")
     return make_family(
         "sylvester", example, init_layer, make_layer, num_layers=num_layers, shared=()
     )

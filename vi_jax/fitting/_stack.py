@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vi_jax.diagnostics.psis import psis
-from vi_jax.families._guide import over_leading
+from vi_jax.gaussian import over_leading
 from vi_jax.types import Array
 
 NUM_EM = 200  # steps of the weights

@@ -11,8 +11,8 @@ import numpy as np
 
 from vi_jax import methods
 from vi_jax.fitting._compile import Program
-from vi_jax.targets._tracing import OF_TRACING, first_line, in_one_sentence
 from vi_jax.targets.target import Target, TargetError
+from vi_jax.targets.tracing import OF_TRACING, first_line, in_one_sentence
 from vi_jax.types import Array
 
 NUM_CANDIDATES = 10  # points of which a start is the best

@@ -59,9 +59,8 @@ class Result:
     names: tuple[str, ...] = field(repr=False, default=())
     # places [P, D] that the only start saw on its way, and the ELBO there [P], nats
     elsewhere: tuple[np.ndarray, np.ndarray] | None = field(repr=False, default=None)
-    fallback: str = (
-        ""  # what a second method was tried for, and whether it is the answer; empty where none was
-    )
+    # what a second method was tried for, and whether it is the answer; empty where none was
+    fallback: str = ""
 
     @cached_property
     def diagnostics(self) -> Diagnostics:

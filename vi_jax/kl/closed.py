@@ -1,4 +1,4 @@
-"""The choice of the closed form for a pair, through `expand`, `mask` and independent axes."""
+"""The closed-form KL of a pair of distributions, through `expand`, `mask` and independent axes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +41,7 @@ def kl_divergence(q: Any, p: Any) -> Array:
     """
     if q.event_shape != p.event_shape:
         raise ValueError(
-            f"kl_divergence wants q and p over one space; got event shapes {q.event_shape} and "
+            f"kl_divergence expects q and p over one space; got event shapes {q.event_shape} and "
             f"{p.event_shape} "
             f"({type(q).__name__}, {type(p).__name__}). Use .to_event(n) to say which axes are "
             "one event."
@@ -121,7 +121,7 @@ def _broadcast_leaves(d: Any, batch_shape: tuple[int, ...]) -> Any:
 
 
 def _find_rule(q: Any, p: Any) -> Callable[[Any, Any], Array] | None:
-    """The rule for the pair once stripped, or None where numpyro's registry is to be asked."""
+    """The rule for the pair once stripped, or None where numpyro's registry decides."""
     if isinstance(q, dist.Delta):
         return None  # numpyro's own: -log p at the atom
     q = strip(q)

@@ -1,7 +1,7 @@
 """KL between Gaussians over a vector, each in any of four forms, without forming a covariance that
 the form avoids.
 
-Of q only a square root of the covariance is asked, Sq = diag(v) + F F'; of p only two maps of its
+Of q only a square root of the covariance is needed, Sq = diag(v) + F F'; of p only two maps of its
 precision Sp^-1:
 
     form                            q: v, F        p: diag Sp^-1,   x -> x' Sp^-1 x

@@ -1,5 +1,4 @@
-"""KL between mixtures has no closed form: two bounds that bracket it, and the approximation between
-them.
+"""Bounds of the KL between mixtures, which has no closed form, and an approximation between them.
 
 For q = sum_a w_a f_a and p = sum_b v_b g_b all are functions of the KLs between components (Hershey
 & Olsen 2007, Durrieu et al. 2012). Either may be a lone distribution, which is a mixture of one.
@@ -37,7 +36,7 @@ def kl_mixture_upper_bound(q: Any, p: Any, *, num_steps: int = 30) -> Array:
       Nats, of the broadcast batch shape.
     """
     if num_steps < 0:
-        raise ValueError(f"kl_mixture_upper_bound wants num_steps of 0 or more; got {num_steps}.")
+        raise ValueError(f"kl_mixture_upper_bound expects num_steps of 0 or more; got {num_steps}.")
     kl = _pairwise_kl(q, p)
     log_w = _log_weights(q)[..., :, None]
     log_v = _log_weights(p)[..., None, :]
@@ -110,7 +109,8 @@ def _by_pairs(measure: Any, q: Any, p: Any) -> Array:
     """
     if q.event_shape != p.event_shape:
         raise ValueError(
-            f"the mixtures want one space; got event shapes {q.event_shape} and {p.event_shape}."
+            "the mixtures have to be over one space; got event shapes "
+            f"{q.event_shape} and {p.event_shape}."
         )
     if isinstance(q, dist.MixtureGeneral) or isinstance(p, dist.MixtureGeneral):
         rows = [
@@ -193,7 +193,7 @@ def _log_overlap(f: Any, g: Any) -> Array:
         covariance = sum(root @ jnp.swapaxes(root, -1, -2) for root in roots)
         return dist.MultivariateNormal(g.mean, covariance_matrix=covariance).log_prob(f.mean)
     raise NotImplementedError(
-        f"kl_mixture_lower_bound wants components that are Gaussian; got {describe(f)} and "
+        f"kl_mixture_lower_bound expects components that are Gaussian; got {describe(f)} and "
         f"{describe(g)}. "
         "vi_jax.kl_monte_carlo(key, q, p, num_samples=...) estimates their KL."
     )

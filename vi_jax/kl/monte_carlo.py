@@ -1,4 +1,4 @@
-"""KL(q || p) by draws from q, with a standard error: for every pair that has densities."""
+"""Monte Carlo KL(q || p) with a standard error, for every pair that has densities."""
 
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ def kl_monte_carlo_controlled(key: Array, q: Any, p: Any, *, num_samples: int) -
 
 def _log_ratio(key: Array, q: Any, p: Any, num_samples: int) -> Array:
     if num_samples < 2:
-        raise ValueError(f"a standard error wants num_samples of at least 2; got {num_samples}.")
+        raise ValueError(f"a standard error expects num_samples of at least 2; got {num_samples}.")
     z = q.sample(key, (num_samples,))
     return q.log_prob(z) - p.log_prob(z)  # [K, ...]
 

@@ -15,7 +15,7 @@ import numpyro.distributions as dist
 from jax.scipy.linalg import solve_triangular
 
 from vi_jax.distributions import LogDirichlet, LogGamma
-from vi_jax.distributions._special import (
+from vi_jax.distributions.special import (
     base_divergence,
     bessel_ratio_complement,
     excess,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.families._guide import fill_tril
+from vi_jax.gaussian import fill_tril
 from vi_jax.types import Array, Params
 
 DIAGONAL = {"loc", "log_scale"}

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vi_jax.families._guide import over_leading
+from vi_jax.gaussian import over_leading
 from vi_jax.types import Array
 
 

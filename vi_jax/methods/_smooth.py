@@ -11,9 +11,8 @@ from vi_jax.types import Array, LogDensity
 
 NUM_SEGMENTS = 4, 2  # for jumps of the gradient, and of the density
 RADIUS = 2.0  # of the cube in which their ends lie
-NUM_HALVINGS = (
-    14  # to a length of about 1e-4: what turns within that is a kink to any step that is longer
-)
+# to a length of about 1e-4: what turns within that is a kink to any step that is longer
+NUM_HALVINGS = 14
 LAST = 4  # halvings over which a jump stays the same
 SHARE = 0.5  # of a change that is a jump, at the least
 ROUNDING = 100.0  # units of rounding that a jump has to be larger than

@@ -13,12 +13,12 @@ from jax.flatten_util import ravel_pytree
 
 from vi_jax import estimators
 from vi_jax.bounds import elbo
-from vi_jax.draws import antithetic
 from vi_jax.families import full_rank, mean_field
 from vi_jax.families._flow import Flow
 from vi_jax.kl.gaussians import is_gaussian_vector
 from vi_jax.methods import _frame, _ladder
 from vi_jax.methods._units import DENSE, Units, ascend
+from vi_jax.sampling import antithetic
 from vi_jax.types import Array, Family, LogDensity, Method, MethodInfo, Params
 
 # Adam's step in a Gaussian's own units, and in parameters as they are

@@ -23,9 +23,8 @@ class State(NamedTuple):
     draws: Array  # Z [N, D], fixed
     loc: Array  # [D]
     log_scale: Array  # [D]
-    objective: (
-        Array  # nats, the negative ELBO up to D/2 log 2 pi e; inf before the first evaluation
-    )
+    # nats, the negative ELBO up to D/2 log 2 pi e; inf before the first evaluation
+    objective: Array
     move: Array  # [2 D] to the trial
     promised: Array  # nats that the quadratic model gains by it
     radius: Array  # of the trust region

@@ -11,12 +11,12 @@ from jax.flatten_util import ravel_pytree
 
 from vi_jax import estimators
 from vi_jax.bounds import elbo
-from vi_jax.draws import antithetic
 from vi_jax.families import full_rank
 from vi_jax.kl.gaussians import is_gaussian_vector
 from vi_jax.methods import _ladder, _rowwise
 from vi_jax.methods._local_guides import LocalGuides, coupled_table
 from vi_jax.methods.advi import _at, family_of_size, moved
+from vi_jax.sampling import antithetic
 from vi_jax.targets.local import LocalTarget
 from vi_jax.types import Array, Family, MethodInfo, Params
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vi_jax.families._guide import VectorGuide, log_standard_normal
+from vi_jax.gaussian import VectorGuide, log_standard_normal
 from vi_jax.methods import _lbfgs
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
 

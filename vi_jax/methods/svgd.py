@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vi_jax.families._guide import HALF_LOG_TWO_PI, over_leading
+from vi_jax.gaussian import HALF_LOG_TWO_PI, over_leading
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
 
 

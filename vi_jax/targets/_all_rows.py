@@ -11,9 +11,9 @@ from jax.experimental import checkify
 from numpyro import handlers
 from numpyro.infer import init_to_uniform
 
-from vi_jax.targets._tracing import first_line, in_one_sentence
 from vi_jax.targets.local_numpyro import frame_of, is_subsampled, site_log_prob
 from vi_jax.targets.target import TargetError
+from vi_jax.targets.tracing import first_line, in_one_sentence
 from vi_jax.types import Array
 
 Trace = dict[str, dict[str, Any]]

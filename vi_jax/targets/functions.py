@@ -10,9 +10,9 @@ import numpy as np
 from numpyro.distributions import constraints as supports
 
 from vi_jax.targets._subsets import PILOT, subset
-from vi_jax.targets._tracing import in_one_sentence
 from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
+from vi_jax.targets.tracing import in_one_sentence
 from vi_jax.types import Array, LogDensity
 
 ANCHORED = 10  # N / B from which minibatches are noisy enough for a control variate

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from vi_jax.targets._subsets import subset
-from vi_jax.targets._tracing import in_one_sentence
 from vi_jax.targets.target import Target
+from vi_jax.targets.tracing import in_one_sentence
 from vi_jax.types import Array, LogDensity
 
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from numpyro import handlers
 
-from vi_jax.targets._tracing import OF_TRACING, first_line
 from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Coordinates, Site, TargetError
+from vi_jax.targets.tracing import OF_TRACING, first_line
 from vi_jax.types import Array
 
 Trace = dict[str, dict[str, Any]]

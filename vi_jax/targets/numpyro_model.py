@@ -16,7 +16,6 @@ from numpyro.infer.util import constrain_fn, potential_energy
 
 from vi_jax.targets._all_rows import first_trace, require_all_rows
 from vi_jax.targets._subsets import PILOT, subset
-from vi_jax.targets._tracing import in_one_sentence
 from vi_jax.targets.local_numpyro import (
     is_subsampled,
     local_from_trace,
@@ -24,6 +23,7 @@ from vi_jax.targets.local_numpyro import (
     site_log_prob,
 )
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
+from vi_jax.targets.tracing import in_one_sentence
 from vi_jax.types import Array, LogDensity
 
 Trace = dict[str, dict[str, Any]]

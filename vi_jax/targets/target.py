@@ -27,18 +27,15 @@ class Target(NamedTuple):
     constrain: Callable[[Array], Any]  # u [D] -> sites in the model's own space (a pytree)
     unconstrain: Callable[[Any], Array]  # sites -> u [D]
     names: tuple[str, ...]  # of the coordinates of u: site, or site[i,j]
-    sampled: Callable[[Array], LogDensity] | None = (
-        None  # key -> an unbiased log density on a minibatch; None without one
-    )
-    explain: Callable[[Array], str] | None = (
-        None  # u -> which site is not finite there; empty if none
-    )
+    # key -> an unbiased log density on a minibatch; None without one
+    sampled: Callable[[Array], LogDensity] | None = None
+    # u -> which site is not finite there; empty if none
+    explain: Callable[[Array], str] | None = None
     # (u0, log p(u0), its gradient) -> the same with quieter minibatches; None where rows are not
     # known
     anchored: Callable[[Array, Array, Array], "Target"] | None = None
-    pilot: Callable[[Array], LogDensity] | None = (
-        None  # as `sampled`, on eight times the rows: for a method's start
-    )
+    # as `sampled`, on eight times the rows: for a method's start
+    pilot: Callable[[Array], LogDensity] | None = None
 
     @property
     def size(self) -> int:

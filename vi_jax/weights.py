@@ -75,7 +75,7 @@ def require_reparameterised(q: Guide, estimator: str) -> None:
 
 
 def require_independent(q: Guide, estimator: str) -> None:
-    """A sentence for guides whose samples depend on each other (`vi_jax.draws`)."""
+    """A sentence for guides whose samples depend on each other (`vi_jax.sampling`)."""
     if getattr(q, "independent_draws", True) is False:
         raise ValueError(
             f"{estimator} expects samples that are independent of each other, and those of "

@@ -1,6 +1,4 @@
-"""What guides of ours over a vector share: draws by pushing standard normals forward, and densities
-of one z or of many.
-"""
+"""Guides over a vector: samples as transformed standard normals, densities of one z or of many."""
 
 from collections.abc import Callable
 from typing import Any
@@ -48,7 +46,7 @@ class VectorGuide:
         raise NotImplementedError
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws [*sample_shape, D], reparameterised."""
+        """Samples [*sample_shape, D], reparameterised."""
         eps = jax.random.normal(key, (*sample_shape, *self.event_shape), self.loc.dtype)
         return over_leading(self.transport, eps)
 

@@ -1,6 +1,9 @@
-"""Draws that depend on each other: right means, less noise, refused where independence is wanted;
-control variates.
+"""Antithetic and quasi-Monte-Carlo samples: right means, less noise, refused where independence is
+needed; control variates.
 """
+
+import importlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +25,7 @@ def log_joint(z):
 
 
 @pytest.mark.parametrize("guide", [DIAGONAL, FULL], ids=["diagonal", "full"])
-@pytest.mark.parametrize("wrap", [vi.draws.antithetic, vi.draws.quasi])
+@pytest.mark.parametrize("wrap", [vi.sampling.antithetic, vi.sampling.quasi])
 def test_each_draw_alone_has_the_guides_distribution(wrap, guide):
     z = jax.vmap(lambda key: wrap(guide).sample(key, (4,))[2])(
         jax.random.split(jax.random.key(0), 20_000)
@@ -38,18 +41,20 @@ def test_each_draw_alone_has_the_guides_distribution(wrap, guide):
 
 
 def test_antithetic_draws_mirror_each_other():
-    z = vi.draws.antithetic(FULL).sample(jax.random.key(1), (6,))
+    z = vi.sampling.antithetic(FULL).sample(jax.random.key(1), (6,))
     np.testing.assert_allclose(z[:3] + z[3:], jnp.broadcast_to(2 * LOC, (3, 2)), rtol=1e-6)
 
 
 def test_quasi_points_fill_space_more_evenly_than_random_ones():
-    u = np.asarray(vi.draws.kronecker(jax.random.key(2), 512, 2))
+    u = np.asarray(vi.sampling.kronecker(jax.random.key(2), 512, 2))
     counts = np.histogram2d(u[:, 0], u[:, 1], bins=8, range=[[0, 1], [0, 1]])[0]
     assert counts.min() >= 5  # 8 on average; random points leave cells of 2 or fewer
     assert counts.max() <= 11
 
 
-@pytest.mark.parametrize(("wrap", "at_most"), [(vi.draws.antithetic, 0.3), (vi.draws.quasi, 0.1)])
+@pytest.mark.parametrize(
+    ("wrap", "at_most"), [(vi.sampling.antithetic, 0.3), (vi.sampling.quasi, 0.1)]
+)
 def test_gradients_have_the_same_mean_and_less_noise(wrap, at_most):
     def gradient(q_of, key):
         def value(params):
@@ -80,7 +85,7 @@ def test_gradients_have_the_same_mean_and_less_noise(wrap, at_most):
 
 def test_a_wrapped_guide_is_a_pytree_that_freezes():
     def value(loc):
-        q = vi.freeze(vi.draws.antithetic(dist.Normal(loc, 1.0).to_event(1)))
+        q = vi.freeze(vi.sampling.antithetic(dist.Normal(loc, 1.0).to_event(1)))
         return q.log_prob(jnp.zeros(2))
 
     np.testing.assert_array_equal(jax.grad(value)(LOC), 0.0)
@@ -96,23 +101,23 @@ def test_a_wrapped_guide_is_a_pytree_that_freezes():
 )
 def test_estimators_that_want_independent_draws_refuse_these(estimator, bound):
     with pytest.raises(ValueError, match="independent of each other"):
-        estimator(jax.random.key(0), bound, log_joint, vi.draws.quasi(DIAGONAL), num_samples=4)
+        estimator(jax.random.key(0), bound, log_joint, vi.sampling.quasi(DIAGONAL), num_samples=4)
 
 
 def test_errors_are_sentences():
     with pytest.raises(ValueError, match="symmetric about a point; got Gamma"):
-        vi.draws.antithetic(dist.Gamma(1.0, 1.0))
+        vi.sampling.antithetic(dist.Gamma(1.0, 1.0))
     with pytest.raises(ValueError, match=r"Gaussian guide.*got StudentT"):
-        vi.draws.quasi(dist.StudentT(3.0))
+        vi.sampling.quasi(dist.StudentT(3.0))
     with pytest.raises(ValueError, match=r"even; got \(3,\)"):
-        vi.draws.antithetic(DIAGONAL).sample(jax.random.key(0), (3,))
+        vi.sampling.antithetic(DIAGONAL).sample(jax.random.key(0), (3,))
 
 
 def test_controlled_mean_is_unbiased_and_takes_away_what_the_controls_explain():
     def one(key):
         controls = jax.random.normal(key, (64, 2))
         noise = jax.random.normal(jax.random.fold_in(key, 1), (64,))
-        return vi.draws.controlled_mean(
+        return vi.control_variates.controlled_mean(
             3.0 + 2.0 * controls[:, 0] - controls[:, 1] + 0.5 * noise, controls
         )
 
@@ -123,4 +128,12 @@ def test_controlled_mean_is_unbiased_and_takes_away_what_the_controls_explain():
     spread = float(out.value.std())
     assert abs(float(out.stderr.mean()) / spread - 1) < 0.1  # the standard error is honest
     with pytest.raises(ValueError, match="K >= 4"):
-        vi.draws.controlled_mean(jnp.zeros(8), jnp.zeros((8, 2)))
+        vi.control_variates.controlled_mean(jnp.zeros(8), jnp.zeros((8, 2)))
+
+
+def test_the_old_name_of_the_module_works_and_says_the_new_one():
+    sys.modules.pop("vi_jax.draws", None)
+    with pytest.warns(DeprecationWarning, match=r"vi_jax\.sampling .*vi_jax\.control_variates"):
+        old = importlib.import_module("vi_jax.draws")
+    assert old.antithetic is vi.sampling.antithetic
+    assert old.controlled_mean is vi.control_variates.controlled_mean
