@@ -1,23 +1,48 @@
 """Folders that are not one's own: nothing in one is run, led through, waited for or lost."""
 
 import ast
+import contextlib
 import fnmatch
+import json
 import os
+import pickle
+import re
+import shutil
 import socket
+import sys
 import tempfile
 import threading
+import zipfile
 from pathlib import Path
 
 import jax
+import matplotlib
 import numpy as np
 import pytest
-from command_helpers import small
+from command_helpers import as_flags, small
 from helpers import tree_equal
 from test_checkpoints import made_state, plain_key
 
-from experiments import evaluate, files, lock, metrics, rundir, train
+from configs import replay as replay_config
+from experiments import (
+    data,
+    evaluate,
+    figures,
+    files,
+    lock,
+    metrics,
+    nonfinite,
+    posterior,
+    posterior_models,
+    rundir,
+    session,
+    settings,
+    train,
+)
 from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
+
+pytest_plugins = ("command_helpers",)
 
 NOT_REGULAR = ("folder", "link", "dangling link", "loop", "pipe", "socket", "device")
 
@@ -468,3 +493,246 @@ def test_a_name_in_a_config_is_that_of_a_folder_in_runs(name):
         config.name = name
     with pytest.raises(UserError, match="cannot be the name of a folder"):
         rundir.default_folder(config)
+
+
+# --- nothing of a folder is run
+
+
+@pytest.fixture
+def trap(tmp_path, monkeypatch):
+    """A module within reach of Python that leaves a marker when it is imported, and its names."""
+    marker = tmp_path / "marker"
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    source = (
+        f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n\n\ndef trap(*args):\n    pass\n"
+    )
+    (folder / "trap.py").write_text(source)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.syspath_prepend(tmp_path)  # in which the folder is a namespace package
+    file = folder / "trap.py"
+    yield "trap.trap", "trap:trap", "theirs.trap:trap", f"{file}:trap", f"file:{file}:trap"
+    assert not marker.exists()
+    assert not {name for name in sys.modules if re.fullmatch("(theirs|trap|_own_trap).*", name)}
+
+
+FIELDS = sorted(settings.flatten(rundir.to_plain(small())))
+
+
+@pytest.mark.parametrize("field", [*FIELDS, "model", "bound.name", "data.extra"])
+def test_no_field_of_a_config_runs_code(field, trap, tmp_path):
+    """A config.json is refused, or used as far as to a model; what it names is never imported."""
+    folder = tmp_path / "run"
+    make_run_folder(folder)
+    for name in trap:
+        for value in (name, {"name": name}, [name]):
+            plain = rundir.to_plain(small())
+            *parents, last = field.split(".")
+            part = plain
+            for parent in parents:
+                part[parent] = part[parent] if isinstance(part[parent], dict) else {}
+                part = part[parent]
+            part[last] = value
+            files.write_json(folder / rundir.CONFIG, plain)
+            with contextlib.suppress(UserError), jax.debug_key_reuse(False):
+                config = rundir.read_config(folder)
+                settings.validate(config)
+                dataset = session.load_data(config)
+                jax.eval_shape(
+                    lambda config=config, dataset=dataset: session.start_state(
+                        config, session.make_model(config, dataset)
+                    )
+                )
+
+
+@pytest.mark.parametrize("field", [*sorted(posterior.FIELDS), "more"])
+def test_no_field_of_a_record_runs_code(field, trap, tmp_path):
+    """That of a posterior, repeated: the file that it names is named by the user, or not run."""
+    for name in trap:
+        plain = {
+            **{"name": "x", "seed": 0, "model": "diabetes", "data": "", "data_dir": ""},
+            **{"method": "default", "num_starts": 1, "combine": "best", "num_draws": 25},
+            "float64": False,
+        }
+        files.write_json(tmp_path / "config.json", plain | {field: name})
+        config = replay_config.get_config(str(tmp_path))
+        with contextlib.suppress(UserError):
+            posterior.validate(config)
+            posterior_models.get_model(config.model, config.data_dir, config.data)
+            assert field not in ("model", "method", "combine", "data")
+    if field == "model":
+        with pytest.raises(
+            UserError, match=r"a record runs no code.*--config\.model=file:.*trap\."
+        ):
+            posterior.validate(config)
+
+
+class Bait:
+    """What unpickles to a marker."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("form", ["pickle", "npy", "npz", "npz of a pickle"])
+@pytest.mark.parametrize("use", ["data", "a step that was not finite", "a posterior's data"])
+def test_nothing_is_unpickled(form, use, tmp_path):
+    marker = tmp_path / "marker"
+    bait = np.array([Bait(marker)], object)
+    path = tmp_path / "nonfinite" / "step_1.npz"
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        if form == "pickle":
+            pickle.dump(Bait(marker), file)
+        elif form == "npy":
+            np.save(file, bait)
+        elif form == "npz":
+            np.savez(file, images=bait, batch=bait, num_levels=bait, x=bait)
+        else:
+            with zipfile.ZipFile(file, "w") as archive:
+                for name in ("images", "batch", "num_levels", "x"):
+                    archive.writestr(f"{name}.npy", pickle.dumps(Bait(marker)))
+    own = tmp_path / "own.py"
+    own.write_text("def model(x):\n    pass\n")
+    changes = {"data__name": f"npz:{path}", "data__train": "all[:1]", "data__test": "all"}
+    uses = {
+        "data": lambda: data.load(small(**changes).data),
+        "a step that was not finite": lambda: nonfinite.read_batch(path),
+        "a posterior's data": lambda: posterior_models.get_model(
+            f"file:{own}:model", "", str(path)
+        ),
+    }
+    with pytest.raises(UserError) as caught:
+        uses[use]()
+    assert_sentence(caught.value)
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(Bait(marker)))
+    assert marker.exists(), "the bait is none"
+
+
+def strings(value, path=()):
+    """Where the strings of a JSON value are."""
+    if isinstance(value, str):
+        yield path
+    parts = enumerate(value) if isinstance(value, list) else getattr(value, "items", list)()
+    for key, part in parts:
+        yield from strings(part, (*path, key))
+
+
+def test_the_metadata_of_a_checkpoint_import_nothing(trap, tmp_path, capfd):
+    """Orbax writes the names of its own classes; any other name in their place is a name."""
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder, keep=2) as checkpoints:
+        checkpoints.save(made_state(step=3))
+    tried = 0
+    for file in sorted(path for path in (folder / "3").rglob("*") if path.is_file()):
+        whole = file.read_bytes()
+        if not whole.startswith(b"{"):
+            continue
+        places = list(strings(json.loads(whole)))
+        for place in places[:: max(1, len(places) // 2)]:
+            changed = json.loads(whole)
+            part = changed
+            for key in place[:-1]:
+                part = part[key]
+            part[place[-1]] = trap[0]
+            file.write_text(json.dumps(changed))
+            with (
+                contextlib.suppress(UserError),
+                Checkpoints(folder, keep=2, read_only=True) as checkpoints,
+            ):
+                checkpoints.restore_latest(made_state(seed=1, step=0))
+            tried += 1
+        file.write_bytes(whole)
+    assert tried > 6
+    with Checkpoints(folder, keep=2, read_only=True) as checkpoints:
+        assert checkpoints.restore_latest(made_state(seed=1, step=0)) is not None
+
+
+def test_figures_do_not_follow_a_style_of_a_folder(tmp_path):
+    """matplotlib reads the matplotlibrc of the folder that a command is run in; `text.usetex` runs
+    LaTeX.
+    """
+    rows = [{"step": step, "train/elbo": -1.0 / step} for step in (1, 2, 3)]
+    plain = figures.learning_curves(tmp_path / "a.png", rows, title="x").read_bytes()
+    theirs = {"text.usetex": True, "figure.facecolor": "red", "axes.facecolor": "red"}
+    with matplotlib.rc_context(theirs):
+        again = figures.learning_curves(tmp_path / "b.png", rows, title="x").read_bytes()
+    assert again == plain
+
+
+# --- the commands
+
+
+ODD = "a%20b#c d\n\té'\".orbax-checkpoint-tmp"
+
+
+def test_a_folder_of_an_odd_name_through_all_commands(commands, tmp_path):
+    """Trained, gone on with, evaluated and sampled from."""
+    folder = tmp_path / ODD
+    flags = as_flags(**{"train.num_steps": 20})
+    commands.ok("train", *flags, f"--workdir={folder}")
+    again = commands.ok("train", *flags, f"--workdir={folder}")
+    assert "is complete" in again.stderr
+    assert "warning" not in again.stderr
+    for name in ("evaluate", "sample"):
+        done = commands.ok(name, f"--workdir={folder}")
+        assert "step 20" in done.stdout
+        assert "warning" not in done.stderr
+    with np.load(folder / "samples" / "samples.npz") as found:
+        assert found["samples"].shape == (64, 8, 8)
+
+
+CASES = [  # command, what is wrong in the folder, and how
+    ("train", "metrics.jsonl", "pipe"),
+    ("train", "lock", "dangling link"),
+    ("train", "config.json", "pipe"),
+    ("train", "tensorboard", "link"),
+    ("train", "figures/samples.png", "folder"),
+    ("replicas", "replica_1", "link"),
+    ("evaluate", "config.json", "pipe"),
+    ("evaluate", "checkpoints", "link"),
+    ("evaluate", "evaluation-test.json", "link"),
+    ("evaluate", "checkpoints/120/state/manifest.ocdbt", "pipe"),
+    ("sample", "samples", "link"),
+    ("sample", "samples/samples.npz", "link"),
+    ("replay", "nonfinite/step_1.npz", "pipe"),
+    ("posterior", "draws.npz", "dangling link"),
+]
+
+
+@pytest.mark.parametrize(("command", "name", "kind"), CASES)
+def test_the_commands_end_with_a_sentence(
+    commands, trained, tmp_path, elsewhere, command, name, kind
+):
+    """Exit code 2 within seconds, and what the folder leads to is as it was."""
+    folder = tmp_path / "run"
+    if command in ("replicas", "posterior"):
+        make_run_folder(folder)
+        (folder / rundir.DATA).unlink()
+    else:
+        shutil.copytree(trained[0], folder)
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    put(kind, path, elsewhere.parent if name in ("tensorboard", "checkpoints") else elsewhere)
+    before = snapshot(elsewhere.parent)
+    arguments = {
+        "train": as_flags(),
+        "replicas": as_flags(replicas=2),
+        "posterior": ["--config=configs/posterior/eight_schools.py"],
+        "evaluate": ["--checkpoint=120"],  # the newest one; another has no say
+    }
+    run = "train" if command == "replicas" else command
+    done = commands(run, *arguments.get(command, []), f"--workdir={folder}", timeout=100)
+    *_, last = done.stderr.strip().splitlines()
+    assert done.returncode == 2, done.stderr
+    assert last.startswith("error: "), done.stderr
+    assert "Traceback" not in done.stderr
+    assert path.name in last
+    assert snapshot(elsewhere.parent) == before
