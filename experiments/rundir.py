@@ -42,7 +42,8 @@ CONTENTS = {
         ENVIRONMENT: files.REGULAR,
         DATA: files.REGULAR,
         LOCK: files.REGULAR,
-        "*.jsonl": files.REGULAR,  # metrics and timing
+        "metrics.jsonl": files.REGULAR,
+        "timing.jsonl": files.REGULAR,
         "summary.json": files.REGULAR,
         "evaluation-*.json": files.REGULAR,
         "stopped.json": files.REGULAR,
@@ -56,7 +57,7 @@ CONTENTS = {
         "nonfinite": files.FOLDER,
         "samples": files.FOLDER,
         "tensorboard": files.FOLDER,
-        "replica_*": files.FOLDER,
+        "replica_[0-9]*": files.FOLDER,
     },
     "figures": {"*.png": files.REGULAR},
     "nonfinite": {"step_*.npz": files.REGULAR},

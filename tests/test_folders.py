@@ -19,9 +19,11 @@ import jax
 import matplotlib
 import numpy as np
 import pytest
-from command_helpers import as_flags, small
+from command_helpers import as_flags, small, write_idx
 from helpers import tree_equal
+from PIL import Image
 from test_checkpoints import made_state, plain_key
+from test_data_tfds import prepare_tiny
 
 from configs import replay as replay_config
 from experiments import (
@@ -662,6 +664,69 @@ def test_figures_do_not_follow_a_style_of_a_folder(tmp_path):
     with matplotlib.rc_context(theirs):
         again = figures.learning_curves(tmp_path / "b.png", rows, title="x").read_bytes()
     assert again == plain
+
+
+# --- data
+
+
+def make_data(name, folder):
+    """A data set in a folder, as `config.data` and the files that it is read from."""
+    images = np.random.default_rng(0).integers(2, 256, (9, 5, 4), dtype=np.uint8)
+    if name == "idx":
+        write_idx(folder)
+        return {"data__name": "mnist", "data__data_dir": str(folder)}
+    if name == "npz":
+        np.savez(folder / "mine.npz", x_train=images, x_test=images)
+        return {"data__name": f"npz:{folder}/mine.npz"}
+    if name == "images":
+        for split in ("train", "test"):
+            (folder / split).mkdir()
+            for i in range(3):
+                Image.fromarray(images[i]).save(folder / split / f"{i}.png")
+        return {"data__name": f"images:{folder}"}
+    if name == "binarized_mnist":
+        for stem in ("train", "valid", "test"):
+            (folder / f"binarized_mnist_{stem}.amat").write_text("0 1\n")
+        return {"data__name": name, "data__data_dir": str(folder)}
+    prepare_tiny(folder, images)
+    return {"data__name": "tfds:tiny", "data__data_dir": str(folder)}
+
+
+@pytest.mark.parametrize("kind", NOT_REGULAR)
+@pytest.mark.parametrize("name", ["idx", "npz", "images", "binarized_mnist", "tfds"])
+def test_something_else_in_the_place_of_data(name, kind, tmp_path, elsewhere, monkeypatch):
+    """Each file in turn; a user's own links are followed, but not to something else."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    splits = {"data__train": "train", "data__validation": "", "data__test": "test"}
+    config = small(**splits, data__binarisation="none", **make_data(name, folder))
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if "valid" in path.name or (name, kind) == ("images", "folder"):
+            continue  # which nothing reads here; which is a class
+        content = path.read_bytes()
+        path.unlink()
+        put(kind, path, elsewhere)
+        with pytest.raises(data.DataError) as caught:
+            data.load(config.data)
+        assert_sentence(caught.value)
+        shutil.rmtree(path) if kind == "folder" else path.unlink()
+        path.write_bytes(content)
+        whole = path.rename(tmp_path / "whole")
+        path.symlink_to(whole)
+        if name != "binarized_mnist":  # whose files are no data
+            assert len(data.load(config.data).train.images)
+        path.unlink()
+        whole.rename(path)
+
+
+@pytest.mark.parametrize("kind", NOT_REGULAR)
+def test_something_else_in_the_place_of_a_record(kind, tmp_path, elsewhere, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put(kind, tmp_path / "config.json", elsewhere)
+    with pytest.raises(ValueError, match=r"config\.json is no config|there is no file") as caught:
+        replay_config.get_config(str(tmp_path))
+    assert_sentence(str(caught.value) + ".")
 
 
 # --- the commands
