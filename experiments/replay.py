@@ -95,7 +95,7 @@ def first_line(config: Any, model: Any, moment: Any) -> str:
     import jax.numpy as jnp
 
     from experiments import build, nonfinite
-    from vi_jax.diagnostics._check_trace import first_bad
+    from vi_jax.checks.trace import first_bad
     from vi_jax.training import step_key
 
     if not bool(nonfinite.is_finite(moment.state.params)):

@@ -16,7 +16,7 @@ FLOORS = (
     {"gaussian", "weights", "sampling", "control_variates"},
     {"divergences", "families", "bounds", "targets", "draws"},
     {"models", "estimators"},
-    {"methods", "conjugate", "losses", "evidence"},
+    {"methods", "conjugate", "losses", "evidence", "checks"},
     {"diagnostics", "shard"},
     {"fitting", "training"},
     {"replicas"},

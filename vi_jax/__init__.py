@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vi_jax import (
         attributes,
         bounds,
+        checks,
         conjugate,
         control_variates,
         diagnostics,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
         types,
         weights,
     )
-    from vi_jax.diagnostics.check import check
+    from vi_jax.checks import check
     from vi_jax.evidence import analytic_elbo, elbo, iwae
     from vi_jax.fitting import Result, fit
     from vi_jax.kl import kl_divergence, kl_monte_carlo, kl_standard_normal
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "attributes": "attributes",
     "bounds": "bounds",
+    "checks": "checks",
     "conjugate": "conjugate",
     "control_variates": "control_variates",
     "diagnostics": "diagnostics",
@@ -77,7 +79,7 @@ _HOMES = {
     "weights": "weights",
     # functions and types
     "analytic_elbo": "evidence",
-    "check": "diagnostics",
+    "check": "checks",
     "elbo": "evidence",
     "fit": "fitting",
     "iwae": "evidence",

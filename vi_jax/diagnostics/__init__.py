@@ -1,7 +1,7 @@
 """Can this guide be trusted, and what does it use: measures of a trained model, reduction left to
 the caller.
 
-`check`: a linter for an ELBO, before a run is spent on it. `amortised`: of models with an encoder
+`check`: a linter for an ELBO (`vi_jax.checks`). `amortised`: of models with an encoder
 (per-example terms, log p(x), active units, the aggregate posterior). `ais`: log p(x) between
 annealed bounds. `psis`: Pareto-smoothed weights and k-hat. `posterior`: a guide against its log
 density. `optimum`: is its ELBO at the highest, had a trace come to rest. `bracket`: the log
@@ -9,10 +9,10 @@ evidence between bounds. `calibrate`: simulation-based calibration, of marginals
 (VSBC); `calibrate_fits`: of `vi.fit` and of any other Python.
 """
 
+from vi_jax.checks import CHECKS, FINDINGS, Finding, Report, check
 from vi_jax.diagnostics import ais, amortised, optimum, posterior
 from vi_jax.diagnostics.bracket import bracket
 from vi_jax.diagnostics.calibration import calibrate, calibrate_fits
-from vi_jax.diagnostics.check import CHECKS, FINDINGS, Finding, Report, check
 from vi_jax.diagnostics.psis import k_threshold, psis
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What `check` hands back: findings with their remedies, what could not be decided, and the time it
+"""The report of `check`: findings with their remedies, what could not be decided, and the time it
 took.
 """
 
@@ -71,6 +71,16 @@ class Outcome(NamedTuple):
 
     findings: tuple[Finding, ...] = ()
     undecided: tuple[str, ...] = ()
+
+
+def flagged(*findings: Finding) -> Outcome:
+    """The outcome of a check that found these."""
+    return Outcome(findings)
+
+
+def undecided(*notes: str) -> Outcome:
+    """The outcome of a check that could not tell, and why."""
+    return Outcome((), notes)
 
 
 def error(name: str, message: str, remedy: str, **evidence: Any) -> Finding:

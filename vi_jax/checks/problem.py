@@ -1,4 +1,4 @@
-"""What every check is handed: the functions under test, draws, unconstrained coordinates, and
+"""The input of every check: the functions under test, samples, unconstrained coordinates, and
 float64 where it works.
 """
 
@@ -53,7 +53,7 @@ class Problem(NamedTuple):
 
     @property
     def guide(self) -> Guide:
-        """q, in the dtype of the context it is asked in."""
+        """q, in the dtype of the context."""
         return self.make_guide(widened(self.params))
 
     @property
@@ -105,7 +105,7 @@ def widened(tree: Any) -> Any:
 
 
 def support_of(q: Any, given: Any) -> Any:
-    """The constraint of q's draws, or a pytree of them; where q does not say, the one given; else
+    """The constraint of q's samples, or a pytree of them; where q does not say, the one given; else
     None, all reals.
     """
     try:
@@ -118,7 +118,7 @@ def support_of(q: Any, given: Any) -> Any:
 
 
 def is_discrete(z: Any, support: Any) -> bool:
-    """Whether some leaf of a draw is of whole numbers, by its dtype or by its constraint: no
+    """Whether some leaf of a sample is of whole numbers, by its dtype or by its constraint: no
     gradient in z.
     """
     if isinstance(support, constraints.Constraint):
@@ -168,7 +168,7 @@ def make_space(z: Any, support: Any) -> Space:
 
 
 def with_draws(problem: Problem, count: int = 256) -> Problem:
-    """The problem with unconstrained draws of q, in float64 where that works."""
+    """The problem with unconstrained samples of q, in float64 where that works."""
     space = problem.space
     assert space is not None
     with wide_context(problem.wide):
@@ -203,6 +203,14 @@ def log_joint_in_u(problem: Problem) -> Callable[[Array, Any], Array]:
     space = problem.space
     assert space is not None
     return lambda u, batch: problem.joint(space.to_z(u), batch) + space.log_det(u)
+
+
+def log_q_in_u(problem: Problem, u: Array) -> Array:
+    """log q(T(u)) + log |dT/du|, log q as a density of u."""
+    space = problem.space
+    q = problem.guide
+    assert space is not None
+    return q.log_prob(space.to_z(u)) + space.log_det(u)
 
 
 def over_rows(f: Callable[..., Any], rows: Any, batch: Any) -> Any:

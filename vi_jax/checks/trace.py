@@ -103,16 +103,16 @@ def _line(eqn: Any) -> str:
     own = [
         _split(sys.modules[name].__file__ or "")[0] for name in _LIBRARIES if name in sys.modules
     ]
-    ours = _split(__file__)[0] + "_check_"
+    ours = _split(__file__)[0]
     traceback = eqn.source_info.traceback
     for frame in traceback.frames if traceback is not None else ():
-        if not frame.file_name.startswith((*own, ours)) and "importlib" not in frame.file_name:
-            name = _split(frame.file_name)[1]
-            return (
-                "?"
-                if name == "check.py" and "diagnostics" in frame.file_name
-                else f"{name}:{frame.line_num} ({frame.function_name})"
-            )
+        if frame.file_name.startswith(tuple(own)) or "importlib" in frame.file_name:
+            continue
+        folder, name = _split(frame.file_name)
+        if folder != ours:
+            return f"{name}:{frame.line_num} ({frame.function_name})"
+        if name == "check.py":  # the innermost line is the call of the user's function
+            return "?"
     return "?"
 
 

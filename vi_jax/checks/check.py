@@ -1,11 +1,11 @@
-"""A linter for an ELBO: finds, before a training run is spent on it, what is wrong in silence.
+"""A linter for an ELBO: finds what makes it wrong without an error, before a run is spent on it.
 
     report = vi.check(key, log_joint, q)          # or batch=..., num_data=N: see `check`
     print(report)
 
 Each finding names what was seen, its numbers and the remedy. Most tests are exact (additivity over
 rows, autodiff against differences in float64); the statistical ones flag only what two independent
-sets of draws show beyond a threshold that a correct model passes once in 1e5 each. What cannot be
+sets of samples show beyond a threshold that a correct model passes once in 1e5 each. What cannot be
 decided from what was given is listed, not guessed.
 """
 
@@ -17,15 +17,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.diagnostics import (
-    _check_gradients,
-    _check_guide,
-    _check_params,
-    _check_rows,
-    _check_tails,
-    _check_values,
+from vi_jax.checks import (
+    detached,
+    frequencies,
+    gradients,
+    normalisation,
+    params,
+    rows,
+    stein,
+    tails,
+    values,
 )
-from vi_jax.diagnostics._check_problem import (
+from vi_jax.checks.problem import (
     Problem,
     Space,
     is_discrete,
@@ -35,13 +38,13 @@ from vi_jax.diagnostics._check_problem import (
     widened,
     with_draws,
 )
-from vi_jax.diagnostics._check_report import Finding, Outcome, Report
+from vi_jax.checks.report import Finding, Outcome, Report, undecided
 from vi_jax.types import Array, Params
 
 __all__ = ["CHECKS", "FINDINGS", "Finding", "Report", "check"]
 
 FINDINGS = {
-    "shape": "log_joint or log q is not one floating-point number for one z, or draws are laid "
+    "shape": "log_joint or log q is not one floating-point number for one z, or samples are laid "
     "out otherwise than [K, ...]",
     "broadcast": "an [N] meets an [N, 1] in log_joint",
     "random": "log_joint draws from a hidden state",
@@ -108,18 +111,18 @@ def check(
       params: unconstrained parameters of the guide, a pytree. Adds the checks of the score and of
         unused parameters.
       batch: a pytree of arrays [B, ...], rows that are independent given z. Adds the checks of
-        sums, means and mixed rows; log_joint is asked for B, and for up to 128 rows that are copies
-        of the first 32.
+        sums, means and mixed rows; log_joint is evaluated at B, and at up to 128 rows that are
+        copies of the first 32.
       num_data: N, where the batch is a minibatch and log_joint = log p(z) + (N/B) sum_i log p(x_i |
-        z), with B taken from the batch it is handed; not given where the batch is all the data.
-      per_example: (z, batch) -> log p(x_i | z), [B]: tells by how much log_joint scales them.
-      log_prior: z -> log p(z): tells by how much log_joint scales it (with `per_example`, or where
+        z), with B taken from the batch that it is given; not given where the batch is all the data.
+      per_example: (z, batch) -> log p(x_i | z), [B]: shows by how much log_joint scales them.
+      log_prior: z -> log p(z): shows by how much log_joint scales it (with `per_example`, or where
         the batch is all the data).
       constrained: (log_density, transform): log_joint(u) is claimed to be log_density(transform(u))
         + log |d transform / du|.
       support: of the model's z, a numpyro constraint; and of q where q has none of its own (then a
         pytree will do).
-      num_samples: draws of each statistical check.
+      num_samples: samples of each statistical check.
       only: names out of `CHECKS`, to run a few of them; all if empty. The shapes are always looked
         at.
 
@@ -161,36 +164,41 @@ def check(
             scale=np.zeros(0),
         )
     )
-    first = _check_values.shapes(problem)
-    asked = only or CHECKS
-    checks = (
-        {} if first.findings else {name: one for name, one in _checks(own).items() if name in asked}
-    )
-    outcomes = [first, *(_run(name, one, problem) for name, one in checks.items())]
-    findings = tuple(finding for outcome in outcomes for finding in outcome.findings)
-    undecided = (*notes, *(note for outcome in outcomes for note in outcome.undecided))
-    if first.findings:
-        undecided = (*undecided, "everything else: wants the shapes right first.")
-    return Report(findings, ("shapes", *checks), undecided, time.perf_counter() - start)
+    outcomes = {"shapes": values.shapes(problem)}
+    chosen = only or CHECKS
+    if outcomes["shapes"].findings:
+        chosen = ()
+        notes = (*notes, "everything else: needs the shapes right first.")
+    for name, one in _checks(own).items():
+        if name in chosen:
+            outcomes[name] = _run(name, one, problem)
+    return _report(outcomes, notes, time.perf_counter() - start)
+
+
+def _report(outcomes: dict[str, Outcome], notes: tuple[str, ...], elapsed: float) -> Report:
+    """The outcomes of all checks, by name, as one."""
+    findings = [finding for outcome in outcomes.values() for finding in outcome.findings]
+    undecided = [note for outcome in outcomes.values() for note in outcome.undecided]
+    return Report(tuple(findings), tuple(outcomes), (*notes, *undecided), elapsed)
 
 
 def _checks(own: bool) -> dict[str, Callable[[Problem], Outcome]]:
     """Every check by name, cheapest first."""
     return {
-        "broadcasting": _check_values.broadcasting,
-        "chance": _check_values.chance,
-        "finite": _check_values.finite,
-        "supports": _check_values.supports,
-        "differences": _check_gradients.differences,
-        "float32": _check_gradients.float32,
-        "tails": _check_tails.tails,
-        "log_determinant": _check_tails.log_determinant,
-        "rows": _check_rows.rows,
-        "stein": _check_guide.stein,
-        "normalisation": _check_guide.normalisation,
-        "frequencies": _check_guide.frequencies,
-        "score": lambda problem: _check_params.score(problem, own=own),
-        "detached": lambda problem: _check_params.detached(problem, own=own),
+        "broadcasting": values.broadcasting,
+        "chance": values.chance,
+        "finite": values.finite,
+        "supports": values.supports,
+        "differences": gradients.differences,
+        "float32": gradients.float32,
+        "tails": tails.tails,
+        "log_determinant": tails.log_determinant,
+        "rows": rows.rows,
+        "stein": stein.stein,
+        "normalisation": normalisation.normalisation,
+        "frequencies": frequencies.frequencies,
+        "score": lambda problem: params.score(problem, own=own),
+        "detached": lambda problem: detached.detached(problem, own=own),
     }
 
 
@@ -202,7 +210,7 @@ def _run(name: str, one: Callable[[Problem], Outcome], problem: Problem) -> Outc
         return one(problem)
     except Exception as failure:
         reason = (str(failure).splitlines() or [""])[0][:120]
-        return Outcome((), (f"{name}: stopped by {type(failure).__name__}: {reason}",))
+        return undecided(f"{name}: stopped by {type(failure).__name__}: {reason}")
 
 
 def _require(
@@ -212,7 +220,7 @@ def _require(
         raise ValueError(f"there are no checks {unknown}; there are {', '.join(CHECKS)}.")
     if num_samples < 64:
         raise ValueError(
-            "check wants num_samples of at least 64, for standard errors that can be trusted; "
+            "check expects num_samples of at least 64, for standard errors that can be trusted; "
             f"got {num_samples}."
         )
     if batch is None:
@@ -225,7 +233,7 @@ def _require(
     sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
     if len(sizes) != 1 or () in sizes:
         raise ValueError(
-            "batch wants arrays that all begin with the same axis [B]; got leading axes "
+            "batch expects arrays that all begin with the same axis [B]; got leading axes "
             f"{sorted(sizes)}."
         )
     if num_data is not None and num_data < next(iter(sizes))[0]:
@@ -236,7 +244,7 @@ def _require(
 
 
 def _problem(problem: Problem) -> tuple[Problem, tuple[str, ...]]:
-    """The problem with what q's draws say: discreteness, coordinates, whether float64 runs."""
+    """The problem completed by samples of q: discreteness, coordinates, whether float64 runs."""
     with wide_context(False):
         q = problem.guide
         z = jax.eval_shape(lambda key: q.sample(key), problem.key)
@@ -261,7 +269,7 @@ def _problem(problem: Problem) -> tuple[Problem, tuple[str, ...]]:
     if problem.space is None:
         notes = (
             *notes,
-            "coordinates: draws of q lie on the edge of its support, or are not finite.",
+            "coordinates: samples of q lie on the edge of its support, or are not finite.",
         )
     return problem, notes
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.diagnostics._check_problem import (
+from vi_jax.checks.problem import (
     Problem,
     Space,
     densities,
@@ -20,23 +20,23 @@ from vi_jax.diagnostics._check_problem import (
     with_gradients,
     x64_is_on,
 )
-from vi_jax.diagnostics._check_report import Finding, Outcome, error, warning
-from vi_jax.diagnostics._check_trace import first_bad
+from vi_jax.checks.report import Finding, Outcome, error, undecided, warning
+from vi_jax.checks.trace import first_bad
 
 Array = jax.Array
 NUM_DRAWS = 64
 STEPS = (1e-1, 1e-2, 1e-3, 1e-5)  # in standard deviations of q
-FAR = 5.0  # standard deviations: one coordinate of one draw in two million is that far out
+FAR = 5.0  # standard deviations: one coordinate of one sample in two million is that far out
 _EPS32 = float(np.finfo(np.float32).eps)
 
 
 def differences(problem: Problem) -> Outcome:
     """The gradient by autodiff is the slope by central differences, both in float64, along random
-    directions at draws of q.
+    directions at samples of q.
     """
     if problem.space is None or not problem.wide:
-        return Outcome(
-            (), ("gradient: wants continuous latents with a bijection to the reals, and float64.",)
+        return undecided(
+            "gradient: needs continuous latents with a bijection to the reals, and float64."
         )
     with wide_context():
         u = problem.draws[:NUM_DRAWS]
@@ -91,7 +91,7 @@ def _slopes(problem: Problem, space: Space) -> Callable[[Any, Any], tuple[Array,
 
 
 def _wrong(slope: np.ndarray, by_step: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """The draws [K] at which differences settle, as their step falls, on another slope than
+    """The samples [K] at which differences settle, as their step falls, on another slope than
     autodiff's, by 5 per cent.
 
     Rounding as in float32 (a cast inside) is allowed for. A slope of 0 that only large steps deny
@@ -132,16 +132,13 @@ def _wrong_gradient(
 
 
 def float32(problem: Problem) -> Outcome:
-    """Value and gradient in float32 are those in float64 at the same z: at draws of q, and with one
-    coordinate far out.
+    """Value and gradient in float32 are those in float64 at the same z: at samples of q, and with
+    one coordinate far out.
     """
     if problem.space is None or not problem.wide or x64_is_on():
-        return Outcome(
-            (),
-            (
-                "float32: wants continuous latents, functions that also run in float64, and x64 "
-                "off at the call.",
-            ),
+        return undecided(
+            "float32: needs continuous latents, functions that also run in float64, and x64 "
+            "off at the call."
         )
     near = problem.draws[:NUM_DRAWS]
     far = _with_one_far(problem)
@@ -156,7 +153,7 @@ def float32(problem: Problem) -> Outcome:
 
 
 def _with_one_far(problem: Problem) -> np.ndarray:
-    """Draws with one coordinate each set FAR standard deviations out, on a side of its own."""
+    """Samples with one coordinate each set FAR standard deviations out, on a side of its own."""
     u = problem.draws[:NUM_DRAWS].copy()
     rng = problem.rng("far")
     axis = rng.integers(0, u.shape[1], len(u))
@@ -178,10 +175,10 @@ def _both_densities(
 
 
 def _cliff(problem: Problem, name: str, z: Any, narrow: Any, wide: Any) -> Finding | None:
-    """What float32 gets wrong at draws; else far out; else None."""
+    """What float32 gets wrong at samples; else far out; else None."""
     bad, off = _float32_errors(narrow, wide)
     for spot, rows, kind in (
-        ("at draws of q", slice(0, NUM_DRAWS), error),
+        ("at samples of q", slice(0, NUM_DRAWS), error),
         (_FAR_OUT, slice(NUM_DRAWS, None), warning),
     ):
         if bad[rows].mean() > 0.05 or not np.isfinite(off[rows]).all():

@@ -1,4 +1,4 @@
-"""Checks of log_joint and log q at draws of q: shapes, chance, values that are not finite, the
+"""Checks of log_joint and log q at samples of q: shapes, chance, values that are not finite, the
 support of both.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from vi_jax.diagnostics._check_problem import (
+from vi_jax.checks.problem import (
     Problem,
     densities,
     over_rows,
@@ -20,16 +20,16 @@ from vi_jax.diagnostics._check_problem import (
     widened,
     with_gradients,
 )
-from vi_jax.diagnostics._check_report import Finding, Outcome, error, warning
-from vi_jax.diagnostics._check_trace import first_bad, outer_products, same_trace
+from vi_jax.checks.report import Finding, Outcome, error, flagged, undecided, warning
+from vi_jax.checks.trace import first_bad, outer_products, same_trace
 
 Array = jax.Array
 NUM_DRAWS = 256
 
 
 def shapes(problem: Problem) -> Outcome:
-    """log_joint and log q are floating-point scalars for one z; a draw has the shape that many
-    draws have.
+    """log_joint and log q are floating-point scalars for one z; a sample has the shape that many
+    samples have.
     """
     found = []
     with wide_context(False):
@@ -44,11 +44,11 @@ def shapes(problem: Problem) -> Outcome:
             dtype = getattr(value, "dtype", None)
             if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
                 found.append(_not_scalar(name, shape, dtype))
-    wanted = jax.tree.map(lambda leaf: (3, *leaf.shape), z)
-    if jax.tree.map(lambda leaf: leaf.shape, many) != wanted:
+    expected = jax.tree.map(lambda leaf: (3, *leaf.shape), z)
+    if jax.tree.map(lambda leaf: leaf.shape, many) != expected:
         message = (
-            f"q.sample(key, (3,)) has leaves {_leaf_shapes(many)}, and one draw has "
-            f"{_leaf_shapes(z)}: K draws want [K, ...]."
+            f"q.sample(key, (3,)) has leaves {_leaf_shapes(many)}, and one sample has "
+            f"{_leaf_shapes(z)}: K samples expect [K, ...]."
         )
         found.append(
             error(
@@ -66,7 +66,7 @@ def _not_scalar(name: str, shape: Any, dtype: Any) -> Finding:
         "over examples outside.",
     }[name]
     message = (
-        f"{name} is of shape {shape} and dtype {dtype} for one z; a bound wants one "
+        f"{name} is of shape {shape} and dtype {dtype} for one z; a bound expects one "
         "floating-point number, nats."
     )
     return error("shape", message, remedy)
@@ -98,8 +98,8 @@ def broadcasting(problem: Problem) -> Outcome:
 
 
 def chance(problem: Problem) -> Outcome:
-    """log_joint of one z is one number, however often it is asked: two traces are alike, and two
-    values where they are not.
+    """log_joint of one z is one number, however often it is evaluated: two traces are alike, and
+    two values where they are not.
     """
     with wide_context(False):
         z = jax.eval_shape(problem.guide.sample, problem.key)
@@ -114,12 +114,12 @@ def chance(problem: Problem) -> Outcome:
         "close over it."
     )
     message = "log_joint gives two values for one z: it draws from a hidden state."
-    return Outcome((error("random", message, remedy, first=values[0], second=values[1]),))
+    return flagged(error("random", message, remedy, first=values[0], second=values[1]))
 
 
 def finite(problem: Problem) -> Outcome:
-    """log_joint, log q and their gradients in z are finite at draws of q, in the precision that the
-    user runs.
+    """log_joint, log q and their gradients in z are finite at samples of q, in the precision that
+    the user runs.
     """
     with wide_context(False):
         z = jax.jit(lambda key: problem.guide.sample(key, (NUM_DRAWS,)))(problem.fold("finite"))
@@ -132,8 +132,8 @@ def finite(problem: Problem) -> Outcome:
                 "parameters free of NaN."
             )
             share = bad_draws.mean()
-            return Outcome(
-                (error("nan", "q.sample gives values that are not finite.", remedy, share=share),)
+            return flagged(
+                error("nan", "q.sample gives values that are not finite.", remedy, share=share)
             )
         results = over_rows(
             _values_only(problem) if problem.discrete else with_gradients(problem), z, problem.batch
@@ -197,7 +197,7 @@ def _nan(name: str, f: Callable[[Any], Any], z: Any, share: Any, what: str) -> F
     if nan_origin and str(nan_origin) != str(origin):
         places.append(f"first NaN: {nan_origin}")
     message = (
-        f"{what} is NaN or infinite at draws of q; "
+        f"{what} is NaN or infinite at samples of q; "
         f"{'; '.join(places) or 'its equation was not found'}."
     )
     remedy = (
@@ -217,7 +217,7 @@ def _outside(
     origin = first_bad(lambda z: term(z, problem.batch), (z,), lambda value: value == -jnp.inf)
     if name == "log q":
         message = (
-            f"log q is -inf at q's own draws (first at {origin}): its density denies what "
+            f"log q is -inf at q's own samples (first at {origin}): its density denies what "
             "it samples."
         )
         return error(
@@ -231,24 +231,19 @@ def _outside(
         "dist.biject_to(support))."
     )
     message = (
-        f"log_joint is -inf at draws of q (first at {origin}): q puts mass where the model "
+        f"log_joint is -inf at samples of q (first at {origin}): q puts mass where the model "
         "has none, and the ELBO is -inf."
     )
     return error("support", message, remedy, share=share, where=str(origin))
 
 
 def supports(problem: Problem) -> Outcome:
-    """With `support`, the model's: draws of q lie in it, and q reaches all of it."""
+    """With `support`, the model's: samples of q lie in it, and q reaches all of it."""
     if not isinstance(problem.support, constraints.Constraint):
-        note = (
-            "support: whether q reaches the model's support wants support=, one numpyro constraint."
-        )
-        return Outcome(
-            (),
-            (note,)
-            if problem.support is None
-            else (f"{note[:-1]}; a pytree of them serves for coordinates only.",),
-        )
+        note = "support: whether q reaches it needs support=, one numpyro constraint"
+        if problem.support is not None:
+            note += "; a pytree of them serves for coordinates only"
+        return undecided(f"{note}.")
     with wide_context(problem.wide):
         q = problem.guide
         key_q, key_p = jax.random.split(problem.fold("supports"))
@@ -261,7 +256,7 @@ def supports(problem: Problem) -> Outcome:
             "Take a guide on the model's support: dist.TransformedDistribution(base, "
             "dist.biject_to(support))."
         )
-        message = f"draws of q lie outside of the model's support {problem.support}."
+        message = f"samples of q lie outside of the model's support {problem.support}."
         found.append(error("support", message, remedy, share_outside=float(outside)))
     if missed > 0:
         remedy = (

@@ -1,5 +1,5 @@
-"""Does exp(log_joint) have a finite integral: rays outwards in unconstrained coordinates, and a
-change of variables by hand.
+"""Improper densities and missing log-determinants: whether exp(log_joint) has a finite integral, by
+rays outwards in unconstrained coordinates.
 
 A density of u [D] that can be normalised falls along almost every ray, at least as fast as -D log
 |u|. One that rises on nearly all of them is the negative of a log density; one that rises or stays
@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from vi_jax.diagnostics._check_problem import (
+from vi_jax.checks.problem import (
     Problem,
     log_joint_in_u,
     over_rows,
     wide_context,
     widened,
 )
-from vi_jax.diagnostics._check_report import Finding, Outcome, error
+from vi_jax.checks.report import Finding, Outcome, error, flagged, undecided
 
 Array = jax.Array
 NUM_RANDOM = 12
@@ -36,8 +36,8 @@ _FLAT_DECADE = 2
 def tails(problem: Problem) -> Outcome:
     """log_joint falls along rays away from q's mean, up to radii of 1e8 where floats reach."""
     if problem.space is None or not problem.wide:
-        return Outcome(
-            (), ("tails: wants continuous latents with a bijection to the reals, and float64.",)
+        return undecided(
+            "tails: needs continuous latents with a bijection to the reals, and float64."
         )
     space = problem.space
     log_joint = log_joint_in_u(problem)
@@ -133,9 +133,8 @@ def _level(values: np.ndarray) -> bool:
 def _verdict(kinds: np.ndarray, axes: list[int]) -> Outcome:
     known = kinds != "unknown"
     if known.sum() < 2:
-        return Outcome(
-            (),
-            ("tails: log_joint is NaN, or its support rounded to an edge, on nearly every ray.",),
+        return undecided(
+            "tails: log_joint is NaN, or its support rounded to an edge, on nearly every ray."
         )
     rising = kinds == "rises"
     level = kinds == "level"
@@ -150,10 +149,10 @@ def _verdict(kinds: np.ndarray, axes: list[int]) -> Outcome:
             "Return log p(x, z), larger for likelier z (not a loss or an energy), and add "
             "the log prior."
         )
-        return Outcome((error("sign", message, remedy, **numbers),))
+        return flagged(error("sign", message, remedy, **numbers))
     guilty = sorted({axes[i] for i in np.flatnonzero(rising | level) if axes[i] >= 0})
     if guilty or (rising | level).sum() >= 2:
-        return Outcome((_improper(guilty, numbers),))
+        return flagged(_improper(guilty, numbers))
     return Outcome()
 
 
@@ -177,10 +176,10 @@ def log_determinant(problem: Problem) -> Outcome:
     """
     if problem.constrained is None:
         note = (
-            "log_det: whether a change of variables in log_joint is complete wants "
+            "log_det: whether a change of variables in log_joint is complete needs "
             "constrained=(log_density, transform)."
         )
-        return Outcome((), (note,))
+        return undecided(note)
     log_density, transform = problem.constrained
     with wide_context(problem.wide):
         z = widened(problem.guide.sample(problem.fold("log_det"), (64,)))
@@ -193,9 +192,7 @@ def log_determinant(problem: Problem) -> Outcome:
         gap, log_det = over_rows(gaps, z, widened(problem.batch))
     known = np.isfinite(gap) & np.isfinite(log_det)
     if known.sum() < 8:
-        return Outcome(
-            (), ("log_det: the two densities are finite together at too few draws of q.",)
-        )
+        return undecided("log_det: the two densities are finite together at too few samples of q.")
     return _compare_log_det(gap[known], log_det[known])
 
 
@@ -213,7 +210,7 @@ def brute_force_log_det(transform: Callable[[Any], Any], z: Any) -> Array:
     jacobian = jax.jacfwd(flat)(row)
     if jacobian.shape[0] != jacobian.shape[1]:
         raise ValueError(
-            "a log-determinant wants as many coordinates on both sides; the transform maps "
+            "a log-determinant expects as many coordinates on both sides; the transform maps "
             f"{row.shape} to {jacobian.shape[:1]}."
         )
     return jnp.linalg.slogdet(jacobian)[1]
@@ -238,4 +235,4 @@ def _compare_log_det(gap: np.ndarray, log_det: np.ndarray) -> Outcome:
         "of u, not of T(u)."
     )
     evidence = {"spread_of_log_det": float(spread), "spread_of_error": float((gap - log_det).std())}
-    return Outcome((error("log_det", message, remedy, **evidence),))
+    return flagged(error("log_det", message, remedy, **evidence))
