@@ -31,24 +31,31 @@ def evaluate_examples(
 
     def one(key_and_x: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
         key, x = key_and_x
-        key_terms, key_mean = jax.random.split(key)
-        q = model.encode(params, x)
-        prior = model.prior(params)
-        z = q.sample(key_terms, (num_samples,))
-        log_lik = jax.vmap(lambda z_k: model.log_lik(params, x, z_k))(z).mean()
-        kl = jax.vmap(lambda z_k: q.log_prob(z_k) - prior.log_prob(z_k))(z).mean()
-        mean, noise = mean_and_noise(key_mean, q)
-        return {
-            "elbo": log_lik - kl,
-            "log_lik": log_lik,
-            "kl": kl,
-            "latent_mean": mean,
-            "latent_noise": noise,
-        }
+        return evaluate_example(key, model, params, x, num_samples=num_samples)
 
     return jax.lax.map(
         one, (jax.random.split(key, x.shape[0]), x), batch_size=min(batch_size, x.shape[0])
     )
+
+
+def evaluate_example(
+    key: jax.Array, model: vi.Model, params: vi.types.Params, x: jax.Array, *, num_samples: int
+) -> dict[str, jax.Array]:
+    """`evaluate_examples` of one example x [*x_shape], whose key is its own."""
+    key_terms, key_mean = jax.random.split(key)
+    q = model.encode(params, x)
+    prior = model.prior(params)
+    z = q.sample(key_terms, (num_samples,))
+    log_lik = jax.vmap(lambda z_k: model.log_lik(params, x, z_k))(z).mean()
+    kl = jax.vmap(lambda z_k: q.log_prob(z_k) - prior.log_prob(z_k))(z).mean()
+    mean, noise = mean_and_noise(key_mean, q)
+    return {
+        "elbo": log_lik - kl,
+        "log_lik": log_lik,
+        "kl": kl,
+        "latent_mean": mean,
+        "latent_noise": noise,
+    }
 
 
 def mean_and_noise(key: jax.Array, q: Any) -> tuple[jax.Array, jax.Array]:

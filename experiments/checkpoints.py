@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 
+from experiments import heartbeat
 from experiments.checksum import checksum
 from experiments.cli import UserError
 from experiments.parts import as_numbers, block_leaves, from_numbers
@@ -130,9 +131,10 @@ class Checkpoints:
         if elbo is not None and self.is_best(elbo):
             self._kept.best = elbo, self._saving
         try:
-            self._response = self._manager.save_async(
-                self._saving, leaves, custom_metadata=beside, force=True, overwrite=True
-            )
+            with heartbeat.phase(f"saving step {self._saving:,}"):
+                self._response = self._manager.save_async(
+                    self._saving, leaves, custom_metadata=beside, force=True, overwrite=True
+                )
         except Exception as error:
             raise self._failed(error) from None
 
@@ -142,7 +144,8 @@ class Checkpoints:
         self._response = None
         if response is not None:
             try:
-                response.result()
+                with heartbeat.phase(f"writing the checkpoint of step {self._saving:,}"):
+                    response.result()
             except Exception as error:
                 raise self._failed(error) from None
 

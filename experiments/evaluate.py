@@ -8,13 +8,12 @@ Every example of the split counts once; numbers are means and standard errors ov
 nats. Prints the table and writes evaluation-SPLIT.json beside the checkpoints.
 """
 
-import sys
 import time
 from pathlib import Path
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, heartbeat
 
 
 def define_flags() -> None:
@@ -72,7 +71,6 @@ def evaluate(
     """Measures a run and writes evaluation-SPLIT.json."""
     import jax
     import numpy as np
-    from tqdm import tqdm
 
     from experiments import files, measure, session
 
@@ -82,7 +80,8 @@ def evaluate(
     params, step = session.trained_params(config, model, workdir, checkpoint)
     x, _ = session.evaluation_set(config, dataset, config.eval.split)
     key_measures, key_evidence = jax.random.split(jax.random.key(seed))
-    measures = measure.make_measure(model, config)(key_measures, params, x)
+    with heartbeat.compiling(f"evaluating the {config.eval.split} split"):
+        measures = measure.make_measure(model, config)(key_measures, params, x)
 
     chunk = measure.chunk_for(num_samples, most)
     log_evidence = measure.make_log_evidence(
@@ -92,17 +91,8 @@ def evaluate(
         batch_size=config.eval.batch_size,
         layout=layout,
     )
-    values = []
-    with tqdm(
-        total=len(x),
-        unit=" examples",
-        desc=f"log p(x), K = {num_samples:,}",
-        disable=not sys.stderr.isatty(),
-    ) as bar:
-        for batch in log_evidence(key_evidence, params, x):
-            values.append(batch)
-            bar.update(len(batch))
-    log_p = np.concatenate(values)
+    with heartbeat.compiling("computing log p(x)"):
+        log_p = log_evidence(key_evidence, params, x)
 
     summary = {
         "split": config.eval.split,

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import cli, figures, files, measure, pictures, session
+from experiments import cli, figures, files, heartbeat, measure, pictures, session
 from experiments.metrics import METRICS, read_rows
 
 
@@ -25,17 +25,18 @@ def finish(
     """Evaluates, draws and prints what a run ends with."""
     summary = summarise(config, workdir, model, params, x, measures)
     keys = session.keys(config)
-    paths = pictures.draw_all(
-        workdir / "figures",
-        key=keys.pictures,
-        model=model,
-        params=params,
-        config=config,
-        num_levels=num_levels,
-        x=x,
-        labels=labels,
-        measures=measures,
-    )
+    with heartbeat.phase("computing what the figures show"):
+        paths = pictures.draw_all(
+            workdir / "figures",
+            key=keys.pictures,
+            model=model,
+            params=params,
+            config=config,
+            num_levels=num_levels,
+            x=x,
+            labels=labels,
+            measures=measures,
+        )
     rows = read_rows(workdir / METRICS)
     if rows:
         figures.learning_curves(
@@ -67,7 +68,8 @@ def summarise(
         batch_size=config.eval.batch_size,
         layout=layout,
     )
-    values = np.concatenate(list(log_evidence(session.key_at(keys.evaluate, 0), params, x)))
+    with heartbeat.compiling("computing log p(x)"):
+        values = log_evidence(session.key_at(keys.evaluate, 0), params, x)
     summary = {
         "split": config.eval.split,
         **measures.summary,

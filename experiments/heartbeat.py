@@ -100,6 +100,11 @@ class Heartbeat:
         with self._lock:
             self._through = write
 
+    @property
+    def has_live_line(self) -> bool:
+        """Whether a live line is on the terminal."""
+        return self._through is not None
+
     def mute(self) -> None:
         """Prints no heartbeat any more: one process of several speaks."""
         self._is_muted = True

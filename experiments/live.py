@@ -65,6 +65,21 @@ class Rate:
         return sum(chunk[0] for chunk in chunks) / seconds if seconds else 0.0
 
 
+class Portions:
+    """How much of a long computation to do in one call: one unit, then up to twice as many as
+    before while they take no more than `seconds`.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.size = 1
+
+    def took(self, size: int, seconds: float) -> None:
+        """So many units took so long; leave out a call that compiles."""
+        pace = max(seconds / size, 1e-9)
+        self.size = max(1, min(2 * self.size, int(self._seconds / pace)))
+
+
 class Schedule:
     """When a plain line is due: at first after SHORTEST seconds, later after up to LONGEST.
 
@@ -89,7 +104,8 @@ class Schedule:
 
 
 class Line:
-    """One live line on a terminal; elsewhere (a file, a job's log) whole lines when they are due.
+    """One live line on a terminal; elsewhere (a file, a job's log, above another live line) whole
+    lines when they are due.
 
     Args:
       total, start: units of the bar.
@@ -99,7 +115,8 @@ class Line:
     def __init__(self, *, total: int, start: int = 0, schedule: Schedule | None = None) -> None:
         self._schedule = schedule or Schedule()
         self._bar: Any = None
-        if sys.stderr.isatty():
+        heart = heartbeat.current()
+        if sys.stderr.isatty() and not (heart is not None and heart.has_live_line):
             from tqdm import tqdm
 
             self._bar = tqdm(
@@ -108,8 +125,8 @@ class Line:
                 bar_format="{percentage:3.0f}%|{bar:12}| {desc}",
                 leave=True,
             )
-            if (heart := heartbeat.current()) is not None:
-                heart.write_through(self.say)
+            if heart is not None:
+                heart.write_through(lambda text: self._bar.write(text, file=sys.stderr))
 
     def show(
         self, done: int, text: str, *, short: str = "", always: bool = False, counts: bool = True
@@ -179,7 +196,7 @@ class Count:
         self._unit = unit
         self._now = now
         self._rate = Rate()
-        self._done = 0
+        self._done = 0.0
         self._last = now()
         self._is_first = True
         self._line = Line(total=total, schedule=Schedule(first=first, now=now))
@@ -190,7 +207,7 @@ class Count:
     def __exit__(self, *exception: object) -> None:
         self._line.close()
 
-    def add(self, units: int) -> None:
+    def add(self, units: float) -> None:
         """So many more are done; the first ones compile, and do not count towards the rate."""
         now = self._now()
         if not self._is_first:
@@ -198,8 +215,8 @@ class Count:
         self._is_first = False
         self._last = now
         self._done += units
-        text = f"{self._text}: {self._done:,} of {self._total:,} {self._unit}"
+        done = round(self._done)
+        text = f"{self._text}: {done:,} of {self._total:,} {self._unit}"
         if rate := self._rate.value:
             left = clock((self._total - self._done) / rate)
-            text += f"  {per_second(rate, self._unit)}  {left} left"
-        self._line.show(self._done, text)
+            self._line.show(done, f"{text}  {per_second(rate, self._unit)}  {left} left")

@@ -2,6 +2,7 @@
 the health of the latents.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,11 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import by_draws
+from experiments import by_draws, heartbeat
+from experiments.live import Count, Portions
 from experiments.settings import CLOSED_FORM_KL
+from vi_jax import bounds, estimators
 from vi_jax.diagnostics import amortised
+from vi_jax.losses import log_joint
 from vi_jax.shard import Layout
 
+SECONDS = 3.0  # of importance samples between two signs of progress
 MAX_AGGREGATE = 2_000  # examples for the aggregate posterior, whose cost grows with their square
 
 
@@ -30,38 +35,56 @@ class Measures(NamedTuple):
 def make_measure(
     model: vi.Model, config: Any
 ) -> Callable[[jax.Array, vi.types.Params, jax.Array], Measures]:
-    """A function (key, params, x) -> Measures, compiled once for each number of examples."""
-    batch_size = config.eval.batch_size
+    """A function (key, params, x) -> Measures: a compiled program for each batch of examples, and
+    one for all of them.
+    """
     threshold = config.eval.active_threshold
     closed = config.family in CLOSED_FORM_KL
-    evaluate = amortised.evaluate_examples if closed else by_draws.evaluate_examples
+    evaluate = amortised.evaluate_example if closed else by_draws.evaluate_example
 
     @jax.jit
-    def compute(key: jax.Array, params: vi.types.Params, x: jax.Array) -> dict[str, Any]:
-        key_terms, key_aggregate = jax.random.split(key)
-        terms = evaluate(
-            key_terms, model, params, x, num_samples=config.eval.num_samples, batch_size=batch_size
+    def terms_of(keys: jax.Array, params: vi.types.Params, x: jax.Array) -> dict[str, jax.Array]:
+        return jax.vmap(
+            lambda key, x: evaluate(key, model, params, x, num_samples=config.eval.num_samples)
+        )(keys, x)
+
+    @jax.jit
+    def means_of(terms: dict[str, jax.Array]) -> dict[str, Any]:
+        kl = terms["kl"].sum(-1) if terms["kl"].ndim == 2 else terms["kl"]
+        variance = (
+            amortised.latent_variance(terms["latent_mean"])
+            if closed
+            else by_draws.latent_variance(terms)
         )
-        per_dimension = terms["kl"].ndim == 2
-        kl = terms["kl"].sum(-1) if per_dimension else terms["kl"]
         return {
             "elbo": amortised.mean_and_stderr(terms["elbo"]),
             "log_lik": amortised.mean_and_stderr(terms["log_lik"]),
             "kl": amortised.mean_and_stderr(kl),
             "kl_per_dimension": terms["kl"].mean(0),
-            "latent_variance": amortised.latent_variance(terms["latent_mean"])
-            if closed
-            else by_draws.latent_variance(terms),
-            "aggregate": amortised.aggregate_posterior(
-                key_aggregate, model, params, x[:MAX_AGGREGATE], batch_size=batch_size
-            ),
-            "latent_mean": terms["latent_mean"],
+            "latent_variance": variance,
         }
 
+    @jax.jit
+    def aggregate_of(key: jax.Array, params: vi.types.Params, x: jax.Array) -> amortised.Aggregate:
+        return amortised.aggregate_posterior(
+            key, model, params, x, batch_size=config.eval.batch_size
+        )
+
     def measure(key: jax.Array, params: vi.types.Params, x: jax.Array) -> Measures:
-        out = jax.device_get(compute(key, params, x))
+        key_terms, key_aggregate = jax.random.split(key)
+        num = x.shape[0]
+        keys = jax.random.split(key_terms, num)
+        parts = []
+        with Count("evaluating", num, "examples") as count:
+            for rows, counted in _batches(num, config.eval.batch_size):
+                part = jax.device_get(terms_of(keys[rows], params, x[rows]))
+                parts.append({name: value[counted] for name, value in part.items()})
+                count.add(int(counted.sum()))
+        terms = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        out = jax.device_get(means_of(terms))
+        with heartbeat.phase("comparing the posteriors of examples"):
+            aggregate = jax.device_get(aggregate_of(key_aggregate, params, x[:MAX_AGGREGATE]))
         active = out["latent_variance"] > threshold
-        aggregate = out["aggregate"]
         summary = {
             "elbo": _pair(out["elbo"]),
             "log_lik": _pair(out["log_lik"]),
@@ -71,53 +94,101 @@ def make_measure(
             "max_information": float(aggregate.max_information),
             "active_units": int(active.sum()),
             "num_latents": len(active),
-            "num_examples": int(x.shape[0]),
+            "num_examples": num,
         }
         return Measures(
             summary,
             np.asarray(out["kl_per_dimension"]),
             np.asarray(active),
-            np.asarray(out["latent_mean"]),
+            terms["latent_mean"],
         )
 
     return measure
 
 
+def _batches(num: int, most: int, devices: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(rows [size], which of them count [size]) of batches of one size, as few as can be and as
+    even; the last one is filled up with its first row.
+    """
+    size = -(-num // -(-num // most))
+    size = -(-size // devices) * devices
+    for start in range(0, num, size):
+        rows = np.arange(start, start + size)
+        counted = rows < num
+        yield np.where(counted, rows, start), counted
+
+
 def make_log_evidence(
     model: vi.Model, *, num_samples: int, chunk: int, batch_size: int, layout: Layout | None = None
-) -> Callable[..., Iterator[np.ndarray]]:
-    """A function (key, params, x [N, ...]) that yields log p(x) by K importance samples, nats, a
-    batch of examples at a time.
+) -> Callable[..., np.ndarray]:
+    """A function (key, params, x [N, ...]) -> log p(x) [N] by K importance samples, nats: L_K of
+    Burda et al. (2016), eq. 8, as `vi.diagnostics.amortised.log_evidence` has it.
 
-    The last batch is filled up with its first example and cut again: one compile, every example
+    A batch of examples goes through its samples a few chunks at a time, so that progress is seen
+    however slow the model is. The last batch is filled up and cut again: one compile, every example
     once. On a `layout` (of one process) the examples of a batch lie over its devices, and a batch
     is rounded up to a multiple of them.
     """
     devices = 1 if layout is None else layout.num_shards
-    spread = layout.spread if layout is not None else lambda tree: tree
+    spread: Any = (lambda tree: tree) if layout is None else layout.spread
+    whole: Any = (lambda tree: tree) if layout is None else layout.gather
+    place: Any = (lambda tree: tree) if layout is None else layout.replicate
+    num_chunks = num_samples // chunk
 
-    def compute(keys: jax.Array, params: vi.types.Params, x: jax.Array) -> jax.Array:
-        def one(key: jax.Array, x: jax.Array) -> jax.Array:
-            return amortised.log_evidence(
-                key, model, params, x[None], num_samples=num_samples, chunk=chunk
-            )[0]
+    def add_chunks(
+        totals: jax.Array,
+        keys: jax.Array,
+        params: vi.types.Params,
+        x: jax.Array,
+        first: jax.Array,
+        last: jax.Array,
+    ) -> jax.Array:
+        """The log of the summed means of weights [B], with those of the chunks first..last-1."""
 
-        return jax.vmap(one)(*spread((keys, x)))
+        def one(total: jax.Array, key: jax.Array, x: jax.Array) -> jax.Array:
+            q = model.encode(params, x)
+            joint = log_joint(model, params, x)
+            chunk_keys = jax.random.split(key, num_chunks)
 
-    compiled = jax.jit(compute) if layout is None else layout.jit(compute)
+            def part(number: jax.Array, total: jax.Array) -> jax.Array:
+                bound = estimators.reparam(
+                    chunk_keys[number], bounds.iwae, joint, q, num_samples=chunk
+                )
+                return jnp.logaddexp(total, bound)
 
-    def batches(key: jax.Array, params: vi.types.Params, x: jax.Array) -> Iterator[np.ndarray]:
-        if layout is not None:
-            key, params, x = layout.replicate((key, params, x))
-        size = -(-min(batch_size, x.shape[0]) // devices) * devices
-        keys = jax.random.split(key, x.shape[0])
-        for start in range(0, x.shape[0], size):
-            rows = np.arange(start, start + size)
-            counted = rows < x.shape[0]
-            rows = np.where(counted, rows, start)
-            yield np.asarray(compiled(keys[rows], params, x[rows]))[counted]
+            return jax.lax.fori_loop(first, last, part, total)
 
-    return batches
+        return whole(jax.vmap(one)(*spread((totals, keys, x))))
+
+    compiled = jax.jit(add_chunks) if layout is None else layout.jit(add_chunks)
+    portions = Portions(SECONDS)
+
+    def log_evidence(key: jax.Array, params: vi.types.Params, x: jax.Array) -> np.ndarray:
+        key, params, x = place((key, params, x))
+        num = x.shape[0]
+        keys = jax.random.split(key, num)
+        found = []
+        has_compiled = False
+        with Count(f"log p(x), K = {num_samples:,}", num, "examples") as count:
+            for rows, counted in _batches(num, batch_size, devices):
+                totals = place(jnp.full(len(rows), -jnp.inf, jnp.result_type(float)))
+                first = 0
+                while first < num_chunks:
+                    last = min(first + portions.size, num_chunks)
+                    began = time.perf_counter()
+                    totals = compiled(
+                        totals, keys[rows], params, x[rows], np.int32(first), np.int32(last)
+                    )
+                    totals.block_until_ready()
+                    if has_compiled:
+                        portions.took(last - first, time.perf_counter() - began)
+                    has_compiled = True
+                    count.add(counted.sum() * (last - first) / num_chunks)
+                    first = last
+                found.append(np.asarray(totals)[counted])
+        return np.concatenate(found) - np.log(num_chunks)
+
+    return log_evidence
 
 
 def chunk_for(num_samples: int, most: int = 100) -> int:

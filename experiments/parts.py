@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import heartbeat, processes
+from experiments.live import Portions
 from vi_jax.training import BlockInfo, State, Totals
 
 SECONDS = 5.0  # of a part, where a step takes no more
@@ -47,7 +48,7 @@ class Parts:
         self._asked = asked
         self._report = report
         self._has_compiled = False
-        self._most = 1  # steps of the next part
+        self._portions = Portions(SECONDS)
 
     def __call__(
         self, state: State, data: Any, num_steps: int, *more: Any, since: Totals | None = None
@@ -58,7 +59,7 @@ class Parts:
         first = int(state.step)
         last = first + num_steps
         while True:
-            size = min(last - first, self._most)
+            size = min(last - first, self._portions.size)
             began = time.perf_counter()
             with self._phase(first):
                 state, info = self._run(state, data, size, *more, since=since)
@@ -67,7 +68,7 @@ class Parts:
             is_over = now >= last or bool(np.all(np.asarray(info.bad_step) >= 0))
             seconds = time.perf_counter() - began
             if size and self._has_compiled:
-                self._most = self._next_most(size, seconds)
+                self._portions.took(size, processes.most(seconds))
             if size and self._report is not None:
                 spent = seconds if self._has_compiled else None
                 self._report(now, now - first, spent, info.metrics, is_over)
@@ -80,11 +81,6 @@ class Parts:
         if self._has_compiled:
             return heartbeat.phase(f"training, after step {first:,}")
         return heartbeat.compiling("compiling and taking the first step")
-
-    def _next_most(self, size: int, seconds: float) -> int:
-        """Steps of the next part, from those of the last one and its seconds."""
-        pace = max(processes.most(seconds) / size, 1e-9)
-        return max(1, min(2 * self._most, int(SECONDS / pace)))
 
 
 def ends_at(done: int, inside: int, spec: Any) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, heartbeat
 
 
 def define_flags() -> None:
@@ -68,8 +68,9 @@ def replay(config: Any, workdir: Path, step: int = -1) -> int:
     x = jnp.asarray(moment.batch)
     one = build.step(config, model, num_levels, grad_norm_every=1)
 
-    _, metrics = jax.jit(one)(state, x)
-    numbers = {name: float(value) for name, value in metrics.items() if name != "skipped"}
+    with heartbeat.compiling("running the step again"):
+        _, metrics = jax.jit(one)(state, x)
+        numbers = {name: float(value) for name, value in metrics.items() if name != "skipped"}
     print(f"step {int(state.step):,} of {config.name}, from {path}")
     print(f"  batch        {describe_batch(moment)}")
     print(f"  parameters   {describe(state.params)}")
@@ -82,8 +83,10 @@ def replay(config: Any, workdir: Path, step: int = -1) -> int:
             "way"
         )
         return 1
-    print(f"  first        {first_line(config, model, moment)}")
-    print(f"  debug_nans   {debug_nans(one, state, x)}")
+    with heartbeat.phase("looking for the first operation that is not finite, one by one"):
+        print(f"  first        {first_line(config, model, moment)}")
+    with heartbeat.compiling("running the step with jax_debug_nans"):
+        print(f"  debug_nans   {debug_nans(one, state, x)}")
     return 0
 
 

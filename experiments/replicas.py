@@ -16,7 +16,17 @@ import numpy as np
 import optax
 
 import vi_jax as vi
-from experiments import build, cli, files, finish, measure, processes, rundir, session
+from experiments import (
+    build,
+    cli,
+    files,
+    finish,
+    heartbeat,
+    measure,
+    processes,
+    rundir,
+    session,
+)
 from experiments.checkpoints import Checkpoints
 from experiments.metrics import (
     METRICS,
@@ -84,11 +94,16 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
 
     def measured(replica: Replica, state: State) -> measure.Measures:
         key = session.key_at(session.keys(replica.config).evaluate, int(state.step))
-        return measure_now(key, session.whole_params(state, layout), x)
+        with heartbeat.compiling(f"evaluating {replica.folder.name} at step {int(state.step):,}"):
+            return measure_now(key, session.whole_params(state, layout), x)
 
     with contextlib.ExitStack() as stack, stop.deferred():
-        replicas = [_open(stack, workdir, number, one, dataset) for number, one in enumerate(runs)]
-        states, alive, block = _restored(replicas, config, model)
+        with heartbeat.phase("opening the folders of the replicas"):
+            replicas = [
+                _open(stack, workdir, number, one, dataset) for number, one in enumerate(runs)
+            ]
+        with heartbeat.compiling("initialising the replicas, or reading their checkpoints"):
+            states, alive, block = _restored(replicas, config, model)
         start = int(states.step)
         saved_at = time.monotonic()
         best = None
@@ -351,17 +366,10 @@ def _finish(
         }
         if which in ends:
             state, measures = ends[which]
-            rows.append(
-                row
-                | finish.summarise(
-                    each.config,
-                    each.folder,
-                    model,
-                    session.whole_params(state, layout),
-                    x,
-                    measures,
-                )
-            )
+            params = session.whole_params(state, layout)
+            with heartbeat.phase(f"summarising {each.folder.name} of {len(replicas)} replicas"):
+                summary = finish.summarise(each.config, each.folder, model, params, x, measures)
+            rows.append(row | summary)
         else:
             rows.append(row | {"stopped": rundir.read_json(each.folder / STOPPED)["step"]})
     files.write_json(workdir / SUMMARY, rows)

@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, heartbeat
 
 
 def define_flags() -> None:
@@ -71,34 +71,36 @@ def sample(
     params, step = session.trained_params(config, model, workdir, checkpoint)
     x, labels = session.evaluation_set(config, dataset, config.eval.split)
     key_samples, key_measures = jax.random.split(jax.random.key(seed))
-    measures = measure.make_measure(model, config)(key_measures, params, x)
+    with heartbeat.compiling(f"evaluating the {config.eval.split} split"):
+        measures = measure.make_measure(model, config)(key_measures, params, x)
     decode_mean = pictures.make_decode_mean(model, config, dataset.num_levels)
 
-    z, drawn = pictures.samples(key_samples, model, params, decode_mean, num)
-    left, right = pictures.pairs(labels, x.shape[0])
-    shown = x[:20]
-    arrays: Any = {
-        "z": z,
-        "samples": drawn,
-        "originals": build.to_unit(config, np.asarray(shown), dataset.num_levels),
-        "reconstructions": decode_mean(params, measures.latent_mean[:20]),
-        "walks": pictures.walk(
-            params, decode_mean, measures.latent_mean[left], measures.latent_mean[right]
-        ),
-    }
-    paths = pictures.draw_all(
-        out,
-        key=key_samples,
-        model=model,
-        params=params,
-        config=config,
-        num_levels=dataset.num_levels,
-        x=x,
-        labels=labels,
-        measures=measures,
-        num_samples=num,
-    )
-    files.write_npz(out / "samples.npz", arrays, compressed=True)
+    with heartbeat.compiling("computing the samples and what the figures show"):
+        z, drawn = pictures.samples(key_samples, model, params, decode_mean, num)
+        left, right = pictures.pairs(labels, x.shape[0])
+        shown = x[:20]
+        arrays: Any = {
+            "z": z,
+            "samples": drawn,
+            "originals": build.to_unit(config, np.asarray(shown), dataset.num_levels),
+            "reconstructions": decode_mean(params, measures.latent_mean[:20]),
+            "walks": pictures.walk(
+                params, decode_mean, measures.latent_mean[left], measures.latent_mean[right]
+            ),
+        }
+        paths = pictures.draw_all(
+            out,
+            key=key_samples,
+            model=model,
+            params=params,
+            config=config,
+            num_levels=dataset.num_levels,
+            x=x,
+            labels=labels,
+            measures=measures,
+            num_samples=num,
+        )
+        files.write_npz(out / "samples.npz", arrays, compressed=True)
     print(
         f"{config.name}, step {step:,}: {num:,} prior samples; {len(paths)} figures and "
         f"samples.npz in {out}"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import build
+from experiments import build, heartbeat
 from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
 from experiments.data import DataError, Dataset, Split, load
@@ -42,7 +42,8 @@ def key_at(key: jax.Array, step: int) -> jax.Array:
 def load_data(config: Any) -> Dataset:
     """The data set of a config; what is wrong with it is a UserError."""
     try:
-        return load(config.data)
+        with heartbeat.phase(f"reading the data set {config.data.name}"):
+            return load(config.data)
     except DataError as error:
         raise UserError(str(error)) from None
 
@@ -61,7 +62,9 @@ def make_model(config: Any, dataset: Dataset) -> vi.Model:
             file=sys.stderr,
         )
     try:
-        return build.model(config, x_shape, dataset.num_levels, _mean_image(dataset))
+        with heartbeat.phase("averaging the training images"):
+            mean = _mean_image(dataset)
+        return build.model(config, x_shape, dataset.num_levels, mean)
     except ValueError as error:
         raise UserError(f"this model does not fit the data of {dataset.name}: {error}") from None
 
@@ -79,9 +82,10 @@ def evaluation_set(
         raise UserError(
             f"the {split} split has {len(part.images)} example; a standard error wants at least 2."
         )
-    levels = jnp.asarray(part.images[np.arange(len(part.images))])
-    prepare = build.prepare(config, dataset.num_levels)
-    return jax.jit(prepare)(jax.random.key(config.data.static_seed), levels), part.labels
+    with heartbeat.phase(f"reading the {split} split"):
+        levels = jnp.asarray(part.images[np.arange(len(part.images))])
+        prepare = build.prepare(config, dataset.num_levels)
+        return jax.jit(prepare)(jax.random.key(config.data.static_seed), levels), part.labels
 
 
 def make_layout(config: Any, *, cuts_batches: bool = True) -> Layout | None:
@@ -138,7 +142,8 @@ def make_run(
 
 def on_devices(images: Any, layout: Layout | None) -> jax.Array:
     """Training examples, whole on every device."""
-    levels = np.asarray(images[:])
+    with heartbeat.phase("reading the training images"):
+        levels = np.asarray(images[:])
     return jnp.asarray(levels) if layout is None else layout.replicate(jnp.asarray(levels))
 
 
@@ -150,9 +155,10 @@ def whole_params(state: State, layout: Layout | None) -> vi.types.Params:
 def start_state(config: Any, model: vi.Model, layout: Layout | None = None) -> State:
     """The state before the first step."""
     ema = bool(config.optim.ema)
-    return vi.init_state(
-        keys(config).train, model.init, build.optimizer(config), ema=ema, layout=layout
-    )
+    with heartbeat.compiling("initialising the parameters"):
+        return vi.init_state(
+            keys(config).train, model.init, build.optimizer(config), ema=ema, layout=layout
+        )
 
 
 def trained_params(
@@ -169,7 +175,10 @@ def trained_params(
     folder = workdir / "checkpoints"
     state = None
     if folder.is_dir():
-        with Checkpoints(folder, keep=config.train.keep_checkpoints, read_only=True) as checkpoints:
+        with (
+            heartbeat.phase(f"reading a checkpoint of {workdir}"),
+            Checkpoints(folder, keep=config.train.keep_checkpoints, read_only=True) as checkpoints,
+        ):
             state = (
                 checkpoints.restore(which, start_state(config, model))
                 if checkpoints.steps

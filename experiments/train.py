@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli, processes, settings
+from experiments import cli, heartbeat, processes, settings
 
 
 def define_flags() -> None:
@@ -120,7 +120,8 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
 
     with saves as checkpoints, stop.deferred():
         state = session.start_state(config, model, layout)
-        state = (resumed and checkpoints.restore_latest(state)) or state
+        with heartbeat.phase("reading the newest checkpoint"):
+            state = (resumed and checkpoints.restore_latest(state)) or state
         # the block that the run was stopped in
         start = int(state.step)
         block = checkpoints.block
@@ -167,15 +168,16 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                 now = int(state.step)
                 if (bad := nonfinite.first_bad_step(state, int(info.bad_step))) >= 0:
                     progress.say(f"not finite at step {bad:,}: going back to keep what led to it")
-                    raise nonfinite.stopped(
-                        workdir,
-                        bad,
-                        state_at,
-                        saves.steps,
-                        config=config,
-                        model=model,
-                        dataset=dataset,
-                    )
+                    with heartbeat.phase(f"going back to step {bad:,}"):
+                        raise nonfinite.stopped(
+                            workdir,
+                            bad,
+                            state_at,
+                            saves.steps,
+                            config=config,
+                            model=model,
+                            dataset=dataset,
+                        )
                 ends = now == spec.num_steps
                 evaluates = evaluates_at(now, last, spec)
                 if (
@@ -194,9 +196,12 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                         f"out; {spec.max_skipped:,} may be"
                     )
                 if evaluates:
-                    measures = measure_now(
-                        session.key_at(keys.evaluate, now), session.whole_params(state, layout), x
-                    )
+                    with heartbeat.compiling(f"evaluating at step {now:,}"):
+                        measures = measure_now(
+                            session.key_at(keys.evaluate, now),
+                            session.whole_params(state, layout),
+                            x,
+                        )
                     elbo_now = measures.summary["elbo"]["mean"]
                     row |= evaluation_row(config.eval.split, measures)
                     if alarm := measure.collapse_alarm(measures, config, now):
@@ -238,9 +243,12 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
             progress.close()
             log.close()
     if measures is None:
-        measures = measure_now(
-            session.key_at(keys.evaluate, spec.num_steps), session.whole_params(state, layout), x
-        )
+        with heartbeat.compiling("evaluating at the last step"):
+            measures = measure_now(
+                session.key_at(keys.evaluate, spec.num_steps),
+                session.whole_params(state, layout),
+                x,
+            )
     params = jax.block_until_ready(session.whole_params(state, layout))
     if not processes.is_first():
         return measures.summary

@@ -156,10 +156,9 @@ def test_what_is_counted_says_its_rate_and_time_left_and_nothing_of_what_is_quic
             now.now += 4.0
             count.add(100)
     assert capsys.readouterr().err.splitlines() == [
-        "log p(x): 100 of 1,000 examples",
-        "log p(x): 400 of 1,000 examples  25 examples/s  0:24 left",
-        "log p(x): 700 of 1,000 examples  25 examples/s  0:12 left",
-        "log p(x): 1,000 of 1,000 examples  25 examples/s  0:00 left",
+        "log p(x): 200 of 1,000 examples  25 examples/s  0:32 left",
+        "log p(x): 500 of 1,000 examples  25 examples/s  0:20 left",
+        "log p(x): 800 of 1,000 examples  25 examples/s  0:08 left",
     ]
     with Count("log p(x)", 1_000, "examples", now=now) as count:
         for _ in range(10):

@@ -26,7 +26,9 @@ def temporary_bytes(monkeypatch, num_samples, chunk):
         jax.ShapeDtypeStruct((16, 28, 28), jnp.float32),
     )
     with jax.debug_key_reuse(False):  # it takes the keys of a scan inside a vmap for used ones
-        compiled = programs[0].lower(jax.random.split(jax.random.key(1), 16), *shapes).compile()
+        totals = jax.ShapeDtypeStruct((16,), jnp.float32)
+        keys = jax.random.split(jax.random.key(1), 16)
+        compiled = programs[0].lower(totals, keys, *shapes, np.int32(0), np.int32(1)).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 

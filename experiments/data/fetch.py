@@ -11,13 +11,16 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 from experiments import files
 from experiments.data.base import DataError, say
+from experiments.live import Count
 
 ANSWER_SECONDS = 3.0  # for all hosts together, the look-up of their names included
+PART_BYTES = 2**18  # read at a time
 STALL_SECONDS = 15.0  # without a byte, once a host has answered
 _NO_ANSWER = (OSError, ValueError, http.client.HTTPException)  # urllib's own errors are OSErrors
 
@@ -76,7 +79,7 @@ def download(url: str, path: Path, sha256: str) -> None:
     say(f"fetching {url} into {path.parent}")
     try:
         with urllib.request.urlopen(url, timeout=STALL_SECONDS) as response:
-            content = response.read()
+            content = _read(response, path.name)
     except _NO_ANSWER as error:
         raise DataError(
             f"{url} could not be fetched ({error}); try again, or put {path.name} in {path.parent}."
@@ -90,6 +93,17 @@ def download(url: str, path: Path, sha256: str) -> None:
             f"it in {path.parent}."
         )
     _write(path, content)
+
+
+def _read(response: Any, name: str) -> bytes:
+    """All of a response; its rate and time left are shown where it takes long."""
+    length = int(response.headers.get("Content-Length") or 0)
+    parts = []
+    with Count(f"fetching {name}", length // 1_000, "kB") as count:
+        while part := response.read(PART_BYTES):
+            parts.append(part)
+            count.add(len(part) / 1_000)
+    return b"".join(parts)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from experiments import files
+from experiments import files, heartbeat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,8 +67,9 @@ def new_page(
         lines = [piece for line in title.split("\n") for piece in wrapped(line, int(9 * size[0]))]
         fig = Figure(figsize=(size[0], size[1] + 0.2 * (len(lines) - 1)), dpi=DPI, layout=layout)
         fig.suptitle("\n".join(lines), parse_math=False)
-        yield fig
-        write(fig, path)
+        with heartbeat.phase(f"drawing {path.name}"):
+            yield fig
+            write(fig, path)
 
 
 def wrapped(text: str, width: int) -> list[str]:

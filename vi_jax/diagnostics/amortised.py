@@ -67,21 +67,28 @@ def evaluate_examples(
 
     def one(key_and_x: tuple[Array, Array]) -> dict[str, Array]:
         key, x = key_and_x
-        terms = {
-            name: value[0]
-            for name, value in example_terms(
-                key, model, params, x[None], num_samples=num_samples
-            ).items()
-        }
-        return {
-            "elbo": terms["log_lik"] - terms["kl"].sum(),
-            **terms,
-            "latent_mean": model.encode(params, x).mean,
-        }
+        return evaluate_example(key, model, params, x, num_samples=num_samples)
 
     return jax.lax.map(
         one, (jax.random.split(key, x.shape[0]), x), batch_size=min(batch_size, x.shape[0])
     )
+
+
+def evaluate_example(
+    key: Array, model: Model, params: Params, x: Array, *, num_samples: int = 1
+) -> dict[str, Array]:
+    """`evaluate_examples` of one example x [*x_shape], whose key is its own."""
+    terms = {
+        name: value[0]
+        for name, value in example_terms(
+            key, model, params, x[None], num_samples=num_samples
+        ).items()
+    }
+    return {
+        "elbo": terms["log_lik"] - terms["kl"].sum(),
+        **terms,
+        "latent_mean": model.encode(params, x).mean,
+    }
 
 
 def log_evidence(
