@@ -20,16 +20,17 @@ def evaluate_examples(
     *,
     num_samples: int,
     batch_size: int,
-) -> dict[str, jax.Array]:
+) -> dict[str, Any]:
     """As `vi.diagnostics.amortised.evaluate_examples`, the KL estimated on the draws of log_lik and
     the mean on others.
 
     Returns:
-      {"elbo": [N], "log_lik": [N], "kl": [N], "latent_mean": [N, D], "latent_noise": [N, D]}, the
-      last the squared standard error of latent_mean, 0 where the guide states its mean.
+      {"elbo": [N], "log_lik": [N], "kl": {"z": [N]}, "latent_mean": [N, D],
+      "latent_noise": [N, D]}, the last the squared standard error of latent_mean, 0 where the
+      guide states its mean.
     """
 
-    def one(key_and_x: tuple[jax.Array, jax.Array]) -> dict[str, jax.Array]:
+    def one(key_and_x: tuple[jax.Array, Any]) -> dict[str, Any]:
         key, x = key_and_x
         return evaluate_example(key, model, params, x, num_samples=num_samples)
 
@@ -40,19 +41,20 @@ def evaluate_examples(
 
 def evaluate_example(
     key: jax.Array, model: vi.Model, params: vi.types.Params, x: jax.Array, *, num_samples: int
-) -> dict[str, jax.Array]:
+) -> dict[str, Any]:
     """`evaluate_examples` of one example x [*x_shape], whose key is its own."""
     key_terms, key_mean = jax.random.split(key)
-    q = model.encode(params, x)
-    prior = model.prior(params)
+    densities: Any = model.densities
+    q = densities.guide(params, x)
+    prior = densities.prior(params, x)
     z = q.sample(key_terms, (num_samples,))
-    log_lik = jax.vmap(lambda z_k: model.log_lik(params, x, z_k))(z).mean()
+    log_lik = jax.vmap(lambda z_k: densities.log_lik(params, x, z_k))(z).mean()
     kl = jax.vmap(lambda z_k: q.log_prob(z_k) - prior.log_prob(z_k))(z).mean()
     mean, noise = mean_and_noise(key_mean, q)
     return {
         "elbo": log_lik - kl,
         "log_lik": log_lik,
-        "kl": kl,
+        "kl": {"z": kl},
         "latent_mean": mean,
         "latent_noise": noise,
     }

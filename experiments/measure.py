@@ -14,10 +14,11 @@ import vi_jax as vi
 from experiments import by_draws, heartbeat
 from experiments.live import Count, Portions
 from experiments.settings import CLOSED_FORM_KL
-from vi_jax import bounds, estimators
+from vi_jax import bounds
 from vi_jax.diagnostics import amortised
-from vi_jax.losses import log_joint
+from vi_jax.losses import densities_of, log_joint
 from vi_jax.shard import Layout
+from vi_jax.weights import draw, log_weights
 
 SECONDS = 3.0  # of importance samples between two signs of progress
 MAX_AGGREGATE = 2_000  # examples for the aggregate posterior, whose cost grows with their square
@@ -43,14 +44,15 @@ def make_measure(
     evaluate = amortised.evaluate_example if closed else by_draws.evaluate_example
 
     @jax.jit
-    def terms_of(keys: jax.Array, params: vi.types.Params, x: jax.Array) -> dict[str, jax.Array]:
+    def terms_of(keys: jax.Array, params: vi.types.Params, x: jax.Array) -> dict[str, Any]:
         return jax.vmap(
             lambda key, x: evaluate(key, model, params, x, num_samples=config.eval.num_samples)
         )(keys, x)
 
     @jax.jit
-    def means_of(terms: dict[str, jax.Array]) -> dict[str, Any]:
-        kl = terms["kl"].sum(-1) if terms["kl"].ndim == 2 else terms["kl"]
+    def means_of(terms: dict[str, Any]) -> dict[str, Any]:
+        kl_of_site = terms["kl"]["z"]
+        kl = kl_of_site.sum(-1) if kl_of_site.ndim == 2 else kl_of_site
         variance = (
             amortised.latent_variance(terms["latent_mean"])
             if closed
@@ -60,7 +62,7 @@ def make_measure(
             "elbo": amortised.mean_and_stderr(terms["elbo"]),
             "log_lik": amortised.mean_and_stderr(terms["log_lik"]),
             "kl": amortised.mean_and_stderr(kl),
-            "kl_per_dimension": terms["kl"].mean(0),
+            "kl_per_dimension": kl_of_site.mean(0),
             "latent_variance": variance,
         }
 
@@ -78,9 +80,9 @@ def make_measure(
         with Count("evaluating", num, "examples") as count:
             for rows, counted in _batches(num, config.eval.batch_size):
                 part = jax.device_get(terms_of(keys[rows], params, x[rows]))
-                parts.append({name: value[counted] for name, value in part.items()})
+                parts.append(jax.tree.map(lambda leaf, kept=counted: leaf[kept], part))
                 count.add(int(counted.sum()))
-        terms = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        terms = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
         out = jax.device_get(means_of(terms))
         with heartbeat.phase("comparing the posteriors of examples"):
             aggregate = jax.device_get(aggregate_of(key_aggregate, params, x[:MAX_AGGREGATE]))
@@ -134,6 +136,7 @@ def make_log_evidence(
     whole: Any = (lambda tree: tree) if layout is None else layout.gather
     place: Any = (lambda tree: tree) if layout is None else layout.replicate
     num_chunks = num_samples // chunk
+    guide = densities_of(model, "log p(x)").guide
 
     def add_chunks(
         totals: jax.Array,
@@ -146,15 +149,13 @@ def make_log_evidence(
         """The log of the summed means of weights [B], with those of the chunks first..last-1."""
 
         def one(total: jax.Array, key: jax.Array, x: jax.Array) -> jax.Array:
-            q = model.encode(params, x)
+            q = guide(params, x)
             joint = log_joint(model, params, x)
             chunk_keys = jax.random.split(key, num_chunks)
 
             def part(number: jax.Array, total: jax.Array) -> jax.Array:
-                bound = estimators.reparam(
-                    chunk_keys[number], bounds.iwae, joint, q, num_samples=chunk
-                )
-                return jnp.logaddexp(total, bound)
+                log_w = log_weights(joint, q, draw(chunk_keys[number], q, chunk))
+                return jnp.logaddexp(total, bounds.iwae(log_w))
 
             return jax.lax.fori_loop(first, last, part, total)
 

@@ -19,7 +19,10 @@ PLANE = 15  # pictures along each side of the latent plane
 
 def make_decode_mean(model: vi.Model, config: Any, num_levels: int) -> Any:
     """z [n, D] -> E[x | z] as grey in [0, 1], [n, *x_shape], a numpy array."""
-    decode = jax.jit(lambda params, z: jax.vmap(lambda z: _mean(model.decode(params, z)))(z))
+    densities: Any = model.densities
+    decode = jax.jit(
+        lambda params, z: jax.vmap(lambda z: _mean(densities.decode(params, None, z)))(z)
+    )
     return lambda params, z: build.to_unit(config, decode(params, z), num_levels)
 
 
@@ -27,7 +30,8 @@ def samples(
     key: jax.Array, model: vi.Model, params: vi.types.Params, decode_mean: Any, num: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """`num` draws z from the prior [num, D] and E[x | z] [num, *x_shape]."""
-    z = model.prior(params).sample(key, (num,))
+    densities: Any = model.densities
+    z = densities.prior(params, None).sample(key, (num,))
     return np.asarray(z), decode_mean(params, z)
 
 

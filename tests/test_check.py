@@ -551,7 +551,7 @@ def vae():
     model = vi.models.vae((12,), num_latents=3, hidden=(16,))
     params = model.init(KEY)
     x = jnp.asarray(normal(5, 12) > 0, jnp.float32)
-    encode = lambda encoder: model.encode({**params, "encoder": encoder}, x)  # noqa: E731
+    encode = lambda encoder: model.densities.guide({**params, "encoder": encoder}, x)  # noqa: E731
     return vi.losses.log_joint(model, params, x), encode, {"params": params["encoder"]}
 
 

@@ -133,7 +133,9 @@ def test_every_variant_trains(name, variant, tmp_path):
     ]
     assert not still, f"these parameters did not move: {still}"
     x, _ = session.evaluation_set(config, dataset, config.eval.split)
-    p = model.decode(evaluation_params(state), np.zeros(config.model.num_latents, np.float32))
+    p = model.densities.decode(
+        evaluation_params(state), None, np.zeros(config.model.num_latents, np.float32)
+    )
     assert np.isfinite(p.log_prob(x[0]).sum())
 
 

@@ -412,7 +412,7 @@ def test_an_encoder_amortises_it(name, family):
     params = jax.jit(model.init)(jax.random.key(0))
 
     def draw_and_density(key, x):
-        q = model.encode(params, x)
+        q = model.densities.guide(params, x)
         z = q.sample(key)
         return z, q.log_prob(z)
 

@@ -16,7 +16,7 @@ import pytest
 from helpers import assert_mean, keys
 
 import vi_jax as vi
-from vi_jax.distributions import Layers, from_noise, to_noise
+from vi_jax.distributions import Program, from_noise, to_noise
 
 X = 1.2
 NOISE = 0.7
@@ -42,13 +42,18 @@ def second(params, z1):
     )
 
 
+def walk(params, context, site):
+    z1 = site("z1", first(params))
+    site("z2", second(params, z1))
+
+
 def layered(params):
-    return Layers(params, (first, second))
+    return Program(params, None, walk)
 
 
 def log_joint_of(params, log_lik=True):
     def log_joint(z):
-        lik = dist.Normal(z[1] + 0.5 * z[0], jnp.exp(params["noise"])).log_prob(X)
+        lik = dist.Normal(z["z2"] + 0.5 * z["z1"], jnp.exp(params["noise"])).log_prob(X)
         return layered(params["prior"]).log_prob(z) + (lik if log_lik else 0.0)
 
     return log_joint
@@ -101,7 +106,7 @@ def exact_gradient(bound, num_samples):
             log_joint = log_joint_of(params)
 
             def log_weight(eps):
-                z = q.from_noise((eps[0], eps[1]))
+                z = q.from_noise({"z1": eps[0], "z2": eps[1]})
                 return log_joint(z) - q.log_prob(z)
 
             return (mass * jax.vmap(lambda eps: bound(jax.vmap(log_weight)(eps)))(grid)).sum()
@@ -298,15 +303,19 @@ def test_noise_there_and_back_and_its_law(name):
 def test_layers_draw_and_score_as_the_joint_gaussian():
     p = layered(PARAMS["prior"])
     (mean, cov) = moments(PARAMS["prior"])
-    z = jnp.stack(p.sample(jax.random.key(6), (20_000,)), -1)
+    drawn = p.sample(jax.random.key(6), (20_000,))
+    z = jnp.stack([drawn["z1"], drawn["z2"]], -1)
     assert_mean(z, mean)
     centred = np.asarray(z) - np.asarray(mean)
     assert_mean(centred[:, :, None] * centred[:, None, :], cov)
     joint = dist.MultivariateNormal(mean, cov)
-    np.testing.assert_allclose(p.log_prob((z[0, 0], z[0, 1])), joint.log_prob(z[0]), rtol=1e-5)
+    np.testing.assert_allclose(
+        p.log_prob({"z1": z[0, 0], "z2": z[0, 1]}), joint.log_prob(z[0]), rtol=1e-5
+    )
     assert jax.tree.leaves(p.sample(jax.random.key(7), (2, 3)))[1].shape == (2, 3)
     np.testing.assert_array_equal(
-        jax.grad(lambda p: vi.freeze(p).log_prob((0.1, 0.2)))(p).params["first"]["loc"], 0.0
+        jax.grad(lambda p: vi.freeze(p).log_prob({"z1": 0.1, "z2": 0.2}))(p).params["first"]["loc"],
+        0.0,
     )
 
 
@@ -315,5 +324,16 @@ def test_errors_are_sentences():
         to_noise(dist.Gamma(2.0, 1.0), 1.0)
     with pytest.raises(ValueError, match="no transport from noise is known for StudentT"):
         from_noise(dist.StudentT(3.0), 1.0)
+
+
+def test_layers_go_on_for_a_version():
+    with pytest.warns(DeprecationWarning, match=r"distributions\.Program"):
+        layers = vi.distributions.Layers(PARAMS["prior"], (first, second))
+    z = layers.sample(jax.random.key(8))
+    ours = layered(PARAMS["prior"])
+    as_named = {"z1": z[0], "z2": z[1]}
+    np.testing.assert_allclose(layers.log_prob(z), ours.log_prob(as_named), rtol=1e-6)
+    for a, b in zip(layers.to_noise(z), ours.to_noise(as_named).values(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
     with pytest.raises(ValueError, match="each of its 2 layers; got 1"):
-        layered(PRIOR).log_prob((0.3,))
+        layers.log_prob((0.3,))

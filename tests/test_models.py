@@ -54,13 +54,13 @@ def test_shapes_and_gradients(name, make, x_shape, strict_ranks):
     z = jnp.full(2, 0.3)
 
     def f(params, x, z):
-        q = model.encode(params, x)
-        return model.log_lik(params, x, z) + q.log_prob(z)
+        q = model.densities.guide(params, x)
+        return model.densities.log_lik(params, x, z) + q.log_prob(z)
 
     def shapes(params, x, z):
-        q = model.encode(params, x)
-        p = model.prior(params)
-        x_given_z = model.decode(params, z)
+        q = model.densities.guide(params, x)
+        p = model.densities.prior(params, x)
+        x_given_z = model.densities.decode(params, None, z)
         return q.sample(jax.random.key(1)), p.log_prob(z), x_given_z.mean, x_given_z.log_prob(x)
 
     @jax.jit
@@ -91,7 +91,9 @@ def test_each_likelihood_is_summed_over_every_pixel(name, make):
     @jax.jit
     def both(key):
         params = model.init(key)
-        return model.decode(params, z).log_prob(x), model.log_lik(params, x, z)
+        return model.densities.decode(params, None, z).log_prob(x), model.densities.log_lik(
+            params, x, z
+        )
 
     terms, total = both(jax.random.key(0))
     assert terms.shape == (5, 7, 3)
@@ -120,8 +122,8 @@ def test_a_batch_is_a_loop(make):
     z = jnp.asarray(normal(1, 3, 2), jnp.float32)
 
     def f(params, x, z, key):
-        q = model.encode(params, x)
-        return model.log_lik(params, x, z), q.log_prob(z), q.sample(key)
+        q = model.densities.guide(params, x)
+        return model.densities.log_lik(params, x, z), q.log_prob(z), q.sample(key)
 
     batch = jax.jit(jax.vmap(f, (None, 0, 0, 0)))(params, x, z, keys(0, 3))
     alone = jax.jit(f)
@@ -136,7 +138,7 @@ def test_a_wrong_shape_is_refused_in_words(make):
     params = jax.eval_shape(model.init, jax.random.key(0))
     for shape in [(7, 5), (3, 5, 7), (35,)]:
         with pytest.raises(ValueError, match=r"\(5, 7\).*vmap over a batch") as error:
-            jax.eval_shape(model.log_lik, params, some_x(*shape), jnp.zeros(2))
+            jax.eval_shape(model.densities.log_lik, params, some_x(*shape), jnp.zeros(2))
         assert str(shape) in str(error.value)
 
 
@@ -146,7 +148,9 @@ def test_an_encoder_refuses_a_wrong_shape_in_words_too(shape):
     model = mlp_vae((5, 7))
     params = jax.eval_shape(model.init, jax.random.key(0))
     with pytest.raises(ValueError, match=r"\(5, 7\)"):
-        jax.eval_shape(lambda params, x: model.encode(params, x).mean, params, some_x(*shape))
+        jax.eval_shape(
+            lambda params, x: model.densities.guide(params, x).mean, params, some_x(*shape)
+        )
 
 
 def linear(weights):
@@ -172,13 +176,13 @@ def test_any_pair_of_functions_serves():
     params = model.init(jax.random.key(0))
     x = np.array([0.2, -1.0, 0.7], np.float32)
     z = np.array([0.5, -0.2], np.float32)
-    q = model.encode(params, jnp.asarray(x)).base_dist
+    q = model.densities.guide(params, jnp.asarray(x)).base_dist
     np.testing.assert_allclose(q.loc, encoder[:2] @ x, rtol=1e-5)
     np.testing.assert_allclose(q.scale, np.exp(encoder[2:] @ x), rtol=1e-5)
     error = x - decoder @ z
     expected = -0.5 * (error**2).sum() / 0.25 - 3 * np.log(0.5 * np.sqrt(2 * np.pi))
     np.testing.assert_allclose(
-        model.log_lik(params, jnp.asarray(x), jnp.asarray(z)), expected, rtol=1e-5
+        model.densities.log_lik(params, jnp.asarray(x), jnp.asarray(z)), expected, rtol=1e-5
     )
 
 
@@ -188,8 +192,8 @@ def test_the_output_bias_is_where_the_decoder_starts():
     shifted = mlp_vae((5, 7), output_bias=bias)
     z = jnp.ones(2)
     gap = (
-        shifted.decode(shifted.init(jax.random.key(0)), z).logits
-        - plain.decode(plain.init(jax.random.key(0)), z).logits
+        shifted.densities.decode(shifted.init(jax.random.key(0)), None, z).logits
+        - plain.densities.decode(plain.init(jax.random.key(0)), None, z).logits
     )
     np.testing.assert_allclose(gap, bias[..., 0], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"\(5, 7, 1\); got \(5, 7\)"):
@@ -202,19 +206,19 @@ def test_the_encoder_sees_scaled_levels_and_the_likelihood_sees_levels():
     plain = conv_vae((8, 8), **options)
     scaled = conv_vae((8, 8), **options, input_scale=1 / 15)
     params = plain.init(jax.random.key(0))
-    ours = scaled.encode(params, levels).base_dist
-    theirs = plain.encode(params, levels.astype(jnp.float32) / 15).base_dist
+    ours = scaled.densities.guide(params, levels).base_dist
+    theirs = plain.densities.guide(params, levels.astype(jnp.float32) / 15).base_dist
     np.testing.assert_allclose(ours.loc, theirs.loc, rtol=1e-4, atol=1e-6)
     z = jnp.zeros(2)
     as_bytes, as_floats = (
-        scaled.log_lik(params, x, z) for x in (levels, levels.astype(jnp.float32))
+        scaled.densities.log_lik(params, x, z) for x in (levels, levels.astype(jnp.float32))
     )
     np.testing.assert_allclose(as_bytes, as_floats, rtol=1e-6)
 
 
 def test_the_prior_is_the_standard_normal():
     model = mlp_vae((4,))
-    p = model.prior(model.init(jax.random.key(0)))
+    p = model.densities.prior(model.init(jax.random.key(0)), None)
     np.testing.assert_allclose(
         p.log_prob(jnp.array([1.0, -2.0])), -2.5 - np.log(2 * np.pi), rtol=1e-6
     )

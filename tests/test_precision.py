@@ -72,7 +72,10 @@ def products(closed):
 def test_products_are_of_bfloat16_and_the_last_is_summed_in_float32(name, x):
     model = MODELS[name](jnp.bfloat16)
     params = jax.eval_shape(model.init, jax.random.key(0))
-    for f in (lambda p: model.encode(p, x[0]).mean, lambda p: model.decode(p, jnp.ones(2)).logits):
+    for f in (
+        lambda p: model.densities.guide(p, x[0]).mean,
+        lambda p: model.densities.decode(p, None, jnp.ones(2)).logits,
+    ):
         found = list(products(jax.make_jaxpr(f)(params).jaxpr))
         assert len(found) == 3
         assert all(factors == jnp.bfloat16 for factors, _ in found)
@@ -133,7 +136,7 @@ def test_an_output_is_not_rounded_to_8_bits():
 def test_without_a_dtype_float64_parameters_stay_float64(make, x64):
     model = make(X_SHAPE)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model.init(jax.random.key(0)))
-    assert model.decode(params, jnp.ones(2)).logits.dtype == jnp.float64
+    assert model.densities.decode(params, None, jnp.ones(2)).logits.dtype == jnp.float64
 
 
 @pytest.mark.parametrize("prng", settings.CHOICES["prng"])

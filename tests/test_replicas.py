@@ -84,3 +84,20 @@ def test_replicas_that_do_not_go_together_are_refused():
         vi.replicas.make_run(STEP, batch_size=8, layout=layout)(
             vi.replicas.stack(starts()), X, 1, np.ones(R, bool)
         )
+
+
+def test_examples_may_be_a_pytree():
+    """The pictures and, beside them, a number for each that says how much of it is shown."""
+    base = vi.losses.negative_elbo(MODEL)
+
+    def loss(params, key, batch, step):
+        shown = batch["share"][:, None, None] * batch["x"]
+        return base(params, key, shown, step)
+
+    step = vi.make_step(loss, OPTIMIZER, ema_decay=0.9)
+    data = {"x": X, "share": jnp.linspace(0.5, 1.0, len(X))}
+    states, _ = vi.replicas.make_run(step, batch_size=8)(
+        vi.replicas.stack(starts()), data, 5, np.ones(R, bool)
+    )
+    state, _ = vi.make_run(step, batch_size=8)(starts()[1], data, 5)
+    assert_same(vi.replicas.pick(states, 1), state)

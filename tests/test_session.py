@@ -595,7 +595,7 @@ def small_model():
 
 def alone_log_evidence(key, model, params, x):
     """By 6 samples in 2 chunks, of one example, chunk by chunk."""
-    q = model.encode(params, x)
+    q = model.densities.guide(params, x)
     joint = vi.losses.log_joint(model, params, x)
     means = [
         vi.estimators.reparam(chunk, vi.bounds.iwae, joint, q, num_samples=3)
@@ -626,7 +626,7 @@ def test_measures_are_those_of_each_example(small_model):
     assert found.summary["num_examples"] == 23
     assert found.summary["num_latents"] == 3
     np.testing.assert_allclose(found.kl.sum(), found.summary["kl"]["mean"], rtol=1e-5)
-    means = np.stack([model.encode(params, each).mean for each in x])
+    means = np.stack([model.densities.guide(params, each).mean for each in x])
     np.testing.assert_allclose(found.latent_mean, means, rtol=1e-4, atol=1e-5)
     assert found.active.tolist() == (means.var(0) > config.eval.active_threshold).tolist()
     assert found.summary["active_units"] == found.active.sum()

@@ -30,24 +30,24 @@ def number_of(x):
     return (2 * x[0] + x[1]).astype(int)
 
 
-def decode(params, z):
+def decode(params, x, z):
     return Bernoulli(params["lik"][z]).to_event(1)
 
 
-MODEL = vi.Model(
+MODEL = vi.models.from_densities(
     init=lambda key: PARAMS,
-    encode=lambda params, x: dist.CategoricalLogits(params["guide"][number_of(x)]),
-    prior=lambda params: dist.CategoricalLogits(params["prior"]),
+    guide=lambda params, x: dist.CategoricalLogits(params["guide"][number_of(x)]),
+    prior=lambda params, x: dist.CategoricalLogits(params["prior"]),
     decode=decode,
-    log_lik=lambda params, x, z: decode(params, z).log_prob(x),
+    log_lik=lambda params, x, z: decode(params, x, z).log_prob(x),
 )
 
 
 def log_joint(params, x):
     """log p(x, z) at every z, [STATES]."""
-    return jax.nn.log_softmax(params["prior"]) + jax.vmap(lambda z: MODEL.log_lik(params, x, z))(
-        jnp.arange(STATES)
-    )
+    return jax.nn.log_softmax(params["prior"]) + jax.vmap(
+        lambda z: MODEL.densities.log_lik(params, x, z)
+    )(jnp.arange(STATES))
 
 
 def log_guide(params, x):
@@ -122,9 +122,16 @@ def test_the_value_is_minus_iwae_and_the_metrics_say_what_pulls_the_guide():
     np.testing.assert_allclose(many, -evidence, atol=0.02)
 
 
-def test_one_draw_or_refitted_parameters_are_refused():
+def test_what_wake_sleep_does_not_know_is_refused():
+    refused = {
+        "update": MODEL._replace(update=lambda key, params, stats: params),
+        "train_terms": MODEL._replace(train_terms=MODEL.terms),
+    }
     for make in (wake_wake, wake_sleep):
         with pytest.raises(ValueError, match="at least 2"):
             make(MODEL, num_samples=1)
-        with pytest.raises(ValueError, match="no refitted parameters"):
-            make(MODEL._replace(refit=lambda params, x, z: params), num_samples=2)
+        for name, model in refused.items():
+            with pytest.raises(ValueError, match=f"no {name}"):
+                make(model, num_samples=2)
+        with pytest.raises(ValueError, match="a model with densities"):
+            make(MODEL._replace(densities=None), num_samples=2)

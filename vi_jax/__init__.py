@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from vi_jax.fitting import Result, fit
     from vi_jax.kl import kl_divergence, kl_monte_carlo, kl_standard_normal
     from vi_jax.training import State, init_state, make_run, make_step, make_stepwise_run, train
-    from vi_jax.types import Family, Guide, Method, Model, freeze
+    from vi_jax.types import Densities, Family, Guide, Method, Model, Prior, Terms, freeze
 
 # public name -> the module that it is, or that has it
 _HOMES = {
@@ -92,10 +92,13 @@ _HOMES = {
     "make_stepwise_run": "training",
     "train": "training",
     "freeze": "types",
+    "Densities": "types",
     "Family": "types",
     "Guide": "types",
     "Method": "types",
     "Model": "types",
+    "Prior": "types",
+    "Terms": "types",
     "Result": "fitting",
     "State": "training",
 }

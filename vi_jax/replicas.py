@@ -17,17 +17,18 @@ import numpy as np
 from vi_jax.shard import Layout
 from vi_jax.training import (
     BlockInfo,
-    Metrics,
     State,
+    Step,
     Totals,
     add_metrics,
     batch_rows,
+    make_gather,
     mean_metrics,
     remembered_order,
     shuffle,
     starting_totals,
 )
-from vi_jax.types import Array
+from vi_jax.types import Array, num_examples, select
 
 AXES = State(step=None, key=0, params=0, opt_state=0, ema=0, skipped=0)  # type: ignore[arg-type]  # of vmap: the step is one for all
 
@@ -57,7 +58,7 @@ def pick(states: State, which: int) -> State:
 
 
 def make_run(
-    step: Callable[[State, Array], tuple[State, Metrics]],
+    step: Step,
     *,
     batch_size: int,
     layout: Layout | None = None,
@@ -91,22 +92,22 @@ def make_run(
         )
 
     def block(
-        states: State, data: Array, orders: Array, num_steps: Array, alive: Array, since: Totals
+        states: State, data: Any, orders: Array, num_steps: Array, alive: Array, since: Totals
     ) -> tuple[State, BlockInfo, Array]:
-        num_batches = -(-data.shape[0] // batch_size)
-        rows_of = data.reshape(data.shape[0], -1)
+        size = num_examples(data)
+        num_batches = -(-size // batch_size)
+        gather = make_gather(data)
 
         def one(carry: tuple[State, Array, Totals]) -> tuple[State, Array, Totals]:
             states, orders, totals = carry
             position = states.step % num_batches
             orders = jax.lax.cond(
                 position == 0,
-                lambda: shuffles(states.key, states.step // num_batches, data.shape[0]),
+                lambda: shuffles(states.key, states.step // num_batches, size),
                 lambda: orders,
             )
             rows = jax.vmap(lambda order: batch_rows(order, position, batch_size))(orders)  # [R, B]
-            batches = rows_of[rows].reshape(*rows.shape, *data.shape[1:])
-            new, metrics = jax.vmap(step, (AXES, 0), (AXES, 0))(states, batches)
+            new, metrics = jax.vmap(step, (AXES, 0), (AXES, 0))(states, gather(rows))
             totals = jax.vmap(add_metrics, (0, 0, None))(totals, metrics, states.step)
             return spread(_where(alive & (totals.bad_step < 0), new, states)), orders, totals
 
@@ -122,14 +123,14 @@ def make_run(
     start = starting_totals(lambda states, batch: step(pick(states, 0), batch), batch_size, layout)
 
     def run(
-        states: State, data: Array, num_steps: int, alive: np.ndarray, since: Totals | None = None
+        states: State, data: Any, num_steps: int, alive: np.ndarray, since: Totals | None = None
     ) -> tuple[State, BlockInfo]:
         if layout is not None and len(alive) % layout.num_shards:
             raise ValueError(
                 f"{len(alive)} replicas do not lie evenly over {layout.num_shards} devices; take "
                 "a multiple of that."
             )
-        orders, keep = order_at(states, data.shape[0])
+        orders, keep = order_at(states, num_examples(data))
         if since is None:
             since = starts(start(states, data), len(alive))
         states, info, orders = compiled(
@@ -154,10 +155,7 @@ def shuffles(keys: Array, epoch: Array, num_examples: int) -> Array:
 def _where(chosen: Array, new: State, old: State) -> State:
     """The new of R states where `chosen` [R], else the old one; all at the new step."""
 
-    def one(chosen: Array, after: Any, before: Any) -> Any:
-        return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), after, before)
-
-    return State(step=new.step, **jax.vmap(one)(chosen, _of_each(new), _of_each(old)))
+    return State(step=new.step, **select(chosen, _of_each(new), _of_each(old)))
 
 
 def _of_each(states: State) -> dict[str, Any]:

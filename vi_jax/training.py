@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vi_jax.losses import Loss
+from vi_jax.losses import Loss, Moved
 from vi_jax.shard import Layout
-from vi_jax.types import Array, Model, Params
+from vi_jax.types import Array, Model, Params, num_examples, select
 
 Metrics = dict[str, Array]
-Prepare = Callable[[Array, Array], Array]
+Prepare = Callable[[Array, Any], Any]
+Step = Callable[["State", Any], tuple["State", Metrics]]
 
 
 class State(NamedTuple):
@@ -106,12 +107,13 @@ def make_step(
     prepare: Prepare | None = None,
     grad_norm_every: int = 1,
     max_skipped: int = 0,
-) -> Callable[[State, Array], tuple[State, Metrics]]:
-    """A pure `step(state, batch) -> (state, metrics)`; jit it, scan it, shard it.
+) -> Step:
+    """A pure `step(state, batch) -> (state, metrics)`; jit it, scan it, shard it. A batch is a
+    pytree of arrays [B, ...].
 
     Args:
       loss: see `vi_jax.losses`.
-      optimizer: the one that made the state.
+      optimizer: the one that made the state. What `Model.update` moves it leaves alone.
       ema_decay: of the averaged parameters; 0 where the state has none. Early on the decay is
         min(ema_decay, (1 + t) / (10 + t)).
       prepare: (key, batch) -> batch, what is drawn afresh at every step: dynamic binarisation,
@@ -151,7 +153,7 @@ def make_step(
             gradient,
         )
 
-    def step(state: State, batch: Array) -> tuple[State, Metrics]:
+    def step(state: State, batch: Any) -> tuple[State, Metrics]:
         key_prepare, key_loss = jax.random.split(
             jax.random.fold_in(step_key(state.key), state.step)
         )
@@ -160,7 +162,7 @@ def make_step(
             state.params, key_loss, x, state.step
         )
         updates, opt_state = optimizer.update(gradient, state.opt_state, info.params)
-        params = optax.apply_updates(info.params, updates)
+        params = _keep_moved(optax.apply_updates(info.params, updates), info.params, info.moved)
         averaged = state.ema
         if ema_decay:
             decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
@@ -190,16 +192,28 @@ def _leave_out(old: State, new: State, metrics: Metrics, max_skipped: int) -> tu
             "skipped=jnp.int32(0)."
         )
     good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-    params, opt_state, ema = jax.tree.map(
-        lambda after, before: jnp.where(good, after, before),
-        (new.params, new.opt_state, new.ema),
-        (old.params, old.opt_state, old.ema),
+    params, opt_state, ema = select(
+        good, (new.params, new.opt_state, new.ema), (old.params, old.opt_state, old.ema)
     )
     skipped = (~good & (old.skipped < max_skipped)).astype(jnp.int32)
     return new._replace(params=params, opt_state=opt_state, ema=ema, skipped=old.skipped + ~good), {
         **metrics,
         "skipped": skipped,
     }
+
+
+def _keep_moved(params: Params, updated: Params, moved: Moved) -> Params:
+    """The parameters, with the leaves that the model updates itself as it left them: no optimiser
+    and no weight decay touches them (their gradient is 0).
+    """
+    if not moved.leaves:
+        return params
+    leaves, structure = jax.tree.flatten(params)
+    kept = [
+        own if has_moved else leaf
+        for leaf, own, has_moved in zip(leaves, jax.tree.leaves(updated), moved.leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, kept)
 
 
 def _norm(tree: Params) -> Array:
@@ -230,16 +244,14 @@ def batch_rows(order: Array, position: Array | int, batch_size: int) -> Array:
     return order[(position * batch_size + jnp.arange(batch_size)) % order.shape[0]]
 
 
-def on_layout(
-    step: Callable[[State, Array], tuple[State, Metrics]], layout: Layout | None
-) -> Callable[[State, Array], tuple[State, Metrics]]:
+def on_layout(step: Step, layout: Layout | None) -> Step:
     """The same step on a mesh: whole parameters while it lasts, each device its own examples; the
     state ends by the rules.
     """
     if layout is None:
         return step
 
-    def sharded(state: State, batch: Array) -> tuple[State, Metrics]:
+    def sharded(state: State, batch: Any) -> tuple[State, Metrics]:
         new_state, metrics = step(
             state._replace(params=layout.gather(state.params)), layout.spread(batch)
         )
@@ -260,7 +272,7 @@ def require_batches(batch_size: int, layout: Layout | None) -> None:
 
 
 def make_run(
-    step: Callable[[State, Array], tuple[State, Metrics]],
+    step: Step,
     *,
     batch_size: int,
     layout: Layout | None = None,
@@ -268,11 +280,11 @@ def make_run(
     """A compiled `run(state, data, num_steps, since=None) -> (state, BlockInfo)`: gather, step and
     sums in one program.
 
-    `data` [N, ...] stays on the device, in its own dtype. The number of steps is an argument of the
-    program, not a constant of it, so that blocks of any length share one compile; `state` is
-    donated. A block may begin and end anywhere in an epoch. One in parts, each `since` the
-    `BlockInfo.totals` of the one before, has the state and the metrics of the whole, to the last
-    bit.
+    `data`, a pytree of arrays [N, ...], stays on the device, in its own dtypes. The number of steps
+    is an argument of the program, not a constant of it, so that blocks of any length share one
+    compile; `state` is donated. A block may begin and end anywhere in an epoch. One in parts, each
+    `since` the `BlockInfo.totals` of the one before, has the state and the metrics of the whole, to
+    the last bit.
 
     Args:
       step: of `make_step`.
@@ -291,22 +303,21 @@ def make_run(
     )
 
     def block(
-        state: State, data: Array, order: Array, num_steps: Array, since: Totals
+        state: State, data: Any, order: Array, num_steps: Array, since: Totals
     ) -> tuple[State, BlockInfo, Array]:
-        num_batches = -(-data.shape[0] // batch_size)
-        rows_of = data.reshape(data.shape[0], -1)  # a flat row is gathered faster
+        size = num_examples(data)
+        num_batches = -(-size // batch_size)
+        gather = make_gather(data)
 
         def one(carry: tuple[State, Array, Totals]) -> tuple[State, Array, Totals]:
             state, order, totals = carry
             position = state.step % num_batches
             order = jax.lax.cond(
                 position == 0,
-                lambda: shuffle(state.key, state.step // num_batches, data.shape[0]),
+                lambda: shuffle(state.key, state.step // num_batches, size),
                 lambda: order,
             )
-            batch = rows_of[spread(batch_rows(order, position, batch_size))].reshape(
-                batch_size, *data.shape[1:]
-            )
+            batch = gather(spread(batch_rows(order, position, batch_size)))
             new_state, metrics = step(state, batch)
             return new_state, order, add_metrics(totals, metrics, state.step)
 
@@ -324,9 +335,9 @@ def make_run(
     start = starting_totals(step, batch_size, layout)
 
     def run(
-        state: State, data: Array, num_steps: int | Array, since: Totals | None = None
+        state: State, data: Any, num_steps: int | Array, since: Totals | None = None
     ) -> tuple[State, BlockInfo]:
-        order, keep = order_at(state, data.shape[0])
+        order, keep = order_at(state, num_examples(data))
         state, info, order = compiled(
             state, data, order, np.int32(num_steps), start(state, data) if since is None else since
         )
@@ -334,6 +345,20 @@ def make_run(
         return state, info
 
     return run
+
+
+def make_gather(data: Any) -> Callable[[Array], Any]:
+    """rows [...] of integers -> those examples of data, leaves [..., *shape]; inside a program,
+    leaf by leaf and flat, which is faster.
+    """
+    flat = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], -1), data)
+
+    def gather(rows: Array) -> Any:
+        return jax.tree.map(
+            lambda row_of, leaf: row_of[rows].reshape(*rows.shape, *leaf.shape[1:]), flat, data
+        )
+
+    return gather
 
 
 def remembered_order(
@@ -362,7 +387,7 @@ def remembered_order(
 
 
 def make_stepwise_run(
-    step: Callable[[State, Array], tuple[State, Metrics]],
+    step: Step,
     *,
     batch_size: int,
     layout: Layout | None = None,
@@ -379,9 +404,9 @@ def make_stepwise_run(
     step = on_layout(step, layout)
     program = jax.jit if layout is None else layout.jit
 
-    def one(state: State, data: Array, order: Array, totals: Totals) -> tuple[State, Totals]:
-        rows = batch_rows(order, state.step % -(-data.shape[0] // batch_size), batch_size)
-        new_state, metrics = step(state, data[rows])
+    def one(state: State, data: Any, order: Array, totals: Totals) -> tuple[State, Totals]:
+        rows = batch_rows(order, state.step % -(-num_examples(data) // batch_size), batch_size)
+        new_state, metrics = step(state, jax.tree.map(lambda leaf: leaf[rows], data))
         return new_state, add_metrics(totals, metrics, state.step)
 
     compiled = program(one, donate_argnums=0)
@@ -389,15 +414,16 @@ def make_stepwise_run(
     start = starting_totals(step, batch_size, layout)
 
     def run(
-        state: State, data: Array, num_steps: int, since: Totals | None = None
+        state: State, data: Any, num_steps: int, since: Totals | None = None
     ) -> tuple[State, BlockInfo]:
         first = int(state.step)
-        num_batches = -(-data.shape[0] // batch_size)
+        size = num_examples(data)
+        num_batches = -(-size // batch_size)
         totals = start(state, data) if since is None else since
         order = None
         for number in range(first, first + int(num_steps)):
             if order is None or number % num_batches == 0:
-                order = shuffled(state.key, np.int32(number // num_batches), data.shape[0])
+                order = shuffled(state.key, np.int32(number // num_batches), size)
             state, totals = compiled(state, data, order, totals)
             if layout is not None:  # many host devices on few cores deadlock when steps are queued
                 jax.block_until_ready(totals)
@@ -407,7 +433,7 @@ def make_stepwise_run(
 
 
 def starting_totals(
-    step: Callable[[State, Array], tuple[State, Metrics]],
+    step: Step,
     batch_size: int,
     layout: Layout | None = None,
 ) -> Callable[[State, Any], Totals]:
@@ -418,8 +444,11 @@ def starting_totals(
 
     def start(state: State, data: Any) -> Totals:
         if not known:
-            batch = jax.ShapeDtypeStruct(
-                (batch_size, *data.shape[1:]), jax.dtypes.canonicalize_dtype(data.dtype)
+            batch = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(
+                    (batch_size, *leaf.shape[1:]), jax.dtypes.canonicalize_dtype(leaf.dtype)
+                ),
+                data,
             )
             totals = no_metrics(step, state, batch)
             known.append(totals if layout is None else layout.replicate(totals))
@@ -428,9 +457,7 @@ def starting_totals(
     return start
 
 
-def no_metrics(
-    step: Callable[[State, Array], tuple[State, Metrics]], state: State, batch: Any
-) -> Totals:
+def no_metrics(step: Step, state: State, batch: Any) -> Totals:
     """Where sums of metrics start: zeros, and no bad step."""
     shapes = jax.eval_shape(step, state, batch)[1]
     sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -478,7 +505,7 @@ def train(
     model: Model,
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    data: Array,
+    data: Any,
     *,
     num_steps: int,
     batch_size: int,
@@ -487,13 +514,13 @@ def train(
     log_every: int = 100,
     report: Callable[[int, dict[str, float]], None] | None = None,
 ) -> tuple[Params, list[dict[str, float]]]:
-    """Trains a model on an array in memory: init, compiled blocks of steps, and the metrics of each
+    """Trains a model on arrays in memory: init, compiled blocks of steps, and the metrics of each
     block.
 
     Args:
       key: one typed PRNG key: everything random follows from it.
       model, loss, optimizer: what is trained, what is minimised, and how.
-      data: [N, *x_shape].
+      data: an array [N, *x_shape], or a pytree of arrays [N, ...].
       num_steps, batch_size: of the whole run.
       ema_decay: return parameters averaged with this decay; 0 is off.
       prepare: see `make_step`.

@@ -1,28 +1,47 @@
 """Densities that numpyro.distributions lacks or gets wrong; everything else is taken from there as
 it stands.
 
-All are pytrees with `sample(key, sample_shape)` and `log_prob(value)`, in nats; all but `Layers`
+All are pytrees with `sample(key, sample_shape)` and `log_prob(value)`, in nats; all but `Program`
 are numpyro distributions.
 """
 
+import warnings
+from typing import Any
+
 from vi_jax.distributions.counts import Bernoulli, Binomial
 from vi_jax.distributions.discretized_logistic import DiscretizedLogistic
-from vi_jax.distributions.layers import Layers, from_noise, to_noise
 from vi_jax.distributions.log_gamma import LogDirichlet, LogGamma
 from vi_jax.distributions.one_hot import OneHotCategorical
 from vi_jax.distributions.precision_normal import PrecisionNormal
+from vi_jax.distributions.program import Program, paired
+from vi_jax.distributions.transports import from_noise, to_noise
 from vi_jax.distributions.von_mises import VonMises
 
 __all__ = [
     "Bernoulli",
     "Binomial",
     "DiscretizedLogistic",
-    "Layers",
     "LogDirichlet",
     "LogGamma",
     "OneHotCategorical",
     "PrecisionNormal",
+    "Program",
     "VonMises",
     "from_noise",
+    "paired",
     "to_noise",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Layers":
+        warnings.warn(
+            "distributions.Layers is now distributions.Program, a walk that names its latents; the "
+            "old name goes with the next version.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        from vi_jax.distributions.layers import Layers
+
+        return Layers
+    raise AttributeError(f"vi_jax.distributions has no {name!r}; it has {', '.join(__all__)}.")

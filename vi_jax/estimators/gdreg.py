@@ -47,7 +47,7 @@ def gdreg(
     mean whatever density `prior` is, so that their difference is added to the gradient of
     log_joint; a `prior` that is not the one in log_joint adds noise, not bias. It has less noise
     than the score where the data say little about z and the guide is near its optimum, more where
-    they say much: measure. Hierarchical guides and priors: `vi.distributions.Layers`, whose layers
+    they say much: measure. Hierarchical guides and priors: `vi.distributions.Program`, whose sites
     are reparameterised together, which leaves no indirect score.
 
     Valid for bounds that are twice differentiable in log_w, that is all but VR-max; other than for

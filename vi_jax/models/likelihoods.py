@@ -22,9 +22,10 @@ class Likelihood(NamedTuple):
     make: Callable[
         [Params, Array], Any
     ]  # (own parameters, outputs) -> a distribution of batch shape x_shape
-    refit: Callable[[Params, Array, Array], Params] | None = None
-    # (own parameters, x [B, *x_shape], means [B, K, *x_shape]) -> own parameters at their optimum
-    # on the batch
+    # (x, p(x | z)) -> statistics of one example at one draw, and (own parameters, their mean over a
+    # batch) -> own parameters at their optimum on the batch
+    stats: Callable[[Array, Any], Any] | None = None
+    update: Callable[[Params, Any], Params] | None = None
 
 
 def _none(x_shape: tuple[int, ...]) -> Params:
@@ -91,12 +92,14 @@ def gaussian_optimal(
     def make(params: Params, outputs: Array) -> dist.Normal:
         return trained.make(freeze(params), outputs)
 
-    def refit(params: Params, x: Array, means: Array) -> Params:
-        del params
-        mean_square = jnp.mean((x[:, None] - means) ** 2)
-        return freeze({"log_sigma": 0.5 * jnp.log(mean_square)})
+    def stats(x: Array, p: dist.Normal) -> Array:
+        return jnp.mean((x - p.mean) ** 2)
 
-    return Likelihood(1, trained.init, make, refit)
+    def update(params: Params, mean_square: Array) -> Params:
+        del params
+        return {"log_sigma": 0.5 * jnp.log(mean_square)}
+
+    return Likelihood(1, trained.init, make, stats, update)
 
 
 def _gaussian_trained(

@@ -14,9 +14,12 @@ from jax.flatten_util import ravel_pytree
 
 from vi_jax import families
 from vi_jax.models import likelihoods, networks
+from vi_jax.models._emission import check_shape, emission
+from vi_jax.models._kl import KL
+from vi_jax.models.from_densities import from_densities
 from vi_jax.models.likelihoods import Likelihood
 from vi_jax.models.networks import Network
-from vi_jax.types import Array, Family, Model, Params
+from vi_jax.types import Array, Family, Model, Params, Prior
 
 
 def amortised(
@@ -28,6 +31,8 @@ def amortised(
     *,
     num_latents: int,
     input_scale: float = 1.0,
+    prior: Prior | None = None,
+    kl: KL = "closed",
 ) -> Model:
     """p(z) p(x | z) with z ~ N(0, I) [D] and the guide q(z | x) whose parameters an encoder puts
     out.
@@ -42,59 +47,48 @@ def amortised(
       likelihood: of x given the decoder's outputs.
       num_latents: D.
       input_scale: the encoder sees x times this; 1/255 where x is 8-bit levels.
+      prior: p(z); the standard normal if not given. See `vi_jax.models.priors`.
+      kl: see `from_densities`; most priors with parameters want "drawn".
 
     Returns:
-      A Model of parameters {"encoder", "decoder", "likelihood"}, and "guide" where the family has
-      parameters of its own.
+      A Model of parameters {"encoder", "decoder", "likelihood"}, with "guide" where the family has
+      parameters of its own, and "prior" where a prior is given.
     """
     x_shape = tuple(x_shape)
     num_encoder_outputs, guide_params = _amortised_form(family)
     encode_network = encoder(num_encoder_outputs)
-    decode_network = decoder(likelihood.num_outputs)
+    pixels = emission(x_shape, decoder(likelihood.num_outputs), likelihood)
 
     def init(key: Array) -> Params:
-        key_encoder, key_decoder, key_guide = jax.random.split(key, 3)
-        params = {
-            "encoder": encode_network.init(key_encoder),
-            "decoder": decode_network.init(key_decoder),
-            "likelihood": likelihood.init(x_shape),
-        }
-        return params if family.shared is None else {**params, "guide": family.init(key_guide)}
+        num_keys = 3 if prior is None else 4
+        key_encoder, key_decoder, key_guide, *key_prior = jax.random.split(key, num_keys)
+        params = {"encoder": encode_network.init(key_encoder), **pixels.init(key_decoder)}
+        if family.shared is not None:
+            params["guide"] = family.init(key_guide)
+        if prior is not None:
+            params["prior"] = prior.init(*key_prior)
+        return params
 
-    def check_shape(x: Array) -> None:
-        if x.shape != x_shape:
-            raise ValueError(
-                f"this model wants one example of shape {x_shape}; got {x.shape}. vmap over a "
-                "batch."
-            )
-
-    def encode(params: Params, x: Array) -> Any:
-        check_shape(x)
-        row = encode_network.apply(params["encoder"], input_scale * _as_float(x))
+    def guide(params: Params, x: Array) -> Any:
+        check_shape(x, x_shape)
+        row = encode_network.apply(params["encoder"], input_scale * as_float(x))
         return family.guide(guide_params(params.get("guide"), row))
 
-    def prior(params: Params) -> dist.Independent:
-        del params
-        return dist.Normal(jnp.zeros(num_latents), jnp.ones(num_latents)).to_event(1)
+    def make_prior(params: Params, x: Array) -> Any:
+        if prior is None:
+            return dist.Normal(jnp.zeros(num_latents), jnp.ones(num_latents)).to_event(1)
+        return prior.make(params["prior"], x, lambda x: guide(params, x))
 
-    def decode(params: Params, z: Array) -> Any:
-        return likelihood.make(params["likelihood"], decode_network.apply(params["decoder"], z))
-
-    def log_lik(params: Params, x: Array, z: Array) -> Array:
-        check_shape(x)
-        # on flat pixels: the same numbers, and a CPU sums one axis faster than two
-        outputs = decode_network.apply(params["decoder"], z).reshape(-1, likelihood.num_outputs)
-        own = jax.tree.map(
-            lambda leaf: leaf.ravel() if leaf.shape == x_shape else leaf, params["likelihood"]
-        )
-        return likelihood.make(own, outputs).log_prob(x.ravel()).sum()
-
-    def refit(params: Params, x: Array, z: Array) -> Params:
-        means = jax.vmap(jax.vmap(lambda z: decode(params, z).mean))(z)  # [B, K, *x_shape]
-        own = likelihood.refit(params["likelihood"], x, means)  # type: ignore[misc]
-        return {**params, "likelihood": own}
-
-    return Model(init, encode, prior, decode, log_lik, refit if likelihood.refit else None)
+    return from_densities(
+        init,
+        guide,
+        make_prior,
+        lambda params, x, z: pixels.decode(params, z),
+        pixels.log_lik,
+        kl=kl,
+        stats=pixels.stats,
+        update=pixels.update,
+    )
 
 
 def vae(
@@ -163,17 +157,14 @@ def _amortised_form(family: Family) -> tuple[int, Callable[[Params, Array], Para
 
     def guide_params(own: Params, row: Array) -> Params:
         put_out = unravel(row)
-        return (
-            put_out
-            if own is None
-            else {
-                **own,
-                **{name: jax.tree.map(jnp.add, own[name], put_out[name]) for name in put_out},
-            }
-        )
+        if own is None:
+            return put_out
+        moved = {name: jax.tree.map(jnp.add, own[name], put_out[name]) for name in put_out}
+        return {**own, **moved}
 
     return row.size, guide_params
 
 
-def _as_float(x: Array) -> Array:
+def as_float(x: Array) -> Array:
+    """x, integers as floats."""
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
