@@ -142,9 +142,12 @@ def model_and_data():
 def test_slow_importance_samples_are_seen_within_a_batch(model_and_data, timed):
     """5,000 samples of 8 examples at once, 50 chunks of 1.5 s: the second one is told of."""
     _, model, params, x = model_and_data
-    slow = model._replace(
-        prior=lambda params: jax.tree.map(lambda leaf: sleeps(leaf, STEP / 2), model.prior(params))
-    )
+    densities = model.densities
+
+    def slow_prior(params, x):
+        return jax.tree.map(lambda leaf: sleeps(leaf, STEP / 2), densities.prior(params, x))
+
+    slow = model._replace(densities=densities._replace(prior=slow_prior))
     log_evidence = measure.make_log_evidence(slow, num_samples=500, chunk=100, batch_size=8)
     with timed:
         values = log_evidence(jax.random.key(0), params, x)
@@ -160,9 +163,12 @@ def test_slow_importance_samples_are_seen_within_a_batch(model_and_data, timed):
 def test_a_slow_evaluation_is_seen(model_and_data, timed):
     config, model, params, x = model_and_data
     config.eval.batch_size = 1
-    slow = model._replace(
-        log_lik=lambda params, x, z: sleeps(model.log_lik(params, x, z), STEP),
-    )
+
+    def slow_terms(key, params, x):
+        terms = model.terms(key, params, x)
+        return terms._replace(log_lik=sleeps(terms.log_lik, STEP))
+
+    slow = model._replace(terms=slow_terms)
     with timed:
         found = measure.make_measure(slow, config)(jax.random.key(0), params, x)
     quick = measure.make_measure(model, config)(jax.random.key(0), params, x)
