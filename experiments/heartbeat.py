@@ -92,7 +92,8 @@ class Heartbeat:
     def say(self, text: str) -> None:
         """Writes a line, whole, clear of the live line; it is a sign."""
         with self._lock:
-            (self._through or self._write)(text)
+            if not self._is_muted:
+                (self._through or self._write)(text)
             self.sign()
 
     def write_through(self, write: Callable[[str], None] | None) -> None:
@@ -101,12 +102,12 @@ class Heartbeat:
             self._through = write
 
     @property
-    def has_live_line(self) -> bool:
-        """Whether a live line is on the terminal."""
-        return self._through is not None
+    def takes_live_line(self) -> bool:
+        """Whether the terminal has no live line yet, and this process speaks."""
+        return self._through is None and not self._is_muted
 
     def mute(self) -> None:
-        """Prints no heartbeat any more: one process of several speaks."""
+        """Prints nothing any more: one process of several speaks."""
         self._is_muted = True
 
     def beat(self) -> float:
@@ -115,9 +116,7 @@ class Heartbeat:
             phase = self._phases[-1]
             now = self._now()
             if self._due() <= now:
-                if not self._is_muted:
-                    (self._through or self._write)(_line(phase, now - phase.began))
-                self.sign()
+                self.say(_line(phase, now - phase.began))
             return max(self._due() - now, 0.01)
 
     def _due(self) -> float:

@@ -116,7 +116,7 @@ class Line:
         self._schedule = schedule or Schedule()
         self._bar: Any = None
         heart = heartbeat.current()
-        if sys.stderr.isatty() and not (heart is not None and heart.has_live_line):
+        if sys.stderr.isatty() and (heart is None or heart.takes_live_line):
             from tqdm import tqdm
 
             self._bar = tqdm(

@@ -97,7 +97,7 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
         with heartbeat.compiling(f"evaluating {replica.folder.name} at step {int(state.step):,}"):
             return measure_now(key, session.whole_params(state, layout), x)
 
-    with contextlib.ExitStack() as stack, stop.deferred():
+    with heartbeat.phase("training"), contextlib.ExitStack() as stack, stop.deferred():
         with heartbeat.phase("opening the folders of the replicas"):
             replicas = [
                 _open(stack, workdir, number, one, dataset) for number, one in enumerate(runs)

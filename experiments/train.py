@@ -118,7 +118,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
         before = saves.restore_latest(fresh) or fresh
         return run(before, data, max(number - int(before.step), 0))[0]
 
-    with saves as checkpoints, stop.deferred():
+    with heartbeat.phase("training"), saves as checkpoints, stop.deferred():
         state = session.start_state(config, model, layout)
         with heartbeat.phase("reading the newest checkpoint"):
             state = (resumed and checkpoints.restore_latest(state)) or state

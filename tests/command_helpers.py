@@ -5,9 +5,14 @@ A plugin of the tests that name it (pytest_plugins); PYTEST_DONT_REWRITE, since 
 before that.
 """
 
+import contextlib
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +97,24 @@ class Commands:
 def environment():
     """That of a command: the CPU, and no data or folder of the user's own."""
     return {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
+
+
+def on_a_terminal(command, *, columns):
+    """What a command writes to stderr where that is a pseudo-terminal, and to stdout."""
+    control, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=terminal
+    )
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # what Linux says when the other end is closed
+        while part := os.read(control, 4096):
+            shown += part
+    stdout = process.communicate()[0].decode()
+    os.close(control)
+    assert process.returncode == 0
+    return shown.decode(), stdout
 
 
 @pytest.fixture(scope="session")

@@ -2,24 +2,19 @@
 sentence for each mistake.
 """
 
-import contextlib
-import fcntl
 import json
 import os
-import pty
 import re
 import resource
 import shutil
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from command_helpers import ROOT, SMALL, as_flags, environment, small, write_idx
+from command_helpers import ROOT, SMALL, as_flags, environment, on_a_terminal, small, write_idx
 from PIL import Image
 
 from configs import replay
@@ -151,24 +146,6 @@ def test_train_reports_its_progress_line_by_line(trained):
     assert "\r" not in done.stderr
     assert "vae-digits: 1,257 training examples (8, 8)" in done.stderr
     assert re.search(r"the first step done [\d.]+ s after the start", done.stderr)
-
-
-def on_a_terminal(command, *, columns):
-    """What a command writes to stderr where that is a pseudo-terminal, and to stdout."""
-    control, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=terminal
-    )
-    os.close(terminal)
-    shown = b""
-    with contextlib.suppress(OSError):  # what Linux says when the other end is closed
-        while part := os.read(control, 4096):
-            shown += part
-    stdout = process.communicate()[0].decode()
-    os.close(control)
-    assert process.returncode == 0
-    return shown.decode(), stdout
 
 
 @pytest.mark.parametrize("columns", [80, 160])

@@ -2,11 +2,13 @@
 
 import itertools
 import math
+import re
 import sys
 import threading
 import time
 
 import pytest
+from command_helpers import on_a_terminal
 
 from experiments import heartbeat, metrics
 from experiments.heartbeat import Heartbeat
@@ -170,11 +172,49 @@ def test_what_is_counted_says_its_rate_and_time_left_and_nothing_of_what_is_quic
 # --- the heartbeat
 
 
+LIVE = """
+import time
+from experiments import heartbeat, live
+from experiments.metrics import Progress
+
+with heartbeat.beating(heartbeat.Heartbeat(shortest=0.05, longest=0.05)):
+    progress = Progress(start=0, total=40, steps_per_epoch=10)
+    for step in range(1, 41):
+        progress.part(step, 1, 0.1 if step > 1 else None, ("ELBO", -20.0), over=False)
+        with heartbeat.phase("sleeping", patience=0.05):
+            time.sleep(0.15)
+        if step % 10 == 0:
+            with live.Count("evaluating", 4, "examples", first=0.0) as count:
+                for _ in range(4):
+                    time.sleep(0.01)
+                    count.add(1)
+    progress.close()
+"""
+
+
+@pytest.mark.integration
+def test_a_heartbeat_does_not_break_the_live_line():
+    """On a pseudo-terminal: each of its lines is whole, and so is the live one."""
+    text, _ = on_a_terminal([sys.executable, "-c", LIVE], columns=160)
+    pieces = [piece.strip() for piece in re.split(r"[\r\n]+", text)]
+    named = [piece for piece in pieces if "sleeping" in piece]
+    assert len(named) >= 20
+    assert set(named) == {"now sleeping"}
+    steps = [piece for piece in pieces if "step " in piece and "first" not in piece]
+    whole = (
+        r"\d+%\|.*\| step \d+/40  epoch [\d.]+  [\d.]+ steps/s  \d:\d\d left  "
+        r"train ELBO -20.00  test ELBO - nats"
+    )
+    assert steps
+    assert all(re.fullmatch(whole, piece) for piece in steps), steps
+    assert any(piece.startswith("evaluating: 2 of 4 examples") for piece in pieces)
+
+
 def beats(heart, clock, until, *, act=lambda: None):
-    """Lets time pass by seconds, looking as often as the heartbeat asks to."""
+    """Lets time pass by seconds at most, looking as often as the heartbeat asks to."""
     while clock.now < until:
         act()
-        clock.now += min(heart.beat(), 1.0)
+        clock.now += min(heart.beat(), 1.0, until - clock.now)
 
 
 def test_a_silent_phase_is_named_every_thirty_seconds_and_later_more_seldom():
@@ -229,6 +269,23 @@ def test_a_phase_of_less_patience_and_the_phase_around_it():
     ]
 
 
+@pytest.mark.parametrize("part", [0.5, 5.0, 14.0])
+def test_a_run_that_shows_its_lines_when_they_are_due_has_no_other(part):
+    """Half a day of parts of a block: the heartbeat waits longer than the lines do."""
+    clock = Clock()
+    said = []
+    heart = Heartbeat(now=clock, write=said.append)
+    schedule = Schedule(now=clock)
+    with heart.phase("training", patience=30.0):
+        while clock.now < 43_200:
+            with heart.phase("training, after step 1", patience=30.0):
+                beats(heart, clock, clock.now + part)
+            if schedule.is_due():
+                schedule.shown()
+                heart.sign()
+    assert said == []
+
+
 def test_it_names_what_a_slow_function_does_and_ends_with_an_exception(capfd):
     """Real time, a tenth of a second of silence for 30."""
     before = threading.active_count()
@@ -274,4 +331,5 @@ def test_of_several_processes_one_speaks():
     heart = Heartbeat(now=clock, write=said.append)
     heart.mute()
     beats(heart, clock, 300)
+    heart.say("a line")
     assert said == []

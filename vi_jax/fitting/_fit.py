@@ -103,7 +103,7 @@ def fit(
       report_every: steps; None for about every two seconds, however slow a step is: after the first
         step, and then after up to twice as many (of several processes, every 100).
       on_phase: called with what begins, in words: "compiling bam", "running bam", "weighing 4,000
-        samples, at most 2 s at the pace of the steps".
+        samples, at most 12 min at the pace of the steps".
 
     Returns:
       A Result; a LocalResult where rows have latents of their own (`fit_local` has what is

@@ -93,4 +93,12 @@ def weighing(watch: Watch, num_draws: int, seconds: float, loop: Loop) -> None:
         return
     most = num_draws * seconds / max(evaluations(loop), 1)
     text = f"weighing {num_draws:,} samples"
-    watch.on_phase(text if most < 10 else f"{text}, at most {most:,.0f} s at the pace of the steps")
+    if most >= 10:
+        text += f", at most {_duration(most)} at the pace of the steps"
+    watch.on_phase(text)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
