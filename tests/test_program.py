@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from helpers import assert_mean, keys, normal
+from helpers import assert_mean, keys, normal, undeclared
 
 import vi_jax as vi
 from vi_jax.distributions import Bernoulli, Program, paired
@@ -337,6 +337,18 @@ def independent(params, context, site):
 def test_what_a_site_is_given_can_be_declared():
     kls = loss_terms(model_of(up, "closed", independent), up, jax.random.key(8)).kl
     assert not any(isinstance(kl, vi.types.Drawn) for kl in kls.values())
+
+
+def lying(params, context, site):
+    z2 = site("z2", gaussian(jnp.zeros(2), jnp.zeros(())))
+    site("z1", gaussian(params["a"] @ z2, jnp.zeros(())), given=())
+
+
+def test_what_is_declared_is_checked_by_the_gradient():
+    z = {"z1": jnp.ones(3), "z2": jnp.ones(2)}
+    params = jax.tree.map(as_float, PRIOR)
+    assert undeclared(Program(params, None, independent), z) == []
+    assert undeclared(Program(params, None, lying), z) == [("z1", "z2")]
 
 
 def test_guide_and_prior_have_to_be_of_one_kind():
