@@ -1,5 +1,5 @@
-"""Settings of every test: the CPU unless asked otherwise, no key drawn from twice, and no setting
-left behind.
+"""Settings of every test: the CPU unless asked otherwise, no key drawn from twice, no setting left
+behind, and a limit of time.
 """
 
 import os
@@ -19,6 +19,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 import hypothesis
 import jax
 import pytest
+from time_limit import pytest_addoption, pytest_configure, pytest_runtest_protocol  # noqa: F401
 
 # A key that is used twice is an error. Rank promotion cannot be one everywhere: numpyro's own
 # `sample(key, (K,))` of a guide with a batch or event axis is [K, D] * [D]; what does not sample

@@ -11,6 +11,7 @@ import vi_jax as vi
 
 LIBRARY = Path(vi.__file__).parent
 FLOORS = (
+    {"linalg"},
     {"distributions", "attributes", "_renamed"},
     {"types", "kl"},
     {"gaussian", "weights", "sampling", "control_variates"},

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         fitting,
         gaussian,
         kl,
+        linalg,
         losses,
         methods,
         models,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
         types,
         weights,
     )
-    from vi_jax.checks import check
+    from vi_jax.checks.check import check
     from vi_jax.evidence import analytic_elbo, elbo, iwae
     from vi_jax.fitting import Result, fit
     from vi_jax.kl import kl_divergence, kl_monte_carlo, kl_standard_normal
@@ -67,6 +68,7 @@ _HOMES = {
     "fitting": "fitting",
     "gaussian": "gaussian",
     "kl": "kl",
+    "linalg": "linalg",
     "losses": "losses",
     "methods": "methods",
     "models": "models",

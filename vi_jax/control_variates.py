@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from vi_jax import linalg
 from vi_jax.types import Array
 
 
@@ -45,7 +46,7 @@ def controlled_mean(values: Array, controls: Array) -> Controlled:
         gram = (weight * centred).T @ centred + scale * jnp.eye(
             controls.shape[1], dtype=values.dtype
         )
-        coefficients = jnp.linalg.solve(gram, (weight * centred).T @ gap)
+        coefficients = linalg.solve(gram, (weight * centred).T @ gap)
         return jnp.where(used_on, values - controls @ coefficients, 0.0)
 
     left = residual(first, ~first) + residual(~first, first)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions.distribution import ExpandedDistribution
 
+from vi_jax import linalg
 from vi_jax.distributions import LogDirichlet, LogGamma, OneHotCategorical, PrecisionNormal
 from vi_jax.kl import kl_divergence
 from vi_jax.kl.closed import describe, strip
@@ -113,7 +114,7 @@ def wasserstein2_squared(q: Any, p: Any) -> Array:
         root_q = square_root(q)
         root_p = square_root(p)
         traces = (root_q**2).sum((-2, -1)) + (root_p**2).sum((-2, -1))
-        singular = jnp.linalg.svd(jnp.swapaxes(root_q, -1, -2) @ root_p, compute_uv=False)
+        singular = linalg.svd(jnp.swapaxes(root_q, -1, -2) @ root_p, compute_uv=False)
         return ((q.mean - p.mean) ** 2).sum(-1) + traces - 2.0 * singular.sum(-1)
     raise NotImplementedError(
         f"the Wasserstein-2 distance is closed between Gaussians only; got {describe(q)} and "
@@ -184,15 +185,14 @@ def _gaussian_vectors(q: Any, p: Any, alpha: float) -> tuple[Any, Array]:
         jnp.broadcast_to(precision_matrix(d), (*batch, *2 * d.event_shape)) for d in (q, p)
     )
     mixed = alpha * precision_q + (1.0 - alpha) * precision_p
-    exists = jnp.isfinite(jnp.linalg.cholesky(mixed)).all((-2, -1))
-    tril = jnp.linalg.cholesky(
+    exists = jnp.isfinite(linalg.cholesky(mixed)).all((-2, -1))
+    tril = linalg.cholesky(
         jnp.where(exists[..., None, None], mixed, jnp.eye(mixed.shape[-1], dtype=mixed.dtype))
     )
     pull = alpha * precision_q @ (q.mean - p.mean)[..., None]
-    shift = jax.scipy.linalg.cho_solve(
-        (tril, True), jnp.broadcast_to(pull, (*batch, *pull.shape[-2:]))
-    )[..., 0]
-    return PrecisionNormal(p.mean + shift, tril), exists
+    pull = jnp.broadcast_to(pull, (*batch, *pull.shape[-2:]))
+    shift = linalg.cho_solve((tril, True), pull)
+    return PrecisionNormal(p.mean + shift[..., 0], tril), exists
 
 
 def _exponentials(q: Any, p: Any, alpha: float) -> tuple[Any, Array]:

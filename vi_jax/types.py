@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 import jax
 import jax.numpy as jnp
 
+from vi_jax import linalg  # noqa: F401  (programs compiled from here on do not deadlock)
+
 Array = jax.Array
 Params = Any  # a pytree of arrays
 LogJoint = Callable[[Any], Array]  # z -> log p(x, z), nats, a scalar

@@ -10,6 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from experiments.posteriordb.regressions import half_student_t
+from vi_jax import linalg
 
 
 def gp_regr(x, y):
@@ -46,7 +47,7 @@ def gp_pois_regr(x, k):
 def gp_pois_latents(sites, x, k):
     """(rho, alpha, f) -> the sites that `gp_pois_regr` samples."""
     root = correlation_root(x, sites["rho"])
-    f_tilde = jax.scipy.linalg.solve_triangular(root, sites["f"] / sites["alpha"], lower=True)
+    f_tilde = linalg.solve_triangular(root, sites["f"] / sites["alpha"], lower=True)
     return {"rho": sites["rho"], "alpha": sites["alpha"], "f_tilde": f_tilde}
 
 

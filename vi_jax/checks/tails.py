@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from vi_jax import linalg
 from vi_jax.checks.problem import (
     Problem,
     log_joint_in_u,
@@ -213,7 +213,7 @@ def brute_force_log_det(transform: Callable[[Any], Any], z: Any) -> Array:
             "a log-determinant expects as many coordinates on both sides; the transform maps "
             f"{row.shape} to {jacobian.shape[:1]}."
         )
-    return jnp.linalg.slogdet(jacobian)[1]
+    return linalg.slogdet(jacobian)[1]
 
 
 def _compare_log_det(gap: np.ndarray, log_det: np.ndarray) -> Outcome:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vi_jax import linalg
 from vi_jax.conjugate import factors
 from vi_jax.conjugate.linear_regression import as_regression
 from vi_jax.gaussian import HALF_LOG_TWO_PI
@@ -119,9 +120,9 @@ def _tilt(log_lik: LogLik, x: Array, y: Array, state: State, num_nodes: int) -> 
     """Marginals and cavities as naturals [N], log Z_n [N], means and variances of cavity times
     likelihood.
     """
-    root = jnp.linalg.cholesky(state.natural["precision"])
-    mean = jax.scipy.linalg.cho_solve((root, True), state.natural["shift"])
-    v = jnp.sum(jax.scipy.linalg.solve_triangular(root, x.T, lower=True) ** 2, 0)
+    root = linalg.cholesky(state.natural["precision"])
+    mean = linalg.cho_solve((root, True), state.natural["shift"])
+    v = jnp.sum(linalg.solve_triangular(root, x.T, lower=True) ** 2, 0)
     v = jnp.maximum(v, jnp.finfo(x.dtype).tiny)
     marginal = {"shift": x @ mean / v, "precision": 1.0 / v}
     left = jnp.maximum(1.0 / v - state.precision, _LEAST / v)

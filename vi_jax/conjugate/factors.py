@@ -7,11 +7,11 @@ leading axes, which are independent factors.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.special import gammaln
 
+from vi_jax import linalg
 from vi_jax.gaussian import HALF_LOG_TWO_PI
 from vi_jax.types import Array, Params
 
@@ -40,8 +40,8 @@ def normal(natural: Params) -> Array:
 
 def vector_normal(natural: Params) -> Array:
     """T = w, -w w' / 2; natural {"shift": P mean [D], "precision": P [D, D]}, one factor."""
-    root = jnp.linalg.cholesky(natural["precision"])
-    half = jax.scipy.linalg.solve_triangular(root, natural["shift"], lower=True)
+    root = linalg.cholesky(natural["precision"])
+    half = linalg.solve_triangular(root, natural["shift"], lower=True)
     return (
         0.5 * jnp.sum(half**2)
         - jnp.sum(jnp.log(jnp.diagonal(root)))
@@ -77,6 +77,6 @@ def as_normal(natural: Params) -> Any:
 
 def as_vector_normal(natural: Params) -> Any:
     """The distribution of natural parameters."""
-    root = jnp.linalg.cholesky(natural["precision"])
-    mean = jax.scipy.linalg.cho_solve((root, True), natural["shift"])
+    root = linalg.cholesky(natural["precision"])
+    mean = linalg.cho_solve((root, True), natural["shift"])
     return dist.MultivariateNormal(mean, precision_matrix=natural["precision"])

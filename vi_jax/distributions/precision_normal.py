@@ -5,9 +5,10 @@ import math
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
+
+from vi_jax import linalg
 
 Array = jax.Array
 
@@ -59,7 +60,8 @@ class PrecisionNormal(dist.Distribution):
         """m + L'^-1 e, [*sample_shape, *batch_shape, D], reparameterised."""
         noise = jax.random.normal(key, (*sample_shape, *self.loc.shape), self.loc.dtype)
         tril = jnp.broadcast_to(self.precision_tril, (*noise.shape, noise.shape[-1]))
-        return self.loc + solve_triangular(tril, noise[..., None], trans=1, lower=True)[..., 0]
+        gap = linalg.solve_triangular(tril, noise[..., None], trans=1, lower=True)
+        return self.loc + gap[..., 0]
 
     @property
     def mean(self) -> Array:
@@ -72,7 +74,7 @@ class PrecisionNormal(dist.Distribution):
         eye = jnp.broadcast_to(
             jnp.eye(self.event_shape[0], dtype=self.precision_tril.dtype), self.precision_tril.shape
         )
-        return solve_triangular(self.precision_tril, eye, trans=1, lower=True)
+        return linalg.solve_triangular(self.precision_tril, eye, trans=1, lower=True)
 
     @property
     def variance(self) -> Array:

@@ -3,7 +3,8 @@
 from typing import Any
 
 import numpyro.distributions as dist
-from jax.scipy.linalg import solve_triangular
+
+from vi_jax import linalg
 
 _LOC_SCALE = (dist.Cauchy, dist.Gumbel, dist.Laplace, dist.Logistic, dist.Normal)
 _WRAPPERS = (dist.Independent, dist.ExpandedDistribution)
@@ -32,7 +33,7 @@ def to_noise(p: Any, z: Any) -> Any:
     if isinstance(p, dist.Exponential):
         return z * p.rate
     if isinstance(p, dist.MultivariateNormal):
-        return solve_triangular(p.scale_tril, z - p.loc, lower=True)
+        return linalg.solve_triangular(p.scale_tril, z - p.loc, lower=True)
     if isinstance(p, dist.TransformedDistribution):
         for transform in reversed(p.transforms):
             z = transform.inv(z)

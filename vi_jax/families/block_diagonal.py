@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import block_diag, solve_triangular
 
+from vi_jax import linalg
 from vi_jax.families._pytree import read_latents
 from vi_jax.gaussian import VectorGuide, fill_tril, log_standard_normal
 from vi_jax.types import Array, Family, Params
@@ -29,7 +29,7 @@ class BlockNormal(VectorGuide):
     @property
     def covariance_matrix(self) -> Array:
         """[D, D], mostly zeros."""
-        return block_diag(*[tril @ tril.T for tril in self._trils()])
+        return linalg.block_diag(*[tril @ tril.T for tril in self._trils()])
 
     def _sizes(self) -> list[int]:
         return [
@@ -53,7 +53,9 @@ class BlockNormal(VectorGuide):
 
     def log_density(self, z: Array) -> Array:
         parts = zip(self._trils(), self._split(z - self.loc), strict=True)
-        eps = jnp.concatenate([solve_triangular(tril, part, lower=True) for tril, part in parts])
+        eps = jnp.concatenate(
+            [linalg.solve_triangular(tril, part, lower=True) for tril, part in parts]
+        )
         return log_standard_normal(eps) - self.log_diag.sum()
 
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
+from vi_jax import linalg
 from vi_jax.families._pytree import Latents, Layout, read_latents
 from vi_jax.gaussian import VectorGuide, fill_tril, log_standard_normal
 from vi_jax.types import Array, Family, Params
@@ -66,7 +66,7 @@ class MarkovChain(VectorGuide):
 
         def step(x_next: Array, blocks: tuple[Array, Array, Array]) -> tuple[Array, Array]:
             tril, below, eps_t = blocks
-            x = solve_triangular(tril, eps_t - below.T @ x_next, trans=1, lower=True)
+            x = linalg.solve_triangular(tril, eps_t - below.T @ x_next, trans=1, lower=True)
             return x, x
 
         start = jnp.zeros_like(self.log_diag[0])

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.linalg import cho_solve
 
+from vi_jax import linalg
 from vi_jax.families._pytree import read_latents
 from vi_jax.gaussian import HALF_LOG_TWO_PI, over_leading
 from vi_jax.types import Array, Family, Params
@@ -28,7 +28,7 @@ class LowRankNormal(dist.LowRankMultivariateNormal):
 
         def one(z: Array) -> Array:
             y = (z - self.loc) / scale
-            a = cho_solve((self._capacitance_tril, True), scaled.T @ y)
+            a = linalg.cho_solve((self._capacitance_tril, True), scaled.T @ y)
             return -0.5 * (jnp.sum((y - scaled @ a) ** 2) + jnp.sum(a**2))
 
         half_log_det = jnp.log(scale).sum() + jnp.log(jnp.diagonal(self._capacitance_tril)).sum()

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 
+from vi_jax import linalg
 from vi_jax.families._flow import Bijection, make_family
 from vi_jax.families._solve import attach_derivatives, find_root
 from vi_jax.types import Array, Family, Params, freeze
@@ -135,7 +135,7 @@ def _newton(a: Array, args: tuple[Array, Array, Array, Array]) -> Array:
     height = jnp.tanh(r_tilde @ a + bias)
     # upper triangular
     jacobian = jnp.eye(a.shape[0], dtype=a.dtype) + (r * (1.0 - height**2)[None, :]) @ r_tilde
-    return a - solve_triangular(jacobian, a + r @ height - target)
+    return a - linalg.solve_triangular(jacobian, a + r @ height - target)
 
 
 def _inverse(params: Params, y: Array) -> tuple[Array, Array]:

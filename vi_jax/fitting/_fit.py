@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from vi_jax import linalg
 from vi_jax.fitting import _anchor, _end, _fallback, _loop, _starts
 from vi_jax.fitting._compile import Options, Program, compiled, compiler_options, traced_once
 from vi_jax.fitting._watch import OnPhase, Report, Watch, run_loop, silently, weighing
@@ -58,6 +59,7 @@ def fit(
 ) -> Result: ...
 
 
+@linalg.one_blas_thread()
 def fit(
     key: Array,
     target: Target | LocalTarget,

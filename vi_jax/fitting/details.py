@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
+from vi_jax import linalg
 from vi_jax.diagnostics.optimum import Slopes, rest, slopes
 from vi_jax.diagnostics.posterior import weigh
 from vi_jax.fitting._stack import Stack
@@ -92,6 +93,7 @@ class Details(NamedTuple):
         return "\n".join(f"{name:<21}{text}" for name, text in rows)
 
 
+@linalg.one_blas_thread()
 def examine(result: Any) -> Details:
     """The details of a result, from draws that it holds: gradients at 1,000 of them, and 2 x 50 for
     each of 2 D parameters.
@@ -149,6 +151,7 @@ def _is_ladder(part: Any) -> bool:
     return isinstance(part, Ladder)
 
 
+@linalg.one_blas_thread()
 def respond(result: Any, key: Array) -> Any:
     """`Result.linear_response`."""
     began = time.perf_counter()

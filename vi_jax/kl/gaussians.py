@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.linalg import solve_triangular
 
+from vi_jax import linalg
 from vi_jax.distributions import PrecisionNormal
 
 Array = jax.Array
@@ -139,7 +139,7 @@ def _diagonal(loc: Array, scale: Array) -> Form:
 
 def _full(loc: Array, tril: Array) -> Form:
     def whiten(x: Array) -> Array:
-        return solve_triangular(tril, x, lower=True)
+        return linalg.solve_triangular(tril, x, lower=True)
 
     eye = jnp.broadcast_to(jnp.eye(tril.shape[-1], dtype=tril.dtype), tril.shape)
     return Form(
@@ -168,17 +168,16 @@ def _low_rank(loc: Array, factor: Array, variances: Array) -> Form:
     white = factor / jnp.sqrt(variances)[..., None]  # V^-1/2 W
     white_t = jnp.swapaxes(white, -1, -2)
     # det(V + W W') = det V det(I + W' V^-1 W), the matrix determinant lemma
-    capacity = jnp.linalg.cholesky(jnp.eye(factor.shape[-1], dtype=factor.dtype) + white_t @ white)
+    capacity = linalg.cholesky(jnp.eye(factor.shape[-1], dtype=factor.dtype) + white_t @ white)
 
     def precisions() -> Array:
-        explained = solve_triangular(capacity, white_t, lower=True)  # [..., R, D]
+        explained = linalg.solve_triangular(capacity, white_t, lower=True)  # [..., R, D]
         return (1.0 - (explained**2).sum(-2)) / variances
 
     def mahalanobis(x: Array) -> Array:
         x = x / jnp.sqrt(variances)[..., None]
-        weights = solve_triangular(
-            capacity, solve_triangular(capacity, white_t @ x, lower=True), trans=1, lower=True
-        )
+        half = linalg.solve_triangular(capacity, white_t @ x, lower=True)
+        weights = linalg.solve_triangular(capacity, half, trans=1, lower=True)
         return ((x - white @ weights) ** 2).sum(-2) + (weights**2).sum(-2)
 
     half_log_det = 0.5 * jnp.log(variances).sum(-1) + _log_diagonal(capacity)

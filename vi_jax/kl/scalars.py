@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.linalg import solve_triangular
 
+from vi_jax import linalg
 from vi_jax.distributions import LogDirichlet, LogGamma
 from vi_jax.distributions.special import (
     base_divergence,
@@ -171,7 +171,7 @@ def _wishart_by_ratio(q: Any, p: Any, *, below: Array, above: Array) -> Array:
     batch = jnp.broadcast_shapes(q.batch_shape, p.batch_shape)
     below, above = (jnp.broadcast_to(tril, (*batch, size, size)) for tril in (below, above))
     n, m = (jnp.broadcast_to(d.concentration, batch) for d in (q, p))
-    ratio = solve_triangular(below, above, lower=True)
+    ratio = linalg.solve_triangular(below, above, lower=True)
     log_det = jnp.log(jnp.diagonal(ratio, axis1=-2, axis2=-1)).sum(-1)
     halves = 0.5 * jnp.arange(size).reshape(*[1] * len(batch), size)
     a = 0.5 * n[..., None] - halves

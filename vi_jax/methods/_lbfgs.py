@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vi_jax import linalg
 from vi_jax.types import Array, LogDensity
 
 _ARMIJO = 1e-4
@@ -77,9 +78,7 @@ def inverse_hessian(a: Array, s: Array, y: Array) -> InverseHessian:
     held = jnp.diagonal(products) > 0
     r = jnp.triu(products) + jnp.diag(jnp.where(held, 0.0, 1.0))
     e = jnp.diag(jnp.where(held, jnp.diagonal(products), 0.0))
-    r_inv = jax.scipy.linalg.solve_triangular(r, jnp.eye(len(s), dtype=a.dtype)) * jnp.outer(
-        held, held
-    )
+    r_inv = linalg.solve_triangular(r, jnp.eye(len(s), dtype=a.dtype)) * jnp.outer(held, held)
     corner = r_inv.T @ (e + (y * a) @ y.T) @ r_inv
     g = jnp.block([[jnp.zeros_like(r_inv), -r_inv], [-r_inv.T, corner]])
     return InverseHessian(a, jnp.concatenate([y * a, s]), g)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from vi_jax import linalg
 from vi_jax.types import Array, LogDensity, Params
 
 DENSE_UP_TO = 400  # parameters: a Hessian of them is held; beyond, conjugate gradients
@@ -46,8 +47,8 @@ def response(
             jnp.eye(flat.size, dtype=flat.dtype),
             batch_size=16,
         )
-        factor = jnp.linalg.cholesky(0.5 * (hessian + hessian.T))
-        return jax.scipy.linalg.cho_solve((factor, True), directions.T).T
+        factor = linalg.cholesky(0.5 * (hessian + hessian.T))
+        return linalg.cho_solve((factor, True), directions.T).T
     _, product = jax.linearize(slope, flat)
     return jax.lax.map(lambda d: _solve(product, d, tolerance, max_iterations), directions)
 

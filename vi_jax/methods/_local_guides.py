@@ -6,10 +6,10 @@ Members are `LocalGuides(init, guide, table)`; `vi.methods.local_advi` takes one
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from vi_jax import linalg
 from vi_jax.families import mean_field
 from vi_jax.kl.gaussians import is_diagonal
 from vi_jax.types import Array, Family, Params
@@ -100,7 +100,7 @@ def _standardised(q: Any, u: Array) -> Array:
     if is_diagonal(q):
         return (u - q.base_dist.loc) / q.base_dist.scale
     if isinstance(q, dist.MultivariateNormal):
-        return jax.scipy.linalg.solve_triangular(q.scale_tril, u - q.loc, lower=True)
+        return linalg.solve_triangular(q.scale_tril, u - q.loc, lower=True)
     raise ValueError(
         "coupled_table wants a mean-field or full-rank Gaussian over what rows share; got "
         f"{type(q).__name__}."

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vi_jax import linalg
 from vi_jax.gaussian import over_leading
 from vi_jax.types import Array
 
@@ -45,11 +46,7 @@ class Placed:
         def one(u: Array) -> Array:
             gap = u - self.loc
             diagonal = self.root.ndim == 1
-            x = (
-                gap / self.root
-                if diagonal
-                else jax.scipy.linalg.solve_triangular(self.root, gap, lower=True)
-            )
+            x = gap / self.root if diagonal else linalg.solve_triangular(self.root, gap, lower=True)
             return self.base.log_prob(x)
 
         return over_leading(one, jnp.asarray(value)) - log_det(self.root)

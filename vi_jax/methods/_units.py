@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from vi_jax import linalg
 from vi_jax.families.low_rank import LowRankNormal
 from vi_jax.kl.gaussians import is_diagonal
 from vi_jax.methods._placed import Placed
@@ -104,9 +105,9 @@ def ascend(
 def _root(covariance: Array) -> Array:
     """Its triangular root, nan if it has none; of the correlations first, whatever the units."""
     scale = jnp.sqrt(jnp.diag(covariance))
-    return scale[:, None] * jnp.linalg.cholesky(covariance / jnp.outer(scale, scale))
+    return scale[:, None] * linalg.cholesky(covariance / jnp.outer(scale, scale))
 
 
 def _inverse(precision: Array) -> Array:
     scale = jnp.sqrt(jnp.diag(precision))
-    return jnp.linalg.inv(precision / jnp.outer(scale, scale)) / jnp.outer(scale, scale)
+    return linalg.inv(precision / jnp.outer(scale, scale)) / jnp.outer(scale, scale)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from vi_jax import linalg
 from vi_jax.methods import pathfinder as path
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
 
@@ -183,20 +184,20 @@ def _solve(u: Array, v: Array) -> Array:
     """The positive definite S of S U S + S = V: 2 L (I + (I + 4 L' U L)^(1/2))^-1 L' with V = L L'
     (Cai et al. 2024).
     """
-    root = jnp.linalg.cholesky(v)
-    values, vectors = jnp.linalg.eigh(root.T @ u @ root)
+    root = linalg.cholesky(v)
+    values, vectors = linalg.eigh(root.T @ u @ root)
     inner = 2.0 / (1.0 + jnp.sqrt(1.0 + 4.0 * jnp.maximum(values, 0.0)))
     half = root @ (vectors * jnp.sqrt(inner))
     return half @ half.T
 
 
 def _root(sigma: Array) -> Array:
-    return jnp.linalg.cholesky(0.5 * (sigma + sigma.T))
+    return linalg.cholesky(0.5 * (sigma + sigma.T))
 
 
 def _symmetrised_kl(shift: Array, sigma: Array, factor: Array) -> Array:
     """KL(q', q) + KL(q, q') of q' = N(shift, sigma) and q = N(0, I), nats."""
-    inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(shift.size, dtype=shift.dtype))
+    inverse = linalg.cho_solve((factor, True), jnp.eye(shift.size, dtype=shift.dtype))
     return 0.5 * (
         jnp.trace(sigma)
         + jnp.trace(inverse)

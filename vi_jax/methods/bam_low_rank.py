@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vi_jax import linalg
 from vi_jax.families.low_rank import LowRankNormal
 from vi_jax.kl import kl_divergence
 from vi_jax.methods import _lbfgs
@@ -221,13 +222,11 @@ def matched(
         )
         / scale[:, None]
     )
-    basis, inside = jnp.linalg.qr(jnp.concatenate([plus, q], 1))  # K [D, M]; the columns in it
+    basis, inside = linalg.qr(jnp.concatenate([plus, q], 1))  # K [D, M]; the columns in it
     plus, q = jnp.split(inside, [plus.shape[1]], axis=1)
     # L L' = I + plus plus'
-    lower = jnp.linalg.qr(
-        jnp.concatenate([jnp.eye(len(plus), dtype=plus.dtype), plus.T]), mode="r"
-    ).T
-    _, s, right = jnp.linalg.svd(q.T @ lower, full_matrices=False)
+    lower = linalg.qr(jnp.concatenate([jnp.eye(len(plus), dtype=plus.dtype), plus.T]), mode="r").T
+    _, s, right = linalg.svd(q.T @ lower, full_matrices=False)
     shrunk = 1 / jnp.sqrt(0.5 + jnp.sqrt(s**2 + 0.25))
     sigma = Covariance(scale, basis, lower + (lower @ right.T) * (shrunk - 1) @ right)
     return mean / (1 + weight) + share * (sigma.times(g_mean[:, None])[:, 0] + z_mean), sigma
@@ -244,10 +243,10 @@ def patched(sigma: Covariance, factor: Array, num_em: int) -> tuple[Array, Array
         w, v = carry
         scaled = w / v[:, None]  # [D, R]
         # covariance of the factors given x
-        inner = jnp.linalg.inv(jnp.eye(w.shape[1], dtype=w.dtype) + w.T @ scaled)
+        inner = linalg.inv(jnp.eye(w.shape[1], dtype=w.dtype) + w.T @ scaled)
         beta = scaled @ inner  # [D, R]: their mean given x is beta' x
         sb = sigma.times(beta)
-        w = jnp.linalg.solve(inner + sigma.form(beta), sb.T).T
+        w = linalg.solve(inner + sigma.form(beta), sb.T).T
         return (w, jnp.maximum(diag - jnp.sum(w * sb, 1), floor)), None
 
     return jax.lax.scan(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vi_jax import linalg
 from vi_jax.gaussian import HALF_LOG_TWO_PI, over_leading
 from vi_jax.methods._placed import Placed, log_det
 from vi_jax.methods.flow import climb
@@ -77,9 +78,9 @@ def _prepare(params: Params) -> tuple[Array, Array, Array, Array]:
     """
     scale = jnp.exp(params["log_scale"])
     factor = params["factor"] / scale[:, None]
-    root = jnp.linalg.cholesky(jnp.eye(factor.shape[1], dtype=factor.dtype) + factor.T @ factor)
+    root = linalg.cholesky(jnp.eye(factor.shape[1], dtype=factor.dtype) + factor.T @ factor)
     half_log_det = params["log_scale"].sum() + jnp.log(jnp.diagonal(root)).sum()
-    solve = jax.scipy.linalg.cho_solve((root, True), factor.T)
+    solve = linalg.cho_solve((root, True), factor.T)
     return -half_log_det - scale.size * HALF_LOG_TWO_PI, scale, factor, solve
 
 
@@ -152,7 +153,7 @@ def boosting(
             "factor": jnp.zeros((*shape, rank), dtype),
         }
         mixture = LowRankMixture(jnp.full(num_components, -jnp.inf, dtype).at[0].set(0.0), params)
-        root = jnp.linalg.cholesky(q.covariance_matrix)
+        root = linalg.cholesky(q.covariance_matrix)
         return State(mixture, q.loc, root, jnp.int32(0), jnp.full((), -jnp.inf, dtype), spent)
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:

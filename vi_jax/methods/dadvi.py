@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from vi_jax import linalg
 from vi_jax.methods._linear_response import response
 from vi_jax.methods.pathfinder import FactoredNormal, pathfinder
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
@@ -243,7 +244,7 @@ def _mean_field(q: FactoredNormal) -> Array:
     precision.
     """
     eye = jnp.eye(len(q.factor), dtype=q.loc.dtype)
-    inner = jax.scipy.linalg.cho_solve((q.factor, True), eye) - eye
+    inner = linalg.cho_solve((q.factor, True), eye) - eye
     return -0.5 * jnp.log(jnp.maximum(1 + jnp.sum((q.basis @ inner) * q.basis, 1), 1e-6)) + jnp.log(
         q.scale
     )

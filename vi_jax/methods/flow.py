@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vi_jax import estimators
+from vi_jax import estimators, linalg
 from vi_jax.bounds import elbo
 from vi_jax.families import real_nvp
 from vi_jax.methods._placed import Placed, log_det
@@ -77,7 +77,7 @@ def flow(
             key_ascent, ascent, log_density, ascent.init(key_init, log_density, start)
         )
         q = ascent.guide(held)
-        root = jnp.linalg.cholesky(q.covariance_matrix)
+        root = linalg.cholesky(q.covariance_matrix)
         params = jax.tree.map(
             lambda leaf: leaf.astype(start.dtype), family(start.size).init(key_params)
         )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from vi_jax import linalg
 from vi_jax.methods import _lbfgs
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
 
@@ -87,7 +88,7 @@ def gsm(
         del key
         climb, hessian = _lbfgs.advance(log_density, state.climb)
         covariance = jnp.diag(hessian.diagonal) + hessian.rows.T @ hessian.middle @ hessian.rows
-        good = jnp.all(jnp.isfinite(jnp.linalg.cholesky(covariance)))
+        good = jnp.all(jnp.isfinite(linalg.cholesky(covariance)))
         new = state._replace(
             climb=climb,
             climbing=(climb.gain > _NEAR) & ~climb.stuck & (climb.evaluations < num_steps // 2),
@@ -100,7 +101,7 @@ def gsm(
     def match(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
         mean = state.mean
         covariance = state.covariance
-        root = jnp.linalg.cholesky(covariance)
+        root = linalg.cholesky(covariance)
         eps = jax.random.normal(key, (batch_size, mean.size), mean.dtype)
         z = mean + eps @ root.T
         log_p, scores = jax.vmap(jax.value_and_grad(log_density))(z)
@@ -108,12 +109,10 @@ def gsm(
         shift = shifts.mean(0)
         change = changes.mean(0)
         new_covariance = covariance + 0.5 * (change + change.T)
-        good = jnp.all(jnp.isfinite(jnp.linalg.cholesky(new_covariance))) & jnp.all(
-            jnp.isfinite(shift)
-        )
-        inside = jax.scipy.linalg.solve_triangular(root, shift, lower=True)
-        half = jax.scipy.linalg.solve_triangular(root, change, lower=True)
-        rotated = jax.scipy.linalg.solve_triangular(root, half.T, lower=True)
+        good = jnp.all(jnp.isfinite(linalg.cholesky(new_covariance))) & jnp.all(jnp.isfinite(shift))
+        inside = linalg.solve_triangular(root, shift, lower=True)
+        half = linalg.solve_triangular(root, change, lower=True)
+        rotated = linalg.solve_triangular(root, half.T, lower=True)
         # the move's symmetrised KL, for small moves
         length = inside @ inside + 0.5 * jnp.sum(rotated**2)
         drift = jnp.where(jnp.isfinite(state.drift), 0.9 * state.drift + 0.1 * length, length)
@@ -172,7 +171,7 @@ def gsm(
     def guide(state: State) -> Any:
         mean = jnp.where(state.late > 0, state.mean_average, state.mean)
         covariance = jnp.where(state.late > 0, state.covariance_average, state.covariance)
-        return dist.MultivariateNormal(mean, scale_tril=jnp.linalg.cholesky(covariance))
+        return dist.MultivariateNormal(mean, scale_tril=linalg.cholesky(covariance))
 
     return Method("gsm", init, step, guide, num_steps)
 

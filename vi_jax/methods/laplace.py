@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from vi_jax import linalg
 from vi_jax.methods import _lbfgs
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
 
@@ -65,13 +66,13 @@ def laplace(*, memory: int = 10, tolerance: float = 1e-8, num_steps: int = 1000)
 
         hessian, (value, slope) = jax.jacfwd(slope_and_more, has_aux=True)(u)
         precision = -0.5 * (hessian + hessian.T)
-        factor = jnp.linalg.cholesky(precision)  # nan where it is not positive definite
-        move = jax.scipy.linalg.cho_solve((factor, True), slope)
+        factor = linalg.cholesky(precision)  # nan where it is not positive definite
+        move = linalg.cho_solve((factor, True), slope)
         win = 0.5 * slope @ move
         good = jnp.isfinite(win)
         # Sigma = P^-1 = R R' with R = C'^-1, C C' = P; a triangular root of it for the density
-        covariance = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(u.size, dtype=u.dtype))
-        root = jnp.linalg.cholesky(0.5 * (covariance + covariance.T))
+        covariance = linalg.cho_solve((factor, True), jnp.eye(u.size, dtype=u.dtype))
+        root = linalg.cholesky(0.5 * (covariance + covariance.T))
         evidence = value + 0.5 * u.size * jnp.log(2 * jnp.pi) - jnp.log(jnp.diagonal(factor)).sum()
         done = good & (win < tolerance + 4 * jnp.finfo(u.dtype).eps * jnp.abs(value))
         # |move| in posterior sds

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vi_jax import linalg
 from vi_jax.gaussian import VectorGuide, log_standard_normal
 from vi_jax.methods import _lbfgs
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
@@ -46,7 +47,7 @@ class FactoredNormal(VectorGuide):
         eps = (
             x
             - self.basis @ inside
-            + self.basis @ jax.scipy.linalg.solve_triangular(self.factor, inside, lower=True)
+            + self.basis @ linalg.solve_triangular(self.factor, inside, lower=True)
         )
         return (
             log_standard_normal(eps)
@@ -131,6 +132,6 @@ def advance(
 def gaussian_at(climb: _lbfgs.Climb, hessian: _lbfgs.InverseHessian) -> FactoredNormal:
     """N(u + H grad log p, H) at an iterate (Zhang et al. 2022, alg. 4)."""
     scale = jnp.sqrt(hessian.diagonal)
-    basis, r = jnp.linalg.qr((hessian.rows / scale).T)  # [D, R], [R, 2J]
-    factor = jnp.linalg.cholesky(jnp.eye(r.shape[0], dtype=scale.dtype) + r @ hessian.middle @ r.T)
+    basis, r = linalg.qr((hessian.rows / scale).T)  # [D, R], [R, 2J]
+    factor = linalg.cholesky(jnp.eye(r.shape[0], dtype=scale.dtype) + r @ hessian.middle @ r.T)
     return FactoredNormal(climb.u + climb.direction, scale, basis, factor)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vi_jax import linalg
 from vi_jax.gaussian import HALF_LOG_TWO_PI, over_leading
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
 
@@ -127,7 +128,7 @@ class Particles:
         b = (4.0 / (num * (size + 2.0))) ** (1.0 / (size + 4.0))
         around = self.particles - self.mean
         covariance = around.T @ around / num
-        root = jnp.linalg.cholesky(covariance + 1e-6 * jnp.diag(jnp.diagonal(covariance)))
+        root = linalg.cholesky(covariance + 1e-6 * jnp.diag(jnp.diagonal(covariance)))
         return self.mean + (1.0 - b**2) ** 0.5 * around, b * root
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
@@ -146,7 +147,7 @@ class Particles:
         log_det = jnp.log(jnp.diagonal(root)).sum()
 
         def one(u: Array) -> Array:
-            x = jax.scipy.linalg.solve_triangular(root, (u - loc).T, lower=True)  # [D, P]
+            x = linalg.solve_triangular(root, (u - loc).T, lower=True)  # [D, P]
             log_kernels = -0.5 * jnp.sum(x**2, 0) - log_det - u.size * HALF_LOG_TWO_PI
             return jax.nn.logsumexp(log_kernels) - jnp.log(float(len(loc)))
 
