@@ -147,9 +147,8 @@ def contenders() -> list[tuple[str, str]]:
             for bound, function in BOUNDS.items()
             if not needs or attribute(function, needs)
         ]
-    return sorted(
-        found, key=lambda pair: (list(BOUNDS).index(pair[0]), pair[1] != "reparam", pair[1])
-    )
+    order = list(BOUNDS)
+    return sorted(found, key=lambda pair: (order.index(pair[0]), pair[1] != "reparam", pair[1]))
 
 
 def gradient(
@@ -248,8 +247,7 @@ def main() -> None:
         task.name: measure(task, flags)
         for task in (digits_vae(flags.data_dir), logistic_regression())
     }
-    versions = report.versions("jax", "jaxlib", "numpyro", "vi_jax")
-    used = ", ".join(f"{name} {version}" for name, version in versions.items())
+    packages = ("jax", "jaxlib", "numpyro", "vi_jax")
     note = (
         f"K = {flags.num_samples} draws, {flags.num_keys:,} gradients a row, in all parameters "
         "of the guide after a short "
@@ -259,27 +257,25 @@ def main() -> None:
         "gradients, in standard errors of "
         "the difference; about 1 where there is none. Time: the least of "
         f"{flags.repeats} compiled calls over that of `reparam`, the two taking turns. "
-        f"{report.device_name()}; {used}."
+        f"{report.used(*packages)}"
     )
     text = f"{table(results)}\n\n{note}"
-    print(text)
-    if flags.json:
-        plain = {
-            name: {f"{b} {e}": row._asdict() for (b, e), row in rows.items()}
-            for name, rows in results.items()
-        }
-        report.write_json(
-            flags.json, {"device": report.device_name(), "versions": versions, "results": plain}
-        )
-    if flags.write:
-        report.write_block("estimators", text)
+    plain = {
+        name: {f"{b} {e}": row._asdict() for (b, e), row in rows.items()}
+        for name, rows in results.items()
+    }
+    numbers = {
+        "device": report.device_name(),
+        "versions": report.versions(*packages),
+        "results": plain,
+    }
+    report.finish("estimators", text, flags, numbers)
 
 
 def parse_flags() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Noise, bias and time of every gradient estimator on every bound it is valid "
-        "for."
+    parser = report.make_parser(
+        "Noise, bias and time of every gradient estimator on every bound it is valid for."
     )
     parser.add_argument(
         "--num_samples", type=int, default=16, help="K, draws of a bound; a multiple of 4"
@@ -296,10 +292,6 @@ def parse_flags() -> argparse.Namespace:
         "--data_dir",
         default="",
         help="folder with MNIST's training images; the digits if not given",
-    )
-    parser.add_argument("--json", help="file for the numbers")
-    parser.add_argument(
-        "--write", action="store_true", help="put the table into benchmarks/README.md"
     )
     return parser.parse_args()
 

@@ -10,7 +10,6 @@ KL is then estimated on draws that no step has seen. The targets are normalised,
 over a grid.
 """
 
-import argparse
 import time
 from collections.abc import Callable
 from functools import cache
@@ -210,15 +209,12 @@ def measure(
 
 def main() -> None:
     """Runs the benchmark from the command line."""
-    parser = argparse.ArgumentParser(
-        description="Normalising flows fitted to a banana and to two moons."
+    parser = report.make_parser(
+        "Normalising flows fitted to a banana and to two moons.", has_json=False
     )
     parser.add_argument("--num_steps", type=int, default=4000, help="of Adam, with 256 draws each")
     parser.add_argument("--guides", nargs="*", default=[*OTHERS, *FLOWS], choices=[*OTHERS, *FLOWS])
     parser.add_argument("--figures", type=Path, help="folder for the pictures")
-    parser.add_argument(
-        "--write", action="store_true", help="put the table into benchmarks/README.md"
-    )
     flags = parser.parse_args()
     table: dict[str, dict[str, Row]] = {}
     for name in TARGETS:
@@ -236,18 +232,12 @@ def main() -> None:
         + [f"{sum(table[t][name].seconds for t in TARGETS):.0f}"]
         for name in flags.guides
     ]
-    used = ", ".join(
-        f"{name} {version}"
-        for name, version in report.versions("jax", "jaxlib", "optax", "vi_jax").items()
-    )
     note = (
         f"{flags.num_steps:,} steps of 256 draws; KL on 20,000 draws, ± its standard error. "
-        f"{report.device_name()}; {used}."
+        f"{report.used('jax', 'jaxlib', 'optax', 'vi_jax')}"
     )
     text = f"{report.markdown_table(head, rows)}\n\n{note}"
-    print(text)
-    if flags.write:
-        report.write_block("flows", text)
+    report.finish("flows", text, flags)
 
 
 if __name__ == "__main__":

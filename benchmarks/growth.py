@@ -135,12 +135,9 @@ def describe(results: dict[str, dict[int, list[float]]], base: Problem, num_roun
             ]
         )
     head = ["what grows", "size: ms a step", "exponent", "fitted on"]
-    used = ", ".join(
-        f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "vi_jax").items()
-    )
     note = (
         f"But for what grows: {base.title}. Medians over {num_rounds} rounds. "
-        f"{report.device_name()}; {used}."
+        f"{report.used('jax', 'jaxlib', 'vi_jax')}"
     )
     return f"{report.markdown_table(head, rows)}\n\n{note}"
 
@@ -154,23 +151,18 @@ def main() -> None:
         what: measure(what, base, flags.rounds, flags.seconds) for what in RANGES
     }
     text = describe(results, base, flags.rounds)
-    print(text)
     if flags.folder:
         report.say(f"wrote {draw(results, Path(flags.folder))}")
-    if flags.json:
-        as_json: dict[str, Any] = {
-            what: {str(size): s for size, s in found.items()} for what, found in results.items()
-        }
-        report.write_json(
-            flags.json, {"device": report.device_name(), "vi_jax": vi.__version__, **as_json}
-        )
-    if flags.write:
-        report.write_block("growth", text)
+    numbers: dict[str, Any] = {
+        what: {str(size): s for size, s in found.items()} for what, found in results.items()
+    }
+    numbers |= {"device": report.device_name(), "vi_jax": vi.__version__}
+    report.finish("growth", text, flags, numbers)
 
 
 def parse_flags() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="How the time of a training step grows.")
+    parser = report.make_parser("How the time of a training step grows.")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each size")
     parser.add_argument(
         "--seconds", type=float, default=0.5, help="of a turn, about; at least five steps"
@@ -179,10 +171,6 @@ def parse_flags() -> argparse.Namespace:
         "--data_dir", default="../shared/data/mnist", help="folder with MNIST's IDX files, if any"
     )
     parser.add_argument("--folder", help="run folder for the figure")
-    parser.add_argument("--json", help="file for every round's numbers")
-    parser.add_argument(
-        "--write", action="store_true", help="put the table into benchmarks/README.md"
-    )
     return parser.parse_args()
 
 

@@ -14,7 +14,6 @@ own, from DADVI's start, run until it says that it has converged.
 """
 
 import argparse
-import json
 import statistics
 import time
 import warnings
@@ -27,14 +26,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 
 from benchmarks import report
-from benchmarks.posteriordb import add_selection, selected
+from benchmarks.plain_methods import BLOCK, plain_adam
+from benchmarks.posteriordb_rows import add_selection, read_rows, selected
 
-BLOCK = 20  # steps between two looks
 RATES = (0.1, 0.01)
-MOST = 300_000  # gradients
+MAX_GRADIENTS = 300_000
 ELBO_DRAWS = 1000
 RESPONSE_DRAWS = 50
 
@@ -79,7 +77,10 @@ def measure(posterior: Any, draws: np.ndarray, limit: float) -> Row:
         np.abs(np.asarray(x) / sd - 1)
         for x in (result.guide.variance**0.5, own, np.sqrt(np.diag(covariance)))
     )
-    adams = [until(target, plain_adam(rate), result.guide, limit) for rate in RATES]
+    adams = [
+        until(target, plain_adam(rate, num_steps=MAX_GRADIENTS // 10), result.guide, limit)
+        for rate in RATES
+    ]
     near, _, _ = until(target, vi.methods.dadvi(), result.guide, limit, block=1)
     return Row(
         posterior.name,
@@ -99,38 +100,6 @@ def measure(posterior: Any, draws: np.ndarray, limit: float) -> Row:
         *until(target, vi.methods.advi(), result.guide, limit, goal_gap=None),
         result.seconds,
     )
-
-
-def plain_adam(rate: float) -> Any:
-    """A Method: mean-field ADVI as most libraries have it."""
-    import optax
-
-    import vi_jax as vi
-
-    rule = optax.adam(rate)
-
-    def guide_of(params: Any) -> Any:
-        return dist.Normal(params[0], jnp.exp(params[1])).to_event(1)
-
-    def init(key: Any, log_density: Any, start: Any) -> Any:
-        params = (jnp.zeros_like(start), jnp.full_like(start, jnp.log(0.1)))
-        return params, rule.init(params), params, jnp.int32(0)
-
-    def step(key: Any, log_density: Any, state: Any) -> Any:
-        params, held, average, number = state
-
-        def loss(params: Any) -> Any:
-            return -vi.elbo(key, log_density, guide_of(params), num_samples=10)
-
-        updates, held = rule.update(jax.grad(loss)(params), held)
-        params = optax.apply_updates(params, updates)
-        share = 1 / (number % BLOCK + 1)
-        average = jax.tree.map(lambda a, p: a + share * (p - a), average, params)
-        return (params, held, average, number + 1), vi.types.MethodInfo(
-            jnp.zeros(()), 10 * (number + 1), jnp.bool_(False)
-        )
-
-    return vi.Method("adam", init, step, lambda state: guide_of(state[2]), MOST // 10)
 
 
 def until(
@@ -265,7 +234,7 @@ def _line(row: Row) -> tuple[str, ...]:
 
 
 def run_all(flags: argparse.Namespace) -> list[Row]:
-    """Every posterior that was asked for; one that fails is reported and left out."""
+    """Every posterior that the flags choose; one that fails is reported and left out."""
     from experiments import posteriordb
 
     rows: list[Row] = []
@@ -294,7 +263,7 @@ def run_all(flags: argparse.Namespace) -> list[Row]:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = report.make_parser(__doc__.splitlines()[0])
     add_selection(parser)
     parser.add_argument(
         "--limit", type=float, default=60.0, help="seconds that Adam may take for one posterior"
@@ -302,21 +271,9 @@ def main() -> None:
     flags = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     warnings.filterwarnings("ignore")
-    if flags.rows:
-        rows = [
-            Row(**row)
-            for path in flags.rows.split(",")
-            for row in json.loads(Path(path).read_text())
-        ]
-    else:
-        rows = run_all(flags)
-    versions = ", ".join(f"{k} {v}" for k, v in report.versions("jax", "numpyro", "vi_jax").items())
-    text = f"{table(rows)}\n\nFloat64. {report.device_name()}; {versions}."
-    print(text)
-    if flags.json:
-        Path(flags.json).write_text(json.dumps([row._asdict() for row in rows], indent=1))
-    if flags.write:
-        report.write_block("mean_field", text)
+    rows = read_rows(flags.rows, Row) if flags.rows else run_all(flags)
+    text = f"{table(rows)}\n\nFloat64. {report.used('jax', 'numpyro', 'vi_jax')}"
+    report.finish("mean_field", text, flags, [row._asdict() for row in rows])
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ of the file that the system keeps for it among it: its rows come from the disk.
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,15 +30,14 @@ import numpy as np
 import optax
 
 import vi_jax as vi
-from benchmarks import memory_group, report
+from benchmarks import memory_group, memory_table, report
 from benchmarks.contenders_vi import make_loss, make_model
+from benchmarks.memory_table import EXAMPLES
 from benchmarks.problem import Problem, make_problem
 from experiments import measure
 from experiments.build import binarise
 from experiments.streaming import make_streaming_run
 from vi_jax.diagnostics import amortised
-
-EXAMPLES = 64  # evaluated at a time
 
 
 def temporary_megabytes(problem: Problem, num_samples: int, chunk: int) -> float:
@@ -50,7 +48,13 @@ def temporary_megabytes(problem: Problem, num_samples: int, chunk: int) -> float
 
     def evaluate(key: jax.Array, params: Any, x: jax.Array) -> jax.Array:
         return amortised.log_evidence(
-            key, model, params, x, num_samples=num_samples, chunk=chunk, batch_size=EXAMPLES
+            key,
+            model,
+            params,
+            x,
+            num_samples=num_samples,
+            chunk=chunk,
+            batch_size=EXAMPLES,
         )
 
     compiled = jax.jit(evaluate).lower(jax.random.key(0), params, x).compile()
@@ -221,81 +225,24 @@ def main() -> None:
         )
         held = json.loads(done.stdout.splitlines()[-1])
         report.say(f"alone: {held}")
-        limited = (
-            limited_rates(path, flags.limit_megabytes, flags.rounds)
-            if flags.limit_megabytes
-            else None
-        )
+        limited = None
+        if flags.limit_megabytes:
+            limited = limited_rates(path, flags.limit_megabytes, flags.rounds)
         rates = stream_rates(problem, np.load(path, mmap_mode="r"), flags.rounds)
-    text = describe(problem, evidence, held, rates, limited, flags)
-    print(text)
-    if flags.json:
-        report.write_json(
-            flags.json,
-            {
-                "device": report.device_name(),
-                "evidence": evidence,
-                "held": held,
-                "rates": rates,
-                "limited": limited,
-            },
-        )
-    if flags.write:
-        report.write_block("memory", text)
-
-
-def describe(
-    problem: Problem,
-    evidence: list[list[str]],
-    held: dict[str, float],
-    rates: dict[str, list[float]],
-    limited: dict[str, Any] | None,
-    flags: argparse.Namespace,
-) -> str:
-    """Both tables, and what they were measured on and with."""
-    first = report.markdown_table(
-        ["K", "draws at a time", "temporary memory, MB", "all K at once, MB"], evidence
-    )
-    rows = rate_rows(rates)
-    note_of_limit = ""
-    if limited:
-        rows += rate_rows(limited["rates"], f" *, at most {flags.limit_megabytes:,} MB")
-        note_of_limit = (
-            f" * A process that may hold {flags.limit_megabytes:,} MB, pages of the file among "
-            "it; the file is "
-            f"{held['data'] / flags.limit_megabytes:.1f} times that. It held "
-            f"{limited['peak']:,.0f} MB at most."
-        )
-    second = report.markdown_table(["data", "steps/s", "of the rate on the device"], rows)
-    used = ", ".join(
-        f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "vi_jax").items()
-    )
-    device = f", of its device at most {held['device']:,.0f} MB" if held["device"] else ""
-    note = (
-        f"{problem.title}; log p(x), of the MLP for 784 pixels, for {EXAMPLES} examples at a "
-        "time, as XLA states it. The file has "
-        f"{held['data']:,.0f} MB; a process that streams it holds {held['before']:,.0f} MB of "
-        "its own after the first block and "
-        f"{held['after']:,.0f} MB after five more{device}. Medians over {flags.rounds} rounds. "
-        f"{report.device_name()}; {used}."
-        f"{note_of_limit}"
-    )
-    return f"{first}\n\n{second}\n\n{note}"
-
-
-def rate_rows(rates: dict[str, list[float]], where: str = "") -> list[list[str]]:
-    """Medians, and those of the ratios to the loop on the device in the same round."""
-    rows = []
-    for name, own in rates.items():
-        ratios = [a / b for a, b in zip(own, rates["on the device"], strict=True)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
-        rows.append([name + where, f"{statistics.median(own):.0f}", spread])
-    return rows
+    text = memory_table.describe(problem, evidence, held, rates, limited, flags)
+    numbers = {
+        "device": report.device_name(),
+        "evidence": evidence,
+        "held": held,
+        "rates": rates,
+        "limited": limited,
+    }
+    report.finish("memory", text, flags, numbers)
 
 
 def parse_flags() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Memory of evaluation and of streaming.")
+    parser = report.make_parser("Memory of evaluation and of streaming.")
     parser.add_argument("--gigabytes", type=float, default=4.0, help="of the file that is streamed")
     parser.add_argument(
         "--pixels", type=int, default=784, help="of an image; 3072 are 32 x 32 in colour"
@@ -317,10 +264,6 @@ def parse_flags() -> argparse.Namespace:
     )
     parser.add_argument(
         "--alone", help="stream this file and print the memory held; the benchmark calls it"
-    )
-    parser.add_argument("--json", help="file for every round's numbers")
-    parser.add_argument(
-        "--write", action="store_true", help="put the tables into benchmarks/README.md"
     )
     return parser.parse_args()
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -28,40 +29,11 @@ import numpyro.distributions as dist
 
 import vi_jax as vi
 from benchmarks import report
+from benchmarks.posterior_models import Line, scalar_sites, schools
+from benchmarks.posterior_scaled import scaled
+from benchmarks.posterior_yao import yao
 
 PEER_SITES = 50  # NumPyro's AutoNormal takes minutes beyond
-Line = tuple[str, str, str]
-EFFECTS = jnp.array([28.0, 8, -3, 7, -1, 1, 18, 12])
-STDERRS = jnp.array([15.0, 10, 16, 11, 9, 11, 10, 18])
-
-
-def scalar_sites(num: int) -> Callable[[], None]:
-    """A model of `num` scalar latents, half of them positive, and one observation of their sum."""
-
-    def model() -> None:
-        total: Any = 0.0
-        for i in range(num):
-            total = total + numpyro.sample(
-                f"s{i}", dist.HalfNormal(1.0) if i % 2 else dist.Normal(0.0, 1.0)
-            )
-        numpyro.sample("y", dist.Normal(total, 1.0), obs=jnp.asarray(1.0))
-
-    return model
-
-
-def schools(*, centered: bool) -> Callable[[], None]:
-    """Eight schools (Rubin 1981)."""
-
-    def model() -> None:
-        mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
-        tau = numpyro.sample("tau", dist.HalfCauchy(5.0))
-        if centered:
-            theta = numpyro.sample("theta", dist.Normal(mu, tau).expand([8]).to_event(1))
-        else:
-            theta = mu + tau * numpyro.sample("raw", dist.Normal(0.0, 1.0).expand([8]).to_event(1))
-        numpyro.sample("y", dist.Normal(theta, STDERRS).to_event(1), obs=EFFECTS)
-
-    return model
 
 
 def sites() -> list[Line]:
@@ -208,75 +180,6 @@ def nuts(log_density: Callable[[Any], Any], size: int) -> tuple[np.ndarray, floa
     return u, time.perf_counter() - began, float(np.mean(sampler.get_extra_fields()["num_steps"]))
 
 
-SCALED = (
-    "kidiq-kidscore_interaction",
-    "earnings-logearn_interaction",
-    "earnings-earn_height",
-    "nes1972-nes",
-    "sblri-blr",
-    "mesquite-mesquite",
-)
-
-
-def scaled() -> list[Line]:
-    """ADVI, full rank, on regressions whose coordinates differ in scale by up to thousands, against
-    reference moments.
-    """
-    from experiments import posteriordb
-
-    lines = []
-    with jax.enable_x64(True):
-        for name in SCALED:
-            posterior = posteriordb.load(name, ROOT)
-            target = vi.targets.from_numpyro(posterior.model)
-            result = vi.fit(jax.random.key(0), target, vi.methods.advi(vi.families.full_rank))
-            draws = posterior.flatten(result.sample(jax.random.key(1), 4000))
-            off = np.max(np.abs(draws.mean(0) - posterior.mean) / posterior.sd)
-            spread = np.max(np.abs(draws.std(0) / posterior.sd - 1))
-            words = f"{spread:.1%} the worst standard deviation; {_steps(result)}"
-            lines.append((f"ADVI, full rank, {name}: worst mean error", f"{off:.2f} SD", words))
-            jax.clear_caches()
-        lines.append(_scaled_minibatches())
-    return lines
-
-
-def _scaled_minibatches() -> Line:
-    """The first of them from 20 rows at a time."""
-    from experiments import posteriordb
-
-    posterior = posteriordb.load(SCALED[0], ROOT)
-    hs, iq, score = (
-        np.asarray(posterior.data[name], float) for name in ("mom_hs", "mom_iq", "kid_score")
-    )
-    design = np.stack([np.ones_like(hs), hs, iq, hs * iq], 1)
-
-    def log_prior(z: Any) -> Any:
-        return dist.HalfCauchy(2.5).log_prob(z["sigma"])
-
-    def log_lik(z: Any, rows: Any) -> Any:
-        x, y = rows
-        return dist.Normal(x @ z["beta"], z["sigma"]).log_prob(y)
-
-    example = {"beta": jnp.zeros(4), "sigma": jnp.ones(())}
-    supports = {"beta": None, "sigma": dist.constraints.positive}
-    target = vi.targets.from_rows(
-        log_prior, log_lik, (design, score), example, supports, batch_size=20
-    )
-    result = vi.fit(jax.random.key(0), target, vi.methods.advi(vi.families.full_rank))
-    z = result.sample(jax.random.key(1), 4000)
-    draws = np.concatenate([np.asarray(z["beta"]), np.asarray(z["sigma"])[:, None]], 1)
-    off = np.max(np.abs(draws.mean(0) - posterior.mean) / posterior.sd)
-    words = (
-        f"{np.max(np.abs(draws.std(0) / posterior.sd - 1)):.1%} the worst standard "
-        f"deviation; {_steps(result)}"
-    )
-    return (
-        f"the first by minibatches of 20 of {len(score)} rows: worst mean error",
-        f"{off:.2f} SD",
-        words,
-    )
-
-
 def locals_() -> list[Line]:
     """Milliseconds of a step where each of N rows has a latent of its own, in a table, 1,000 rows
     at a time.
@@ -322,119 +225,58 @@ def _step_seconds(target: Any) -> float:
     return float(np.median(np.diff(clock)) / 500)
 
 
-ROOT = ""  # of posteriordb, for `scaled`
-
-
-def yao() -> list[Line]:
-    """Mean-field k-hats on the examples of Yao et al. 2018."""
-    lines = []
-    for centered, published in ((True, "1.00"), (False, "0.64")):
-        target = vi.targets.from_numpyro(schools(centered=centered))
-        result = vi.fit(jax.random.key(0), target, vi.methods.advi(), num_draws=100_000)
-        name = "centred" if centered else "non-centred"
-        lines.append(
-            (
-                f"mean-field k-hat, eight schools {name} (published {published})",
-                f"{result.diagnostics.k_hat:.2f}",
-                _steps(result),
-            )
-        )
-    key_x, key_w, key_y = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(key_x, (10_000, 100))
-    y = x @ jax.random.normal(key_w, (100,)) + 2.0 * jax.random.normal(key_y, (10_000,))
-
-    def regression() -> None:
-        w = numpyro.sample("w", dist.Normal(0.0, 10.0).expand([100]).to_event(1))
-        sigma = numpyro.sample("sigma", dist.Gamma(0.5, 0.5))
-        numpyro.sample("y", dist.Normal(x @ w, sigma).to_event(1), obs=y)
-
-    target = vi.targets.from_numpyro(regression)
-    result = vi.fit(jax.random.key(0), target, vi.methods.advi(), num_draws=4000)
-    short = vi.fit(jax.random.key(0), target, adagrad(0.1, num_steps=5000), num_draws=4000)
-    name = "mean-field k-hat, regression n = 10,000, K = 100"
-    return [
-        *lines,
-        (f"{name} (published 0.61)", f"{result.diagnostics.k_hat:.2f}", _steps(result)),
-        (
-            "that of the optimum, exactly",
-            f"{exact_k(x):.2f}",
-            "1 less the least eigenvalue of the regressors' correlations",
-        ),
-        (
-            "that of the last of 5,000 steps of one draw, rates as in Stan's ADVI",
-            f"{short.diagnostics.k_hat:.2f}",
-            "eta 0.1",
-        ),
-    ]
-
-
-def exact_k(x: Any) -> float:
-    """k of p / q for the mean-field q of highest ELBO on a Gaussian p of precision x'x, up to a
-    factor.
-
-    q's precision is the diagonal Q of p's, P. E_q[(p/q)^m] is finite while m P - (m - 1) Q is
-    positive definite, that is for m < 1 / (1 - a), a the least eigenvalue of Q^-1/2 P Q^-1/2, and k
-    is 1 over the least m at which it is not.
-    """
-    precision = np.asarray(x, np.float64).T @ np.asarray(x, np.float64)
-    scale = np.sqrt(np.diag(precision))
-    return float(1 - np.linalg.eigvalsh(precision / np.outer(scale, scale)).min())
-
-
-def adagrad(rate: float, *, num_steps: int) -> Any:
-    """Mean-field ADVI with steps as in Kucukelbir et al. (2017, eq. 10 and 11), one draw a step;
-    the answer is the last iterate.
-    """
-
-    def guide_of(params: Any) -> Any:
-        return dist.Normal(params[0], jnp.exp(params[1])).to_event(1)
-
-    def init(key: Any, log_density: Any, start: Any) -> Any:
-        params = (jnp.zeros_like(start), jnp.zeros_like(start))
-        return params, jax.tree.map(jnp.zeros_like, params), jnp.int32(0)
-
-    def step(key: Any, log_density: Any, state: Any) -> Any:
-        params, memory, number = state
-        slope = jax.grad(lambda params: vi.elbo(key, log_density, guide_of(params), num_samples=1))(
-            params
-        )
-        memory = jax.tree.map(
-            lambda s, g: jnp.where(number == 0, g**2, 0.1 * g**2 + 0.9 * s), memory, slope
-        )
-        shrinking = rate * (number + 1.0) ** (-0.5 + 1e-16)
-        params = jax.tree.map(
-            lambda p, g, s: p + shrinking * g / (1 + jnp.sqrt(s)), params, slope, memory
-        )
-        return (params, memory, number + 1), vi.types.MethodInfo(
-            jnp.zeros(()), number + 1, number + 1 >= num_steps
-        )
-
-    return vi.Method("adagrad", init, step, lambda state: guide_of(state[0]), num_steps)
-
-
-def _steps(result: Any) -> str:
-    return (
-        f"ADVI, {result.num_steps:,} steps, "
-        f"{'converged' if result.converged else 'not converged'}, {result.seconds:.0f} s"
-    )
-
-
-PARTS: dict[str, Callable[[], list[Line]]] = {
-    "sites": sites,
-    "starts": starts,
-    "rows_whole": rows_whole,
-    "rows_minibatch": rows_minibatch,
-    "locals": locals_,
-    "yao": yao,
-    "scaled": scaled,
-}
+def parts(root: str) -> dict[str, Callable[[], list[Line]]]:
+    """Every part by name; `root` is a clone of posteriordb, for `scaled`."""
+    return {
+        "sites": sites,
+        "starts": starts,
+        "rows_whole": rows_whole,
+        "rows_minibatch": rows_minibatch,
+        "locals": locals_,
+        "yao": yao,
+        "scaled": partial(scaled, root),
+    }
 
 
 def main() -> None:
     """Each part in a process of its own: peak memory and compiled programs are not shared."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags = parse_flags()
+    if flags.part:
+        for line in parts(flags.root)[flags.part]():
+            print("\t".join(line))
+        return
+    lines: list[list[str]] = []
+    for part in flags.only.split(","):
+        if part == "scaled" and not flags.root:
+            report.say("scaled: left out; it needs --root=CLONE_OF_POSTERIORDB")
+            continue
+        lines += in_a_process(part, flags.root)
+    table = report.markdown_table(("what", "measured", "how"), lines)
+    text = f"{table}\n\n{report.used('jax', 'numpyro', 'vi_jax')}"
+    report.finish("posterior_scale", text, flags)
+
+
+def in_a_process(part: str, root: str) -> list[list[str]]:
+    """The lines of one part; a line that says so where it failed."""
+    command = [sys.executable, "-m", "benchmarks.posterior_scale"]
+    command += [f"--part={part}", f"--root={root}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [text.split("\t") for text in done.stdout.splitlines()]
+    for line in lines:
+        report.say(" | ".join(line))
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1]
+        report.say(f"{part}: failed: {reason}")
+        lines.append([part, "failed", reason[:100]])
+    return lines
+
+
+def parse_flags() -> argparse.Namespace:
+    """The command line."""
+    names = ", ".join(parts(""))
+    parser = report.make_parser(__doc__.splitlines()[0], has_json=False)
     parser.add_argument(
-        "--only", default=",".join(PARTS), help="comma-separated parts: " + ", ".join(PARTS)
+        "--only", default=",".join(parts("")), help=f"comma-separated parts: {names}"
     )
     parser.add_argument(
         "--root",
@@ -442,47 +284,7 @@ def main() -> None:
         help="a clone of posteriordb, for the part `scaled`, which is left out without",
     )
     parser.add_argument("--part", default="", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--write", action="store_true", help="put the table into benchmarks/README.md"
-    )
-    flags = parser.parse_args()
-    if flags.part:
-        global ROOT
-        ROOT = flags.root
-        for line in PARTS[flags.part]():
-            print("\t".join(line))
-        return
-    lines: list[list[str]] = []
-    for part in flags.only.split(","):
-        if part == "scaled" and not flags.root:
-            report.say("scaled: left out; it wants --root=CLONE_OF_POSTERIORDB")
-            continue
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "benchmarks.posterior_scale",
-                f"--part={part}",
-                f"--root={flags.root}",
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            report.say(f"{part}: failed: {done.stderr.strip().splitlines()[-1]}")
-            lines.append([part, "failed", done.stderr.strip().splitlines()[-1][:100]])
-        for text in done.stdout.splitlines():
-            lines.append(text.split("\t"))
-            report.say(" | ".join(lines[-1]))
-    versions = ", ".join(f"{k} {v}" for k, v in report.versions("jax", "numpyro", "vi_jax").items())
-    text = (
-        f"{report.markdown_table(('what', 'measured', 'how'), lines)}\n\n{report.device_name()}; "
-        f"{versions}."
-    )
-    print(text)
-    if flags.write:
-        report.write_block("posterior_scale", text)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

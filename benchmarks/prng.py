@@ -89,26 +89,18 @@ def main() -> None:
         [what, *[f"{1e3 * statistics.median(seconds[what, impl]):.3f}" for impl in IMPLS]]
         for what in whats
     ]
-    used = ", ".join(
-        f"{name} {version}" for name, version in report.versions("jax", "jaxlib", "vi_jax").items()
-    )
     note = (
-        f"Milliseconds, medians over {flags.rounds} rounds in turns. {report.device_name()}; "
-        f"{used}."
+        f"Milliseconds, medians over {flags.rounds} rounds in turns. "
+        f"{report.used('jax', 'jaxlib', 'vi_jax')}"
     )
     text = f"{report.markdown_table(['ms', *[f'`{impl}`' for impl in IMPLS]], rows)}\n\n{note}"
-    print(text)
-    if flags.write:
-        report.write_block("prng", text)
+    report.finish("prng", text, flags)
 
 
 def parse_flags() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="What random numbers cost, by generator.")
+    parser = report.make_parser("What random numbers cost, by generator.", has_json=False)
     parser.add_argument("--rounds", type=int, default=15, help="turns of each")
-    parser.add_argument(
-        "--write", action="store_true", help="put the table into benchmarks/README.md"
-    )
     return parser.parse_args()
 
 

@@ -2,6 +2,7 @@
 README.md.
 """
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -34,11 +35,8 @@ def device_name() -> str:
 
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
-    names = (
-        re.findall(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.M)
-        if cpuinfo.exists()
-        else []
-    )
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    names = re.findall(r"^model name\s*:\s*(.+)$", text, re.M)
     return names[0].strip() if names else platform.processor() or platform.machine()
 
 
@@ -48,11 +46,8 @@ def process_megabytes(field: str) -> float:
     macOS.
     """
     status = Path("/proc/self/status")
-    lines = (
-        dict(line.split(":", 1) for line in status.read_text().splitlines())
-        if status.exists()
-        else {}
-    )
+    text = status.read_text() if status.exists() else ""
+    lines = dict(line.split(":", 1) for line in text.splitlines())
     if field in lines:
         return int(lines[field].split()[0]) / 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -76,7 +71,40 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write_json(path: str, result: dict[str, Any]) -> None:
+def used(*packages: str) -> str:
+    """The device, Python's version and those of the packages, for the note under a table."""
+    found = ", ".join(f"{name} {version}" for name, version in versions(*packages).items())
+    return f"{device_name()}; {found}."
+
+
+def make_parser(description: str, *, has_json: bool = True) -> argparse.ArgumentParser:
+    """A parser of the flags that every benchmark has, --write and --json: see `finish`."""
+    parser = argparse.ArgumentParser(description=description)
+    if has_json:
+        parser.add_argument("--json", help="file for the numbers")
+    parser.add_argument(
+        "--write", action="store_true", help="put the tables into benchmarks/README.md"
+    )
+    return parser
+
+
+def finish(name: str, text: str, flags: argparse.Namespace, numbers: Any = None) -> None:
+    """Prints the tables, and writes the numbers and the tables where the flags say so.
+
+    Args:
+      name: of the block in README.md.
+      text: the tables, Markdown.
+      flags: of `make_parser`.
+      numbers: for --json.
+    """
+    print(text)
+    if numbers is not None and flags.json:
+        write_json(flags.json, numbers)
+    if flags.write:
+        write_block(name, text)
+
+
+def write_json(path: str, result: Any) -> None:
     """One result, indented."""
     Path(path).write_text(json.dumps(result, indent=2) + "\n")
 

@@ -39,12 +39,7 @@ SIZES = {
 
 def main() -> None:
     """The table, or (--devices) one of its rows as JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--write", action="store_true", help="put the table into benchmarks/README.md"
-    )
+    parser = report.make_parser(__doc__.splitlines()[0], has_json=False)
     parser.add_argument("--devices", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--model", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -56,9 +51,7 @@ def main() -> None:
         report.say(f"{devices} devices, {model} along model")
         rows.append(_in_a_process(devices, model))
     text = table(rows)
-    print(text)
-    if args.write:
-        report.write_block("scaling", text)
+    report.finish("scaling", text, args)
 
 
 def count(devices: int, model: int) -> dict:

@@ -137,38 +137,30 @@ def main() -> None:
         [name, f"{statistics.median(s):.2f}", f"{min(s):.2f}..{max(s):.2f}"]
         for name, s in seconds.items()
     ]
-    versions = report.versions("jax", "jaxlib", "flax", "numpyro", "vi_jax")
-    used = ", ".join(f"{name} {version}" for name, version in versions.items())
+    packages = ("jax", "jaxlib", "flax", "numpyro", "vi_jax")
     note = (
-        f"Seconds from the start of the process. {report.device_name()}; {used}; "
-        f"`--config={flags.config}`."
+        f"Seconds from the start of the process, `--config={flags.config}`. "
+        f"{report.used(*packages)}"
     )
     text = (
         f"{report.markdown_table(['', f'median of {flags.repeats}, s', 'range'], rows)}\n\n{note}"
     )
-    print(text)
-    if flags.json:
-        report.write_json(
-            flags.json, {"device": report.device_name(), "versions": versions, "seconds": seconds}
-        )
-    if flags.write:
-        report.write_block("startup", text)
+    numbers = {
+        "device": report.device_name(),
+        "versions": report.versions(*packages),
+        "seconds": seconds,
+    }
+    report.finish("startup", text, flags, numbers)
 
 
 def parse_flags() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Seconds to import, to --help, and to the first training step."
-    )
+    parser = report.make_parser("Seconds to import, to --help, and to the first training step.")
     parser.add_argument("--config", default="configs/vae.py", help="of experiments.train")
     parser.add_argument("--num_steps", type=int, default=10, help="of the training run")
     parser.add_argument("--repeats", type=int, default=3, help="new processes for each number")
     parser.add_argument(
         "--set", nargs="*", default=["--config.optim.lr_warmup_steps=0"], help="more of its flags"
-    )
-    parser.add_argument("--json", help="file for every repeat's numbers")
-    parser.add_argument(
-        "--write", action="store_true", help="put the table into benchmarks/README.md"
     )
     return parser.parse_args()
 

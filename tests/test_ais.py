@@ -102,7 +102,7 @@ def test_latents_may_be_a_pytree():
     "wrong", [{"num_chains": 0}, {"num_temperatures": 0}, {"step_size": 0.0}, {"num_leapfrog": 0}]
 )
 def test_bad_numbers_are_refused(wrong):
-    with pytest.raises(ValueError, match="annealing wants"):
+    with pytest.raises(ValueError, match="annealing expects"):
         ais.forward(
             jax.random.key(0), log_joint, PRIOR, **{"num_chains": 2, "num_temperatures": 2, **wrong}
         )

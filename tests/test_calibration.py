@@ -121,8 +121,8 @@ def test_a_fit_that_cannot_be_traced_is_sent_to_calibrate_fits():
     ("draws", "error", "words"),
     [
         ({"z": jnp.zeros((5, 3))}, ValueError, r"\(5, 3\)} for z of {'z': \(2,\)}"),
-        ({"y": jnp.zeros((5, 2))}, ValueError, "z has z, of which fit gave no draws; it gave y"),
-        (jnp.zeros((5, 2)), ValueError, "draws want the shapes of z"),
+        ({"y": jnp.zeros((5, 2))}, ValueError, "z has z, of which fit gave no samples; it gave y"),
+        (jnp.zeros((5, 2)), ValueError, "samples have to be of the shapes of z"),
         ({"z": jnp.zeros((5, 2)).at[3, 1].set(jnp.nan)}, FloatingPointError, "not numbers"),
     ],
 )

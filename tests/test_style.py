@@ -26,7 +26,6 @@ _CLOSURE = "its step is a closure that belongs at module level"
 _SPLIT = "to be split into a file for each of its subjects"
 OVER = {
     "configs/vae.py:_digits": "one field a line: a config is a list",
-    "vi_jax/diagnostics/calibration.py:_shares": "branches and steps to be named",
     "vi_jax/fitting/_fallback.py:budget": "branches and steps to be named",
     "vi_jax/fitting/_fit.py": _SPLIT,
     "vi_jax/fitting/_fit.py:fit": "branches and steps to be named",
@@ -47,13 +46,6 @@ OVER = {
     "vi_jax/methods/natural_gradient.py:natural_gradient": _CLOSURE,
     "vi_jax/targets/local_numpyro.py:local_from_trace": "branches and steps to be named",
     "vi_jax/targets/numpyro_model.py:from_numpyro": "branches and steps to be named",
-    "benchmarks/estimators.py": _SPLIT,
-    "benchmarks/mean_field.py": _SPLIT,
-    "benchmarks/memory.py": _SPLIT,
-    "benchmarks/posterior_scale.py": _SPLIT,
-    "benchmarks/posteriordb.py": _SPLIT,
-    "benchmarks/posteriordb.py:summary": "branches and steps to be named",
-    "benchmarks/posteriordb.py:main": "branches and steps to be named",
     "benchmarks/throughput.py": _SPLIT,
 }
 BRANCHES = (

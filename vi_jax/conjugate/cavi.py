@@ -1,4 +1,4 @@
-"""Coordinate ascent: sweeps of closed-form updates, none of which lowers the ELBO."""
+"""Coordinate ascent variational inference (CAVI): sweeps of closed-form updates."""
 
 from functools import partial
 from typing import Any, NamedTuple

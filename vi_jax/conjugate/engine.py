@@ -1,5 +1,5 @@
-"""What coordinate ascent and stochastic variational inference share: a conjugate-exponential model
-as one function of expectations.
+"""Conjugate-exponential models as one function of expectations, for coordinate ascent and
+stochastic variational inference.
 
 For q(b) = prod_j q_j(b_j) of natural parameters lambda_j, expected statistics mu_j = E[T_j] are the
 gradient of the log-normaliser A_j, and f(mu) = E[log p(x, z, b)] + H[q(z)] is linear in each mu_j

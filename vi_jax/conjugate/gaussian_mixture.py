@@ -46,25 +46,19 @@ def model(
     def prior() -> Naturals:
         shape = (num_components, num_dims)
         dtype = jnp.result_type(float)
-        weights = (
-            {}
-            if concentration is None
-            else {"weights": {"log": jnp.full(num_components, concentration - 1.0, dtype)}}
-        )
-        return {
-            "loc": {
-                "shift": jnp.zeros(shape, dtype),
-                "precision": jnp.full(shape, prior_scale**-2.0, dtype),
-            },
-            **weights,
+        loc = {
+            "shift": jnp.zeros(shape, dtype),
+            "precision": jnp.full(shape, prior_scale**-2.0, dtype),
         }
+        if concentration is None:
+            return {"loc": loc}
+        weights = {"log": jnp.full(num_components, concentration - 1.0, dtype)}
+        return {"loc": loc, "weights": weights}
 
     def scores(means: Naturals, x: Array) -> Array:
-        log_weight = (
-            means["weights"]["log"]
-            if concentration is not None
-            else -jnp.log(float(num_components))
-        )
+        log_weight = -jnp.log(float(num_components))
+        if concentration is not None:
+            log_weight = means["weights"]["log"]
         mu = means["loc"]["shift"]
         minus_half_square = means["loc"]["precision"]
         square = jnp.sum(mu * x + minus_half_square, -1) - 0.5 * jnp.sum(x**2)

@@ -133,5 +133,5 @@ def as_regression(x: Any, y: Any) -> tuple[Array, Array]:
     x = jnp.asarray(x, jnp.result_type(float))
     y = jnp.asarray(y, jnp.result_type(float))
     if x.ndim != 2 or y.shape != x.shape[:1]:
-        raise ValueError(f"a regression wants x [N, D] and y [N]; got {x.shape} and {y.shape}.")
+        raise ValueError(f"a regression expects x [N, D] and y [N]; got {x.shape} and {y.shape}.")
     return x, y

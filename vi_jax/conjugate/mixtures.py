@@ -1,6 +1,4 @@
-"""What mixtures share: a model by its components' scores, starts around distant examples, and whom
-an example belongs to.
-"""
+"""Mixture models by the scores of their components: k-means++ starts and responsibilities."""
 
 from collections.abc import Callable
 from functools import partial
@@ -44,12 +42,12 @@ def as_rows(x: Any) -> Array:
     """[N] or [N, D] -> [N, D], floating."""
     x = jnp.asarray(x, jnp.result_type(float))
     if x.ndim not in (1, 2):
-        raise ValueError(f"a mixture wants data of shape [N] or [N, D]; got {x.shape}.")
+        raise ValueError(f"a mixture expects data of shape [N] or [N, D]; got {x.shape}.")
     return x[:, None] if x.ndim == 1 else x
 
 
 def init(key: Array, model: Model, x: Array) -> Naturals:
-    """The factors when every row of x [N, D] belongs to the nearest of K of them, which are drawn
+    """The factors when every row of x [N, D] belongs to the nearest of K of them, which are chosen
     far from each other (k-means++: Arthur & Vassilvitskii 2007): from a symmetric start coordinate
     ascent would not move.
 

@@ -48,14 +48,11 @@ def step(
       forgetting: in (0.5, 1], for which the steps converge (Robbins & Monro 1951).
     """
     num_data = jax.tree.leaves(x)[0].shape[0]
-    rows = (
-        jax.random.randint(key, (batch_size,), 0, num_data)
-        if batch_size < num_data
-        else jnp.arange(num_data)
-    )
-    target = optimum(
-        model, state.natural, jax.tree.map(lambda leaf: leaf[rows], x), num_data / batch_size
-    )
+    rows = jnp.arange(num_data)
+    if batch_size < num_data:
+        rows = jax.random.randint(key, (batch_size,), 0, num_data)
+    batch = jax.tree.map(lambda leaf: leaf[rows], x)
+    target = optimum(model, state.natural, batch, num_data / batch_size)
     rho = (state.num_steps + delay) ** -forgetting
     natural = jax.tree.map(
         lambda old, new: ((1.0 - rho) * old + rho * new).astype(old.dtype), state.natural, target
@@ -85,7 +82,9 @@ def fit(
     """
     num_data = jax.tree.leaves(x)[0].shape[0]
     if not 1 <= batch_size <= num_data:
-        raise ValueError(f"batch_size wants 1..{num_data}, the rows of the data; got {batch_size}.")
+        raise ValueError(
+            f"batch_size expects 1..{num_data}, the rows of the data; got {batch_size}."
+        )
     if not 0.5 < forgetting <= 1.0 or delay < 1.0:
         raise ValueError(
             "steps converge for forgetting in (0.5, 1] and delay of at least 1; got "

@@ -1,12 +1,11 @@
-"""Can this guide be trusted, and what does it use: measures of a trained model, reduction left to
-the caller.
+"""Diagnostics of guides and models, before and after training.
 
-`check`: a linter for an ELBO (`vi_jax.checks`). `amortised`: of models with an encoder
-(per-example terms, log p(x), active units, the aggregate posterior). `ais`: log p(x) between
-annealed bounds. `psis`: Pareto-smoothed weights and k-hat. `posterior`: a guide against its log
-density. `optimum`: is its ELBO at the highest, had a trace come to rest. `bracket`: the log
-evidence between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and of means
-(VSBC); `calibrate_fits`: of `vi.fit` and of any other Python.
+`check`: a linter for an ELBO (`vi_jax.checks`). `amortised`: of models with an encoder (per-example
+terms, log p(x), active units, the aggregate posterior). `ais`: log p(x) between annealed bounds.
+`psis`: Pareto-smoothed weights and k-hat. `posterior`: importance weights of a guide against its
+log density, and a verdict. `optimum`: convergence, by the ELBO's gradient and by R-hat. `bracket`:
+the log evidence between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and
+of means (VSBC); `calibrate_fits`: of `vi.fit` and of any other Python.
 """
 
 from vi_jax.checks import CHECKS, FINDINGS, Finding, Report, check

@@ -1,4 +1,5 @@
-"""Annealed importance sampling: log p(x) from below, and on simulated data from above."""
+"""Annealed importance sampling (AIS): bounds of log p(x) from below, and on simulated data
+above."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ class Annealed(NamedTuple):
     @property
     def upper(self) -> Array:
         """-log mean 1/w: an upper bound of log p(x) in expectation, for chains that began at exact
-        posterior draws.
+        posterior samples.
         """
         return jnp.log(self.log_w.shape[0]) - jax.nn.logsumexp(-self.log_w)
 
@@ -91,10 +92,10 @@ def reverse(
     step_size: float = 0.1,
     num_leapfrog: int = 10,
 ) -> Annealed:
-    """Chains from exact posterior draws back to q: bidirectional Monte Carlo (Grosse et al. 2015).
-    E[1/w] = 1/p(x), so that `.upper` is an upper bound.
+    """Chains from exact posterior samples back to q: bidirectional Monte Carlo (Grosse et al.
+    2015). E[1/w] = 1/p(x), so that `.upper` is an upper bound.
 
-    Exact draws are at hand for simulated data: draw z from the prior and x given z, then z is a
+    Exact samples are available for simulated data: draw z from the prior and x given z, then z is a
     draw from p(z | x).
 
     Args:
@@ -143,7 +144,7 @@ def _anneal(
 def _check(num_chains: int, num_temperatures: int, step_size: float, num_leapfrog: int) -> None:
     if min(num_chains, num_temperatures, num_leapfrog) < 1 or not step_size > 0:
         raise ValueError(
-            "annealing wants num_chains, num_temperatures and num_leapfrog of at least 1 and "
+            "annealing expects num_chains, num_temperatures and num_leapfrog of at least 1 and "
             "step_size > 0; "
             f"got {num_chains}, {num_temperatures}, {num_leapfrog} and {step_size}."
         )

@@ -1,4 +1,4 @@
-"""The log evidence between bounds: one call, each with its standard error."""
+"""Lower and upper bounds of the log evidence, each with its standard error."""
 
 from typing import Any, NamedTuple
 
@@ -16,15 +16,15 @@ class Side(NamedTuple):
     """One bound of log p(x), nats."""
 
     value: Array
-    stderr: Array  # over groups of draws, or over chains
-    # "lower", "upper, biased down" (its estimate from finitely many draws lies below it on
+    stderr: Array  # over groups of samples, or over chains
+    # "lower", "upper, biased down" (its estimate from finitely many samples lies below it on
     # average), or REVERSE
     side: str
 
 
 LOWER = {"elbo": bounds.elbo, "tvo": bounds.tvo, "iwae": bounds.iwae}
 UPPER = {"tvo_upper": bounds.tvo_upper, "eubo": bounds.eubo, "cubo": bounds.cubo}
-REVERSE = "upper, as far as the weighted draws are the posterior's"
+REVERSE = "upper, as far as the weighted samples are the posterior's"
 FULL_UP_TO = 200  # latents whose covariance chains are whitened by; beyond, their variances
 # of the chains, in whitened coordinates: STEP / D^(1/4)
 STEP = 0.7
@@ -44,18 +44,18 @@ def bracket(
     """log p(x) from below (ELBO, TVO, IWAE, AIS) and from above (TVO's right sum, EUBO, CUBO_2,
     reverse AIS).
 
-    The first six share one set of draws of a guide, dealt into groups of K: each bound is the mean
-    of its value on every group. Those from above are expectations under the posterior, or of the
-    squared weights, which K weighted draws reach from below: where the bracket's ends touch the
-    answer is good, and a k-hat that is bad says that the upper end is not one (Masrani et al. 2019;
-    Ji & Shen 2019; Dieng et al. 2017).
+    The first six share one set of samples of a guide, dealt into groups of K: each bound is the
+    mean of its value on every group. Those from above are expectations under the posterior, or of
+    the squared weights, which K weighted samples reach from below: where the bracket's ends touch
+    the answer is good, and a k-hat that is bad says that the upper end is not one (Masrani et al.
+    2019; Ji & Shen 2019; Dieng et al. 2017).
 
     Annealing goes between the guide and the posterior by Hamiltonian transitions, in coordinates in
-    which the guide's covariance is the identity: forwards from draws of the guide, log mean w <=
-    log p(x); backwards from draws of the posterior, -log mean 1/w >= log p(x) (Grosse et al. 2015).
-    Posterior draws are resampled here by Pareto-smoothed weights, and moved once by a transition
-    that leaves the posterior as it is: a mode that is missing from them is missing from the upper
-    end. `vi.diagnostics.ais` brackets where exact draws are at hand.
+    which the guide's covariance is the identity: forwards from samples of the guide, log mean w <=
+    log p(x); backwards from samples of the posterior, -log mean 1/w >= log p(x) (Grosse et al.
+    2015). Posterior samples are resampled here by Pareto-smoothed weights, and moved once by a
+    transition that leaves the posterior as it is: a mode that is missing from them is missing from
+    the upper end. `vi.diagnostics.ais` brackets where exact samples are available.
 
     Args:
       key: one typed PRNG key.
@@ -73,16 +73,16 @@ def bracket(
       "ais_reverse" from above.
 
     Raises:
-      ValueError: fewer than 2 groups, or they do not divide the draws; one chain; no temperature.
+      ValueError: fewer than 2 groups, or they do not divide the samples; one chain; no temperature.
     """
     if num_groups < 2 or num_draws % num_groups:
         raise ValueError(
-            f"bracket wants 2 groups or more that divide num_draws; got {num_groups} and "
+            f"bracket expects 2 groups or more that divide num_draws; got {num_groups} and "
             f"{num_draws}."
         )
     if num_chains < 0 or num_chains == 1 or num_temperatures < 1:
         raise ValueError(
-            "bracket wants 2 chains or more, or 0 for none, and a temperature; got "
+            "bracket expects 2 chains or more, or 0 for none, and a temperature; got "
             f"{num_chains}, {num_temperatures}."
         )
     key_draws, key_anneal = jax.random.split(key)
@@ -121,7 +121,7 @@ class Whitened(NamedTuple):
         return linalg.solve_triangular(self.root, (u - self.loc).T, lower=True).T
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws [N, D]."""
+        """Samples [N, D]."""
         return self.whiten(self.base.sample(key, sample_shape))
 
     def log_prob(self, x: Array) -> Array:
@@ -138,7 +138,7 @@ def _annealed(
     num_chains: int,
     num_temperatures: int,
 ) -> tuple[Side, Side]:
-    """AIS from below, and reverse AIS from above, of the guide's draws u [S, D] and their
+    """AIS from below, and reverse AIS from above, of the guide's samples u [S, D] and their
     log-weights [S].
     """
     key_forward, key_reverse, key_rows = jax.random.split(key, 3)

@@ -1,4 +1,4 @@
-"""Simulation-based calibration: does the inference return what the data were made from?"""
+"""Simulation-based calibration: ranks of simulated latents among the samples of their posterior."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,11 +15,11 @@ _COMPILED = "Cannot apply JAX transformations to a function lowered and compiled
 class Calibration(NamedTuple):
     """Of each latent, over simulations."""
 
-    # [N, D] in (0, 1): of the guide's draws, those below the latent that made the data
+    # [N, D] in (0, 1): of the guide's samples, those below the latent that made the data
     share: Array
     # [D], of the Kolmogorov-Smirnov test that shares are uniform: SBC, the marginals are exact
     uniform_p: Array
-    # [D], of the like test of shares against 1 - shares: VSBC, the means are not biased
+    # [D], of the same test of shares against 1 - shares: VSBC, the means are not biased
     symmetric_p: Array
 
     @property
@@ -37,8 +37,8 @@ def calibrate(
     num_draws: int = 200,
     batch_size: int = 50,
 ) -> Calibration:
-    """Draws latents from the prior and data from them, infers, and ranks each latent among the
-    guide's draws.
+    """Samples latents from the prior and data from them, infers, and ranks each latent among the
+    guide's samples.
 
     With the exact posterior the ranks are uniform (Talts et al. 2018, theorem 1). A variational
     guide is too narrow and fails that; whether it is *centred* shows in the symmetry of the ranks
@@ -96,8 +96,8 @@ def calibrate_fits(
     """`calibrate` of any Python function: a fit for each simulated data set, one after another, as
     VSBC is meant (Yao et al. 2018).
 
-    With `vi.fit` it is one line (`vi.fit(...).resample(key, 200)` calibrates the corrected draws in
-    place of the guide's):
+    With `vi.fit` it is one line (`vi.fit(...).resample(key, 200)` calibrates the corrected samples
+    in place of the guide's):
 
         fit = lambda key, x: vi.fit(key, vi.targets.from_numpyro(model, x))
 
@@ -129,9 +129,9 @@ def calibrate_fits(
       key: one typed PRNG key.
       simulate: key -> (z, data), from the prior and the likelihood; z an array, or a dict of some
         of the sites; not traced.
-      fit: (key, data) -> what was found: a Result of vi.fit (the draws of `sample`, which are the
-        guide's), a guide over what z is, or draws of it, leaves [S, ...]; a dict of draws may hold
-        more than z.
+      fit: (key, data) -> what was found: a Result of vi.fit (the samples of `sample`, which are the
+        guide's), a guide over what z is, or samples of it, leaves [S, ...]; a dict of samples may
+        hold more than z.
       num_simulations: N; p-values are asymptotic, take some hundreds.
       num_draws: S, of a Result or a guide.
       report: called with the simulations that are done, and N, after each.
@@ -141,8 +141,8 @@ def calibrate_fits(
       its sorted names.
 
     Raises:
-      ValueError: draws that are not of the shape of z.
-      FloatingPointError: draws that are not numbers. These, and whatever `fit` raises, end the run,
+      ValueError: samples that are not of the shape of z. FloatingPointError: samples that are not
+      numbers. These, and whatever `fit` raises, end the run,
         with a note of the simulation's number and of its key: to leave a simulation out because its
         fit failed would bias the ranks.
     """
@@ -167,8 +167,8 @@ def calibrate_fits(
 
 
 def _draws_of(found: Any, key: Array, num_draws: int) -> Any:
-    """Draws of a Result, of a guide, or what are draws already; those of a LocalResult as one dict
-    where its sites have names.
+    """Samples of a Result, of a guide, or what are samples already; those of a LocalResult as one
+    dict where its sites have names.
     """
     if not hasattr(found, "sample"):
         return found
@@ -182,36 +182,46 @@ def _draws_of(found: Any, key: Array, num_draws: int) -> Any:
 
 
 def _shares(draws: Any, z: Any) -> Array:
-    """[D]: of the draws of z, those below it; or an error that says what does not fit."""
+    """[D]: of the samples of z, those below it; or an error that says what does not fit."""
+    draws = _like(draws, z)
+    pairs = zip(jax.tree.leaves(draws), jax.tree.leaves(z), strict=True)
+    shares = jnp.concatenate([jnp.ravel(_share(*pair)) for pair in pairs])
+    if not bool(jnp.all(jnp.isfinite(shares))):
+        raise FloatingPointError("fit gave samples that are not numbers: run that fit alone.")
+    return shares
+
+
+def _like(draws: Any, z: Any) -> Any:
+    """Samples of z with arrays as leaves, [S, ...] for z [...]: of a dict, those that z names.
+
+    Raises:
+      ValueError: some are missing, or a shape is not that of z.
+    """
+    z = jax.tree.map(jnp.asarray, z)
     if isinstance(z, dict) and isinstance(draws, dict):
         missing = [name for name in z if name not in draws]
         if missing:
             raise ValueError(
-                f"z has {', '.join(missing)}, of which fit gave no draws; it gave "
+                f"z has {', '.join(missing)}, of which fit gave no samples; it gave "
                 f"{', '.join(draws) or 'none'}."
             )
         draws = {name: draws[name] for name in z}
-    pairs = [
-        (jnp.asarray(x), jnp.asarray(leaf))
-        for x, leaf in zip(*map(jax.tree.leaves, (draws, z)), strict=False)
-    ]
+    draws = jax.tree.map(jnp.asarray, draws)
     structures: list[Any] = [jax.tree.structure(draws), jax.tree.structure(z)]
-    if structures[0] != structures[1] or not all(
-        x.ndim and x.shape[1:] == leaf.shape for x, leaf in pairs
-    ):
+    is_like = structures[0] == structures[1]
+    if is_like:
+        pairs = zip(jax.tree.leaves(draws), jax.tree.leaves(z), strict=True)
+        is_like = all(x.ndim and x.shape[1:] == leaf.shape for x, leaf in pairs)
+    if not is_like:
         raise ValueError(
-            "draws want the shapes of z with the number of draws in front; got "
-            f"{jax.tree.map(jnp.shape, draws)} for z of "
-            f"{jax.tree.map(jnp.shape, z)}."
+            "samples have to be of the shapes of z with their number in front; got "
+            f"{jax.tree.map(jnp.shape, draws)} for z of {jax.tree.map(jnp.shape, z)}."
         )
-    shares = jnp.concatenate([jnp.ravel(_share(x, leaf)) for x, leaf in pairs])
-    if not bool(jnp.all(jnp.isfinite(shares))):
-        raise FloatingPointError("fit gave draws that are not numbers: run that fit alone.")
-    return shares
+    return draws
 
 
 def _share(draws: Array, z: Array) -> Array:
-    """Of the draws [S, ...], those below z [...], in (0, 1); nan where one is nan."""
+    """Of the samples [S, ...], those below z [...], in (0, 1); nan where one is nan."""
     share = (jnp.sum(draws < z, axis=0) + 0.5) / (draws.shape[0] + 1)
     return jnp.where(jnp.any(jnp.isnan(draws), axis=0), jnp.nan, share)
 

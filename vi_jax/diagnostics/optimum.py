@@ -1,5 +1,5 @@
-"""Is the guide where its ELBO is highest, and had the iterates come to rest: measures that cost
-gradients, or nothing.
+"""Convergence of a fit: the gradient of the ELBO in each latent's location and scale, and the R-hat
+of a trace.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 from vi_jax.diagnostics.posterior import CHUNK
 from vi_jax.types import Array, LogDensity
 
-FEWEST = 20  # values of a trace that say something
+MIN_VALUES = 20  # of a trace, for it to say something
 
 
 class Slopes(NamedTuple):
@@ -19,13 +19,13 @@ class Slopes(NamedTuple):
     log of its scale.
     """
 
-    # [D], nats per standard deviation; near the optimum, how many of these the guide wants to move
+    # [D], nats per standard deviation; near the optimum, how many of these the guide has to move
     # by
     location: Array
     location_z: Array  # [D], over its standard error
-    log_scale: Array  # [D], nats; twice what the log of the standard deviation wants to change by
+    log_scale: Array  # [D], nats; twice what the log of the standard deviation has to change by
     log_scale_z: Array  # [D]
-    # of one draw's gradient in all 2 D: the length of the mean over the root mean squared noise
+    # of one sample's gradient in all 2 D: the length of the mean over the root mean squared noise
     signal_to_noise: Array
 
 
@@ -40,9 +40,9 @@ def slopes(log_density: LogDensity, q: Any, u: Array) -> Slopes:
     ELBO end a little off.
 
     Args:
-      log_density: u [D] -> nats; one gradient a draw.
+      log_density: u [D] -> nats; one gradient a sample.
       q: the guide; its `log_prob` is differentiated in u.
-      u: draws of it, [N, D]; those at which a gradient is not finite are left out.
+      u: samples of it, [N, D]; those at which a gradient is not finite are left out.
     """
 
     def gap(u: Array) -> Array:
@@ -87,7 +87,7 @@ def rest(values: np.ndarray) -> Rest:
     tail = values[len(values) // 2 :]
     num = len(tail) // 2 * 2
     tail = tail[len(tail) - num :]
-    if num < FEWEST or np.mean(np.diff(tail) < 0) < 0.2:
+    if num < MIN_VALUES or np.mean(np.diff(tail) < 0) < 0.2:
         return Rest(np.nan, np.nan, num)
     halves = tail.reshape(2, -1)
     within = halves.var(axis=1, ddof=1).mean()

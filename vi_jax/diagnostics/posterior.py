@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from vi_jax.diagnostics.psis import effective_draws, k_threshold, psis
 from vi_jax.types import Array, LogDensity
 
-NEARLY_EQUAL = 0.9  # share of effective draws above which the tail of the weights does not matter
-FEW = 0.1  # share of effective draws below which weights are not trusted
+NEARLY_EQUAL = 0.9  # share of effective samples above which the tail of the weights does not matter
+MIN_SHARE = 0.1  # share of effective samples below which weights are not trusted
 CHUNK = 32  # draws evaluated at a time: a likelihood over a million rows stays in memory
 
 
 class Weighed(NamedTuple):
-    """Draws of a guide with their weights."""
+    """Samples of a guide with their weights."""
 
     u: Array  # [S, D]
     log_weights: Array  # [S], Pareto-smoothed and normalised
@@ -29,7 +29,7 @@ class Weighed(NamedTuple):
 
 
 def weigh(key: Array, log_density: LogDensity, q: Any, *, num_draws: int) -> Weighed:
-    """S draws of a guide over u, their Pareto-smoothed weights, and what those say (Yao et al.
+    """S samples of a guide over u, their Pareto-smoothed weights, and what those say (Yao et al.
     2018; Vehtari et al. 2024).
 
     Args:
@@ -43,7 +43,7 @@ def weigh(key: Array, log_density: LogDensity, q: Any, *, num_draws: int) -> Wei
 
 
 def weigh_values(u: Array, log_p: Array, q: Any) -> Weighed:
-    """`weigh` of draws u [S, D] of q where log p(x, u) is known, [S] nats, or exp of it without
+    """`weigh` of samples u [S, D] of q where log p(x, u) is known, [S] nats, or exp of it without
     bias.
     """
     num_draws = len(u)
@@ -70,7 +70,7 @@ def weigh_values(u: Array, log_p: Array, q: Any) -> Weighed:
 def trusted(k_hat: float, effective: float, num_draws: int) -> bool:
     """Whether moments by the smoothed weights can be trusted; see `verdict`."""
     share = effective / num_draws
-    return share > NEARLY_EQUAL or (k_hat < k_threshold(num_draws) and share >= FEW)
+    return share > NEARLY_EQUAL or (k_hat < k_threshold(num_draws) and share >= MIN_SHARE)
 
 
 def verdict(
@@ -85,9 +85,9 @@ def verdict(
     the next step to take.
 
     k-hat has to be under min(1 - 1/log10 S, 0.7) for moments by smoothed weights, and under 0.5 for
-    the draws of the guide themselves to be near (Vehtari et al. 2024; Yao et al. 2018). Two cases
+    the samples of the guide themselves to be near (Vehtari et al. 2024; Yao et al. 2018). Two cases
     that k-hat alone gets wrong: weights that are nearly equal (a tail of 1 % of nothing) are good
-    whatever its shape, and few effective draws are bad whatever the shape.
+    whatever its shape, and few effective samples are bad whatever the shape.
     """
     limit = k_threshold(num_draws)
     share = effective / num_draws
@@ -105,17 +105,17 @@ def verdict(
             "far off. Reparameterise (non-centre "
             f"a hierarchy), {richer}, or run MCMC.",
         )
-    if share < FEW:
+    if share < MIN_SHARE:
         return (
             "not reliable",
-            f"{effective:,.0f} effective draws of {num_draws:,} are few: the guide may miss mass "
-            "that no draw has seen. "
+            f"{effective:,.0f} effective samples of {num_draws:,} are few: the guide may miss mass "
+            "where it has no sample. "
             f"{richer[0].upper()}{richer[1:]}, or run MCMC.",
         )
     if k_hat > 0.5 or share < 0.5:
         return (
             "corrected only",
-            "use `moments()` and `resample()`, whose draws are weighted; those of `sample()` are "
+            "use `moments()` and `resample()`, whose samples are weighted; those of `sample()` are "
             "a little off.",
         )
     return "reliable", "none needed; `moments()` corrects what is left."

@@ -1,6 +1,4 @@
-"""Pareto-smoothed importance sampling: how far the weights of a guide can be trusted, and smoother
-ones.
-"""
+"""Pareto-smoothed importance sampling (PSIS) and k-hat, its diagnostic."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +8,7 @@ import jax.numpy as jnp
 
 from vi_jax.types import Array
 
-_ALIKE = 0.1  # nats between the largest weight and the least of the tail
+_NEARLY_EQUAL = 0.1  # nats between the largest weight and the least of the tail
 
 
 class Smoothed(NamedTuple):
@@ -28,21 +26,20 @@ def psis(log_w: Array) -> Smoothed:
     largest weight.
 
     Args:
-      log_w: log p(x, z_s) - log q(z_s), [S], S of at least 25; nan is not wanted, -inf is a weight
+      log_w: log p(x, z_s) - log q(z_s), [S], S of at least 25; nan is not allowed, -inf is a weight
         of 0.
 
     Returns:
       Smoothed weights and k-hat; k-hat above `k_threshold(S)` says that moments by these weights
-      cannot be trusted. It is never
-      nan: -inf where the largest weights are all but equal, inf where they are so unequal that they
-        have no shape.
+      cannot be trusted. It is never nan: -inf where the largest weights are all but equal, inf
+      where they are so unequal that they have no shape.
 
     Raises:
-      ValueError: fewer than 25 draws.
+      ValueError: fewer than 25 samples.
     """
     num_draws = log_w.shape[0]
     if num_draws < 25:
-        raise ValueError(f"psis wants at least 25 log-weights to fit a tail to; got {num_draws}.")
+        raise ValueError(f"psis expects at least 25 log-weights to fit a tail to; got {num_draws}.")
     num_tail = math.ceil(min(0.2 * num_draws, 3 * math.sqrt(num_draws)))
     order = jnp.argsort(log_w)
     x = log_w[order] - jnp.max(log_w)
@@ -56,7 +53,7 @@ def psis(log_w: Array) -> Smoothed:
     constant = spread <= 8 * jnp.finfo(log_w.dtype).eps  # no tail at all: equal weights
     # no shape: most of the tail ties, by rounding of weights that are all but equal, or by being
     # all of 0
-    k_hat = jnp.where(jnp.isnan(k_hat), jnp.where(spread < _ALIKE, -jnp.inf, jnp.inf), k_hat)
+    k_hat = jnp.where(jnp.isnan(k_hat), jnp.where(spread < _NEARLY_EQUAL, -jnp.inf, jnp.inf), k_hat)
     k_hat = jnp.where(constant, -jnp.inf, k_hat)
     smooth = jnp.where(constant | ~jnp.isfinite(k_hat), tail, jnp.minimum(smooth, 0.0))
     x = x.at[-num_tail:].set(smooth)

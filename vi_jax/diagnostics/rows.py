@@ -1,5 +1,5 @@
-"""Can the guides of rows be trusted: importance weights row by row, and of what the rows share with
-the rows integrated out.
+"""Diagnostics of local latents: importance weights row by row, and of the global latents with the
+local ones integrated out.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ def k_hats(key: Array, log_weights: RowWeights, u: Array, index: Array, *, num_d
 
     Args:
       key: one typed PRNG key.
-      log_weights: of one draw of the rows of a batch.
-      u: a draw of theta for each batch, [M, D].
+      log_weights: of one sample of the rows of a batch.
+      u: a sample of theta for each batch, [M, D].
       index: rows, [M, B].
       num_draws: S of each row, at least 25.
     """
@@ -59,7 +59,7 @@ def weigh_shared(
     num_draws: int,
     num_row_draws: int,
 ) -> Weighed:
-    """Draws of theta with their weights, the rows integrated out by importance sampling:
+    """Samples of theta with their weights, the rows integrated out by importance sampling:
 
         w_s = p(theta_s) / q(theta_s) prod_n (1/M) sum_m p(x_n, z_nm | theta_s) / q(z_nm | theta_s).
 
