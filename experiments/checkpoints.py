@@ -6,27 +6,44 @@ follow from its step. What is restored is compared with the checksum that was sa
 that a damaged file is found and named instead of trained from. Of a run that was stopped inside a
 block of steps, the sums of the block are beside them too. The arrays may lie on any mesh: every
 process writes its own shards, and a state is restored to where the state given lies.
+
+Nothing is removed before what takes its place is whole and on the disk (`step_folders`): whenever a
+process ends, the folder holds a checkpoint that was whole before or one that is whole now. A
+checkpoint is never written over. Where the state that it holds is saved again, what was not known
+when it was written (an ELBO, that the block is over) is added in a file of its own.
 """
 
+import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from experiments import heartbeat
+from experiments import files, heartbeat, processes, step_folders
 from experiments.checksum import checksum
 from experiments.cli import UserError
 from experiments.parts import as_numbers, block_leaves, from_numbers
-from experiments.storage import hush, read_once, reason
+from experiments.storage import hush, read_once, reason, saving_context
 from vi_jax.training import State, Totals
 
 # what is saved beside the arrays
 CHECKSUM = "checksum"
 ELBO = "elbo"
 BLOCK = "block"
+IS_OVER = "block_is_over"
+LATER = "later.json"  # in the folder of a checkpoint: what was learnt once it was written
+
+
+class _Save(NamedTuple):
+    """A save that is under way."""
+
+    step: int
+    response: Any  # Orbax's
+    beside: dict[str, Any]
+    best: tuple[float, int] | None  # the best of all, once this one is whole: its ELBO, its step
 
 
 class Checkpoints:
@@ -39,73 +56,61 @@ class Checkpoints:
       keep_best: the one with the highest ELBO is kept too.
       read_only: nothing is removed, not even what a save that was killed has left: another process
         may be saving.
+      also_keeps: steps that are kept besides, asked for before each removal.
     """
 
     def __init__(
-        self, folder: Path, *, keep: int, keep_best: bool = False, read_only: bool = False
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        keep_best: bool = False,
+        read_only: bool = False,
+        also_keeps: Callable[[], Collection[int]] = tuple,
     ) -> None:
-        import orbax.checkpoint.experimental.v1 as ocp
-
         hush()
-        self.folder = folder.resolve()
+        self.folder = folder.absolute()
+        self.block: Totals | None = None  # that the state restored last is in; None between two
+        self.saved_block: Totals | None = None  # that it was in when it was saved
+        self._keep = keep
         self._keeps_best = keep_best
-        self._kept = _Kept(keep)
-        self._response = None
-        self._saving = -1
-        self._has_failed = False
-        self.block: Totals | None = (
-            None  # that the last state which was restored is in; None between two
-        )
-        always = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
-        try:
-            self._manager = ocp.training.Checkpointer(
-                self.folder,
-                preservation_policy=self._kept,
-                save_decision_policy=always,
-                cleanup_tmp_directories=not read_only,
-            )
-        except (
-            Exception
-        ) as error:  # a file in its place, no rights to it, a folder that Orbax cannot read
-            raise UserError(
-                f"the checkpoints in {self.folder} cannot be opened ({reason(error)})."
-            ) from None
-        self._kept.best = self._find_best() if keep_best else None
+        self._also_keeps = also_keeps
+        self._save: _Save | None = None
+        self._last = -1  # the step saved last
+        # What lies beside those that this process has written whole or read back whole.
+        self._known: dict[int, dict[str, Any]] = {}
+        self._steps = set(processes.from_first(lambda: self._open(read_only)))
+        self._best = self._find_best() if keep_best else None  # its ELBO and its step
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        failure = None
-        for finish in (self.wait, self._manager.close):
-            try:
-                finish()
-            except Exception as problem:  # closing raises what a save has raised once more
-                said = self._has_failed and not isinstance(problem, UserError)
-                failure = failure or (
-                    None
-                    if said
-                    else problem
-                    if isinstance(problem, UserError)
-                    else self._failed(problem)
-                )
-        if failure is not None and error is None:
-            raise failure
-        if failure is not None:
+        try:
+            self.wait()
+        except UserError as failure:
+            if error is None:
+                raise
             print(f"warning: {failure}", file=sys.stderr)
 
     @property
     def steps(self) -> list[int]:
         """The steps that are saved, oldest first."""
-        return sorted(checkpoint.step for checkpoint in self._manager.checkpoints)
+        return sorted(self._steps)
+
+    @property
+    def good_steps(self) -> list[int]:
+        """Those of them that this process has written, or read and found whole."""
+        return sorted(self._known)
 
     def is_best(self, elbo: float | None) -> bool:
         """Whether the best is kept, and this is better."""
+        best = self._best if self._save is None else self._save.best
         return (
             self._keeps_best
             and elbo is not None
             and math.isfinite(elbo)
-            and (self._kept.best is None or elbo > self._kept.best[0])
+            and (best is None or elbo > best[0])
         )
 
     def save(self, state: State, *, elbo: float | None = None, block: Totals | None = None) -> None:
@@ -122,39 +127,84 @@ class Checkpoints:
             before is still there.
         """
         self.wait()
+        step = int(state.step)
         leaves = to_leaves(state)
-        self._saving = int(state.step)
-        beside: dict[str, Any] = {CHECKSUM: checksum(leaves | _block_leaves(block))} | (
-            {} if elbo is None else {ELBO: elbo}
-        )
-        beside |= {} if block is None else {BLOCK: as_numbers(block)}
-        if elbo is not None and self.is_best(elbo):
-            self._kept.best = elbo, self._saving
-        try:
-            with heartbeat.phase(f"saving step {self._saving:,}"):
-                self._response = self._manager.save_async(
-                    self._saving, leaves, custom_metadata=beside, force=True, overwrite=True
-                )
-        except Exception as error:
-            raise self._failed(error) from None
+        if self._holds(step, leaves):
+            self._add(step, elbo, is_over=block is None)
+            return
+        beside: dict[str, Any] = {CHECKSUM: checksum(leaves | _block_leaves(block))}
+        if elbo is not None:
+            beside[ELBO] = elbo
+        if block is not None:
+            beside[BLOCK] = as_numbers(block)
+        self._start(step, leaves, beside)
 
     def wait(self) -> None:
-        """Returns when the last save is on disk; raises UserError where that failed."""
-        response = self._response
-        self._response = None
-        if response is not None:
-            try:
-                with heartbeat.phase(f"writing the checkpoint of step {self._saving:,}"):
-                    response.result()
-            except Exception as error:
-                raise self._failed(error) from None
+        """Returns when the last save is on disk, and what it makes superfluous is removed.
+
+        Raises:
+          UserError: it could not be written; what had been saved before is still there.
+        """
+        save = self._save
+        self._save = None
+        if save is None:
+            return
+        try:
+            with heartbeat.phase(f"writing the checkpoint of step {save.step:,}"):
+                save.response.result()
+            if processes.is_first():
+                step_folders.settle(self.folder, save.step)
+        except Exception as error:
+            raise self._failed(save.step, error) from None
+        self._steps.add(save.step)
+        self._known[save.step] = save.beside
+        self._best = save.best
+        self._last = save.step
+        self.remove_old()
 
     def check(self) -> None:
         """Raises UserError if the save that is under way has failed by now; does not wait for
         it.
         """
-        if self._response is not None and self._response._thread_runner.done():
-            self.wait()
+        if self._save is None:
+            return
+        try:
+            self._save.response.result(timeout=0)
+        except TimeoutError:
+            return
+        except Exception:  # the same error again, as a sentence
+            pass
+        self.wait()
+
+    def remove_old(self) -> None:
+        """Removes what is neither one of the last few up to the step just saved, nor the best, nor
+        asked for.
+
+        Those of later steps stay: a run that went back, since they were damaged or since others had
+        not got as far, comes to them again.
+
+        Raises:
+          UserError: the folder does not let it.
+        """
+        saved = self._last
+        kept = {step for step in self._steps if step > saved}
+        kept.update(sorted(self._steps - kept)[-self._keep :])
+        kept.update(self._also_keeps())
+        if self._best is not None:
+            kept.add(self._best[1])
+        superfluous = sorted(self._steps - kept)
+        if saved < 0 or not superfluous:
+            return
+        try:
+            if processes.is_first():
+                step_folders.to_disk(self.folder / str(saved))
+                for step in superfluous:
+                    step_folders.remove(self.folder, step)
+        except OSError as error:
+            raise self._failed(saved, error) from None
+        for step in superfluous:
+            self._steps.discard(step)
+            self._known.pop(step, None)
 
     def restore_latest(self, like: State) -> State | None:
         """The newest good checkpoint, every bad one before it named on stderr; None where there is
@@ -163,6 +213,7 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints and all are damaged.
         """
+        self._settled()
         steps = self.steps
         for step in reversed(steps):
             try:
@@ -184,6 +235,7 @@ class Checkpoints:
         """
         if which == "latest":
             return self.restore_latest(like)
+        self._settled()
         there = f"{self.folder} has those of the steps {', '.join(map(str, self.steps)) or 'none'}"
         if which == "best":
             if (best := self._find_best()) is None:
@@ -199,44 +251,123 @@ class Checkpoints:
             )
         return self._restore(int(which), like)
 
+    # --- steps of the above
+
+    def _open(self, read_only: bool) -> list[int]:
+        """The steps that are there, once what an earlier process left half done is finished."""
+        try:
+            if not read_only:
+                step_folders.recover(self.folder)
+            files.require(self.folder, files.FOLDER)
+            return step_folders.steps_in(self.folder)
+        except OSError as error:  # a file or a link in its place, no rights to it
+            raise UserError(
+                f"the checkpoints in {self.folder} cannot be opened ({reason(error)})."
+            ) from None
+
+    def _settled(self) -> None:
+        """Waits until the first process has done what `wait` left to it. Collective."""
+        self.wait()
+        processes.from_first(lambda: None)
+
+    def _holds(self, step: int, leaves: dict[str, Any]) -> bool:
+        """Whether the checkpoint of a step is known to be whole, and of this very state."""
+        known = self._known.get(step)
+        if known is None:
+            return False
+        block = from_numbers(known[BLOCK]) if BLOCK in known else None
+        return known[CHECKSUM] == checksum(leaves | _block_leaves(block))
+
+    def _start(self, step: int, leaves: dict[str, Any], beside: dict[str, Any]) -> None:
+        """Starts to write a checkpoint, beside the one of the same step where there is one."""
+        import orbax.checkpoint.experimental.v1 as ocp
+
+        replaces = step in self._steps
+        path = step_folders.path_to_write(self.folder, step, replaces=replaces)
+        best = self._best_with(step, beside.get(ELBO))
+        try:
+            with heartbeat.phase(f"saving step {step:,}"), saving_context():
+                response = ocp.save_async(path, leaves, custom_metadata=beside)
+        except Exception as error:
+            raise self._failed(step, error) from None
+        self._save = _Save(step, response, beside, best)
+
+    def _add(self, step: int, elbo: float | None, *, is_over: bool) -> None:
+        """Adds what was not known of a checkpoint when it was written."""
+        known = self._known[step]
+        later = dict(known)
+        if elbo is not None:
+            later[ELBO] = elbo
+        if is_over and BLOCK in known:
+            later[IS_OVER] = True
+        added = {name: later[name] for name in (ELBO, IS_OVER) if name in later}
+        try:
+            if later != known and processes.is_first():
+                files.write_json(self.folder / str(step) / LATER, added)
+        except OSError as error:
+            raise self._failed(step, error) from None
+        self._known[step] = later
+        self._last = step
+        self._best = self._best_with(step, elbo)
+        self.remove_old()
+
+    def _best_with(self, step: int, elbo: float | None) -> tuple[float, int] | None:
+        """The best, once a step with this ELBO is among the checkpoints."""
+        return (elbo, step) if elbo is not None and self.is_best(elbo) else self._best
+
+    def _beside(self, step: int) -> dict[str, Any]:
+        """What was saved beside the arrays of a step, and later.
+
+        Raises:
+          Exception: of many kinds, where it is damaged.
+        """
+        import orbax.checkpoint.experimental.v1 as ocp
+
+        path = step_folders.path_of(self.folder, step)
+        files.require_regular_tree(path)
+        beside = dict(ocp.metadata(path).custom_metadata or {})
+        if files.kind(path / LATER):
+            beside |= json.loads(files.read_text(path / LATER))
+        return beside
+
     def _find_best(self) -> tuple[float, int] | None:
         found = []
         for step in self.steps:
             try:
-                elbo = float((self._manager.metadata(step).custom_metadata or {})[ELBO])
+                elbo = float(self._beside(step)[ELBO])
             except Exception:  # it has none, or is damaged, which `restore` will say
                 continue
             if math.isfinite(elbo):
                 found.append((elbo, step))
         return max(found, key=lambda each: (each[0], -each[1]), default=None)
 
-    def _failed(self, error: Exception) -> UserError:
-        self._has_failed = True
-        good = [step for step in self.steps if step != self._saving]
+    def _failed(self, step: int, error: Exception) -> UserError:
+        good = [each for each in self.steps if each != step or step in self._known]
         keeps = f"that of step {good[-1]} is kept" if good else "there is none before it"
         return UserError(
-            f"the checkpoint of step {self._saving} could not be written to {self.folder} "
+            f"the checkpoint of step {step} could not be written to {self.folder} "
             f"({reason(error)}); {keeps}. "
             "Make room, or the folder writable, and run the same command again to go on from there."
         )
 
     def _restore(self, step: int, like: State) -> State:
+        import orbax.checkpoint.experimental.v1 as ocp
+
         leaves = to_leaves(like)
         abstract = {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
             for name, leaf in leaves.items()
         }
-        where = self.folder / str(step)
+        where = step_folders.path_of(self.folder, step)
         try:
+            files.require_regular_tree(where)
             found = read_once(where / "state")
             if found != {name: leaf.shape for name, leaf in leaves.items()}:
                 raise ValueError("its arrays are not those of this model")
-            leaves = self._manager.load(step, abstract)
-            saved = dict(self._manager.metadata(step).custom_metadata or {})
+            leaves = ocp.load(where, abstract)
+            saved = self._beside(step)
             block = from_numbers(saved[BLOCK]) if BLOCK in saved else None
-        except (
-            Exception
-        ) as error:  # Orbax and its storage raise many kinds; each means the same to the user
+        except Exception as error:  # Orbax and its storage raise many kinds, which mean the same
             raise UserError(
                 f"the checkpoint {where} is damaged or of another model ({reason(error)})."
             ) from None
@@ -253,24 +384,37 @@ class Checkpoints:
             raise UserError(
                 f"the checkpoint {where} is of step {int(leaves['step'])}: it has been moved."
             )
-        self.block = block
+        self.saved_block = block
+        self.block = None if saved.get(IS_OVER) else block
+        self._known[step] = saved
         return from_leaves(leaves, like)
 
 
-class _Kept:
-    """Which checkpoints Orbax keeps: the last few, and the best."""
+def common_steps(runs: Iterable[Checkpoints]) -> set[int]:
+    """The steps of which all of some runs have a checkpoint."""
+    steps = [set(each.steps) for each in runs]
+    return set.intersection(*steps) if steps else set()
 
-    def __init__(self, last: int) -> None:
-        self._last = last
-        self.best: tuple[float, int] | None = None  # its ELBO and its step
 
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """One answer for each, as Orbax's PreservationPolicy has it."""
-        steps = {
-            *sorted(each.step for each in checkpoints)[-self._last :],
-            *([self.best[1]] if self.best else []),
-        }
-        return [each.step in steps for each in checkpoints]
+def newest_common_step(runs: Iterable[Checkpoints]) -> set[int]:
+    """The newest step whose checkpoint all of some runs are known to have; empty where none is."""
+    steps = [set(each.good_steps) for each in runs]
+    common = set.intersection(*steps) if steps else set()
+    return {max(common)} if common else set()
+
+
+def wait_for_all(runs: Iterable[Checkpoints]) -> None:
+    """Returns when the last saves of runs that go on together are on disk; only then is removed
+    what they make superfluous.
+
+    Raises:
+      UserError: one could not be written.
+    """
+    waiting = list(runs)
+    for each in waiting:
+        each.wait()
+    for each in waiting:
+        each.remove_old()
 
 
 def _block_leaves(block: Totals | None) -> dict[str, Any]:

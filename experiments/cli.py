@@ -2,13 +2,16 @@
 imported here.
 """
 
+import contextlib
 import difflib
 import errno
 import hashlib
 import os
 import platform
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +23,7 @@ from experiments import heartbeat
 
 STARTED = time.perf_counter()
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again
+PATIENCE = 10  # seconds that a command which failed has to end in
 # What a machine can do to a run that has begun: no room, no rights, a disk that fails or goes away.
 _OF_THE_MACHINE = (
     errno.ENOSPC,
@@ -66,6 +70,7 @@ def run(main: Callable[[], int | None], module_doc: str) -> NoReturn:
     ):
         print(_help(module_doc))
         sys.exit(0)
+    code = 1  # of what was not foreseen
     try:
         _parse(sys.argv)
         with heartbeat.beating():
@@ -87,6 +92,8 @@ def run(main: Callable[[], int | None], module_doc: str) -> NoReturn:
             file=sys.stderr,
         )
         code = 130
+    finally:
+        _end_soon(main, code)
     sys.exit(code)
 
 
@@ -124,6 +131,30 @@ def set_up_jax() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _end_soon(main: Callable[[], int | None], code: int) -> None:
+    """Sees to it that a command that failed ends within PATIENCE, and with it its lock.
+
+    An exit waits for threads, and those of a library whose write has failed may wait for ever. The
+    last resort, where not even a thread runs any more, is the kernel's alarm. Nothing where `main`
+    is called by another program than its own command.
+    """
+    if code in (0, REQUEUE) or main.__module__ != "__main__":
+        return
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(2 * PATIENCE)
+    timer = threading.Timer(PATIENCE, _end_now, [code])
+    timer.daemon = True
+    timer.start()
+
+
+def _end_now(code: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _cache_folder() -> Path:

@@ -6,6 +6,7 @@ like any other.
 """
 
 import contextlib
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,12 @@ from experiments import (
     rundir,
     session,
 )
-from experiments.checkpoints import Checkpoints
+from experiments.checkpoints import (
+    Checkpoints,
+    common_steps,
+    newest_common_step,
+    wait_for_all,
+)
 from experiments.metrics import (
     METRICS,
     MetricsLog,
@@ -99,16 +105,12 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
 
     with heartbeat.phase("training"), contextlib.ExitStack() as stack, stop.deferred():
         with heartbeat.phase("opening the folders of the replicas"):
-            replicas = [
-                _open(stack, workdir, number, one, dataset) for number, one in enumerate(runs)
-            ]
+            replicas = _open_all(stack, workdir, runs, dataset)
         with heartbeat.compiling("initialising the replicas, or reading their checkpoints"):
             states, alive, block = _restored(replicas, config, model)
         start = int(states.step)
         saved_at = time.monotonic()
         best = None
-        # as in experiments.train
-        renews = all(len(each.checkpoints.steps) > 1 for each in replicas)
         inside = _num_steps(block)
         logs = [
             stack.enter_context(
@@ -144,6 +146,7 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
                     replicas[which].checkpoints.save(
                         _alone(vi.replicas.pick(states, int(which))), block=own
                     )
+                wait_for_all(each.checkpoints for each in _alive(replicas))
                 raise cli.Requeue(
                     stop.sentence(f"step {now:,} of {spec.num_steps:,} of every replica is saved")
                 )
@@ -151,9 +154,10 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
                 spec.checkpoint_minutes
                 and time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes
             )
-            may = now > start or renews
             elbos = []
-            saves = may and (ends or stops or late or now % spec.checkpoint_every == 0)
+            saves = ends or stops or late or now % spec.checkpoint_every == 0
+            if saves:
+                wait_for_all(each.checkpoints for each in _alive(replicas))
             for which in np.flatnonzero(alive):
                 replica = replicas[which]
                 state = vi.replicas.pick(states, int(which))
@@ -171,13 +175,7 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
                         row["alarm"] = alarm
                         progress.say(f"replica {which}: {alarm}")
                 logs[which].write(row, {"seconds": time.perf_counter() - cli.STARTED})
-                best_yet = replica.checkpoints.is_best(elbo)
-                if best_yet and not may:
-                    progress.say(
-                        f"replica {which}: the best so far, but its only checkpoint is not "
-                        "written anew"
-                    )
-                elif saves or best_yet:
+                if saves or replica.checkpoints.is_best(elbo):
                     replica.checkpoints.save(_alone(state), elbo=elbo)
                 replica.checkpoints.check()
             best = max(elbos, default=best)
@@ -190,9 +188,11 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
                     evaluated=evaluates,
                 )
             if stops and not ends:
+                wait_for_all(each.checkpoints for each in _alive(replicas))
                 raise cli.Requeue(
                     stop.sentence(f"step {now:,} of {spec.num_steps:,} of every replica is saved")
                 )
+        wait_for_all(each.checkpoints for each in _alive(replicas))
         if not alive.any():
             raise cli.UserError(
                 f"none of the {len(replicas)} replicas is left: each has a {STOPPED} in its "
@@ -244,16 +244,34 @@ def _layout(config: Any) -> Any:
     return layout
 
 
-def _open(
-    stack: contextlib.ExitStack, workdir: Path, number: int, one: Any, dataset: Any
-) -> Replica:
-    folder = workdir / f"replica_{number}"
-    rundir.open_folder(folder, one, overwrite=False)
-    rundir.check_data(folder, dataset)
-    saves = Checkpoints(
-        folder / "checkpoints", keep=one.train.keep_checkpoints, keep_best=one.train.keep_best
-    )
-    return Replica(one, folder, stack.enter_context(saves))
+def _open_all(
+    stack: contextlib.ExitStack, workdir: Path, runs: list[Any], dataset: Any
+) -> list[Replica]:
+    """The replicas; each keeps the newest checkpoint that all which go on have, since they go on
+    from one step together.
+    """
+    replicas: list[Replica] = []
+
+    def common() -> set[int]:
+        return newest_common_step(each.checkpoints for each in _alive(replicas))
+
+    for number, one in enumerate(runs):
+        folder = workdir / f"replica_{number}"
+        rundir.open_folder(folder, one, overwrite=False)
+        rundir.check_data(folder, dataset)
+        checkpoints = Checkpoints(
+            folder / "checkpoints",
+            keep=one.train.keep_checkpoints,
+            keep_best=one.train.keep_best,
+            also_keeps=common,
+        )
+        replicas.append(Replica(one, folder, stack.enter_context(checkpoints)))
+    return replicas
+
+
+def _alive(replicas: list[Replica]) -> list[Replica]:
+    """Those that have not stopped."""
+    return [each for each in replicas if not (each.folder / STOPPED).exists()]
 
 
 def _restored(
@@ -264,21 +282,22 @@ def _restored(
     """
     alive = np.array([not (each.folder / STOPPED).exists() for each in replicas])
     fresh = [session.start_state(each.config, model) for each in replicas]
-    states = [
-        each.checkpoints.restore_latest(state) or state
-        for each, state in zip(replicas, fresh, strict=True)
-    ]
-    first = min(
-        (int(state.step) for state, lives in zip(states, alive, strict=True) if lives), default=0
-    )
-    for which, each in enumerate(replicas):
-        if (
-            alive[which] and int(states[which].step) > first
-        ):  # the sweep was killed between two saves
-            each.checkpoints.block = None
-            states[which] = (
-                each.checkpoints.restore(str(first), fresh[which]) if first else None
-            ) or fresh[which]
+    living = _alive(replicas)
+    states = fresh
+    blocks: list[Totals | None] = [None] * len(replicas)
+    first = 0
+    for step in sorted(common_steps(each.checkpoints for each in living), reverse=True):
+        found = _at_step(replicas, alive, fresh, step)
+        if found is not None:
+            states, blocks = found
+            first = step
+            break
+    else:
+        if living and all(each.checkpoints.steps for each in living):
+            raise cli.UserError(
+                f"no step has a checkpoint of each of the {len(living)} replicas that can be "
+                "read; start again with --overwrite, or restore their folders from a copy."
+            )
     if first:
         processes.say(
             f"resuming {int(alive.sum())} replicas at step {first:,} of {config.train.num_steps:,}"
@@ -289,11 +308,35 @@ def _restored(
         state._replace(step=jnp.int32(first), opt_state=(state.opt_state, rate))
         for state, rate in zip(states, rates, strict=True)
     ]
-    return (
-        vi.replicas.stack(side),
-        alive,
-        _block_of([each.checkpoints.block for each in replicas], alive),
-    )
+    return vi.replicas.stack(side), alive, _block_of(blocks, alive)
+
+
+def _at_step(
+    replicas: list[Replica], alive: np.ndarray, fresh: list[State], step: int
+) -> tuple[list[State], list[Totals | None]] | None:
+    """The states of a step and the blocks that they are in, of runs that have stopped those given
+    and none.
+
+    None where one is damaged, or some were saved inside a block there and others were not. Where
+    some have evaluated and others were killed before, all do it again.
+    """
+    states = list(fresh)
+    blocks: list[Totals | None] = [None] * len(replicas)
+    living = np.flatnonzero(alive)
+    is_inside = False
+    for which in living:
+        saved = replicas[which].checkpoints
+        try:
+            states[which] = saved.restore(str(step), fresh[which]) or fresh[which]
+        except cli.UserError as error:
+            print(f"warning: {error}", file=sys.stderr)
+            return None
+        blocks[which] = saved.saved_block
+        is_inside = is_inside or saved.block is not None
+    if not is_inside:
+        return states, [None] * len(replicas)
+    agrees = len({_num_steps_of(blocks[which]) for which in living}) == 1
+    return (states, blocks) if agrees else None
 
 
 def _block_of(blocks: list[Totals | None], alive: np.ndarray) -> Totals | None:
@@ -318,6 +361,11 @@ def _best_of(values: Any, alive: np.ndarray) -> float:
     found = np.asarray(values)[alive]
     found = found[~np.isnan(found)]
     return float(found.max()) if len(found) else float("nan")
+
+
+def _num_steps_of(block: Totals | None) -> int:
+    """Of the block that one run was stopped in."""
+    return 0 if block is None else int(block.steps)
 
 
 def _num_steps(block: Totals | None) -> int:

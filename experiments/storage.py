@@ -43,6 +43,19 @@ def reason(error: Exception) -> str:
     return text if len(text) <= 240 else f"{text[:100]} ... {text[-120:]}"
 
 
+def saving_context() -> Any:
+    """A context for Orbax in which a save makes its folders before it returns.
+
+    Else threads that no exit of the process ends wait for the folders: for minutes where they
+    cannot be made, as on a full disk.
+    """
+    import orbax.checkpoint.experimental.v1 as ocp
+
+    context = ocp.Context()
+    context.asynchronous.create_directories_asynchronously = False
+    return context
+
+
 @functools.cache
 def hush() -> None:
     """Orbax logs each save and what it raises as well; of writes and reads that it gave up, each

@@ -24,6 +24,7 @@ from vi_jax.training import (
     shuffle,
     starting_totals,
 )
+from vi_jax.types import num_examples
 
 AHEAD = 2  # groups of batches gathered and sent before they are asked for
 ANNOUNCED = 2  # groups more that a disk is told of
@@ -35,14 +36,14 @@ RowsOf = Callable[[int], np.ndarray]
 
 
 def make_streaming_run(
-    step: Callable[[State, jax.Array], tuple[State, Metrics]],
+    step: Callable[[State, Any], tuple[State, Metrics]],
     *,
     batch_size: int,
     most_steps: int = MOST_STEPS,
     layout: Layout | None = None,
 ) -> Callable[..., tuple[State, BlockInfo]]:
     """`run(state, data, num_steps, since=None)` over data [N, ...] on the host: any object with
-    `len`, indexed by rows of integers.
+    `len`, indexed by rows of integers, or a pytree of such objects, of one length.
 
     The order of examples is that of `vi_jax.make_run`; so are the draws, and what `since` is.
     Batches go over in groups of up to `most_steps`, each group one program call, while the next
@@ -65,14 +66,14 @@ def make_streaming_run(
     step = on_layout(step, layout)
 
     def several(
-        state: State, batches: jax.Array, totals: Totals, num_steps: jax.Array
+        state: State, batches: Any, totals: Totals, num_steps: jax.Array
     ) -> tuple[State, Totals]:
         def one(i: Any, carry: tuple[State, Totals]) -> tuple[State, Totals]:
             state, totals = carry
-            new_state, metrics = step(state, batches[i])
+            new_state, metrics = step(state, jax.tree.map(lambda leaf: leaf[i], batches))
             return new_state, add_metrics(totals, metrics, state.step)
 
-        if batches.shape[0] == 1:
+        if num_examples(batches) == 1:
             return one(0, (state, totals))
         return jax.lax.fori_loop(0, num_steps, one, (state, totals))
 
@@ -89,18 +90,18 @@ def make_streaming_run(
             jnp.array(np.asarray(jax.random.key_data(state.key))),
             impl=jax.random.key_impl(state.key),
         )
-        row = np.asarray(data[np.zeros(1, np.int32)])
+        row = jax.tree.map(lambda leaf: np.asarray(leaf[np.zeros(1, np.int32)]), data)
+        row_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(row))
+        length = _length(data)
         first = int(state.step)
         totals = start(state, row) if since is None else since
         # of the config alone, so that a step is the same program however a run is cut into blocks
-        size = max(1, min(most_steps, MOST_BYTES // (batch_size * row.nbytes)))
+        size = max(1, min(most_steps, MOST_BYTES // (batch_size * row_bytes)))
         groups = [
             (number, min(size, first + num_steps - number))
             for number in range(first, first + num_steps, size)
         ]
-        rows_of = _make_rows_of(
-            lambda epoch: order_of(key, epoch, len(data)), len(data), batch_size
-        )
+        rows_of = _make_rows_of(lambda epoch: order_of(key, epoch, length), length, batch_size)
         tell = announced.of(data, rows_of, ahead=(AHEAD + ANNOUNCED) * size)
         for batches, count in _batches(data, groups, size, batch_size, rows_of, tell, layout):
             before = totals
@@ -115,6 +116,18 @@ def make_streaming_run(
         return state, mean_metrics(totals)
 
     return run
+
+
+def _length(data: Any) -> int:
+    """N of the leaves of data.
+
+    Raises:
+      ValueError: they differ.
+    """
+    lengths = {len(leaf) for leaf in jax.tree.leaves(data)}
+    if len(lengths) != 1:
+        raise ValueError(f"the leaves of a data set have one length; got {sorted(lengths)}.")
+    return lengths.pop()
 
 
 def _make_order_of() -> OrderOf:
@@ -151,7 +164,7 @@ class _Announced:
 
     def __init__(self) -> None:
         self._data: Any = None
-        self._announce: Announce | None = None
+        self._announce: list[Announce] = []
         self._until = 0  # the first step that has not been
 
     def of(self, data: Any, rows_of: RowsOf, *, ahead: int) -> Callable[[int], None]:
@@ -161,14 +174,18 @@ class _Announced:
         ):  # where processes share a batch, all of them would read all of it
             self._data = data
             self._until = 0
-            self._announce = make_announce(data) if jax.process_count() == 1 else None
+            self._announce = []
+            if jax.process_count() == 1:
+                found = [make_announce(leaf) for leaf in jax.tree.leaves(data)]
+                self._announce = [announce for announce in found if announce is not None]
 
         def tell(first: int) -> None:
-            if self._announce is None:
+            if not self._announce:
                 return
             begin = self._until if first < self._until <= first + ahead else first
             for number in range(begin, first + ahead):
-                self._announce(rows_of(number))
+                for announce in self._announce:
+                    announce(rows_of(number))
             self._until = first + ahead
 
         return tell
@@ -199,30 +216,32 @@ def _batches(
     rows_of: RowsOf,
     tell: Callable[[int], None],
     layout: Layout | None,
-) -> Iterator[tuple[jax.Array, int]]:
-    """(batches [size, batch_size, ...] on the device, how many of them count) for each group (its
-    first step, its steps).
+) -> Iterator[tuple[Any, int]]:
+    """(batches, leaves [size, batch_size, ...] on the device, how many of them count) for each
+    group (its first step, its steps).
     """
 
-    def gather(first: int, count: int) -> jax.Array:
+    def gather(first: int, count: int) -> Any:
         tell(first)
         rows = np.stack([rows_of(number) for number in range(first, first + count)])  # [count, B]
 
-        def read(part: slice) -> np.ndarray:
-            found = np.asarray(data[rows[:, part].ravel()])
-            found = found.reshape(count, -1, *found.shape[1:])
-            if count < size:  # the last group of a block: filled up, so that one program serves all
-                found = np.concatenate(
-                    [found, np.zeros((size - count, *found.shape[1:]), found.dtype)]
-                )
-            return found
+        def send(leaf: Any) -> jax.Array:
+            def read(part: slice) -> np.ndarray:
+                found = np.asarray(leaf[rows[:, part].ravel()])
+                found = found.reshape(count, -1, *found.shape[1:])
+                if count < size:  # the last group of a block: one program serves all
+                    filler = np.zeros((size - count, *found.shape[1:]), found.dtype)
+                    found = np.concatenate([found, filler])
+                return found
 
-        if layout is None:
-            return jax.device_put(read(slice(None)))
-        return layout.load(read, (size, batch_size, *data.shape[1:]), axis=1)
+            if layout is None:
+                return jax.device_put(read(slice(None)))
+            return layout.load(read, (size, batch_size, *leaf.shape[1:]), axis=1)
+
+        return jax.tree.map(send, data)
 
     with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting: list[Future[jax.Array]] = [pool.submit(gather, *group) for group in groups[:AHEAD]]
+        waiting: list[Future[Any]] = [pool.submit(gather, *group) for group in groups[:AHEAD]]
         for i, (_, count) in enumerate(groups):
             batches = waiting.pop(0).result()
             if i + AHEAD < len(groups):

@@ -126,9 +126,6 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
         start = int(state.step)
         block = checkpoints.block
         inside = int(block.steps) if block else 0
-        renews = (
-            len(checkpoints.steps) > 1
-        )  # a save over another removes that first, so that there has to be one more
         if block is not None and layout is not None:
             block = layout.replicate(block)
         if resumed and start == spec.num_steps and block is None:
@@ -168,6 +165,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                 now = int(state.step)
                 if (bad := nonfinite.first_bad_step(state, int(info.bad_step))) >= 0:
                     progress.say(f"not finite at step {bad:,}: going back to keep what led to it")
+                    saves.wait()
                     with heartbeat.phase(f"going back to step {bad:,}"):
                         raise nonfinite.stopped(
                             workdir,
@@ -226,13 +224,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
                 )
                 stops = stop.asked()
                 due = ends or stops or late or now % spec.checkpoint_every == 0
-                best = checkpoints.is_best(elbo)
-                if best and now == start and not renews:
-                    progress.say(
-                        f"the best so far, but the checkpoint of step {now:,} is the only one "
-                        "and is not written anew"
-                    )
-                elif (due or best) and (now > start or renews):
+                if due or checkpoints.is_best(elbo):
                     checkpoints.save(state, elbo=elbo)
                     saved_at = time.monotonic()
                 checkpoints.check()

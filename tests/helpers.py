@@ -97,3 +97,17 @@ def tree_equal(a, b):
 def all_finite(tree):
     """Whether every number of a pytree is finite."""
     return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))
+
+
+def undeclared(program, z):
+    """(site, other) where the density of a site depends on a latent that it is not given."""
+    found = []
+    for name, visit in program.visits(z).items():
+        for other in sorted(visit.before - visit.given):
+            numbers = lambda value, name=name, other=other: jax.tree.leaves(  # noqa: E731
+                program.at({**z, other: value})[name]
+            )
+            slopes = jax.jacobian(numbers)(z[other])
+            if any(np.any(slope) for slope in jax.tree.leaves(slopes)):
+                found.append((name, other))
+    return found

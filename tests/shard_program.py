@@ -42,6 +42,22 @@ def vae_losses(layout, make_run=vi.make_run):
     return losses, state
 
 
+def tree_losses(layout, make_run=vi.make_run):
+    """The losses of ten steps on examples that are dictionaries of an image and a label."""
+    model = vi.models.conditional_vae((4, 4), 3, num_latents=2, hidden=(8,))
+    optimizer = optax.adam(1e-2)
+    data = {
+        "image": np.random.default_rng(0).integers(0, 2, (40, 4, 4)).astype(np.float32),
+        "label": np.arange(40, dtype=np.int32) % 3,
+    }
+    step = vi.make_step(vi.losses.negative_elbo(model), optimizer)
+    state = vi.init_state(jax.random.key(0), model.init, optimizer, layout=layout)
+    run = make_run(step, batch_size=16, layout=layout)
+    if make_run is not make_streaming_run:
+        data = jax.tree.map(jnp.asarray, data) if layout is None else layout.replicate(data)
+    return [float(run(state, data, 10)[1].metrics["loss"])]
+
+
 def slices(state):
     """The part of each device in the kernels of the parameters and in all that is kept of them."""
     flat = jax.tree_util.tree_flatten_with_path(state)[0]
@@ -135,6 +151,7 @@ def main():
     out = {"devices": len(jax.devices())}
     if len(jax.devices()) == 1:
         out["vae"] = vae_losses(None)[0]
+        out["tree"] = tree_losses(None)
         out["fit"] = fit(None)
         print(json.dumps(out))
         return
@@ -154,6 +171,8 @@ def main():
     if not cluster:
         out["stepwise"] = vae_losses(layout, vi.make_stepwise_run)[0]
     out["streaming"] = vae_losses(layout, make_streaming_run)[0]
+    out["tree"] = tree_losses(layout)
+    out["tree, streaming"] = tree_losses(layout, make_streaming_run)
     out["fit"] = [fit(vi.shard.make_mesh())] + (
         [] if cluster else [fit(vi.shard.make_mesh(4, 2, explicit=True))]
     )

@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
+import vi_jax as vi
 from vi_jax.diagnostics import bracket
 
 
@@ -94,3 +95,30 @@ def test_groups_have_to_divide_the_draws():
     q = dist.Normal(jnp.zeros(1), jnp.ones(1)).to_event(1)
     with pytest.raises(ValueError, match="divide num_draws"):
         bracket(jax.random.key(0), log_joint, q, num_draws=100, num_groups=30)
+
+
+def test_latents_may_be_a_pytree():
+    """The three latents as a number and a pair; the same bracket, and a program of two layers."""
+    q = vi.families.mean_field({"a": jnp.zeros(()), "b": jnp.zeros(2)}).guide(
+        {"loc": jnp.full(3, 2 / 3.25), "log_scale": jnp.log(jnp.full(3, 5**-0.5))}
+    )
+    joint = lambda z: joint_of_three(jnp.append(z["b"], z["a"]))  # noqa: E731
+    numbers_of = dict(num_draws=2000, num_chains=50, num_temperatures=40)
+    ours = numbers(joint, q, **numbers_of)
+    for name in ("ais", "ais_reverse"):
+        assert abs(ours[name][0] - EVIDENCE_OF_THREE) < 5 * ours[name][1] + 0.01
+
+
+def test_discrete_latents_have_the_bounds_of_log_weights_alone():
+    q = dist.Bernoulli(jnp.array([0.3, 0.6])).to_event(1)
+
+    def joint(z):
+        return dist.Bernoulli(0.5).log_prob(z).sum() + dist.Normal(z.sum(), 1.0).log_prob(0.3)
+
+    states = jnp.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    evidence = float(jax.nn.logsumexp(jax.vmap(joint)(states)))
+    found = numbers(joint, q, num_draws=4000, num_chains=0)
+    assert found["elbo"][0] < evidence < found["eubo"][0]
+    np.testing.assert_allclose(found["iwae"][0], evidence, atol=0.02)
+    with pytest.raises(ValueError, match="annealing moves real latents"):
+        bracket(jax.random.key(0), joint, q, num_chains=4)

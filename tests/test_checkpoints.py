@@ -3,6 +3,7 @@ says so.
 """
 
 import functools
+import os
 import pickle
 import shutil
 import subprocess
@@ -17,11 +18,19 @@ from command_helpers import ROOT, environment, small
 from helpers import tree_equal
 
 import vi_jax as vi
-from experiments import build, session
-from experiments.checkpoints import Checkpoints
+from experiments import build, session, step_folders
+from experiments.checkpoints import (
+    Checkpoints,
+    common_steps,
+    newest_common_step,
+    to_leaves,
+    wait_for_all,
+)
 from experiments.checksum import checksum
 from experiments.cli import UserError
 from vi_jax.training import State
+
+ORBAX = "orbax.checkpoint.experimental.v1"
 
 
 def made_state(seed=0, step=7):
@@ -161,13 +170,15 @@ def test_all_damaged_is_an_error(saved, tmp_path, capsys, monkeypatch):
     shutil.copytree(saved, folder)
     for path in folder.glob("*/state/d/*"):
         path.unlink()
-    with Checkpoints(folder, keep=2) as checkpoints:
-        monkeypatch.setattr(checkpoints._manager, "load", lambda step, abstract: read.append(step))
-        with pytest.raises(
+    monkeypatch.setattr(f"{ORBAX}.load", lambda path, abstract: read.append(path))
+    with (
+        Checkpoints(folder, keep=2) as checkpoints,
+        pytest.raises(
             UserError,
             match=r"no checkpoint in .* can be read \(steps 1, 2\); start again with --overwrite",
-        ):
-            checkpoints.restore_latest(made_state())
+        ),
+    ):
+        checkpoints.restore_latest(made_state())
     assert capsys.readouterr().err.count("warning: the checkpoint") == 2
     assert read == []
 
@@ -224,7 +235,7 @@ def test_a_state_may_be_donated_while_it_is_saved(tmp_path):
 def test_a_save_returns_before_it_is_written(tmp_path, monkeypatch):
     with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
         checkpoints.save(large_state(step=1))
-        assert checkpoints._response is not None
+        assert checkpoints._save is not None
         checkpoints.check()  # does not wait
         assert not list((tmp_path / "c").glob("1/_CHECKPOINT_METADATA")), (
             "the folder appears once it is whole"
@@ -305,6 +316,245 @@ def test_a_moved_checkpoint_is_noticed(saved, tmp_path, capsys):
     assert "c/3 is of step 2: it has been moved" in capsys.readouterr().err
 
 
+# --- saved again: nothing is removed before its successor is whole
+# -------------------------------------------------------------------------------------------------
+
+
+def traces(folder):
+    """{file: its number, its time} of a folder: what is written anew has others."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        path.relative_to(folder): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files
+    }
+
+
+def test_a_state_that_is_saved_already_is_not_written_again(tmp_path):
+    """Not by the process that saved it, nor by one that restored it; an ELBO is added to it."""
+    folder = tmp_path / "c"
+    with Checkpoints(folder, keep=1, keep_best=True) as checkpoints:
+        checkpoints.save(made_state())
+        checkpoints.wait()
+        before = traces(folder / "7")
+        checkpoints.save(made_state())
+        checkpoints.wait()
+        assert traces(folder / "7") == before
+    with Checkpoints(folder, keep=1, keep_best=True) as checkpoints:
+        checkpoints.restore_latest(made_state(seed=1))
+        assert checkpoints.is_best(-3.0)
+        checkpoints.save(made_state(), elbo=-3.0)
+        assert not checkpoints.is_best(-3.0)
+        checkpoints.save(made_state(step=8), elbo=-4.0)
+    after = traces(folder / "7")
+    assert {path: after.get(path) for path in before} == before
+    with Checkpoints(folder, keep=1, keep_best=True) as checkpoints:
+        assert checkpoints.steps == [7, 8]
+        assert not checkpoints.is_best(-3.5)
+        assert tree_equal(
+            plain_key(checkpoints.restore("best", made_state(seed=1))), plain_key(made_state())
+        )
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"elbo": "much"}', b"\x00\xff"])
+def test_a_damaged_file_of_what_came_later_is_named(saved, tmp_path, capsys, content):
+    folder = tmp_path / "c"
+    shutil.copytree(saved, folder)
+    (folder / "2" / "later.json").write_bytes(content)
+    with Checkpoints(folder, keep=2, keep_best=True) as checkpoints:
+        state = checkpoints.restore_latest(made_state())
+    err = capsys.readouterr().err
+    assert int(state.step) == 2 or err.startswith(f"warning: the checkpoint {folder / '2'} is")
+    assert int(state.step) == 1 or content.startswith(b"{")
+
+
+def test_another_state_of_a_step_takes_the_place_of_the_one_there_once_it_is_whole(
+    tmp_path, monkeypatch
+):
+    folder = tmp_path / "c"
+    seen = []
+    settle = step_folders.settle
+
+    def settled(where, step):
+        seen.append({path.name for path in where.iterdir()})
+        settle(where, step)
+
+    with Checkpoints(folder, keep=1) as checkpoints:
+        checkpoints.save(made_state())
+    monkeypatch.setattr(step_folders, "settle", settled)
+    with Checkpoints(folder, keep=1) as checkpoints:
+        checkpoints.save(made_state(seed=1))
+        checkpoints.wait()
+        back = checkpoints.restore_latest(made_state())
+    assert tree_equal(plain_key(back), plain_key(made_state(seed=1)))
+    assert seen == [{"7", "7.successor"}]
+    assert [path.name for path in folder.iterdir()] == ["7"]
+
+
+def test_a_run_that_went_back_keeps_what_it_saves(saved, tmp_path, capsys):
+    """Step 2 is damaged and one checkpoint is kept: it is not that one."""
+    folder = tmp_path / "c"
+    shutil.copytree(saved, folder)
+    shutil.copytree(folder / "2", folder / "9")
+    with Checkpoints(folder, keep=1) as checkpoints:
+        assert int(checkpoints.restore_latest(made_state()).step) == 2
+        assert "c/9 is of step 2" in capsys.readouterr().err
+        checkpoints.save(made_state(step=3))
+        checkpoints.wait()
+        assert checkpoints.steps == [3, 9]
+        checkpoints.save(made_state(step=9))
+        checkpoints.wait()
+        assert checkpoints.steps == [9]
+        assert int(checkpoints.restore_latest(made_state()).step) == 9
+
+
+def test_runs_that_go_on_together_keep_a_step_that_all_have(tmp_path):
+    """One has the best at steps of its own, and the save of another is not over."""
+    runs = []
+    for name in ("a", "b"):
+        common = functools.partial(newest_common_step, runs)
+        runs.append(Checkpoints(tmp_path / name, keep=1, keep_best=True, also_keeps=common))
+    first, second = runs
+    for each in runs:
+        each.save(made_state(step=1), elbo=-5.0)
+    wait_for_all(runs)
+    for step in (2, 3, 4):
+        first.save(made_state(step=step), elbo=-5.0 + step)
+        first.wait()
+    assert first.steps == [1, 4]
+    first.save(made_state(step=5))
+    first.wait()
+    assert (first.steps, second.steps) == ([1, 4, 5], [1])
+    second.save(made_state(step=5))
+    assert common_steps(runs) == {1}
+    wait_for_all(runs)
+    assert (first.steps, second.steps) == ([4, 5], [1, 5])  # its best
+    assert common_steps(runs) == {5}
+
+
+def test_a_checkpoint_of_the_earlier_layout_is_read(tmp_path):
+    """As Orbax's Checkpointer lays it out, by which earlier versions wrote them."""
+    import orbax.checkpoint.experimental.v1 as ocp
+
+    leaves = to_leaves(made_state())
+    with ocp.training.Checkpointer(tmp_path / "c") as before:
+        beside = {"checksum": checksum(leaves), "elbo": -2.0}
+        before.save(7, leaves, force=True, custom_metadata=beside)
+    with Checkpoints(tmp_path / "c", keep=1, keep_best=True) as checkpoints:
+        assert not checkpoints.is_best(-2.5)
+        assert tree_equal(
+            plain_key(checkpoints.restore_latest(made_state(seed=1))), plain_key(made_state())
+        )
+
+
+@pytest.mark.parametrize("place", ["7", "7/_CHECKPOINT_METADATA", "7/state/d", "7/later.json"])
+def test_a_pipe_or_a_link_in_a_checkpoint_is_named_and_not_waited_for(tmp_path, capsys, place):
+    folder = tmp_path / "c"
+    with Checkpoints(folder, keep=2) as checkpoints:
+        checkpoints.save(made_state(step=6))
+        checkpoints.save(made_state())
+    elsewhere = tmp_path / "elsewhere"
+    if (folder / place).exists():
+        shutil.move(folder / place, elsewhere)
+    if place == "7/state/d":
+        (folder / place).symlink_to(elsewhere)
+    else:
+        os.mkfifo(folder / place)
+    with Checkpoints(folder, keep=2, keep_best=True) as checkpoints:
+        assert int(checkpoints.restore_latest(made_state()).step) == 6
+        assert f"warning: the checkpoint {folder / '7'} is damaged" in capsys.readouterr().err
+        checkpoints.save(made_state())
+        checkpoints.wait()
+        assert int(checkpoints.restore_latest(made_state()).step) == 7
+    assert elsewhere.exists() or place == "7/later.json"
+    assert sorted(path.name for path in folder.iterdir()) == ["6", "7"]
+
+
+class Cut(BaseException):
+    """The end of a process."""
+
+
+def put(folder, name, text):
+    (folder / name).mkdir(parents=True)
+    (folder / name / "a").write_text(text)
+    (folder / name / "b").write_text(text)
+
+
+def whole(folder):
+    """The texts of the folders under the names of steps; each file of one has the same."""
+    found = {}
+    for path in folder.iterdir():
+        if path.name.isdecimal():
+            texts = {part.read_text() for part in path.iterdir()}
+            assert len(texts) == len(list(path.iterdir())) / 2 == 1, f"{path} is half removed"
+            found[int(path.name)] = texts.pop()
+    return found
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_what_is_cut_short_is_finished(tmp_path, monkeypatch, at):
+    """A step replaced, another removed, cut before each rename and each removal, and once more
+    while that is mended: the steps are whole, and end as they should.
+    """
+    folder = tmp_path / "c"
+    put(folder, "1", "first")
+    put(folder, "2", "old")
+    put(folder, "2.successor", "new")
+    put(folder, "3.orbax-checkpoint-tmp", "half")
+    put(folder, "2.removing", "older")
+    (folder / "3.orbax-checkpoint-tmp" / "a").unlink()
+    left = [at, at // 2]
+
+    def cut_at(call):
+        def counted(*args, **options):
+            if left and left[0] == 0:
+                left.pop(0)
+                raise Cut
+            if left:
+                left[0] -= 1
+            return call(*args, **options)
+
+        return counted
+
+    monkeypatch.setattr(os, "rename", cut_at(os.rename))
+    monkeypatch.setattr(os, "unlink", cut_at(os.unlink))
+    monkeypatch.setattr(os, "rmdir", cut_at(os.rmdir))
+    cuts = 0
+    for work in (step_folders.recover, step_folders.recover):
+        try:
+            work(folder)
+            step_folders.remove(folder, 1)
+        except Cut:
+            cuts += 1
+        assert step_folders.steps_in(folder) in ([1, 2], [2])
+        there = step_folders.path_of(folder, 2)
+        assert {part.read_text() for part in there.iterdir()} in ({"old"}, {"new"})
+        whole(folder)
+    assert cuts, "nothing was cut"
+    left.clear()
+    step_folders.recover(folder)
+    assert step_folders.steps_in(folder) in ([1, 2], [2])
+    assert whole(folder)[2] == "new"
+    assert not [path.name for path in folder.iterdir() if not path.name.isdecimal()]
+
+
+def test_what_cannot_be_removed_is_said(tmp_path, monkeypatch, capsys):
+    """As on NFS, where the files of a folder that somebody reads stay for a while."""
+    put(tmp_path, "1", "first")
+
+    def refused(path):
+        raise OSError(39, "Directory not empty", str(path))
+
+    with monkeypatch.context() as busy:
+        busy.setattr(shutil, "rmtree", refused)
+        step_folders.remove(tmp_path, 1)
+    assert capsys.readouterr().err == (
+        f"warning: {tmp_path / '1.removing'} could not be removed (Directory not empty); the next "
+        "start tries again.\n"
+    )
+    assert step_folders.steps_in(tmp_path) == []
+    step_folders.recover(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- a disk that is full
 # --------------------------------------------------------------------------------------------
 
@@ -355,9 +605,7 @@ def test_a_save_that_the_disk_refuses_is_said_once(tmp_path, limit):
 class NoRoom:
     """The answer to a save that has failed in its thread."""
 
-    _thread_runner = type("", (), {"done": staticmethod(lambda: True)})
-
-    def result(self):
+    def result(self, timeout=None):
         raise OSError(28, "No space left on device")
 
 
@@ -365,7 +613,7 @@ def test_a_save_that_fails_in_its_thread_is_said_at_the_next_look(tmp_path, monk
     with Checkpoints(tmp_path / "c", keep=3) as checkpoints:
         checkpoints.save(made_state(step=1))
         checkpoints.wait()
-        monkeypatch.setattr(checkpoints._manager, "save_async", lambda *args, **kwargs: NoRoom())
+        monkeypatch.setattr(f"{ORBAX}.save_async", lambda *args, **kwargs: NoRoom())
         checkpoints.save(made_state(step=2))
         with pytest.raises(
             UserError, match=r"step 2 could not .*No space left on device.*that of step 1 is kept"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from helpers import assert_mean, keys, normal
+from helpers import assert_mean, keys, normal, undeclared
 
 import vi_jax as vi
 from vi_jax.distributions import Bernoulli, Program, paired
@@ -339,6 +339,18 @@ def test_what_a_site_is_given_can_be_declared():
     assert not any(isinstance(kl, vi.types.Drawn) for kl in kls.values())
 
 
+def lying(params, context, site):
+    z2 = site("z2", gaussian(jnp.zeros(2), jnp.zeros(())))
+    site("z1", gaussian(params["a"] @ z2, jnp.zeros(())), given=())
+
+
+def test_what_is_declared_is_checked_by_the_gradient():
+    z = {"z1": jnp.ones(3), "z2": jnp.ones(2)}
+    params = jax.tree.map(as_float, PRIOR)
+    assert undeclared(Program(params, None, independent), z) == []
+    assert undeclared(Program(params, None, lying), z) == [("z1", "z2")]
+
+
 def test_guide_and_prior_have_to_be_of_one_kind():
     one = gaussian(jnp.zeros(2), jnp.zeros(()))
     model = from_densities(
@@ -346,6 +358,55 @@ def test_guide_and_prior_have_to_be_of_one_kind():
     )
     with pytest.raises(ValueError, match="Programs both, or neither"):
         model.terms(jax.random.key(0), {}, X)
+
+
+def test_the_kl_of_the_whole_is_no_closed_form():
+    with pytest.raises(NotImplementedError, match="site by site"):
+        vi.kl_divergence(prior(), prior())
+
+
+def test_guides_over_a_pytree_have_a_closed_kl():
+    """That of their vectors, so that analytic_elbo takes them."""
+    example = {"a": jnp.zeros(()), "b": jnp.zeros(2)}
+    rows = {"loc": jnp.array([0.3, -1.0, 0.5]), "log_scale": jnp.array([0.1, -0.4, 0.2])}
+    vector = vi.families.mean_field(3).guide(rows)
+    tree = vi.families.mean_field(example).guide(rows)
+    start = vi.families.full_rank(example)
+    p = start.guide(start.init(jax.random.key(0)))
+    kl = vi.kl_divergence(tree, p)
+    np.testing.assert_allclose(kl, vi.kl_divergence(vector, p.base), rtol=1e-6)
+    log_lik = lambda z: -(z["a"] ** 2) - (z["b"] ** 2).sum()  # noqa: E731
+    value = vi.analytic_elbo(jax.random.key(1), log_lik, tree, p, num_samples=3)
+    z = tree.sample(jax.random.key(1), (3,))
+    np.testing.assert_allclose(value, jax.vmap(log_lik)(z).mean() - kl, rtol=1e-5)
+    other = vi.families.mean_field({"c": jnp.zeros(3)})
+    with pytest.raises(ValueError, match="over one space"):
+        vi.kl_divergence(tree, other.guide(rows))
+
+
+# --- the linter
+# --------------------------------------------------------------------------------------------
+
+
+def detached(params, context, site):
+    """A path that is cut: the second site looks at a frozen copy of the first."""
+    z2 = site("z2", gaussian(params["loc2"], params["scale2"]))
+    site("z1", gaussian(params["a"] @ vi.freeze(z2), params["scale1"]))
+
+
+def test_the_linter_takes_programs():
+    params = jax.tree.map(as_float, PRIOR)
+    names = ("stein", "normalisation", "score", "detached")
+    for walk, ok in ((top_down, True), (detached, False)):
+        report = vi.check(
+            jax.random.key(2),
+            log_joint(params),
+            lambda numbers, walk=walk: Program(numbers, None, walk),
+            params=params,
+            num_samples=512,
+            only=names,
+        )
+        assert report.ok == ok, report
 
 
 # --- at the exact posterior

@@ -83,6 +83,12 @@ def test_two_processes_have_the_losses_of_one(one, two_processes, layout):
     assert two_processes[1]["from the first"] == {"process": 0}
 
 
+def test_examples_that_are_pytrees_lie_over_devices(one, eight, two_processes):
+    for each in (eight, *two_processes):
+        for name in ("tree", "tree, streaming"):
+            np.testing.assert_allclose(each[name], one["tree"], rtol=1e-5)
+
+
 def test_starts_over_devices_come_to_what_they_do_on_one(one, eight, two_processes):
     for fitted in (*eight["fit"], *two_processes[0]["fit"]):
         for found, wanted in zip(fitted, one["fit"], strict=True):

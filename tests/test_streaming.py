@@ -171,3 +171,19 @@ def test_what_is_no_map_of_whole_rows_is_told_nothing(tmp_path):
         [[1.0]],
     ):
         assert make_announce(other) is None
+
+
+def tree_step(state, batch):
+    return step(state, batch["row"] + batch["label"][:, None])
+
+
+def test_examples_may_be_a_pytree():
+    labels = (np.arange(10) % 3).astype(np.int32)
+    flat = DATA + labels[:, None]
+    want, wanted = make_streaming_run(step, batch_size=4, most_steps=3)(state_of(), flat, 7)
+    tree = {"row": Asked(DATA), "label": labels}
+    found, info = make_streaming_run(tree_step, batch_size=4, most_steps=3)(state_of(), tree, 7)
+    np.testing.assert_allclose(found.params["seen"], want.params["seen"], rtol=1e-6)
+    np.testing.assert_allclose(info.metrics["loss"], wanted.metrics["loss"], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"one length; got \[9, 10\]"):
+        make_streaming_run(tree_step, batch_size=4)(state_of(), {**tree, "label": labels[:9]}, 1)

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from vi_jax import bounds, linalg
 from vi_jax.diagnostics import ais
@@ -59,7 +60,7 @@ def bracket(
 
     Args:
       key: one typed PRNG key.
-      log_density: u [D] -> log p(x, u), nats, normalised in x.
+      log_density: u -> log p(x, u), nats, normalised in x; u [D], or a pytree.
       q: a guide over u.
       num_draws: S, at least 25; values of the log density, without gradients.
       num_groups: of S / num_groups draws, K; standard errors are over groups.
@@ -89,6 +90,7 @@ def bracket(
     u = q.sample(key_draws, (num_draws,))
     log_w = jax.lax.map(log_density, u, batch_size=min(CHUNK, num_draws)) - jax.vmap(q.log_prob)(u)
     groups = log_w.reshape(num_groups, -1)
+    one = jax.tree.map(lambda leaf: leaf[0], u)
 
     def side(bound: Any, name: str) -> Side:
         values = jax.vmap(bound)(groups)
@@ -97,10 +99,43 @@ def bracket(
     below = {name: side(bound, "lower") for name, bound in LOWER.items()}
     above = {name: side(bound, "upper, biased down") for name, bound in UPPER.items()}
     if num_chains:
+        _require_real(one)
+        _, unravel = ravel_pytree(one)
+        rows = jax.vmap(lambda z: ravel_pytree(z)[0])(u)
         below["ais"], above["ais_reverse"] = _annealed(
-            key_anneal, log_density, q, u, log_w, num_chains, num_temperatures
+            key_anneal,
+            lambda row: log_density(unravel(row)),
+            Raveled(q, unravel),
+            rows,
+            log_w,
+            num_chains,
+            num_temperatures,
         )
     return below | above
+
+
+class Raveled(NamedTuple):
+    """A guide over a pytree as one over its leaves laid in a row [D]."""
+
+    base: Any
+    unravel: Any  # row -> pytree
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...]) -> Array:
+        """Samples [N, D]."""
+        return jax.vmap(lambda z: ravel_pytree(z)[0])(self.base.sample(key, sample_shape))
+
+    def log_prob(self, row: Array) -> Array:
+        """log q, nats."""
+        return self.base.log_prob(self.unravel(row))
+
+
+def _require_real(z: Any) -> None:
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(z)):
+        raise ValueError(
+            "annealing moves real latents; these have leaves of types "
+            f"{jax.tree.map(lambda leaf: str(leaf.dtype), z)}. Set num_chains=0 for the bounds of "
+            "log-weights alone."
+        )
 
 
 class Whitened(NamedTuple):

@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 from numpyro.distributions.distribution import ExpandedDistribution, MaskedDistribution
 from numpyro.distributions.kl import kl_divergence as numpyro_kl_divergence
 
+from vi_jax.distributions import Program
 from vi_jax.kl import discrete, scalars
 from vi_jax.kl.gaussians import is_gaussian_vector, kl_gaussian_vectors
 
@@ -30,7 +31,7 @@ def kl_divergence(q: Any, p: Any) -> Array:
 
     Args:
       q, p: numpyro distributions over the same space, with event shapes alike and batch shapes that
-        broadcast.
+        broadcast; or two guides of `vi_jax.families` over one pytree.
 
     Returns:
       Nats, of the broadcast batch shape.
@@ -39,6 +40,12 @@ def kl_divergence(q: Any, p: Any) -> Array:
       ValueError: the event shapes differ.
       NotImplementedError: no closed form is known; names `vi_jax.kl_monte_carlo`.
     """
+    if isinstance(q, Program) or isinstance(p, Program):
+        raise NotImplementedError(
+            "the KL of a Program is taken site by site, given the sites before it: "
+            "vi_jax.models.from_densities(..., kl='closed'), or estimate the whole by "
+            "vi_jax.kl_monte_carlo(key, q, p, num_samples=...)."
+        )
     if q.event_shape != p.event_shape:
         raise ValueError(
             f"kl_divergence expects q and p over one space; got event shapes {q.event_shape} and "
@@ -46,6 +53,9 @@ def kl_divergence(q: Any, p: Any) -> Array:
             f"({type(q).__name__}, {type(p).__name__}). Use .to_event(n) to say which axes are "
             "one event."
         )
+    layout = getattr(q, "layout", None)  # of a guide over a pytree, whose base is over a vector
+    if layout is not None and layout == getattr(p, "layout", None):
+        return kl_divergence(q.base, p.base)
     rule = _find_rule(q, p)
     if rule is not None:
         return rule(strip(q), strip(p))

@@ -2,11 +2,29 @@
 inside these files.
 
 `vae` is the usual way in; `amortised` takes any encoder and decoder as (init, apply) pairs, and
-`from_densities` any guide, prior and likelihood.
+`from_densities` any guide, prior and likelihood. Priors with parameters are in `models.priors`.
 """
 
-from vi_jax.models import likelihoods, networks
+from vi_jax.models import gated, likelihoods, networks, priors
+from vi_jax.models.conditional_vae import conditional_vae
+from vi_jax.models.discrete_vae import discrete_vae
 from vi_jax.models.from_densities import from_densities
+from vi_jax.models.hierarchical_vae import hierarchical_vae
+from vi_jax.models.ladder_vae import ladder_vae
+from vi_jax.models.sigmoid_belief_net import sigmoid_belief_net
 from vi_jax.models.vae import amortised, vae
 
-__all__ = ["amortised", "from_densities", "likelihoods", "networks", "vae"]
+__all__ = [
+    "amortised",
+    "conditional_vae",
+    "discrete_vae",
+    "from_densities",
+    "gated",
+    "hierarchical_vae",
+    "ladder_vae",
+    "likelihoods",
+    "networks",
+    "priors",
+    "sigmoid_belief_net",
+    "vae",
+]

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+from vi_jax.models._kl import KL
+from vi_jax.models.from_densities import from_densities
 from vi_jax.models.likelihoods import Likelihood
 from vi_jax.models.networks import Network
-from vi_jax.types import Array, Params
+from vi_jax.types import Array, Model, Params
 
 
 class Emission(NamedTuple):
@@ -56,6 +58,46 @@ def emission(x_shape: Sequence[int], decoder: Network, likelihood: Likelihood) -
     if likelihood.update is None:
         return Emission(init, decode, log_lik, None, None)
     return Emission(init, decode, log_lik, stats, update)
+
+
+def from_emission(
+    init: Callable[[Array], Params],
+    guide: Callable[[Params, Any], Any],
+    prior: Callable[[Params, Any], Any],
+    pixels: Emission,
+    *,
+    kl: KL,
+    h_of: Callable[[Any, Any], Array] = lambda x, z: z,
+    pixels_of: Callable[[Any], Array] = lambda x: x,
+    whole: Callable[[Any, Any], Any] = lambda p, x: p,
+) -> Model:
+    """A Model whose likelihood is an emission.
+
+    Args:
+      init: key -> all parameters, those of the emission among them.
+      guide, prior, kl: see `from_densities`.
+      pixels: the emission.
+      h_of: (x, z) -> what its decoder sees.
+      pixels_of: x -> the array that it generates, a part of x.
+      whole: (p(x | z) over the array, x) -> the same over whole examples.
+    """
+
+    def log_lik(params: Params, x: Any, z: Any) -> Array:
+        return pixels.log_lik(params, pixels_of(x), h_of(x, z))
+
+    def stats(params: Params, x: Any, z: Any) -> Any:
+        return pixels.stats(params, pixels_of(x), h_of(x, z))  # type: ignore[misc]
+
+    return from_densities(
+        init,
+        guide,
+        prior,
+        lambda params, x, z: whole(pixels.decode(params, h_of(x, z)), x),
+        log_lik,
+        kl=kl,
+        stats=None if pixels.stats is None else stats,
+        update=pixels.update,
+    )
 
 
 def check_shape(x: Array, x_shape: tuple[int, ...]) -> None:

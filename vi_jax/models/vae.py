@@ -9,14 +9,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
 
 from vi_jax import families
 from vi_jax.models import likelihoods, networks
-from vi_jax.models._emission import check_shape, emission
+from vi_jax.models._emission import check_shape, emission, from_emission
 from vi_jax.models._kl import KL
-from vi_jax.models.from_densities import from_densities
+from vi_jax.models._layers import as_float, standard_normal
 from vi_jax.models.likelihoods import Likelihood
 from vi_jax.models.networks import Network
 from vi_jax.types import Array, Family, Model, Params, Prior
@@ -76,19 +75,10 @@ def amortised(
 
     def make_prior(params: Params, x: Array) -> Any:
         if prior is None:
-            return dist.Normal(jnp.zeros(num_latents), jnp.ones(num_latents)).to_event(1)
+            return standard_normal(num_latents)
         return prior.make(params["prior"], x, lambda x: guide(params, x))
 
-    return from_densities(
-        init,
-        guide,
-        make_prior,
-        lambda params, x, z: pixels.decode(params, z),
-        pixels.log_lik,
-        kl=kl,
-        stats=pixels.stats,
-        update=pixels.update,
-    )
+    return from_emission(init, guide, make_prior, pixels, kl=kl)
 
 
 def vae(
@@ -100,6 +90,8 @@ def vae(
     likelihood: Likelihood | None = None,
     family: Callable[[int], Family] = families.mean_field,
     output_bias: Any = None,
+    prior: Prior | None = None,
+    kl: KL = "closed",
     dtype: Any = None,
 ) -> Model:
     """The VAE of Kingma & Welling (2013), appendix C: dense layers both ways, the decoder the
@@ -113,6 +105,7 @@ def vae(
       likelihood: of x given z; Bernoulli if not given.
       family: num_latents -> Family; mean-field Gaussian if not given.
       output_bias: where the decoder's last bias starts, see `networks.mlp_decoder`.
+      prior, kl: see `amortised`.
       dtype: of the activations; `jnp.bfloat16` for mixed precision, see `networks`. Densities and
         the KL stay float32.
 
@@ -141,6 +134,8 @@ def vae(
         family(num_latents),
         likelihoods.bernoulli() if likelihood is None else likelihood,
         num_latents=num_latents,
+        prior=prior,
+        kl=kl,
     )
 
 
@@ -163,8 +158,3 @@ def _amortised_form(family: Family) -> tuple[int, Callable[[Params, Array], Para
         return {**own, **moved}
 
     return row.size, guide_params
-
-
-def as_float(x: Array) -> Array:
-    """x, integers as floats."""
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))

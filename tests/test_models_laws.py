@@ -1,0 +1,298 @@
+"""What every model obeys, for each member of vi_jax/models: its terms are those of its densities,
+its samples are examples, a batch is a loop, every parameter moves, bounds are in their order.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import all_finite, assert_mean, keys, normal, undeclared
+
+import vi_jax as vi
+from vi_jax.models import gated, likelihoods, priors
+from vi_jax.types import Drawn
+
+SHAPE = (3, 2)
+DRAWS = 1_000
+
+
+class Case(NamedTuple):
+    """A small instance, how it is trained, and what its terms are closed in."""
+
+    model: vi.Model
+    has_label: bool = False
+    is_discrete: bool = False
+    drawn: tuple[str, ...] = ()  # sites whose KL is taken at the draw
+
+
+def with_gates():
+    return vi.models.amortised(
+        SHAPE,
+        lambda num_outputs: gated.gated_mlp_encoder(SHAPE, num_outputs, (4, 3)),
+        lambda num_outputs: gated.gated_mlp_decoder(SHAPE, num_outputs, 2, (3, 4)),
+        vi.families.mean_field(2),
+        likelihoods.bernoulli(),
+        num_latents=2,
+    )
+
+
+def with_prior(prior):
+    return vi.models.vae(SHAPE, num_latents=2, hidden=(4,), prior=prior, kl="drawn")
+
+
+TWO = dict(num_latents=(3, 2), hidden=((4,), (4,)))
+FIVE = dict(num_latents=(3, 3, 2, 2, 1), hidden=((4,),) * 5)
+# {name: () -> Case}; every function of vi_jax.models that makes a model has a row
+CASES = {
+    "vae": lambda: Case(vi.models.vae(SHAPE, num_latents=2, hidden=(4,))),
+    "vae, full rank": lambda: Case(
+        vi.models.vae(SHAPE, num_latents=2, hidden=(4,), family=vi.families.full_rank)
+    ),
+    "amortised, gated": lambda: Case(with_gates()),
+    "vae, mixture prior": lambda: Case(with_prior(priors.mixture_of_gaussians(2, 3)), drawn=("z",)),
+    "vae, vamp prior": lambda: Case(with_prior(priors.vamp(SHAPE, 3, mean=0.5)), drawn=("z",)),
+    "vae, flow prior": lambda: Case(with_prior(priors.flow(2)), drawn=("z",)),
+    "vae, standard normal": lambda: Case(
+        vi.models.vae(SHAPE, num_latents=2, hidden=(4,), prior=priors.standard_normal(2))
+    ),
+    "hierarchical_vae": lambda: Case(vi.models.hierarchical_vae(SHAPE, **TWO), drawn=("z1",)),
+    "ladder_vae": lambda: Case(vi.models.ladder_vae(SHAPE, **FIVE)),
+    "sigmoid_belief_net": lambda: Case(
+        vi.models.sigmoid_belief_net(SHAPE, num_latents=(3, 2)), is_discrete=True, drawn=("z1",)
+    ),
+    "discrete_vae": lambda: Case(
+        vi.models.discrete_vae(SHAPE, num_latents=3, hidden=(4,)), is_discrete=True
+    ),
+    "conditional_vae": lambda: Case(
+        vi.models.conditional_vae(SHAPE, 3, num_latents=2, hidden=(4,)), has_label=True
+    ),
+    "from_densities": lambda: Case(
+        vi.models.from_densities(*_by_hand(vi.models.vae(SHAPE, num_latents=2, hidden=(4,))))
+    ),
+}
+NOT_MODELS = {"gated", "likelihoods", "networks", "priors"}
+
+
+def _by_hand(model):
+    d = model.densities
+    return model.init, d.guide, d.prior, d.decode, d.log_lik
+
+
+@functools.cache
+def case_of(name):
+    return CASES[name]()
+
+
+def params_of(name):
+    """Away from the start, where many a layer is 0."""
+    params = jax.jit(case_of(name).model.init)(jax.random.key(0))
+    leaves, structure = jax.tree.flatten(params)
+    moved = [
+        leaf + 0.3 * jnp.asarray(normal(number, *leaf.shape), leaf.dtype)
+        for number, leaf in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(structure, moved)
+
+
+def examples(case, num=4):
+    x = jnp.asarray(normal(100, num, *SHAPE) > 0, jnp.float32)
+    return {"image": x, "label": jnp.arange(num) % 3} if case.has_label else x
+
+
+def one_of(x, row=0):
+    return jax.tree.map(lambda leaf: leaf[row], x)
+
+
+def total(kl: Any):
+    return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(kl))
+
+
+def loss_of(case):
+    if case.is_discrete:
+        return vi.losses.negative_bound(
+            case.model, vi.bounds.iwae, vi.estimators.vimco, num_samples=4
+        )
+    return vi.losses.negative_elbo(case.model)
+
+
+each = pytest.mark.parametrize("name", sorted(CASES))
+
+
+def test_every_model_has_a_case():
+    tested = {name.split(",")[0] for name in CASES}
+    assert tested == set(vi.models.__all__) - NOT_MODELS
+    for room in ("priors", "gated"):
+        module = getattr(vi.models, room)
+        made = {n for n, f in vars(module).items() if getattr(f, "__module__", "").endswith(room)}
+        made = {n for n in made if not n.startswith("_") and n[0].islower()}
+        used = {"mixture_of_gaussians", "vamp", "flow", "standard_normal"}
+        assert made <= used | {"gated_mlp_encoder", "gated_mlp_decoder"}, f"{room}: {made}"
+
+
+@each
+def test_its_terms_are_those_of_its_densities(name):
+    """E[log_lik - KL] = E_q[log p(x, z) - log q(z)]; log p(x | z) is that of what it decodes."""
+    case = case_of(name)
+    model = case.model
+    params = params_of(name)
+    x = one_of(examples(case))
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, None))
+    def both(key, params):
+        key_terms, key_z, key_p = jax.random.split(key, 3)
+        terms = model.terms(key_terms, params, x)
+        q = model.densities.guide(params, x)
+        z = q.sample(key_z)
+        log_w = vi.losses.log_joint(model, params, x)(z) - q.log_prob(z)
+        decoded = model.densities.decode(params, x, z).log_prob(x).sum()
+        gap = decoded - model.densities.log_lik(params, x, z)
+        p = model.densities.prior(params, x)
+        z_p = p.sample(key_p)
+        # the integral of p q / (p + q) by samples of either: each is the density of its samples
+        shares = (
+            jax.nn.sigmoid(p.log_prob(z) - q.log_prob(z)),
+            jax.nn.sigmoid(q.log_prob(z_p) - p.log_prob(z_p)),
+        )
+        return terms.log_lik - total(terms.kl), log_w, gap, terms, shares
+
+    elbo, log_w, gap, terms, shares = both(keys(1, DRAWS), params)
+    assert_mean(np.asarray(shares[0], np.float64) - np.asarray(shares[1], np.float64), 0.0)
+    assert all_finite(terms)
+    assert {site for site, kl in terms.kl.items() if isinstance(kl, Drawn)} == set(case.drawn)
+    assert_mean(np.asarray(elbo, np.float64) - np.asarray(log_w, np.float64), 0.0)
+    np.testing.assert_allclose(gap, 0.0, atol=2e-5)
+    # K draws are worth more than one: ELBO <= IWAE_K, in expectation
+    iwae = jax.vmap(vi.bounds.iwae)(log_w.reshape(-1, 10))
+    slack = np.asarray(iwae) - np.asarray(elbo).reshape(-1, 10).mean(1)
+    assert slack.mean() > -5 * slack.std() / len(slack) ** 0.5
+
+
+@each
+def test_its_samples_are_examples(name):
+    case = case_of(name)
+    x = one_of(examples(case))
+
+    def made(key, params, x):
+        key_z, key_x = jax.random.split(key)
+        p = case.model.generate(key_z, params, x)
+        return p.sample(key_x), p.mean
+
+    sample, mean = jax.jit(made)(jax.random.key(2), params_of(name), x)
+    assert jax.tree.structure(sample) == jax.tree.structure(x)
+    for ours, given in zip(jax.tree.leaves(sample), jax.tree.leaves(x), strict=True):
+        assert ours.shape == given.shape
+    assert mean.shape == SHAPE
+    assert all_finite(mean)
+    if case.has_label:
+        assert sample["label"] == x["label"]
+    again = jax.eval_shape(case.model.terms, jax.random.key(0), params_of(name), sample)
+    assert again.log_lik.shape == ()
+
+
+@each
+def test_two_steps_move_every_parameter_and_a_batch_is_a_loop(name):
+    case = case_of(name)
+    x = examples(case)
+    optimizer = optax.adam(0.1)
+    step = jax.jit(vi.make_step(loss_of(case), optimizer))
+    state = vi.init_state(jax.random.key(0), case.model.init, optimizer)
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(state.params))
+    first = state.params
+    for _ in range(2):
+        state, metrics = step(state, x)
+        assert np.isfinite(metrics["loss"])
+    still = [
+        jax.tree_util.keystr(path)
+        for (path, before), after in zip(
+            jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(state.params), strict=True
+        )
+        if np.array_equal(before, after)
+    ]
+    assert not still
+    batch = jax.jit(vi.losses.batch_terms, static_argnums=1)(
+        jax.random.key(3), case.model, state.params, x
+    )
+    alone = jax.jit(case.model.terms)
+    for row, key in enumerate(keys(3, 4)):
+        ours = one_of(batch, row)
+        for a, b in zip(
+            jax.tree.leaves(ours),
+            jax.tree.leaves(alone(key, state.params, one_of(x, row))),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_prior_declares_is_what_it_depends_on():
+    for name in sorted(CASES):
+        case = case_of(name)
+        params = params_of(name)
+        x = one_of(examples(case))
+        p = case.model.densities.prior(params, x)
+        if isinstance(p, vi.distributions.Program):
+            assert undeclared(p, p.sample(jax.random.key(0))) == []
+
+
+def test_a_ladder_merges_two_gaussians_by_their_precisions():
+    model = vi.models.ladder_vae(SHAPE, num_latents=(2, 1), hidden=((4,), (4,)))
+    params = jax.jit(model.init)(jax.random.key(0))
+    params = jax.tree.map(lambda leaf: leaf + 0.3, params)
+    x = examples(case_of("vae"))[0]
+    q = model.densities.guide(params, x)
+    z = {"z1": jnp.ones(2), "z2": jnp.ones(1)}
+    merged = q.at(z)["z1"].base_dist
+    p = model.densities.prior(params, x).at(z)["z1"].base_dist
+    loc, raw = np.split(np.asarray(q.context["z1"], np.float64), 2)
+    of_data = np.log1p(np.exp(raw) * (np.e - 1)) ** -2.0
+    of_prior = np.asarray(p.scale, np.float64) ** -2.0
+    precision = of_data + of_prior
+    mean = (loc * of_data + p.loc * of_prior) / precision
+    np.testing.assert_allclose(merged.scale, precision**-0.5, rtol=1e-5)
+    np.testing.assert_allclose(merged.loc, mean, rtol=1e-5)
+
+
+def test_a_label_matters_in_every_network():
+    model = case_of("conditional_vae").model
+    densities = model.densities
+    params = params_of("conditional_vae")
+    first = one_of(examples(case_of("conditional_vae")))
+    second = {**first, "label": first["label"] + 1}
+    z = jnp.ones(2)
+    for density in (densities.guide, densities.prior):
+        assert not np.allclose(density(params, first).mean, density(params, second).mean)
+    assert densities.log_lik(params, first, z) != densities.log_lik(params, second, z)
+    assert densities.decode(params, second, z).sample(jax.random.key(0))["label"] == 1
+
+
+def test_discrete_models_are_refused_by_the_elbo_of_terms():
+    for name in ("discrete_vae", "sigmoid_belief_net"):
+        case = case_of(name)
+        with pytest.raises(ValueError, match="differentiates through"):
+            jax.eval_shape(
+                vi.losses.negative_elbo(case.model),
+                params_of(name),
+                jax.random.key(0),
+                examples(case),
+                jnp.int32(0),
+            )
+
+
+def test_sizes_that_cannot_be_are_refused():
+    for bad in [
+        lambda: vi.models.hierarchical_vae(SHAPE, num_latents=(3,), hidden=((4,), (4,))),
+        lambda: vi.models.ladder_vae(SHAPE, num_latents=(3, 0), hidden=((4,), (4,))),
+        lambda: vi.models.sigmoid_belief_net(SHAPE, num_latents=()),
+        lambda: vi.models.discrete_vae(SHAPE, num_latents=0),
+        lambda: vi.models.conditional_vae(SHAPE, 0, num_latents=2),
+        lambda: priors.mixture_of_gaussians(2, 0),
+        lambda: priors.vamp(SHAPE, 0),
+        lambda: priors.vamp(SHAPE, 3, rows=np.zeros((2, *SHAPE))),
+        lambda: gated.gated_mlp_decoder(SHAPE, 1, 2, output_bias=np.zeros(3)),
+    ]:
+        with pytest.raises(ValueError, match="expects"):
+            bad()
