@@ -52,13 +52,22 @@ class Drawn(NamedTuple):
     value: Array  # log q(z) - log p(z), nats
 
 
+class Stacked(NamedTuple):
+    """Marks a KL [L, ...] of many equal layers, the first axis theirs, or a `Drawn` one; in
+    `Terms.kl`. Its metrics are called `kl/SITE/1` and so on, and free bits by layer go by them.
+    """
+
+    value: Any  # [L, ...], nats
+
+
 class Terms(NamedTuple):
     """The terms of the ELBO of one example at one draw, nats: ELBO = log_lik - the sum of all
     leaves of kl.
     """
 
     log_lik: Array  # log p(x | z), []
-    # {site: KL, of any shape over the site's own axes, all summed, or `Drawn`}; padded steps are 0
+    # {site: KL, of any shape over the site's own axes, all summed; or `Drawn`, or `Stacked`};
+    # padded steps are 0
     kl: Mapping[str, Any]
     penalty: Any = ()  # minimised beside the bound and no part of it; all leaves are summed
     stats: Any = ()  # averaged over the batch, not differentiated; what `Model.update` is given

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from vi_jax import bounds
 from vi_jax.losses import batch_terms, densities_of, log_joint
-from vi_jax.losses.elbo import named_kls
 from vi_jax.losses.free_bits import sum_all
+from vi_jax.losses.sites import site_kls
 from vi_jax.types import Array, Guide, Model, Params, num_examples
 from vi_jax.weights import draw, log_weights
 
@@ -85,7 +85,7 @@ def evaluate_example(
     row = jax.tree.map(lambda leaf: leaf[None], x)
     batch = batch_terms(key, model, params, row, num_samples=num_samples)
     terms = jax.tree.map(lambda leaf: leaf[0], batch)
-    kl = {name: value for name, (value, _) in named_kls(terms).items()}
+    kl = {name: kl.value for name, kl in site_kls(terms).items()}
     found = {"elbo": terms.log_lik - sum_all(kl), "log_lik": terms.log_lik, "kl": kl}
     if model.densities is not None:
         found |= _mean_of(model.densities.guide(params, x))

@@ -2,7 +2,7 @@
 it stands.
 
 All are pytrees with `sample(key, sample_shape)` and `log_prob(value)`, in nats; all but `Program`
-are numpyro distributions.
+and `Stack` are numpyro distributions.
 """
 
 import warnings
@@ -14,6 +14,7 @@ from vi_jax.distributions.log_gamma import LogDirichlet, LogGamma
 from vi_jax.distributions.one_hot import OneHotCategorical
 from vi_jax.distributions.precision_normal import PrecisionNormal
 from vi_jax.distributions.program import Program, paired
+from vi_jax.distributions.stack import Stack
 from vi_jax.distributions.transports import from_noise, to_noise
 from vi_jax.distributions.von_mises import VonMises
 
@@ -26,6 +27,7 @@ __all__ = [
     "OneHotCategorical",
     "PrecisionNormal",
     "Program",
+    "Stack",
     "VonMises",
     "from_noise",
     "paired",

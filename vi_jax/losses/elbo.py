@@ -20,7 +20,8 @@ from vi_jax.losses.free_bits import (
     weighted_kl,
 )
 from vi_jax.losses.info import Info, Loss, Moved, updated
-from vi_jax.types import Array, Drawn, Model, Params, Terms, freeze, num_examples
+from vi_jax.losses.sites import site_kls, site_metrics
+from vi_jax.types import Array, Model, Params, Terms, freeze, num_examples
 from vi_jax.weights import require_reparameterised
 
 NO_EXAMPLE = 0xFFFFFFFF
@@ -86,32 +87,8 @@ def example_terms(
         stacklevel=2,
     )
     terms = batch_terms(key, model, params, x, num_samples=num_samples)
-    kls = {name: value for name, (value, _) in named_kls(terms).items()}
+    kls = {name: kl.value for name, kl in site_kls(terms).items()}
     return {"log_lik": terms.log_lik, "kl": kls["z"] if set(kls) == {"z"} else kls}
-
-
-def named_kls(terms: Terms) -> dict[str, tuple[Array, bool]]:
-    """{site: (its KL, whether it is drawn)}.
-
-    Raises:
-      ValueError: `kl` is no dictionary of arrays by site.
-    """
-    if not isinstance(terms.kl, Mapping):
-        raise ValueError(
-            f"Terms.kl is a dictionary {{site: KL}}; got {type(terms.kl).__name__}. Name the "
-            "site, for example {'z': kl}."
-        )
-    found = {}
-    for name, kl in terms.kl.items():
-        is_drawn = isinstance(kl, Drawn)
-        value = kl.value if isinstance(kl, Drawn) else kl
-        if len(jax.tree.leaves(value)) != 1:
-            raise ValueError(
-                f"the KL of a site is one array; that of {name!r} is "
-                f"{jax.tree.structure(value)}. Give each array a name of its own."
-            )
-        found[name] = (jnp.asarray(value), is_drawn)
-    return found
 
 
 def negative_elbo(
@@ -135,8 +112,8 @@ def negative_elbo(
       free_bits: lambda, nats per group that cost nothing, or {site: lambda} with 0 for the sites
         it leaves out: each KL enters as max(lambda, KL of the group).
       group: what lambda counts for: each latent "dimension" (Kingma et al. 2016, eq. 15, with
-        groups of one), each "layer", that is site (Sonderby et al. 2016; Chen et al. 2017), or the
-        whole "model", which expects one beta and one lambda.
+        groups of one), each "layer", that is site, or layer of a `Stack` (Sonderby et al. 2016;
+        Chen et al. 2017), or the whole "model", which expects one beta and one lambda.
       by: "batch": of the mean over the batch, as in Kingma et al. (2016); "example": for each
         example alone.
 
@@ -158,14 +135,13 @@ def negative_elbo(
         require_paths(model, params, batch)
         params, moved = update_on_batch(model, params, key, batch, num_samples)
         terms = batch_terms(key, model, params, batch, num_samples=num_samples, training=True)
-        named = named_kls(terms)
-        kls = {site: kl for site, (kl, _) in named.items()}
+        kls = site_kls(terms)
         log_lik = terms.log_lik.mean()
-        means = {site: kl.mean(0) for site, kl in kls.items()}
+        means = {site: kl.value.mean(0) for site, kl in kls.items()}
         kl = sum_all(means)
         betas = betas_at(beta, list(kls), step, log_lik.dtype)
         metrics = {name: log_lik - kl, "log_lik": log_lik, "kl": kl}
-        metrics |= _site_metrics(means, named) | _beta_metrics(beta, betas)
+        metrics |= site_metrics(means, kls) | _beta_metrics(beta, betas)
         value = weighted_kl(kls, betas, floors_of(free_bits, list(kls)), group, by) - log_lik
         if jax.tree.leaves(terms.penalty):
             metrics["penalty"] = sum_all(jax.tree.map(lambda leaf: leaf.mean(0), terms.penalty))
@@ -204,13 +180,6 @@ def require_paths(model: Model, params: Params, batch: Any) -> None:
         require_reparameterised(densities.guide(params, x), "negative_elbo")
 
     jax.eval_shape(check, params, jax.tree.map(lambda leaf: leaf[0], batch))
-
-
-def _site_metrics(means: dict[str, Array], kls: dict[str, tuple[Array, bool]]) -> dict[str, Array]:
-    if [is_drawn for _, is_drawn in kls.values()] == [False]:
-        return {}  # `kl` says it all
-    prefix = {site: "kl_drawn" if is_drawn else "kl" for site, (_, is_drawn) in kls.items()}
-    return {f"{prefix[site]}/{site}": mean.sum() for site, mean in means.items()}
 
 
 def _beta_metrics(beta: Beta, weights: dict[str, Array]) -> dict[str, Array]:

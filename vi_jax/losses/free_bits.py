@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from vi_jax.losses.schedules import Schedule, as_schedule
+from vi_jax.losses.sites import SiteKL
 from vi_jax.types import Array
 
 Group = Literal["dimension", "layer", "model"]
@@ -64,7 +65,7 @@ def floors_of(free_bits: FreeBits, sites: list[str]) -> dict[str, float]:
 
 
 def weighted_kl(
-    kls: dict[str, Array],
+    kls: dict[str, SiteKL],
     betas: dict[str, Array],
     floors: dict[str, float],
     group: Group,
@@ -73,7 +74,7 @@ def weighted_kl(
     """sum of beta max(lambda, KL of a group), nats.
 
     Args:
-      kls: {site: [B, ...]}.
+      kls: {site: KL [B, ...]}.
       betas, floors: {site: beta}, {site: lambda}.
       group, by: see `negative_elbo`.
 
@@ -81,25 +82,34 @@ def weighted_kl(
       ValueError: lambda is by dimension, and a KL has none.
     """
     if not any(floors.values()):
-        return sum_all([betas[site] * kl.mean(0).sum() for site, kl in kls.items()])
+        return sum_all([betas[site] * kl.value.mean(0).sum() for site, kl in kls.items()])
     # the mean over the batch is taken before the floor, or after it
-    values = kls if by == "example" else {site: kl.mean(0)[None] for site, kl in kls.items()}
+    if by == "batch":
+        kls = {site: kl._replace(value=kl.value.mean(0)[None]) for site, kl in kls.items()}
     if group == "model":
-        whole = sum(map(_sum_rows, values.values()))
+        whole = sum(_sum_from(1, kl.value) for kl in kls.values())
         beta = next(iter(betas.values()))
         return beta * jnp.maximum(whole, max(floors.values())).mean(0)
     terms = []
-    for site, kl in values.items():
-        grouped = _sum_rows(kl) if group == "layer" else kl
+    for site, kl in kls.items():
+        floored = kl.value
         if floors[site]:
-            if group == "dimension" and kl.ndim == 1:
-                raise ValueError(
-                    "free_bits are counted per latent dimension, and the KL of the site "
-                    f"{site!r} has none; set them to 0, or take group='layer'."
-                )
-            grouped = jnp.maximum(grouped, floors[site])
-        terms.append(betas[site] * grouped.mean(0).sum())
+            floored = jnp.maximum(_grouped(site, kl, group), floors[site])
+        terms.append(betas[site] * floored.mean(0).sum())
     return sum_all(terms)
+
+
+def _grouped(site: str, kl: SiteKL, group: Group) -> Array:
+    """The KL by group: [B], [B, L] of a stack, or as it is by dimension."""
+    layer_axes = 2 if kl.is_stacked else 1
+    if group == "layer":
+        return _sum_from(layer_axes, kl.value)
+    if kl.value.ndim == layer_axes:
+        raise ValueError(
+            f"free_bits are counted per latent dimension, and the KL of the site {site!r} has "
+            "none; set them to 0, or take group='layer'."
+        )
+    return kl.value
 
 
 def sum_all(tree: Any) -> Array:
@@ -108,6 +118,6 @@ def sum_all(tree: Any) -> Array:
     return sum(totals[1:], totals[0]) if totals else jnp.zeros(())
 
 
-def _sum_rows(kl: Array) -> Array:
-    """[B, ...] -> [B]."""
-    return kl.reshape(kl.shape[0], -1).sum(1)
+def _sum_from(axis: int, kl: Array) -> Array:
+    """The sum over this axis and those after it."""
+    return kl.sum(tuple(range(axis, kl.ndim)))

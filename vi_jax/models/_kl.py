@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from vi_jax.distributions import Program
+from vi_jax.distributions import Program, Stack
+from vi_jax.distributions.stack import each_pair
 from vi_jax.kl import kl_divergence, kl_per_dimension
-from vi_jax.types import Array, Drawn, Guide
+from vi_jax.types import Array, Drawn, Guide, Stacked
 
 KL = Literal["closed", "half_closed", "drawn"]
 KINDS = ("closed", "half_closed", "drawn")
@@ -17,7 +18,7 @@ def require_kind(kl: str) -> None:
         raise ValueError(f"kl is one of {', '.join(map(repr, KINDS))}; got {kl!r}.")
 
 
-def site_kls(q: Guide, p: Guide, z: Any, kl: KL) -> Mapping[str, Array | Drawn]:
+def kls_by_site(q: Guide, p: Guide, z: Any, kl: KL) -> Mapping[str, Array | Drawn | Stacked]:
     """KL(q || p) by site at one draw z ~ q, nats: the sites of two `Program`s, else one site `z`.
 
     E_q[log q(z_l | z_<l) - log p(z_l | z_>l)] of a site may be taken in closed form, given the
@@ -57,8 +58,12 @@ def site_kls(q: Guide, p: Guide, z: Any, kl: KL) -> Mapping[str, Array | Drawn]:
     return found
 
 
-def one_kl(q: Any, p: Any, z: Any, kl: KL) -> Array | Drawn:
-    """The KL of one density from another, by dimension [D] where both factorise, else []."""
+def one_kl(q: Any, p: Any, z: Any, kl: KL) -> Array | Drawn | Stacked:
+    """The KL of one density from another, by dimension [D] where both factorise, else []; of two
+    Stacks by layer, too.
+    """
+    if isinstance(q, Stack) and isinstance(p, Stack):
+        return Stacked(each_pair(q, p, z, lambda q, p, z: one_kl(q, p, z, kl)))
     if kl == "closed":
         return finest_kl(q, p)
     if kl == "half_closed":

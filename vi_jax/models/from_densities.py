@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vi_jax.attributes import declare
-from vi_jax.models._kl import KL, require_kind, site_kls
+from vi_jax.models._kl import KL, kls_by_site, require_kind
 from vi_jax.types import Array, Densities, Model, Params, Terms
 
 
@@ -51,7 +51,7 @@ def from_densities(
     def terms(key: Array, params: Params, x: Any) -> Terms:
         q = guide(params, x)
         z = q.sample(key)
-        kls = site_kls(q, prior(params, x), z, kl)
+        kls = kls_by_site(q, prior(params, x), z, kl)
         return Terms(
             log_lik(params, x, z),
             kls,
