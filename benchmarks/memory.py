@@ -34,8 +34,8 @@ from benchmarks import memory_group, memory_table, report
 from benchmarks.contenders_vi import make_loss, make_model
 from benchmarks.memory_table import EXAMPLES
 from benchmarks.problem import Problem, make_problem
-from experiments import measure
 from experiments.build import binarise
+from experiments.evals import evidence
 from experiments.streaming import make_streaming_run
 from vi_jax.diagnostics import amortised
 
@@ -65,10 +65,10 @@ def evidence_rows(problem: Problem) -> list[list[str]]:
     """K, in chunks as experiments.evaluate takes them, and all at once."""
     rows = []
     for k in (50, 500, 5_000, 50_000):
-        chunked = temporary_megabytes(problem, k, measure.chunk_for(k))
+        chunked = temporary_megabytes(problem, k, evidence.chunk_for(k))
         whole = temporary_megabytes(problem, k, k)
         report.say(f"K = {k:,}: {chunked:.1f} MB in chunks, {whole:.1f} MB at once")
-        rows.append([f"{k:,}", f"{measure.chunk_for(k)}", f"{chunked:,.0f}", f"{whole:,.0f}"])
+        rows.append([f"{k:,}", f"{evidence.chunk_for(k)}", f"{chunked:,.0f}", f"{whole:,.0f}"])
     return rows
 
 

@@ -2,8 +2,9 @@
 
     python -m experiments.train --config=configs/replay.py:runs/NAME/config.json
 
-A record is data: it runs no code that it names. The model of a posterior that is a function in a
-Python file has to be named once more, by who repeats it: --config.model=file:PATH.py:FUNCTION.
+A record is data: it runs no code that it names. Functions of somebody's own have to be allowed by
+who repeats the run, --allow_code=FILE.py:FUNCTION; the model of a posterior that is a function in a
+Python file has to be named once more, --config.model=file:PATH.py:FUNCTION.
 """
 
 import json
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import files
+from experiments import files, own_code, rundir
+from experiments.cli import UserError
 from experiments.posterior_models import FILE, RECORDED
 
 
@@ -23,7 +25,12 @@ def get_config(path: str) -> ConfigDict:
         plain = dict(json.loads(files.read_text(file, follow=True)))
         if str(plain.get("model")).startswith(FILE):
             plain["model"] = RECORDED + plain["model"]
-        return ConfigDict(_tuples(plain))
+        rundir.refuse_old(plain, file)
+        fields = {name: value for name, value in plain.items() if name not in rundir.BESIDE}
+        marked = own_code.marked(fields, own_code.names(fields))
+        return ConfigDict(_tuples(marked), type_safe=False)
+    except UserError as error:
+        raise ValueError(str(error)) from None
     except FileNotFoundError:
         raise ValueError(
             f"there is no file {file}; name the config.json of a run folder."

@@ -1,193 +1,251 @@
-"""The only place where a name in a config becomes a function."""
+"""From a config to what a run is made of; the only place where a name becomes a function."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 import vi_jax as vi
-from experiments.settings import CHOICES, parse_sigma
-from vi_jax.models import likelihoods, networks
+from experiments import rooms
+from experiments.choices import NAME, as_choice, find
+from experiments.cli import UserError
+from experiments.rooms import ROOMS
 from vi_jax.training import State
 
-ACTIVATIONS = {
-    "tanh": nn.tanh,
-    "relu": nn.relu,
-    "gelu": nn.gelu,
-    "silu": nn.silu,
-    "softplus": nn.softplus,
-}
 PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
-FAMILIES = {name: getattr(vi.families, name) for name in CHOICES["family"]}
-BOUNDS = {"elbo": vi.bounds.elbo, "iwae": vi.bounds.iwae}
 GRAD_NORM_EVERY = 10  # steps; see `vi.make_step`
-ESTIMATORS = {"reparam": vi.estimators.reparam}
+NUM_ROWS = 1_000  # training images for `rows`
+MIN_PROBABILITY = 1e-3  # of a pixel of the mean image, whose logit a decoder may start at
 
 
-def likelihood(config: Any, num_levels: int) -> likelihoods.Likelihood:
-    """p(x | z), from config.model."""
-    name = config.model.likelihood
-    if name == "bernoulli":
-        return likelihoods.bernoulli()
-    if name == "discretized_logistic":
-        return likelihoods.discretized_logistic(num_levels)
-    if name == "categorical":
-        return likelihoods.categorical(num_levels)
-    sigma = parse_sigma(config)
-    start = config.model.sigma_init
-    if isinstance(sigma, float):
-        return likelihoods.gaussian(sigma, link=jax.nn.sigmoid)
-    factories = {
-        "learned": likelihoods.gaussian_learned,
-        "per_dimension": likelihoods.gaussian_per_dimension,
-        "optimal": likelihoods.gaussian_optimal,
-    }
-    return factories[sigma](start, link=jax.nn.sigmoid)
+class Units(NamedTuple):
+    """How pixel values become what the likelihood is of, and are shown again."""
+
+    support: str  # "binary", "unit" or "levels"
+    num_levels: int
+
+    @property
+    def scale(self) -> float:
+        """x times this is in [0, 1]."""
+        return 1.0 / (self.num_levels - 1) if self.support == "levels" else 1.0
 
 
-def model(
-    config: Any, x_shape: tuple[int, ...], num_levels: int, mean_image: np.ndarray | None = None
-) -> vi.Model:
-    """The VAE of a config for examples [*x_shape]; `mean_image` [*x_shape] in [0, 1] starts a
-    Bernoulli decoder at its logit.
+def facts(config: Any, dataset: Any) -> dict[str, Any]:
+    """What is known of the training data and of the run, for the arguments of choices that ask for
+    it by name.
     """
-    spec = config.model
-    lik = likelihood(config, num_levels)
-    hidden = tuple(spec.hidden)
-    activation = ACTIVATIONS[spec.activation]
-    dtype = PRECISIONS[config.precision]
-    if spec.network == "conv":
-        return vi.models.amortised(
-            x_shape,
-            lambda size: networks.conv_encoder(x_shape, size, hidden, activation, dtype=dtype),
-            lambda size: networks.conv_decoder(
-                x_shape, size, spec.num_latents, hidden[::-1], activation, dtype=dtype
-            ),
-            FAMILIES[config.family](spec.num_latents),
-            lik,
-            num_latents=spec.num_latents,
-            input_scale=_input_scale(config, num_levels),
-        )
-    bias = None
-    if spec.likelihood == "bernoulli" and mean_image is not None:
-        mean = np.clip(mean_image, 1e-3, 1 - 1e-3)
-        bias = np.log(mean / (1 - mean))[..., None]
-    return vi.models.amortised(
-        x_shape,
-        lambda size: networks.mlp_encoder(x_shape, size, hidden, activation, dtype=dtype),
-        lambda size: networks.mlp_decoder(
-            x_shape, size, spec.num_latents, hidden[::-1], activation, output_bias=bias, dtype=dtype
-        ),
-        FAMILIES[config.family](spec.num_latents),
-        lik,
-        num_latents=spec.num_latents,
-        input_scale=_input_scale(config, num_levels),
-    )
+    labels = dataset.train.labels
+    mean = mean_image(dataset)
+    known = {
+        **sizes(config),
+        "x_shape": tuple(dataset.train.images.shape[1:]),
+        "num_levels": dataset.num_levels,
+        "num_data": len(dataset.train.images),
+        "mean": mean,
+        "rows": first_rows(config, dataset),
+        "output_bias": _output_bias(config, dataset.num_levels, mean),
+    }
+    return known if labels is None else {**known, "num_classes": int(labels.max()) + 1}
+
+
+def facts_of_batch(config: Any, batch: Any) -> dict[str, Any]:
+    """The same where a batch is all that is left of the data (`nonfinite.Batch`): what only decides
+    where parameters start is made up, since they are read.
+    """
+    known = {
+        **sizes(config),
+        "x_shape": batch.x_shape,
+        "num_levels": batch.num_levels,
+        "num_data": batch.num_data,
+        "mean": np.full(batch.x_shape, 0.5),
+        "rows": np.full((NUM_ROWS, *batch.x_shape), 0.5, np.float32),
+        "output_bias": None,
+    }
+    return known if batch.num_classes is None else {**known, "num_classes": batch.num_classes}
+
+
+def _output_bias(config: Any, num_levels: int, mean: np.ndarray) -> np.ndarray | None:
+    """Where a Bernoulli decoder's last bias starts: the logit of the mean image (Burda et al. 2016,
+    appendix C).
+    """
+    if units(config, num_levels).support != "binary":
+        return None
+    clipped = np.clip(mean, MIN_PROBABILITY, 1.0 - MIN_PROBABILITY)
+    return np.log(clipped / (1.0 - clipped))[..., None]
+
+
+def first_rows(config: Any, dataset: Any) -> np.ndarray:
+    """Up to NUM_ROWS training images in an order of config.data.shuffle_seed, in [0, 1]: what
+    pseudo-inputs and codebooks start at.
+    """
+    num = len(dataset.train.images)
+    order = np.random.default_rng(config.data.shuffle_seed).permutation(num)[:NUM_ROWS]
+    rows = np.asarray(dataset.train.images[np.sort(order)], np.float32)
+    return rows[np.argsort(np.argsort(order))] / (dataset.num_levels - 1)
+
+
+def sizes(config: Any) -> dict[str, Any]:
+    """The facts that need no data."""
+    return {"total_steps": config.train.num_steps, "dtype": PRECISIONS[config.precision]}
+
+
+def model(config: Any, known: dict[str, Any]) -> vi.Model:
+    """The model of a config, given the facts of its data.
+
+    Raises:
+      UserError: the config or the data do not fit it.
+    """
+    return ROOMS.build(rooms.MODEL, config.model, where="config.model", facts=known)
 
 
 def loss(config: Any, the_model: vi.Model) -> vi.losses.Loss:
-    """What is minimised, from config.bound, estimator, num_samples and objective."""
-    if config.bound == "analytic_elbo":
-        return vi.losses.negative_elbo(
-            the_model,
-            num_samples=config.num_samples,
-            beta=beta(config),
-            free_bits=config.objective.free_bits,
-        )
-    return vi.losses.negative_bound(
-        the_model,
-        BOUNDS[config.bound],
-        ESTIMATORS[config.estimator],
-        num_samples=config.num_samples,
-        name=metric_name(config),
+    """What is minimised: config.objective of a model."""
+    known = sizes(config)
+    objective = ROOMS.build(
+        rooms.OBJECTIVE, config.objective, where="config.objective", facts=known
     )
+    names = find(rooms.OBJECTIVE, config.objective[NAME], "config.objective").parameters
+    extra = {"name": metric_name(config)} if "name" in names else {}
+    try:
+        return objective(the_model, **extra)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"config.objective: {error}") from error
+
+
+def metric_name(config: Any) -> str:
+    """What the bound that is trained is called in the metrics: by the bound's own name, `elbo`
+    where the objective names none.
+    """
+    bound = config.objective.get("bound")
+    if bound is None:
+        return "elbo"
+    name = as_choice(bound, rooms.BOUND, "config.objective.bound")[NAME]
+    return name.rpartition(":")[2]
+
+
+def beta(config: Any) -> vi.losses.Schedule | None:
+    """The weight of the KL over the steps, where the objective has one for all sites."""
+    value = config.objective.get("beta")
+    if isinstance(value, int | float):
+        return vi.losses.as_schedule(value)
+    if value is None or NAME not in value:
+        return None
+    where = "config.objective.beta"
+    return ROOMS.build(rooms.SCHEDULE, value, where=where, facts=sizes(config))
+
+
+def takes(config: Any, field: str, argument: str) -> bool:
+    """Whether the function that a choice of a config names has an argument."""
+    *_, last = field.split(".")
+    room = rooms.CHOICES.get(last) or ROOMS.by_argument[last]
+    value = config
+    for part in field.split("."):
+        value = value.get(part)
+        if value is None:
+            return False
+    choice = as_choice(value, room, f"config.{field}")
+    return argument in find(room, choice[NAME], f"config.{field}").parameters
+
+
+def learning_rate(config: Any) -> optax.Schedule:
+    """Steps -> learning rate."""
+    value = config.optim.learning_rate
+    if isinstance(value, int | float):
+        return optax.constant_schedule(value)
+    where = "config.optim.learning_rate"
+    return ROOMS.build(rooms.SCHEDULE, value, where=where, facts=sizes(config))
+
+
+def peak_rate(config: Any) -> float:
+    """The learning rate, or the highest of its schedule.
+
+    Raises:
+      UserError: the schedule has no argument `peak`, so that a sweep over rates means nothing.
+    """
+    value = config.optim.learning_rate
+    if isinstance(value, int | float):
+        return float(value)
+    if "peak" not in value:
+        raise UserError(
+            "config.replicas and config.sweep.learning_rates scale config.optim.learning_rate by "
+            f"its `peak`, which {value[NAME]} has not; take a number, constant, cosine or linear."
+        )
+    return float(value["peak"])
+
+
+def set_peak_rate(config: Any, rate: float) -> None:
+    """Sets it, in an unlocked config."""
+    if isinstance(config.optim.learning_rate, int | float):
+        config.optim.learning_rate = rate
+    else:
+        config.optim.learning_rate.peak = rate
+
+
+def optimizer(config: Any) -> optax.GradientTransformation:
+    """config.optim, after the clipping of config.train.clip_norm."""
+    rule = ROOMS.build(rooms.OPTIMISER, config.optim, where="config.optim", facts=sizes(config))
+    clip = config.train.clip_norm
+    return optax.chain(optax.clip_by_global_norm(clip), rule) if clip else rule
 
 
 def step(
     config: Any,
     the_model: vi.Model,
-    num_levels: int,
+    units: Units,
     *,
     rule: optax.GradientTransformation | None = None,
     grad_norm_every: int | None = None,
-) -> Callable[[State, jax.Array], tuple[State, vi.training.Metrics]]:
-    """The pure step of a config, from levels [B, *x_shape]; `rule` is its optimiser and the rest
-    the config's, if not given.
+) -> Callable[[State, Any], tuple[State, vi.training.Metrics]]:
+    """The pure step of a config, from pixel values [B, *x_shape]; `rule` is its optimiser and the
+    rest the config's, if not given.
     """
     spec = config.train
     max_skipped = spec.max_skipped if spec.on_nonfinite == "skip" else 0
+    every = 1 if max_skipped else min(GRAD_NORM_EVERY, spec.log_every)
     return vi.make_step(
         loss(config, the_model),
         rule or optimizer(config),
-        ema_decay=config.optim.ema,
-        prepare=prepare(config, num_levels),
-        grad_norm_every=grad_norm_every
-        or (1 if max_skipped else min(GRAD_NORM_EVERY, spec.log_every)),
+        ema_decay=spec.ema,
+        prepare=prepare(config, units),
+        grad_norm_every=grad_norm_every or every,
         max_skipped=max_skipped,
     )
 
 
-def metric_name(config: Any) -> str:
-    """What the bound that is trained is called in the metrics."""
-    return "elbo" if config.bound in ("elbo", "analytic_elbo") else config.bound
+def units(config: Any, num_levels: int) -> Units:
+    """What the model's likelihood is of: pixel values in [0, 1], or the levels themselves."""
+    choice = config.model.get("likelihood")
+    if choice is None:
+        is_ours = config.model[NAME] in rooms.MODEL.all_names()
+        return Units("binary" if is_ours else "unit", num_levels)  # ours are Bernoulli then
+    known = {**sizes(config), "num_levels": num_levels}
+    likelihood = ROOMS.build(rooms.LIKELIHOOD, choice, where="config.model.likelihood", facts=known)
+    return Units(likelihood.support, num_levels)
 
 
-def beta(config: Any) -> float | vi.losses.Schedule:
-    """The weight of the KL over the steps."""
-    spec = config.objective
-    if spec.warmup == "linear":
-        return vi.losses.linear_warmup(spec.warmup_steps, final=spec.beta)
-    if spec.warmup == "cyclical":
-        return vi.losses.cyclical_warmup(spec.warmup_steps, ramp=spec.warmup_ramp, final=spec.beta)
-    return spec.beta
-
-
-def learning_rate(config: Any) -> optax.Schedule:
-    """Steps -> learning rate: a linear warm-up, then the schedule down to 0 at the last step."""
-    spec = config.optim
-    warmup = config.optim.lr_warmup_steps
-    rest = config.train.num_steps - warmup
-    main = {
-        "constant": lambda: optax.constant_schedule(spec.learning_rate),
-        "cosine": lambda: optax.cosine_decay_schedule(spec.learning_rate, rest),
-        "linear": lambda: optax.linear_schedule(spec.learning_rate, 0.0, rest),
-    }[spec.schedule]()
-    if not warmup:
-        return main
-    return optax.join_schedules(
-        [optax.linear_schedule(0.0, spec.learning_rate, warmup), main], [warmup]
-    )
-
-
-def optimizer(config: Any) -> optax.GradientTransformation:
-    """The optax chain of config.optim."""
-    spec = config.optim
-    rate = learning_rate(config)
-    update = {
-        "adam": lambda: optax.adam(rate),
-        "adamw": lambda: optax.adamw(rate, weight_decay=spec.weight_decay),
-        "adagrad": lambda: optax.adagrad(rate),
-        "rmsprop": lambda: optax.rmsprop(rate),
-        "sgd": lambda: optax.sgd(rate, momentum=0.9),
-    }[spec.name]()
-    return (
-        optax.chain(optax.clip_by_global_norm(spec.clip_norm), update) if spec.clip_norm else update
-    )
-
-
-def prepare(config: Any, num_levels: int) -> vi.training.Prepare:
-    """(key, levels [B, *x_shape]) -> x as the likelihood wants it: binarised afresh, grey in [0,
-    1], or levels.
+def prepare(config: Any, units: Units) -> vi.training.Prepare:
+    """(key, batch of pixel values) -> x as the likelihood expects it: binarised afresh, grey in
+    [0, 1], or levels. Of a batch with further leaves, those pass as they are.
     """
-    if config.data.binarisation == "dynamic" and num_levels > 2:
-        return lambda key, levels: binarise(key, levels, num_levels)
-    if config.model.likelihood in ("discretized_logistic", "categorical"):
-        return lambda key, levels: levels.astype(jnp.int32)
-    return lambda key, levels: levels.astype(jnp.float32) / (num_levels - 1)
+    num_levels = units.num_levels
+    is_binarised = config.data.binarisation == "dynamic" and num_levels > 2
+
+    def image(key: jax.Array, levels: jax.Array) -> jax.Array:
+        if is_binarised:
+            return binarise(key, levels, num_levels)
+        if units.support == "levels":
+            return levels.astype(jnp.int32)
+        return levels.astype(jnp.float32) / (num_levels - 1)
+
+    def example(key: jax.Array, batch: Any) -> Any:
+        if isinstance(batch, dict):
+            return {**batch, "image": image(key, batch["image"])}
+        return image(key, batch)
+
+    return example
 
 
 def binarise(key: jax.Array, levels: jax.Array, num_levels: int) -> jax.Array:
@@ -206,15 +264,12 @@ def binarise(key: jax.Array, levels: jax.Array, num_levels: int) -> jax.Array:
     return (bits < threshold).astype(jnp.float32).reshape(levels.shape)
 
 
-def to_unit(config: Any, x: np.ndarray, num_levels: int) -> np.ndarray:
+def to_unit(units: Units, x: np.ndarray) -> np.ndarray:
     """x, or the mean of p(x | z), as grey in [0, 1] for pictures."""
-    levels = config.model.likelihood in ("discretized_logistic", "categorical")
-    return np.clip(np.asarray(x, np.float32) / (num_levels - 1 if levels else 1.0), 0.0, 1.0)
+    return np.clip(np.asarray(x, np.float32) * units.scale, 0.0, 1.0)
 
 
-def _input_scale(config: Any, num_levels: int) -> float:
-    return (
-        1.0 / (num_levels - 1)
-        if config.model.likelihood in ("discretized_logistic", "categorical")
-        else 1.0
-    )
+def mean_image(dataset: Any) -> np.ndarray:
+    """The mean training image, in [0, 1]."""
+    images = dataset.train.images[np.arange(min(len(dataset.train.images), 60_000))]
+    return images.mean(0, dtype=np.float64) / (dataset.num_levels - 1)

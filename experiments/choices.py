@@ -3,8 +3,9 @@
 A *room* is a package whose public functions a config may name, such as `vi_jax.bounds`. A *choice*
 is `dict(name="vamp", num_components=500)`: a function of the room and its keyword arguments; a bare
 string is short for one without arguments. An argument whose name stands for a room, such as
-`prior`, is a choice itself. `file.py:function` and `package.module:function` name a function of the
-user's own in any room.
+`prior`, is a choice itself; where its function asks for an argument that the choice around it has,
+such as `num_latents`, it is given that one. `file.py:function` and `package.module:function` name
+a function of the user's own in any room.
 
 `check` answers a wrong name or argument from the syntax trees alone, before JAX is imported;
 `build` imports and calls.
@@ -39,12 +40,22 @@ class Room(NamedTuple):
     kind: str  # what an error message calls it, such as "prior"
     module: str  # whose functions it holds
     names: tuple[str, ...] = ()  # those there are; the module's `__all__` if empty
+    without: tuple[str, ...] = ()  # what of `__all__` is no function of the kind
     later: tuple[str, ...] = ()
     is_called: bool = True
+    takes_numbers: bool = False  # a number may stand in place of a choice, such as a constant rate
+
+    @property
+    def article(self) -> str:
+        """The kind with its article."""
+        return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
 
     def all_names(self) -> tuple[str, ...]:
         """The names that a config may give."""
-        return self.names or signatures.members(self.module)
+        if self.names:
+            return self.names
+        public = signatures.members(self.module)
+        return tuple(name for name in public if name not in self.without)
 
 
 class Rooms(NamedTuple):
@@ -78,8 +89,9 @@ class Rooms(NamedTuple):
                 raise UserError(
                     f"{where}: {choice[NAME]} needs {name!r}; it is {_shown(signature, room)}."
                 )
+        known = {*facts, *given}
         for name, inner in self._nested(choice):
-            self.check(inner, choice[name], where=f"{where}.{name}", facts=facts)
+            self.check(inner, choice[name], where=f"{where}.{name}", facts=known)
 
     def build(self, room: Room, value: Any, *, where: str, facts: Mapping[str, Any]) -> Any:
         """The function that a choice names, called with its arguments and with the facts it asks
@@ -96,9 +108,13 @@ class Rooms(NamedTuple):
             for name in signature.parameters
             if name in facts and name not in room.later
         }
-        arguments |= {name: _plain(value) for name, value in choice.items() if name != NAME}
-        for name, inner in self._nested(choice):
-            arguments[name] = self.build(inner, choice[name], where=f"{where}.{name}", facts=facts)
+        arguments |= {name: value for name, value in choice.items() if name != NAME}
+        nested = dict(self._nested(choice))
+        own = {name: value for name, value in arguments.items() if name not in nested}
+        for name, inner in nested.items():
+            arguments[name] = self.build(
+                inner, choice[name], where=f"{where}.{name}", facts={**facts, **own}
+            )
         function = load(room, choice[NAME], where)
         if not room.is_called:
             return functools.partial(function, **arguments) if arguments else function
@@ -106,6 +122,13 @@ class Rooms(NamedTuple):
             return function(**arguments)
         except (TypeError, ValueError) as error:
             raise UserError(f"{where}: {choice[NAME]}: {error}") from error
+
+    def normal(self, room: Room, value: Any, *, where: str) -> dict[str, Any]:
+        """A choice with every name in it as a dictionary, so that two ways to write it are one."""
+        choice = as_choice(value, room, where)
+        for name, inner in self._nested(choice):
+            choice[name] = self.normal(inner, choice[name], where=f"{where}.{name}")
+        return choice
 
     def outside(self, room: Room, value: Any, where: str = "config") -> Iterator[str]:
         """The names in a choice that lie outside our own rooms: code of somebody's."""
@@ -130,7 +153,11 @@ class Rooms(NamedTuple):
         """The arguments of a choice that are choices themselves; numbers and None are none."""
         for name, value in choice.items():
             room = self.by_argument.get(name)
-            if name != NAME and room is not None and isinstance(value, str | Mapping):
+            if name == NAME or room is None or value is None:
+                continue
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            is_per_site = isinstance(value, Mapping) and NAME not in value and room.takes_numbers
+            if not (room.takes_numbers and (is_number or is_per_site)):
                 yield name, room
 
 
@@ -142,11 +169,12 @@ def as_choice(value: Any, room: Room, where: str) -> dict[str, Any]:
     """
     choice = {NAME: value} if isinstance(value, str) else value
     if not hasattr(choice, "items") or not isinstance(choice.get(NAME), str):
+        shown = " ".join(repr(_plain(value)).split())[:80]
         raise UserError(
-            f"{where} is {value!r}; a {room.kind} is a name, or dict(name=..., ...) with its "
+            f"{where} is {shown}; {room.article} is a name, or dict(name=..., ...) with its "
             f"arguments; the names are {', '.join(room.all_names())}."
         )
-    return dict(choice.items())
+    return _plain(choice)
 
 
 def find(room: Room, name: str, where: str) -> Signature:
@@ -161,7 +189,7 @@ def find(room: Room, name: str, where: str) -> Signature:
         return signatures.find(room.module, name)._replace(function=name)
     if outside is None:
         raise UserError(
-            f"{where} is {name!r}; a {room.kind} can be {', '.join(names)}"
+            f"{where} is {name!r}; {room.article} can be {', '.join(names)}"
             f"{suggest(name, names)}, or one of your own, file.py:function."
         )
     place = outside["place"]

@@ -176,10 +176,15 @@ def _cache_folder() -> Path:
 
 def _parse(argv: list[str]) -> None:
     try:
-        rest = flags.FLAGS(argv)[1:]
+        from experiments import config_file, overrides
+
+        words, given = overrides.split(argv)
+        sys.argv = words  # where config_flags looks for overrides of its own
+        rest = flags.FLAGS(words)[1:]
         if "config" in flags.FLAGS and flags.FLAGS.config is not None:
             # a config file that could not be loaded says so only when it is used
             flags.FLAGS.config.to_dict()
+            flags.FLAGS["config"].value = config_file.set_fields(flags.FLAGS.config, given)
     except flags.Error as error:
         raise UserError(_sentence(str(error))) from None
     except (KeyError, AttributeError) as error:  # an override of a field that the config has not

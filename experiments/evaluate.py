@@ -10,10 +10,11 @@ nats. Prints the table and writes evaluation-SPLIT.json beside the checkpoints.
 
 import time
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-from experiments import cli, heartbeat
+from experiments import cli, heartbeat, own_code
 
 
 def define_flags() -> None:
@@ -36,6 +37,7 @@ def define_flags() -> None:
         "batch_size", 0, "Examples at a time; that of the config if not given.", lower_bound=0
     )
     flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0)
+    own_code.define_flag()
     cli.define_common_flags()
 
 
@@ -45,7 +47,7 @@ def main() -> int:
     args = flags.FLAGS
     from experiments import rundir, settings
 
-    config = rundir.read_config(workdir)
+    config = rundir.read_run(workdir, flags.FLAGS.allow_code)
     with config.unlocked():
         config.data.data_dir = args.data_dir or config.data.data_dir
         config.eval.split = args.split or config.eval.split
@@ -70,49 +72,31 @@ def evaluate(
 ) -> dict:
     """Measures a run and writes evaluation-SPLIT.json."""
     import jax
-    import numpy as np
 
-    from experiments import files, measure, session
+    from experiments import files, session
+    from experiments.evals import closing
 
     layout = session.make_layout(config, cuts_batches=False)
-    dataset = session.load_data(config)
-    model = session.make_model(config, dataset)
-    params, step = session.trained_params(config, model, workdir, checkpoint)
-    x, _ = session.evaluation_set(config, dataset, config.eval.split)
+    built = session.build_all(config)
+    params, step = session.trained_params(config, built.model, workdir, checkpoint)
     key_measures, key_evidence = jax.random.split(jax.random.key(seed))
     with heartbeat.compiling(f"evaluating the {config.eval.split} split"):
-        measures = measure.make_measure(model, config)(key_measures, params, x)
-
-    chunk = measure.chunk_for(num_samples, most)
-    log_evidence = measure.make_log_evidence(
-        model,
-        num_samples=num_samples,
-        chunk=chunk,
-        batch_size=config.eval.batch_size,
-        layout=layout,
+        measures = built.meter.measure(key_measures, params, built.x)
+    evidence = closing.log_evidence(
+        key_evidence, built, params, num_samples=num_samples, layout=layout, most=most
     )
-    with heartbeat.compiling("computing log p(x)"):
-        log_p = log_evidence(key_evidence, params, x)
-
     summary = {
         "split": config.eval.split,
         "step": step,
         "seed": seed,
         **measures.summary,
-        "log_evidence": measure.mean_stderr(log_p),
-        "num_importance_samples": num_samples,
-        **measure.extras(params, config, int(np.prod(x.shape[1:])), float(log_p.mean())),
-        "kl_per_dimension": np.atleast_1d(measures.kl).tolist(),
-        "active": measures.active.tolist(),
+        **evidence,
+        **by_dimension(measures),
         "seconds": time.perf_counter() - cli.STARTED,
     }
-    print(measure.table(f"{config.name}, step {step:,}", summary, config))
-    if measures.kl.ndim:
-        order = np.argsort(-measures.kl)
-        kls = "  ".join(
-            f"{d}: {measures.kl[d]:.3f}{'' if measures.active[d] else ' (inactive)'}" for d in order
-        )
-        print(f"  KL per latent dimension    {kls}")
+    print(closing.table(built, f"{config.name}, step {step:,}", summary))
+    for line in dimension_lines(measures):
+        print(line)
     path = workdir / f"evaluation-{config.eval.split}.json"
     try:
         files.write_json(path, summary)
@@ -120,6 +104,33 @@ def evaluate(
         raise cli.UserError(f"{path} cannot be written ({error.strerror}).") from None
     print(f"  {summary['seconds']:.0f} s; written to {path}")
     return summary
+
+
+def by_dimension(measures: Any) -> dict[str, Any]:
+    """The KL of each latent dimension and whether it is active, by site; of the only site as they
+    stand.
+    """
+    found = {}
+    for name, key in (("kl_per_dimension", "kl_per_dimension"), ("active", "active")):
+        sites = {site: leaf.tolist() for site, leaf in measures.arrays.get(key, {}).items()}
+        if sites:
+            found[name] = next(iter(sites.values())) if len(sites) == 1 else sites
+    return found
+
+
+def dimension_lines(measures: Any) -> list[str]:
+    """The KL of each latent dimension, largest first, a line for each site that has them."""
+    lines = []
+    kls = measures.arrays["kl_per_dimension"]
+    for site, kl in kls.items():
+        active = measures.arrays.get("active", {}).get(site)
+        if kl.ndim != 1 or active is None or active.shape != kl.shape:
+            continue
+        order = (-kl).argsort()
+        shown = [f"{d}: {kl[d]:.3f}{'' if active[d] else ' (inactive)'}" for d in order]
+        of_site = "" if len(kls) == 1 else f" of {site}"
+        lines.append(f"  KL per latent dimension{of_site}    {'  '.join(shown)}")
+    return lines
 
 
 if __name__ == "__main__":

@@ -131,18 +131,29 @@ def training_row(step: int, epoch: float, rate: float, metrics: Any) -> dict[str
 
 
 def evaluation_row(split: str, measures: Any) -> dict[str, Any]:
-    """The columns of an evaluation."""
-    summary = measures.summary
-    row = {
-        f"{split}/{name}": summary[name]["mean"]
-        for name in ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl")
-    }
-    row |= {
-        f"{split}/elbo_stderr": summary["elbo"]["stderr"],
-        f"{split}/active_units": summary["active_units"],
-    }
-    if measures.kl.ndim:
-        row |= {f"{split}/kl_dimension_{d}": float(kl) for d, kl in enumerate(measures.kl)}
+    """The columns of an evaluation: every number of its summary, a mean under the name alone, and
+    the KL of each latent dimension.
+    """
+    row: dict[str, Any] = {}
+    for name, value in measures.summary.items():
+        if name in ("num_examples", "num_latents", "max_information"):
+            continue  # the same in every row
+        if isinstance(value, dict) and set(value) == {"mean", "stderr"}:
+            row[f"{split}/{name}"] = value["mean"]
+        elif isinstance(value, dict):
+            row |= {
+                f"{split}/{name}/{site}": part["mean"]
+                for site, part in value.items()
+                if isinstance(part, dict)
+            }
+        else:
+            row[f"{split}/{name}"] = value
+    row[f"{split}/elbo_stderr"] = measures.summary["elbo"]["stderr"]
+    kls = measures.arrays["kl_per_dimension"]
+    for site, kl in kls.items():
+        prefix = f"{split}/kl_dimension_" if len(kls) == 1 else f"{split}/kl_dimension/{site}_"
+        if kl.ndim == 1:
+            row |= {f"{prefix}{d}": float(each) for d, each in enumerate(kl)}
     return row
 
 

@@ -14,20 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import vi_jax as vi
 from experiments import build, files
 from experiments.checkpoints import from_leaves, to_leaves
 from experiments.cli import UserError
-from experiments.data import Dataset
 from experiments.processes import is_first
+from experiments.session import Built, examples
 from vi_jax.training import State, batch_rows, shuffle
 
 # of a run; of the names of a state's arrays in a file
 FOLDER = "nonfinite"
 STATE = "state/"
+BATCH = "batch/"  # of the leaves of a batch that is a dictionary
 CAUSES = (
     "Usual causes: a learning rate too high (halve it, or clip the gradient: "
-    "--config.optim.clip_norm=1), or data out of the "
+    "--config.train.clip_norm=1), or data out of the "
     "likelihood's range."
 )
 
@@ -36,9 +36,11 @@ class Moment(NamedTuple):
     """All that one step is a function of."""
 
     state: State  # before the step
-    batch: np.ndarray  # [B, *shape], levels as they are stored, before they are binarised
+    batch: Any  # leaves [B, ...], pixel values as they are stored, before they are binarised
     rows: np.ndarray  # int [B], which examples of the training split
     num_levels: int
+    num_data: int  # N of the training split
+    num_classes: int | None = None  # of its labels
 
 
 @jax.jit
@@ -64,9 +66,7 @@ def record(
     bad_step: int,
     state_at: Callable[[int], State],
     *,
-    config: Any,
-    model: vi.Model,
-    dataset: Dataset,
+    built: Built,
 ) -> Path:
     """Writes the moment of a bad step, or of the step before it where that one's gradient was the
     first; returns the file.
@@ -76,12 +76,12 @@ def record(
       bad_step: as a block names it.
       state_at: step -> the state before it; called once or twice, the second time for the next
         step.
-      config, model, dataset: of the run.
+      built: what the config of the run stands for.
     """
-    probe = jax.jit(build.step(config, model, dataset.num_levels, grad_norm_every=1))
+    probe = jax.jit(build.step(built.config, built.model, built.units, grad_norm_every=1))
     for number in sorted({max(bad_step - 1, 0), bad_step}):
-        moment = _moment(state_at(number), dataset, config.train.batch_size)
-        _, metrics = probe(moment.state, jnp.asarray(moment.batch))
+        moment = _moment(state_at(number), built)
+        _, metrics = probe(moment.state, jax.tree.map(jnp.asarray, moment.batch))
         if not np.isfinite(metrics["loss"]) or not np.isfinite(metrics["grad_norm"]):
             break
     path = workdir / FOLDER / f"step_{int(moment.state.step)}.npz"
@@ -91,7 +91,12 @@ def record(
 
 
 def stopped(
-    workdir: Path, bad_step: int, state_at: Callable[[int], State], saved: list[int], **run: Any
+    workdir: Path,
+    bad_step: int,
+    state_at: Callable[[int], State],
+    saved: list[int],
+    *,
+    built: Built,
 ) -> UserError:
     """What to raise where a step was not finite, once its moment is recorded; arguments as of
     `record`, and the saved steps.
@@ -101,14 +106,12 @@ def stopped(
         if saved
         else "no checkpoint had been written"
     )
-    limit = run["config"].train.max_skipped
+    limit = built.config.train.max_skipped
     after = (
-        f", after {limit:,} that were left out"
-        if run["config"].train.on_nonfinite == "skip"
-        else ""
+        f", after {limit:,} that were left out" if built.config.train.on_nonfinite == "skip" else ""
     )
     try:
-        path = record(workdir, bad_step, state_at, **run)
+        path = record(workdir, bad_step, state_at, built=built)
         bad_step = int(path.stem.removeprefix("step_"))
         moment = (
             f"its batch, key and state are in {path}, and python -m experiments.replay "
@@ -129,7 +132,12 @@ def write(path: Path, moment: Moment) -> None:
     arrays: dict[str, Any] = {
         f"{STATE}{name}": leaf for name, leaf in to_leaves(moment.state).items()
     }
-    arrays |= {"batch": moment.batch, "rows": moment.rows}
+    if isinstance(moment.batch, dict):
+        arrays |= {f"{BATCH}{name}": np.asarray(leaf) for name, leaf in moment.batch.items()}
+    else:
+        arrays["batch"] = moment.batch
+    arrays |= {"rows": moment.rows, "num_data": np.int64(moment.num_data)}
+    arrays["num_classes"] = np.int64(moment.num_classes or 0)
     files.write_npz(path, arrays | {"num_levels": np.int64(moment.num_levels)})
 
 
@@ -143,33 +151,51 @@ def recorded(workdir: Path) -> list[int]:
     )
 
 
-def read_batch(path: Path) -> tuple[np.ndarray, int]:
-    """The batch of a moment and its number of levels, before there is a model.
+class Batch(NamedTuple):
+    """What a file of a moment says before there is a model."""
+
+    examples: Any  # as `Moment.batch`
+    num_levels: int
+    num_data: int
+    num_classes: int | None
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Of one image."""
+        is_named = isinstance(self.examples, dict)
+        images = self.examples["image"] if is_named else self.examples
+        return tuple(images.shape[1:])
+
+
+def read_batch(path: Path, *, with_labels: bool) -> Batch:
+    """The batch of a moment, before there is a model.
 
     Raises:
       UserError: the file cannot be read, is damaged, or holds anything but plain arrays.
     """
-    arrays = _read(path, ("batch", "num_levels"))
-    if (
-        arrays["batch"].ndim < 2
-        or arrays["batch"].dtype != np.uint8
-        or arrays["num_levels"].shape != ()
-    ):
+    names = (f"{BATCH}image", f"{BATCH}label") if with_labels else ("batch",)
+    arrays = _read(path, (*names, "num_levels", "num_data", "num_classes"))
+    images = arrays[names[0]]
+    counts = [arrays[name] for name in ("num_levels", "num_data", "num_classes")]
+    if images.ndim < 2 or images.dtype != np.uint8 or any(count.shape for count in counts):
         raise UserError(
             f"{path} holds no batch of images; it is damaged, or was not written by "
             "experiments.train."
         )
-    return arrays["batch"], int(arrays["num_levels"])
+    examples: Any = images
+    if with_labels:
+        examples = {name.removeprefix(BATCH): arrays[name] for name in names}
+    num_levels, num_data, num_classes = map(int, counts)
+    return Batch(examples, num_levels, num_data, num_classes or None)
 
 
-def read(path: Path, like: State) -> Moment:
+def read(path: Path, like: State, batch: Batch) -> Moment:
     """A moment, in the structure of a state of its model.
 
     Raises:
       UserError: the file cannot be read, is damaged, of another model, or holds anything but plain
         arrays.
     """
-    batch, num_levels = read_batch(path)
     wanted = to_leaves(like)
     arrays = _read(path, ("rows", *(f"{STATE}{name}" for name in wanted)))
     for name, leaf in wanted.items():
@@ -180,20 +206,24 @@ def read(path: Path, like: State) -> Moment:
                 f"{leaf.dtype} {leaf.shape}."
             )
     leaves = {name: jnp.asarray(arrays[f"{STATE}{name}"]) for name in wanted}
-    return Moment(from_leaves(leaves, like), batch, arrays["rows"], num_levels)
+    return Moment(from_leaves(leaves, like), batch.examples, arrays["rows"], *batch[1:])
 
 
-def _moment(state: State, dataset: Dataset, batch_size: int) -> Moment:
+def _moment(state: State, built: Built) -> Moment:
     """What the step of a state is a function of, brought to this host."""
-    images = dataset.train.images
+    images = built.dataset.train.images
+    data = examples(built.config, built.dataset.train)
+    batch_size = built.config.train.batch_size
     leaves = {name: jnp.asarray(_to_host(leaf)) for name, leaf in to_leaves(state).items()}
     here = from_leaves(leaves, state)
     num_batches = -(-len(images) // batch_size)
     epoch, position = divmod(int(here.step), num_batches)
-    rows = np.asarray(
-        batch_rows(shuffle(here.key, jnp.int32(epoch), len(images)), position, batch_size)
-    )
-    return Moment(here, np.asarray(images[rows]), rows, dataset.num_levels)
+    order = shuffle(here.key, jnp.int32(epoch), len(images))
+    rows = np.asarray(batch_rows(order, position, batch_size))
+    batch = jax.tree.map(lambda leaf: np.asarray(leaf[rows]), data)
+    labels = built.dataset.train.labels
+    num_classes = None if labels is None else int(labels.max()) + 1
+    return Moment(here, batch, rows, built.dataset.num_levels, len(images), num_classes)
 
 
 def _to_host(leaf: jax.Array) -> np.ndarray:

@@ -120,7 +120,8 @@ def _set(
         return
     inner = table.get(last)
     if inner is not None and last in node and _is_name(text, node[last]):
-        chosen = dict(as_choice(node[last], inner, f"config.{field}")) if node[last] else {}
+        is_choice = isinstance(node[last], str | dict) and bool(node[last])
+        chosen = as_choice(node[last], inner, f"config.{field}") if is_choice else {}
         _rename(chosen, inner, text, f"config.{field}", notes)
         node[last] = chosen if len(chosen) > 1 else text
     elif inner is not None and last in node:

@@ -24,6 +24,7 @@ from ml_collections import config_flags
 
 from experiments import cli, heartbeat, posterior_models
 from experiments.fit_progress import FitProgress, totals_of
+from experiments.rooms import METHOD, ROOMS
 
 RESULT = "result.json"
 MOMENTS = "moments.json"
@@ -31,14 +32,12 @@ HISTORY = "history.json"
 DRAWS = "draws.npz"
 PATIENCE = 5.0  # seconds without a sign before a phase of a fit is named
 COMBINE = ("best", "stack")  # as in vi.fit
-NOT_BY_NAME = ("default", "local_advi")  # files of vi_jax/methods that no config names
 FIELDS = {
     "name": str,
     "seed": int,
     "model": str,
     "data": str,
     "data_dir": str,
-    "method": str,
     "num_starts": int,
     "combine": str,
     "num_draws": int,
@@ -104,22 +103,7 @@ def validate(config: Any) -> None:
         )
     posterior_models.check_name(config.model)
     posterior_models.check_data(config.model, config.data)
-    names = ["default", *_method_names()]
-    if config.method not in names:
-        raise cli.UserError(
-            f"config.method is {config.method!r}; it can be "
-            f"{', '.join(names)}{cli.suggest(config.method, names)}."
-        )
-
-
-def _method_names() -> list[str]:
-    """The members of vi_jax/methods, without importing them."""
-    folder = Path(__file__).parents[1] / "vi_jax" / "methods"
-    return sorted(
-        path.stem
-        for path in folder.glob("*.py")
-        if not path.stem.startswith("_") and path.stem not in NOT_BY_NAME
-    )
+    ROOMS.check(METHOD, config.get("method"), where="config.method")
 
 
 def approximate(config: Any, workdir: Path) -> None:
@@ -136,7 +120,7 @@ def approximate(config: Any, workdir: Path) -> None:
         jax.config.update("jax_enable_x64", True)
     with heartbeat.phase("reading the model and its data"):
         model, reference = posterior_models.get_model(config.model, config.data_dir, config.data)
-    method = None if config.method == "default" else getattr(vi.methods, config.method)()
+    method = ROOMS.build(METHOD, config.method, where="config.method", facts={})
 
     try:
         with heartbeat.phase("tracing the model"):

@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli, heartbeat
+from experiments import cli, heartbeat, own_code
 
 
 def define_flags() -> None:
@@ -26,6 +26,7 @@ def define_flags() -> None:
     """
     flags.DEFINE_string("workdir", "", "The folder of a run, as experiments.train printed it.")
     flags.DEFINE_integer("step", -1, "The step; the last that was kept if not given.")
+    own_code.define_flag()
     cli.define_common_flags()
 
 
@@ -34,7 +35,7 @@ def main() -> int:
     workdir = Path(cli.require("workdir"))
     from experiments import rundir, settings
 
-    config = rundir.read_config(workdir)
+    config = rundir.read_run(workdir, flags.FLAGS.allow_code)
     settings.validate(config)
     cli.set_up_jax()
     return replay(config, workdir, flags.FLAGS.step)
@@ -58,15 +59,16 @@ def replay(config: Any, workdir: Path, step: int = -1) -> int:
             f"{workdir} has kept no step {step}; it has {', '.join(map(str, kept))}."
         )
     path = workdir / nonfinite.FOLDER / f"step_{step if step >= 0 else kept[-1]}.npz"
-    batch, num_levels = nonfinite.read_batch(path)
+    batch = nonfinite.read_batch(path, with_labels=config.data.with_labels)
+    units = build.units(config, batch.num_levels)
     try:
-        model = build.model(config, batch.shape[1:], num_levels)
-    except ValueError as error:
+        model = build.model(config, build.facts_of_batch(config, batch))
+        moment = nonfinite.read(path, session.start_state(config, model), batch)
+    except (ValueError, TypeError) as error:
         raise cli.UserError(f"{path} does not fit the config of {workdir}: {error}") from None
-    moment = nonfinite.read(path, session.start_state(config, model))
     state = moment.state
-    x = jnp.asarray(moment.batch)
-    one = build.step(config, model, num_levels, grad_norm_every=1)
+    x = jax.tree.map(jnp.asarray, moment.batch)
+    one = build.step(config, model, units, grad_norm_every=1)
 
     with heartbeat.compiling("running the step again"):
         _, metrics = jax.jit(one)(state, x)
@@ -84,13 +86,13 @@ def replay(config: Any, workdir: Path, step: int = -1) -> int:
         )
         return 1
     with heartbeat.phase("looking for the first operation that is not finite, one by one"):
-        print(f"  first        {first_line(config, model, moment)}")
+        print(f"  first        {first_line(config, model, units, moment)}")
     with heartbeat.compiling("running the step with jax_debug_nans"):
         print(f"  debug_nans   {debug_nans(one, state, x)}")
     return 0
 
 
-def first_line(config: Any, model: Any, moment: Any) -> str:
+def first_line(config: Any, model: Any, units: Any, moment: Any) -> str:
     """The first operation of the loss, or else of its gradient, that makes nan of numbers; or else
     infinity.
     """
@@ -106,7 +108,8 @@ def first_line(config: Any, model: Any, moment: Any) -> str:
     state = moment.state
     loss = build.loss(config, model)
     key_prepare, key_loss = jax.random.split(jax.random.fold_in(step_key(state.key), state.step))
-    x = build.prepare(config, moment.num_levels)(key_prepare, jnp.asarray(moment.batch))
+    stored = jax.tree.map(jnp.asarray, moment.batch)
+    x = build.prepare(config, units)(key_prepare, stored)
 
     def value(params: Any) -> Any:
         return loss(params, key_loss, x, state.step)[0]
@@ -136,7 +139,8 @@ def debug_nans(step: Any, state: Any, x: Any) -> str:
 
 def describe_batch(moment: Any) -> str:
     """The examples of a batch and their levels."""
-    batch = moment.batch
+    is_named = isinstance(moment.batch, dict)
+    batch = moment.batch["image"] if is_named else moment.batch
     rows = moment.rows
     levels = (
         f"levels {batch.min()} to {batch.max()} of 0 to {moment.num_levels - 1}, mean "

@@ -17,32 +17,13 @@ import numpy as np
 import optax
 
 import vi_jax as vi
-from experiments import (
-    build,
-    cli,
-    files,
-    finish,
-    heartbeat,
-    measure,
-    processes,
-    rundir,
-    session,
-)
-from experiments.checkpoints import (
-    Checkpoints,
-    common_steps,
-    newest_common_step,
-    wait_for_all,
-)
-from experiments.metrics import (
-    METRICS,
-    MetricsLog,
-    Progress,
-    evaluation_row,
-    read_rows,
-    training_row,
-)
-from experiments.parts import Parts, ends_at, evaluates_at
+from experiments import build, cli, files, heartbeat, processes, rundir, session
+from experiments.checkpoints import Checkpoints, common_steps, newest_common_step
+from experiments.evals.base import mean_stderr
+from experiments.metrics import METRICS, MetricsLog, Progress, read_rows
+from experiments.parts import Parts
+from experiments.run import loop
+from experiments.run.recorder import Member, Recorder, View, num_batches
 from vi_jax.training import State, Totals
 
 STOPPED = "stopped.json"
@@ -62,14 +43,14 @@ def configs(config: Any) -> list[Any]:
     config.sweep.learning_rates.
     """
     runs = []
-    for rate in config.sweep.learning_rates or (config.optim.learning_rate,):
+    for rate in config.sweep.learning_rates or (build.peak_rate(config),):
         for number in range(config.replicas):
             one = config.copy_and_resolve_references()
             with one.unlocked():
                 one.replicas = 1
                 one.sweep.learning_rates = ()
                 one.seed = config.seed + number
-                one.optim.learning_rate = float(rate)
+                build.set_peak_rate(one, float(rate))
             runs.append(one)
     return runs
 
@@ -79,135 +60,85 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
     them early, after a save.
     """
     runs = configs(config)
-    spec = config.train
     layout = _layout(config)
-    dataset = session.load_data(config)
-    rundir.check_data(workdir, dataset)
-    model = session.make_model(config, dataset)
-    images = dataset.train.images
-    x, _ = session.evaluation_set(config, dataset, config.eval.split)
+    built = session.build_all(config)
+    rundir.check_data(workdir, built.dataset)
+    images = built.dataset.train.images
     processes.say(
         f"{config.name}: {len(runs)} replicas side by side, {len(images):,} training examples "
         f"{images.shape[1:]}"
     )
-    step = build.step(config, model, dataset.num_levels, rule=with_rate(build.optimizer(config)))
-    run = vi.replicas.make_run(step, batch_size=spec.batch_size, layout=layout)
-    data = session.on_devices(images, layout)
-    measure_now = measure.make_measure(model, config)
-    num_batches = -(-len(images) // spec.batch_size)
-    name = build.metric_name(config)
-    label = f"best {name.upper()}"
-
-    def measured(replica: Replica, state: State) -> measure.Measures:
-        key = session.key_at(session.keys(replica.config).evaluate, int(state.step))
-        with heartbeat.compiling(f"evaluating {replica.folder.name} at step {int(state.step):,}"):
-            return measure_now(key, session.whole_params(state, layout), x)
-
     with heartbeat.phase("training"), contextlib.ExitStack() as stack, stop.deferred():
         with heartbeat.phase("opening the folders of the replicas"):
-            replicas = _open_all(stack, workdir, runs, dataset)
-        with heartbeat.compiling("initialising the replicas, or reading their checkpoints"):
-            states, alive, block = _restored(replicas, config, model)
-        start = int(states.step)
-        saved_at = time.monotonic()
-        best = None
-        inside = _num_steps(block)
-        logs = [
-            stack.enter_context(
-                contextlib.closing(MetricsLog(each.folder, from_step=start - inside))
-            )
-            for each in replicas
-        ]
-        progress = Progress(
-            start=start, total=spec.num_steps, steps_per_epoch=num_batches, split=config.eval.split
+            replicas = _open_all(stack, workdir, runs, built.dataset)
+        states, alive, recorder = _run(stack, replicas, built, layout, stop)
+    if not alive.any():
+        raise cli.UserError(
+            f"none of the {len(replicas)} replicas is left: each has a {STOPPED} in its folder; "
+            "try lower rates."
         )
-        stack.callback(progress.close)
-        parts = Parts(
-            run,
-            stop.asked,
-            lambda step, steps, seconds, means, over: progress.part(
-                step, steps, seconds, (label, _best_of(means[name], alive)), over=over
-            ),
-        )
-        while ((done := int(states.step)) < spec.num_steps or block is not None) and alive.any():
-            last = ends_at(done, inside, spec)
-            (states, info) = parts(states, data, last - done, alive, since=block)
-            block = None
-            inside = 0
-            metrics = jax.device_get(info.metrics)
-            now = int(states.step)
-            alive = _stopped(replicas, alive, np.asarray(info.bad_step), progress)
-            evaluates = evaluates_at(now, last, spec)
-            ends = now == spec.num_steps
-            stops = stop.asked()
-            if stops and (now < last or evaluates):  # as in experiments.train
-                for which in np.flatnonzero(alive):
-                    own = jax.tree.map(lambda leaf, which=which: leaf[which], info.totals)
-                    replicas[which].checkpoints.save(
-                        _alone(vi.replicas.pick(states, int(which))), block=own
-                    )
-                wait_for_all(each.checkpoints for each in _alive(replicas))
-                raise cli.Requeue(
-                    stop.sentence(f"step {now:,} of {spec.num_steps:,} of every replica is saved")
-                )
-            late = (
-                spec.checkpoint_minutes
-                and time.monotonic() - saved_at >= 60 * spec.checkpoint_minutes
-            )
-            elbos = []
-            saves = ends or stops or late or now % spec.checkpoint_every == 0
-            if saves:
-                wait_for_all(each.checkpoints for each in _alive(replicas))
-            for which in np.flatnonzero(alive):
-                replica = replicas[which]
-                state = vi.replicas.pick(states, int(which))
-                own = {key: value[which] for key, value in metrics.items()}
-                elbo = None
-                row = training_row(
-                    now, now / num_batches, float(build.learning_rate(replica.config)(now - 1)), own
-                )
-                if evaluates:
-                    measures = measured(replica, state)
-                    elbo = measures.summary["elbo"]["mean"]
-                    elbos.append(elbo)
-                    row |= evaluation_row(config.eval.split, measures)
-                    if alarm := measure.collapse_alarm(measures, replica.config, now):
-                        row["alarm"] = alarm
-                        progress.say(f"replica {which}: {alarm}")
-                logs[which].write(row, {"seconds": time.perf_counter() - cli.STARTED})
-                if saves or replica.checkpoints.is_best(elbo):
-                    replica.checkpoints.save(_alone(state), elbo=elbo)
-                replica.checkpoints.check()
-            best = max(elbos, default=best)
-            saved_at = time.monotonic() if saves else saved_at
-            if alive.any():
-                progress.show(
-                    now,
-                    (label, _best_of(metrics[name], alive)),
-                    best,
-                    evaluated=evaluates,
-                )
-            if stops and not ends:
-                wait_for_all(each.checkpoints for each in _alive(replicas))
-                raise cli.Requeue(
-                    stop.sentence(f"step {now:,} of {spec.num_steps:,} of every replica is saved")
-                )
-        wait_for_all(each.checkpoints for each in _alive(replicas))
-        if not alive.any():
-            raise cli.UserError(
-                f"none of the {len(replicas)} replicas is left: each has a {STOPPED} in its "
-                "folder; try lower rates."
-            )
-    finals = {int(which): vi.replicas.pick(states, int(which)) for which in np.flatnonzero(alive)}
-    return _finish(
-        config,
-        workdir,
-        replicas,
-        {which: (state, measured(replicas[which], state)) for which, state in finals.items()},
-        model,
-        x,
-        layout,
+    ends = {}
+    for which in map(int, np.flatnonzero(alive)):
+        state = vi.replicas.pick(states, which)
+        measures = recorder.final_measures(which, state)
+        ends[which] = (session.whole_params(state, layout), measures)
+    return _finish(built, workdir, replicas, ends)
+
+
+def _run(
+    stack: contextlib.ExitStack,
+    replicas: list[Replica],
+    built: session.Built,
+    layout: Any,
+    stop: Any,
+) -> tuple[State, np.ndarray, Recorder]:
+    """The states at the end, who has come to it, and the recorder of all."""
+    config = built.config
+    spec = config.train
+    step = build.step(config, built.model, built.units, rule=with_rate(build.optimizer(config)))
+    run = vi.replicas.make_run(step, batch_size=spec.batch_size, layout=layout)
+    data = session.on_devices(session.examples(config, built.dataset.train), layout)
+    name = build.metric_name(config)
+    label = f"best {name.upper()}"
+    # 1. where the runs stand
+    with heartbeat.compiling("initialising the replicas, or reading their checkpoints"):
+        states, alive, since = _restored(replicas, config, built.model)
+    start = int(states.step)
+    # 2. what they leave
+    first_row = start - loop.num_steps(since)
+    members = []
+    for which, each in enumerate(replicas):
+        log = stack.enter_context(contextlib.closing(MetricsLog(each.folder, from_step=first_row)))
+        prefix = f"replica {which}: "
+        members.append(Member(each.config, each.folder, each.checkpoints, log, prefix))
+    progress = Progress(
+        start=start,
+        total=spec.num_steps,
+        steps_per_epoch=num_batches(built),
+        split=config.eval.split,
     )
+    stack.callback(progress.close)
+    recorder = Recorder(
+        members, built, layout=layout, stop=stop, progress=progress, view=SIDE_BY_SIDE, label=label
+    )
+    parts = Parts(
+        run,
+        stop.asked,
+        lambda step, steps, seconds, means, over: progress.part(
+            step, steps, seconds, (label, _best_of(means[name], alive)), over=over
+        ),
+    )
+
+    def advance(states: State, steps: int, since: Totals | None) -> Any:
+        return parts(states, data, steps, alive, since=since)
+
+    # 3. their blocks
+    some_are_left = lambda: bool(alive.any())  # noqa: E731
+    for block in loop.blocks(advance, states, spec, since=since, goes_on=some_are_left):
+        states = block.state
+        alive[:] = _stopped(replicas, alive, np.asarray(block.info.bad_step), progress)
+        recorder.record(block, [int(which) for which in np.flatnonzero(alive)])
+    return states, alive, recorder
 
 
 def with_rate(inner: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -302,8 +233,8 @@ def _restored(
         processes.say(
             f"resuming {int(alive.sum())} replicas at step {first:,} of {config.train.num_steps:,}"
         )
-    base = config.optim.learning_rate
-    rates = [jnp.float32(each.config.optim.learning_rate / base) for each in replicas]
+    base = build.peak_rate(config)
+    rates = [jnp.float32(build.peak_rate(each.config) / base) for each in replicas]
     side = [
         state._replace(step=jnp.int32(first), opt_state=(state.opt_state, rate))
         for state, rate in zip(states, rates, strict=True)
@@ -335,7 +266,7 @@ def _at_step(
         is_inside = is_inside or saved.block is not None
     if not is_inside:
         return states, [None] * len(replicas)
-    agrees = len({_num_steps_of(blocks[which]) for which in living}) == 1
+    agrees = len({loop.num_steps(blocks[which]) for which in living}) == 1
     return (states, blocks) if agrees else None
 
 
@@ -363,19 +294,17 @@ def _best_of(values: Any, alive: np.ndarray) -> float:
     return float(found.max()) if len(found) else float("nan")
 
 
-def _num_steps_of(block: Totals | None) -> int:
-    """Of the block that one run was stopped in."""
-    return 0 if block is None else int(block.steps)
-
-
-def _num_steps(block: Totals | None) -> int:
-    """Of a block that a sweep was stopped in."""
-    return 0 if block is None else int(block.steps[0])
-
-
-def _alone(state: State) -> State:
-    """The state as the run by itself has it."""
+def _alone(states: State, which: int) -> State:
+    """The state of one run as the run by itself has it."""
+    state = vi.replicas.pick(states, which)
     return state._replace(opt_state=state.opt_state[0])
+
+
+def _leaf(tree: Any, which: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[which], tree)
+
+
+SIDE_BY_SIDE = View(_alone, _leaf)
 
 
 def _stopped(
@@ -392,32 +321,27 @@ def _stopped(
 
 
 def _finish(
-    config: Any,
-    workdir: Path,
-    replicas: list[Replica],
-    ends: dict[int, Any],
-    model: Any,
-    x: Any,
-    layout: Any,
+    built: session.Built, workdir: Path, replicas: list[Replica], ends: dict[int, Any]
 ) -> list[dict[str, Any]]:
     """Evaluates each run, writes their summaries and replicas.json, draws their curves and prints
     the table.
     """
     from experiments import figures
+    from experiments.evals import closing
 
+    config = built.config
     rows = []
     for which, each in enumerate(replicas):
         row = {
             "replica": which,
             "seed": each.config.seed,
-            "learning_rate": each.config.optim.learning_rate,
+            "learning_rate": build.peak_rate(each.config),
         }
         if which in ends:
-            state, measures = ends[which]
-            params = session.whole_params(state, layout)
+            params, measures = ends[which]
+            own = built._replace(config=each.config, keys=session.keys(each.config))
             with heartbeat.phase(f"summarising {each.folder.name} of {len(replicas)} replicas"):
-                summary = finish.summarise(each.config, each.folder, model, params, x, measures)
-            rows.append(row | summary)
+                rows.append(row | closing.summarise(own, each.folder, params, measures))
         else:
             rows.append(row | {"stopped": rundir.read_json(each.folder / STOPPED)["step"]})
     files.write_json(workdir / SUMMARY, rows)
@@ -451,18 +375,17 @@ def table(config: Any, rows: list[dict[str, Any]]) -> str:
     lines += [f"  {'replica':<9}{'seed':>5}  {'learning rate':>13}  {'ELBO':>20}  {'log p(x)':>20}"]
     for row in rows:
         head = f"  {row['replica']:<9}{row['seed']:>5}  {row['learning_rate']:>13g}  "
-        told = (
-            f"not finite at step {row['stopped']:,}"
-            if "stopped" in row
-            else f"{_pair(row['elbo']):>20}  {_pair(row['log_evidence']):>20}"
-        )
-        lines.append(head + told)
+        if "stopped" in row:
+            lines.append(f"{head}not finite at step {row['stopped']:,}")
+            continue
+        evidence = _pair(row["log_evidence"]) if "log_evidence" in row else ""
+        lines.append(f"{head}{_pair(row['elbo']):>20}  {evidence:>20}")
     for rate in dict.fromkeys(row["learning_rate"] for row in rows):
         elbos = np.array(
             [row["elbo"]["mean"] for row in rows if row["learning_rate"] == rate and "elbo" in row]
         )
         if len(elbos) > 1:
-            spread = measure.mean_stderr(elbos)
+            spread = mean_stderr(elbos)
             lines.append(
                 f"  over {len(elbos)} seeds at {rate:g}: ELBO {_pair(spread)}, standard error "
                 "over seeds"

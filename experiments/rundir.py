@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from fnmatch import fnmatchcase as fnmatch
 from importlib import metadata
 from pathlib import Path
@@ -17,12 +18,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import files
+from experiments import files, own_code
 from experiments.cli import UserError
 from experiments.lock import LOCK
 from experiments.settings import flatten
 
 CONFIG = "config.json"
+FORMAT = 2  # of it; version e705c06 wrote none
+BESIDE = ("format", "code")  # what it holds beside the fields of the config
 ENVIRONMENT = "environment.json"
 DATA = "data.json"
 # Fields, or how their names begin, that say nothing of the numbers of a run: it may go on with
@@ -97,7 +100,7 @@ def from_plain(plain: dict[str, Any]) -> ConfigDict:
             return {name: restore(part) for name, part in value.items()}
         return tuple(value) if isinstance(value, list) else value
 
-    return ConfigDict(restore(plain)).lock()
+    return ConfigDict(restore(plain), type_safe=False).lock()
 
 
 def default_folder(config: Any) -> Path:
@@ -228,9 +231,12 @@ def open_folder(folder: Path, config: Any, *, overwrite: bool) -> bool:
             folder
         ):  # else it never got as far as its data, and there is nothing to lose
             resumed = True
-            _refuse_other(folder, read_config(folder), config)
+            was, code = read_record(folder)
+            _refuse_other(folder, was, config)
+            own_code.require_same(code, own_code.names(config), folder)
         folder.mkdir(parents=True, exist_ok=True)
-        files.write_json(folder / CONFIG, to_plain(config))
+        code = own_code.record(own_code.names(config))
+        files.write_json(folder / CONFIG, {"format": FORMAT, "code": code, **to_plain(config)})
         files.write_json(folder / ENVIRONMENT, environment())
     except OSError as error:
         raise UserError(
@@ -263,6 +269,21 @@ def check_data(folder: Path, dataset: Any) -> None:
         files.write_json(path, found)
 
 
+def read_run(folder: Path, allowed: Sequence[str]) -> ConfigDict:
+    """The config of the run in a folder, whose code may be run.
+
+    Args:
+      folder: of the run.
+      allowed: functions outside our own rooms that may be run (--allow_code).
+
+    Raises:
+      UserError: as `read_config`; or the config names code that was not allowed, or has changed.
+    """
+    config, code = read_record(folder)
+    own_code.require_allowed(config, code, allowed, folder)
+    return config
+
+
 def read_config(folder: Path) -> ConfigDict:
     """The config of the run in a folder; nothing of the folder is executed.
 
@@ -270,12 +291,15 @@ def read_config(folder: Path) -> ConfigDict:
       UserError: there is no run, its config cannot be read, or something else is in the place of
         what a run holds (`check_contents`).
     """
+    return read_record(folder)[0]
+
+
+def read_record(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
+    """The config of a run, and what was recorded of the code that it names; errors as
+    `read_config`.
+    """
     path = folder / CONFIG
-    try:
-        found = _kind_through_links(folder)
-    except OSError as error:
-        raise UserError(f"--workdir={folder} cannot be read ({error.strerror}).") from None
-    if found != files.FOLDER:
+    if not folder.is_dir():
         raise UserError(
             f"there is no folder {folder}; --workdir wants the folder of a run, as "
             "experiments.train printed it."
@@ -286,13 +310,32 @@ def read_config(folder: Path) -> ConfigDict:
             f"{folder} holds no run: it has no {CONFIG}. --workdir wants the folder of a run of "
             "experiments.train."
         )
+    plain = read_json(path)
+    code = plain.get("code", {})
+    refuse_old(plain, path)
+    fields = {name: value for name, value in plain.items() if name not in BESIDE}
     try:
-        return from_plain(read_json(path))
+        if not isinstance(code, dict):
+            raise TypeError("its `code` is no record")
+        return from_plain(fields), code
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} cannot be read as a config ({error}); restore it, or train again with "
             "--overwrite."
         ) from None
+
+
+def refuse_old(plain: dict[str, Any], path: Path) -> None:
+    """Raises UserError for the record of a training by another version of this code."""
+    found = plain.get("format")
+    is_training = "optim" in plain and "objective" in plain
+    if found != FORMAT and (found is not None or is_training):
+        version = "before configs named functions" if found is None else f"of format {found!r}"
+        raise UserError(
+            f"{path} is of a version of vi_jax {version}, which this one (format {FORMAT}) does "
+            "not read: evaluate it with the commit in its environment.json, or train again with "
+            "--overwrite."
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

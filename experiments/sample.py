@@ -1,20 +1,19 @@
-"""Draws from the run in a folder: prior samples, reconstructions and walks between examples, as PNG
-and as numbers.
+"""Samples from the run in a folder: prior samples, reconstructions and interpolations between
+examples, as PNG and as numbers.
 
     python -m experiments.sample --workdir=runs/NAME
     python -m experiments.sample --workdir=runs/NAME --num=256 --seed=1 --out=pictures
 
 Writes samples.png, reconstructions.png, interpolation.png (and the latent plane) with samples.npz,
-which holds `z`, `samples`, `originals`, `reconstructions`, `walks`: images as grey in [0, 1], E[x |
-z].
+which holds `samples`, `originals`, `reconstructions` and `paths`, images as grey in [0, 1], E[x |
+z]; and `z/SITE`, the latents of the samples.
 """
 
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
-from experiments import cli, heartbeat
+from experiments import cli, heartbeat, own_code
 
 
 def define_flags() -> None:
@@ -31,6 +30,7 @@ def define_flags() -> None:
     flags.DEFINE_string("data_dir", "", "Where the data are, if not where the run found them.")
     flags.DEFINE_integer("num", 64, "Prior samples.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0)
+    own_code.define_flag()
     cli.define_common_flags()
 
 
@@ -40,7 +40,7 @@ def main() -> int:
     args = flags.FLAGS
     from experiments import rundir, settings
 
-    config = rundir.read_config(workdir)
+    config = rundir.read_run(workdir, flags.FLAGS.allow_code)
     with config.unlocked():
         config.data.data_dir = args.data_dir or config.data.data_dir
     settings.validate(config)
@@ -62,45 +62,30 @@ def sample(
 ) -> None:
     """Draws, and writes the pictures and samples.npz."""
     import jax
-    import numpy as np
 
-    from experiments import build, files, measure, pictures, session
+    from experiments import files, session
+    from experiments.evals import images
 
-    dataset = session.load_data(config)
-    model = session.make_model(config, dataset)
-    params, step = session.trained_params(config, model, workdir, checkpoint)
-    x, labels = session.evaluation_set(config, dataset, config.eval.split)
+    built = session.build_all(config)
+    params, step = session.trained_params(config, built.model, workdir, checkpoint)
+    if built.model.densities is None:
+        raise cli.UserError(f"{workdir} is of a model without densities; it has no pictures.")
     key_samples, key_measures = jax.random.split(jax.random.key(seed))
     with heartbeat.compiling(f"evaluating the {config.eval.split} split"):
-        measures = measure.make_measure(model, config)(key_measures, params, x)
-    decode_mean = pictures.make_decode_mean(model, config, dataset.num_levels)
-
+        measures = built.meter.measure(key_measures, params, built.x)
     with heartbeat.compiling("computing the samples and what the figures show"):
-        z, drawn = pictures.samples(key_samples, model, params, decode_mean, num)
-        left, right = pictures.pairs(labels, x.shape[0])
-        shown = x[:20]
-        arrays: Any = {
-            "z": z,
-            "samples": drawn,
-            "originals": build.to_unit(config, np.asarray(shown), dataset.num_levels),
-            "reconstructions": decode_mean(params, measures.latent_mean[:20]),
-            "walks": pictures.walk(
-                params, decode_mean, measures.latent_mean[left], measures.latent_mean[right]
-            ),
-        }
-        paths = pictures.draw_all(
-            out,
-            key=key_samples,
-            model=model,
-            params=params,
-            config=config,
-            num_levels=dataset.num_levels,
-            x=x,
-            labels=labels,
-            measures=measures,
-            num_samples=num,
+        decoded = images.decode(
+            key_samples, built.subject, params, built.x, built.labels, num_samples=num
         )
-        files.write_npz(out / "samples.npz", arrays, compressed=True)
+        paths = images.draw(out, decoded, built.subject, params, built.x, built.labels, measures)
+    arrays = {
+        "samples": decoded.samples,
+        "originals": decoded.originals,
+        "reconstructions": decoded.reconstructions,
+        "paths": decoded.paths,
+        **{f"z/{site}": leaf for site, leaf in decoded.z.items()},
+    }
+    files.write_npz(out / "samples.npz", arrays, compressed=True)
     print(
         f"{config.name}, step {step:,}: {num:,} prior samples; {len(paths)} figures and "
         f"samples.npz in {out}"

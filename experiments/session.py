@@ -1,6 +1,4 @@
-"""What the three commands share once a config is known: the data as the model wants them, the
-model, and a run that is trained.
-"""
+"""What the commands share once a config is known: data, model, evaluations, and the run itself."""
 
 import sys
 from functools import partial
@@ -12,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import build, heartbeat
+from experiments import build, evals, heartbeat
+from experiments.build import Units
 from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
 from experiments.data import DataError, Dataset, Split, load
+from experiments.evals import Meter, Subject
 from experiments.streaming import MOST_STEPS, make_streaming_run
 from vi_jax.shard import Layout
 from vi_jax.training import State, evaluation_params, require_batches
@@ -29,6 +29,47 @@ class Keys(NamedTuple):
     pictures: jax.Array
 
 
+class Built(NamedTuple):
+    """All that a config stands for; below this nothing asks the config for a name."""
+
+    config: Any
+    keys: Keys
+    dataset: Dataset
+    units: Units
+    model: vi.Model
+    x: Any  # the evaluated split as the model takes it, leaves [N, ...]
+    labels: np.ndarray | None  # of it
+    meter: Meter
+
+    @property
+    def subject(self) -> Subject:
+        """What the evaluations look at."""
+        return Subject(self.model, self.config, self.units)
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Of one example's image."""
+        return tuple(self.dataset.train.images.shape[1:])
+
+
+def build_all(config: Any, dataset: Dataset | None = None) -> Built:
+    """Loads the data of a config and builds its model and evaluations.
+
+    Raises:
+      UserError: the data cannot be had, or do not fit the model or its objective.
+    """
+    dataset = dataset or load_data(config)
+    units = build.units(config, dataset.num_levels)
+    _note_probabilities(config, dataset, units)
+    model = make_model(config, dataset)
+    x, labels = evaluation_set(config, dataset, config.eval.split)
+    meter = evals.make_meter(Subject(model, config, units), evals.METERS)
+    for name, reason in meter.skipped.items():
+        if name not in evals.OPTIONAL:
+            print(f"note: no evaluation of {name}: {reason}.", file=sys.stderr)
+    return Built(config, keys(config), dataset, units, model, x, labels, meter)
+
+
 def keys(config: Any) -> Keys:
     """The keys of a run, all of the kind config.prng."""
     return Keys(*jax.random.split(jax.random.key(config.seed, impl=config.prng), 3))
@@ -37,6 +78,13 @@ def keys(config: Any) -> Keys:
 def key_at(key: jax.Array, step: int) -> jax.Array:
     """The key of a purpose at a step."""
     return jax.random.fold_in(key, step)
+
+
+def make_model(config: Any, dataset: Dataset) -> vi.Model:
+    """The model of a config for a data set; what does not fit is a UserError."""
+    with heartbeat.phase("averaging the training images"):
+        known = build.facts(config, dataset)
+    return build.model(config, known)
 
 
 def load_data(config: Any) -> Dataset:
@@ -48,44 +96,42 @@ def load_data(config: Any) -> Dataset:
         raise UserError(str(error)) from None
 
 
-def make_model(config: Any, dataset: Dataset) -> vi.Model:
-    """The model of a config for a data set; what does not fit is a UserError."""
-    x_shape = tuple(dataset.train.images.shape[1:])
-    if (
-        config.model.likelihood == "bernoulli"
-        and config.data.binarisation == "none"
-        and dataset.num_levels > 2
-    ):
-        print(
-            "note: grey levels under a Bernoulli likelihood are read as probabilities: the ELBO "
-            "is the mean over binary images.",
-            file=sys.stderr,
+def examples(config: Any, split: Split) -> Any:
+    """The examples of a split as they are stored: images [N, *x_shape], or with
+    config.data.with_labels a dictionary of `image` and `label`.
+
+    Raises:
+      UserError: labels are asked for, and the data have none.
+    """
+    if not config.data.with_labels:
+        return split.images
+    if split.labels is None:
+        raise UserError(
+            "config.data.with_labels is True and the data have no labels; set it to False, or add "
+            "labels to the data."
         )
-    try:
-        with heartbeat.phase("averaging the training images"):
-            mean = _mean_image(dataset)
-        return build.model(config, x_shape, dataset.num_levels, mean)
-    except ValueError as error:
-        raise UserError(f"this model does not fit the data of {dataset.name}: {error}") from None
+    images = split.images[np.arange(len(split.images))]
+    return {"image": images, "label": np.asarray(split.labels, np.int32)}
 
 
-def evaluation_set(
-    config: Any, dataset: Dataset, split: str
-) -> tuple[jax.Array, np.ndarray | None]:
-    """x [N, *x_shape] of a split, binarised once by config.data.static_seed where training does so
-    afresh, and its labels.
+def evaluation_set(config: Any, dataset: Dataset, split: str) -> tuple[Any, np.ndarray | None]:
+    """x, leaves [N, ...], of a split, binarised once by config.data.static_seed where training does
+    so afresh, and its labels.
     """
     part: Split | None = getattr(dataset, split)
     if part is None:
         raise UserError(f"config.data.{split} is empty; name a split, or evaluate on another.")
     if len(part.images) < 2:
         raise UserError(
-            f"the {split} split has {len(part.images)} example; a standard error wants at least 2."
+            f"the {split} split has {len(part.images)} example; a standard error needs at least 2."
         )
     with heartbeat.phase(f"reading the {split} split"):
-        levels = jnp.asarray(part.images[np.arange(len(part.images))])
-        prepare = build.prepare(config, dataset.num_levels)
-        return jax.jit(prepare)(jax.random.key(config.data.static_seed), levels), part.labels
+        some = examples(config, part)
+        whole = some if isinstance(some, dict) else some[np.arange(len(some))]
+        stored = jax.tree.map(jnp.asarray, whole)
+        prepare = build.prepare(config, build.units(config, dataset.num_levels))
+        x = jax.jit(prepare)(jax.random.key(config.data.static_seed), stored)
+    return x, part.labels
 
 
 def make_layout(config: Any, *, cuts_batches: bool = True) -> Layout | None:
@@ -97,13 +143,10 @@ def make_layout(config: Any, *, cuts_batches: bool = True) -> Layout | None:
     """
     sizes = (config.mesh.data, config.mesh.model)
     devices = jax.devices()
-    if (
-        -1 not in sizes
-        and jax.process_count() == 1
-        and (wanted := sizes[0] * sizes[1]) < len(devices)
-    ):
-        print(f"note: config.mesh takes {wanted} of {len(devices)} devices.", file=sys.stderr)
-        devices = devices[:wanted]
+    taken = sizes[0] * sizes[1]
+    if -1 not in sizes and jax.process_count() == 1 and taken < len(devices):
+        print(f"note: config.mesh takes {taken} of {len(devices)} devices.", file=sys.stderr)
+        devices = devices[:taken]
     try:
         mesh = vi.shard.make_mesh(*sizes, devices=devices)
         layout = vi.shard.make_layout(mesh)
@@ -117,34 +160,37 @@ def describe(layout: Layout) -> str:
     """The mesh, in a line."""
     sizes = " x ".join(f"{axis} {size}" for axis, size in layout.mesh.shape.items())
     count = jax.process_count()
-    return f"on {layout.num_shards} devices, {sizes}" + (
-        f", in {count} processes" if count > 1 else ""
-    )
+    processes = f", in {count} processes" if count > 1 else ""
+    return f"on {layout.num_shards} devices, {sizes}{processes}"
 
 
-def make_run(
-    config: Any, model: vi.Model, dataset: Dataset, layout: Layout | None
-) -> tuple[Any, Any]:
+def make_run(built: Built, layout: Layout | None) -> tuple[Any, Any]:
     """The `run` of a config, and what it goes over: the training examples on the devices where they
     fit, else on the host.
     """
-    step = build.step(config, model, dataset.num_levels)
-    images = dataset.train.images
-    fits = images.nbytes <= config.data.device_limit_mb * 2**20
+    config = built.config
+    step = build.step(config, built.model, built.units)
+    data = examples(config, built.dataset.train)
+    size = built.dataset.train.images.nbytes
+    fits = size <= config.data.device_limit_mb * 2**20
+    if not fits and isinstance(data, dict):
+        raise UserError(
+            f"the training images take {size / 2**20:,.0f} MB, more than config.data."
+            "device_limit_mb, and with_labels is of data on the device; raise the limit."
+        )
     on_device = {"compiled": vi.make_run, "stepwise": vi.make_stepwise_run}[config.train.loop]
     most_steps = min(MOST_STEPS, config.train.log_every) if config.train.loop == "compiled" else 1
     streamed: Any = partial(make_streaming_run, most_steps=most_steps)
-    run: Any = (on_device if fits else streamed)(
-        step, batch_size=config.train.batch_size, layout=layout
-    )
-    return run, on_devices(images, layout) if fits else images
+    make: Any = on_device if fits else streamed
+    run = make(step, batch_size=config.train.batch_size, layout=layout)
+    return run, on_devices(data, layout) if fits else data
 
 
-def on_devices(images: Any, layout: Layout | None) -> jax.Array:
-    """Training examples, whole on every device."""
+def on_devices(data: Any, layout: Layout | None) -> Any:
+    """Training examples, leaves [N, ...], whole on every device."""
     with heartbeat.phase("reading the training images"):
-        levels = np.asarray(images[:])
-    return jnp.asarray(levels) if layout is None else layout.replicate(jnp.asarray(levels))
+        stored = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf[:])), data)
+    return stored if layout is None else layout.replicate(stored)
 
 
 def whole_params(state: State, layout: Layout | None) -> vi.types.Params:
@@ -154,10 +200,13 @@ def whole_params(state: State, layout: Layout | None) -> vi.types.Params:
 
 def start_state(config: Any, model: vi.Model, layout: Layout | None = None) -> State:
     """The state before the first step."""
-    ema = bool(config.optim.ema)
     with heartbeat.compiling("initialising the parameters"):
         return vi.init_state(
-            keys(config).train, model.init, build.optimizer(config), ema=ema, layout=layout
+            keys(config).train,
+            model.init,
+            build.optimizer(config),
+            ema=bool(config.train.ema),
+            layout=layout,
         )
 
 
@@ -179,11 +228,8 @@ def trained_params(
             heartbeat.phase(f"reading a checkpoint of {workdir}"),
             Checkpoints(folder, keep=config.train.keep_checkpoints, read_only=True) as checkpoints,
         ):
-            state = (
-                checkpoints.restore(which, start_state(config, model))
-                if checkpoints.steps
-                else None
-            )
+            if checkpoints.steps:
+                state = checkpoints.restore(which, start_state(config, model))
     if state is None:
         raise UserError(
             f"{workdir} has no checkpoint yet; train with experiments.train --workdir={workdir} "
@@ -196,6 +242,12 @@ def trained_params(
     return evaluation_params(state), step
 
 
-def _mean_image(dataset: Dataset) -> np.ndarray:
-    images = dataset.train.images[np.arange(min(len(dataset.train.images), 60_000))]
-    return images.mean(0, dtype=np.float64) / (dataset.num_levels - 1)
+def _note_probabilities(config: Any, dataset: Dataset, units: Units) -> None:
+    """Says where grey levels are taken for probabilities of a one."""
+    is_grey = config.data.binarisation == "none" and dataset.num_levels > 2
+    if is_grey and units.support == "binary":
+        print(
+            "note: grey levels under a Bernoulli likelihood are read as probabilities: the ELBO "
+            "is the mean over binary images.",
+            file=sys.stderr,
+        )

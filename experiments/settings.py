@@ -1,51 +1,28 @@
-"""What a config may say: names, ranges and what goes together, checked before anything slow is
-imported.
+"""What a config may say: its fields, their types and ranges, and the functions that it names;
+checked before anything slow is imported.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
+from experiments import rooms
 from experiments.cli import UserError, suggest
+from experiments.overrides import flatten
+from experiments.rooms import ROOMS
 
-CLOSED_FORM_KL = (
-    "mean_field",
-    "full_rank",
-    "low_rank",
-)  # families, by how their KL to the prior is had
-KL_BY_DRAWS = (
-    "rank_one_precision",
-    "student_t",
-    "mixture",
-    "gaussian_markov_chain",
-    "planar",
-    "radial",
-    "sylvester",
-    "real_nvp",
-    "maf",
-    "iaf",
-    "neural_spline",
-)
+__all__ = ["CHOICES", "flatten", "get", "validate"]
+
 CHOICES = {
-    "bound": ("analytic_elbo", "elbo", "iwae"),
-    "estimator": ("reparam",),
-    "family": (*CLOSED_FORM_KL, *KL_BY_DRAWS),
     "precision": ("float32", "bfloat16"),
     "prng": ("threefry2x32", "rbg", "unsafe_rbg"),
     "data.binarisation": ("dynamic", "static", "none"),
-    "model.network": ("mlp", "conv"),
-    "model.activation": ("tanh", "relu", "gelu", "silu", "softplus"),
-    "model.likelihood": ("bernoulli", "gaussian", "discretized_logistic", "categorical"),
-    "objective.warmup": ("none", "linear", "cyclical"),
-    "optim.name": ("adam", "adamw", "adagrad", "rmsprop", "sgd"),
-    "optim.schedule": ("constant", "cosine", "linear"),
     "train.on_nonfinite": ("stop", "skip"),
     "train.loop": ("compiled", "stepwise"),
     "eval.split": ("test", "validation"),
 }
-SIGMAS = ("learned", "per_dimension", "optimal")
-_POSITIVE = (
+POSITIVE = (
     "replicas",
-    "num_samples",
-    "model.num_latents",
     "train.batch_size",
     "train.num_steps",
     "train.log_every",
@@ -56,193 +33,145 @@ _POSITIVE = (
     "eval.batch_size",
     "eval.num_samples",
     "eval.num_importance_samples",
-    "optim.learning_rate",
-    "model.sigma_init",
 )
-_NOT_NEGATIVE = (
-    "objective.beta",
-    "objective.warmup_steps",
-    "objective.free_bits",
-    "optim.lr_warmup_steps",
-    "optim.weight_decay",
-    "optim.clip_norm",
-    "optim.ema",
+NOT_NEGATIVE = (
+    "train.checkpoint_minutes",
+    "train.clip_norm",
+    "train.ema",
     "data.device_limit_mb",
     "eval.active_threshold",
-    "train.checkpoint_minutes",
 )
-_SEEDS = ("seed", "data.shuffle_seed", "data.static_seed")
-_REALS = (
-    "optim.learning_rate",
-    "optim.weight_decay",
-    "optim.clip_norm",
-    "optim.ema",
-    "model.sigma_init",
-    "objective.beta",
-    "objective.free_bits",
-    "objective.warmup_ramp",
-    "data.device_limit_mb",
-    "eval.active_threshold",
-    "train.checkpoint_minutes",
+SEEDS = ("seed", "data.shuffle_seed", "data.static_seed")
+# what is known of the data and of the run when a model is built, for arguments that ask for it
+FACTS = (
+    *("dtype", "mean", "num_classes", "num_data", "num_levels", "output_bias", "rows"),
+    *("total_steps", "x_shape"),
 )
-_TEXTS = ("name", "data.name", "data.data_dir", "data.train", "data.validation", "data.test")
-_SWITCHES = ("train.keep_best",)
+# groups whose fields are the arguments of a function, and not ours
+FUNCTIONS = {
+    "model": rooms.MODEL,
+    "objective": rooms.OBJECTIVE,
+    "optim": rooms.OPTIMISER,
+}
+MAX_STEPS = 2**31 - 1  # a step counter is an int32
 
 
 def validate(config: Any) -> None:
     """Raises UserError for the first thing in a config that cannot be meant."""
-    from experiments.data import DataError, check_name
+    from configs import base
 
+    expected = base.get_config().to_dict()
+    _validate_fields(config, expected)
     for field, names in CHOICES.items():
-        if get(config, field) not in names:
-            raise _wrong(
-                field,
-                config,
-                f"it can be {', '.join(names)}{suggest(str(get(config, field)), names)}",
-            )
-    for field in {
-        *_POSITIVE,
-        *_NOT_NEGATIVE,
-        *_SEEDS,
-        *_REALS,
-    }:  # a config.json edited by hand may hold anything
         value = get(config, field)
-        kinds = (int, float) if field in _REALS else (int,)
-        if isinstance(value, bool) or not isinstance(value, kinds) or abs(value) == float("inf"):
-            raise _wrong(
-                field, config, f"it has to be a {'finite' if float in kinds else 'whole'} number"
-            )
-    for field in _POSITIVE:
+        if value not in names:
+            near = suggest(str(value), names)
+            raise _wrong(field, config, f"it can be {', '.join(names)}{near}")
+    for field in POSITIVE:
         if not get(config, field) > 0:
             raise _wrong(field, config, "it has to be greater than 0")
-    for field in _NOT_NEGATIVE:
+    for field in NOT_NEGATIVE:
         if not get(config, field) >= 0:
             raise _wrong(field, config, "it has to be at least 0")
-    for field in _TEXTS:
-        if not isinstance(get(config, field), str):
-            raise _wrong(field, config, "it has to be text")
-    for field in _SWITCHES:
-        if not isinstance(get(config, field), bool):
-            raise _wrong(field, config, "it has to be True or False")
-    for field in _SEEDS:
+    for field in SEEDS:
         if not 0 <= get(config, field) < 2**32:
             raise _wrong(field, config, "a seed has to be at least 0 and below 2^32")
-    try:
-        check_name(get(config, "data.name"))
-    except DataError as error:
-        raise UserError(f"config.data.name: {error}") from None
+    _validate_data(config)
     _validate_sweep(config)
     _validate_mesh(config)
-    _validate_model(config)
     _validate_training(config)
-
-
-def parse_sigma(config: Any) -> str | float:
-    """The field model.sigma: one of SIGMAS, or a positive number."""
-    text = get(config, "model.sigma")
-    if text in SIGMAS:
-        return text
-    try:
-        sigma = float(text)
-    except (TypeError, ValueError):
-        sigma = 0.0
-    if not 0 < sigma < float("inf"):
-        raise _wrong(
-            "model.sigma",
-            config,
-            f"it can be a number above 0, or {', '.join(SIGMAS)}{suggest(str(text), SIGMAS)}",
-        )
-    return sigma
+    for field, room in FUNCTIONS.items():
+        ROOMS.check(room, get(config, field), where=f"config.{field}", facts=FACTS)
 
 
 def get(config: Any, field: str) -> Any:
-    """The value of a dotted field."""
+    """The value of a dotted field.
+
+    Raises:
+      UserError: the config has no such field.
+    """
     for part in field.split("."):
         try:
             config = config[part]
         except (KeyError, TypeError):
             raise UserError(
-                f"the config has no field {field}; configs/vae.py has all of them, with what "
+                f"the config has no field {field}; configs/base.py has all of them, with what "
                 "they mean."
             ) from None
     return config
 
 
-def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
-    """Dotted fields and their values, from nested dicts."""
-    flat = {}
-    for name, value in config.items():
-        flat.update(
-            flatten(value, f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{name}": value}
-        )
-    return flat
+def _validate_fields(config: Any, expected: Mapping[str, Any], prefix: str = "") -> None:
+    """That fields are those of configs/base.py, of their types; arguments of functions apart."""
+    for name, default in expected.items():
+        field = f"{prefix}{name}"
+        value = _own(config, name, field)
+        if field in FUNCTIONS:
+            continue
+        if isinstance(default, Mapping):
+            if not hasattr(value, "items"):
+                raise _bad(field, value, f"it is a group of fields: {', '.join(default)}")
+            _validate_fields(value, default, f"{field}.")
+        else:
+            _validate_type(field, value, default)
+    unknown = sorted(set(config) - set(expected))
+    if unknown:
+        near = suggest(unknown[0], sorted(expected))
+        raise UserError(f"the config has a field {prefix}{unknown[0]} that no one reads{near}.")
 
 
-def _validate_model(config: Any) -> None:
-    hidden = get(config, "model.hidden")
-    if (
-        not isinstance(hidden, tuple | list)
-        or not hidden
-        or not all(isinstance(width, int) and width > 0 for width in hidden)
-    ):
-        raise _wrong(
-            "model.hidden", config, "it has to be whole numbers above 0, such as (500,) or (32,64)"
-        )
-    grey = config.data.binarisation == "none"
-    likelihood = config.model.likelihood
-    if likelihood in ("discretized_logistic", "categorical") and not grey:
+def _own(config: Any, name: str, field: str) -> Any:
+    if name not in config:
         raise UserError(
-            f"config.model.likelihood {likelihood!r} is of pixel levels; set "
-            "config.data.binarisation=none."
+            f"the config has no field {field}; configs/base.py has all of them, with what they "
+            "mean."
         )
-    if likelihood == "gaussian":
-        if parse_sigma(config) == "optimal" and config.bound != "analytic_elbo":
-            raise UserError(
-                "config.model.sigma 'optimal' is the optimum of the ELBO; set "
-                "config.bound=analytic_elbo, or learn sigma."
-            )
-        if not grey:
-            raise UserError(
-                "config.model.likelihood 'gaussian' is of grey levels; set "
-                "config.data.binarisation=none."
-            )
-    if config.bound == "analytic_elbo" and config.family not in CLOSED_FORM_KL:
+    return config[name]
+
+
+def _validate_type(field: str, value: Any, default: Any) -> None:
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise _bad(field, value, "it has to be True or False")
+    elif isinstance(default, str):
+        if not isinstance(value, str):
+            raise _bad(field, value, "it has to be text")
+    elif isinstance(default, int | float):
+        kinds = (int,) if isinstance(default, int) else (int, float)
+        is_number = isinstance(value, kinds) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value):
+            kind = "whole" if kinds == (int,) else "finite"
+            raise _bad(field, value, f"it has to be a {kind} number")
+    elif isinstance(default, tuple) and not isinstance(value, tuple | list):
+        raise _bad(field, value, "it has to be a tuple, such as (1,2) or ()")
+
+
+def _validate_data(config: Any) -> None:
+    from experiments.data import DataError, check_name
+
+    try:
+        check_name(get(config, "data.name"))
+    except DataError as error:
+        raise UserError(f"config.data.name: {error}") from None
+    if config.eval.split == "validation" and not config.data.validation:
         raise UserError(
-            "config.bound 'analytic_elbo' takes the KL in closed form, which "
-            f"config.family={config.family!r} has not; "
-            "set config.bound=elbo, which estimates it on the draws, or iwae."
-        )
-    if config.bound != "analytic_elbo":
-        objective = config.objective
-        if objective.beta != 1.0 or objective.free_bits or objective.warmup != "none":
-            raise UserError(
-                "beta, warm-up and free bits weigh the closed-form KL, which "
-                f"config.bound={config.bound!r} has not; "
-                "set config.bound=analytic_elbo or leave them at beta=1, warmup=none, free_bits=0."
-            )
-    if config.family != "mean_field" and config.objective.free_bits:
-        raise UserError(
-            "config.objective.free_bits are counted per latent dimension; they want "
-            "config.family=mean_field."
+            "config.eval.split is 'validation' and config.data.validation is empty; name a split "
+            "or evaluate on test."
         )
 
 
 def _validate_sweep(config: Any) -> None:
     rates = get(config, "sweep.learning_rates")
-    numbers = isinstance(rates, tuple | list) and all(
-        isinstance(rate, int | float) and 0 < rate < float("inf") for rate in rates
+    numbers = all(
+        isinstance(rate, int | float) and 0 < rate < float("inf") and not isinstance(rate, bool)
+        for rate in rates
     )
     if not numbers or len(set(rates)) < len(rates):
-        raise _wrong(
-            "sweep.learning_rates",
-            config,
-            "it has to be different numbers above 0, such as (1e-3,3e-3), or ()",
-        )
+        expected = "it has to be different numbers above 0, such as (1e-3,3e-3), or ()"
+        raise _wrong("sweep.learning_rates", config, expected)
     if (config.replicas > 1 or rates) and config.train.loop != "compiled":
         raise UserError(
-            "config.replicas and config.sweep train in one program; they want "
+            "config.replicas and config.sweep train in one program; they need "
             "config.train.loop=compiled."
         )
 
@@ -251,10 +180,9 @@ def _validate_mesh(config: Any) -> None:
     axes = ("mesh.data", "mesh.model")
     for field in axes:
         size = get(config, field)
-        if not isinstance(size, int) or isinstance(size, bool) or not (size > 0 or size == -1):
-            raise _wrong(
-                field, config, "it has to be a number of devices, or -1, all that are left"
-            )
+        if not (size > 0 or size == -1):
+            expected = "it has to be a number of devices, or -1, all that are left"
+            raise _wrong(field, config, expected)
     if all(get(config, field) == -1 for field in axes):
         raise UserError(
             "config.mesh.data and config.mesh.model are both -1; one of them may be, all devices "
@@ -265,35 +193,21 @@ def _validate_mesh(config: Any) -> None:
 def _validate_training(config: Any) -> None:
     for field in ("eval_every", "checkpoint_every"):
         if config.train[field] % config.train.log_every:
-            raise _wrong(
-                f"train.{field}",
-                config,
-                f"it has to be a multiple of config.train.log_every, {config.train.log_every}",
+            expected = (
+                f"it has to be a multiple of config.train.log_every, {config.train.log_every}"
             )
-    if config.objective.warmup != "none" and not config.objective.warmup_steps:
-        raise _wrong("objective.warmup_steps", config, "a warm-up wants at least 1 step")
-    if not 0.0 < config.objective.warmup_ramp <= 1.0:
-        raise _wrong("objective.warmup_ramp", config, "it has to be above 0 and at most 1")
-    if not config.optim.ema < 1.0:
-        raise _wrong("optim.ema", config, "a decay has to be below 1")
-    if config.optim.weight_decay and config.optim.name != "adamw":
-        raise _wrong("optim.weight_decay", config, "only config.optim.name=adamw has it")
-    if (
-        config.optim.schedule != "constant"
-        and config.optim.lr_warmup_steps >= config.train.num_steps
-    ):
-        raise _wrong(
-            "optim.lr_warmup_steps",
-            config,
-            f"it has to be below config.train.num_steps, {config.train.num_steps}",
-        )
-    if config.eval.split == "validation" and not config.data.validation:
-        raise UserError(
-            "config.eval.split is 'validation' and config.data.validation is empty; name a split "
-            "or evaluate on test."
-        )
+            raise _wrong(f"train.{field}", config, expected)
+    if config.train.num_steps > MAX_STEPS:
+        expected = f"steps are counted in 32 bits, up to {MAX_STEPS:,}"
+        raise _wrong("train.num_steps", config, expected)
+    if not config.train.ema < 1.0:
+        raise _wrong("train.ema", config, "a decay has to be below 1")
 
 
-def _wrong(field: str, config: Any, wanted: str) -> UserError:
-    value = " ".join(repr(get(config, field)).split())
-    return UserError(f"config.{field} is {value}; {wanted}.")
+def _wrong(field: str, config: Any, expected: str) -> UserError:
+    return _bad(field, get(config, field), expected)
+
+
+def _bad(field: str, value: Any, expected: str) -> UserError:
+    shown = " ".join(repr(value).split())
+    return UserError(f"config.{field} is {shown}; {expected}.")

@@ -153,6 +153,11 @@ def _follow(file: Path, module: str, name: str, hops: int) -> Signature:
                 target == name
             ):
                 return _follow(file, module, other, hops - 1)
+            case ast.Assign(
+                targets=[ast.Name(id=target)],
+                value=ast.Call(func=called, args=[ast.Name(id=other), *_]),
+            ) if target == name and ast.unparse(called).endswith("partial"):
+                return _follow(file, module, other, hops - 1)
             case ast.Assign(targets=[ast.Name(id=target)], value=ast.Attribute()) if target == name:
                 found = _of_attribute(node.value, file, module)
     if found is None:

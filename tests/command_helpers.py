@@ -22,9 +22,9 @@ from configs.vae import get_config
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
-    "model.hidden": (8,),
+    "model.network.hidden": (8,),
     "model.num_latents": 3,
-    "optim.lr_warmup_steps": 2,
+    "optim.learning_rate.warmup_steps": 2,
     "train.batch_size": 100,
     "train.num_steps": 120,
     "train.log_every": 1,
@@ -42,6 +42,20 @@ def small(variant="digits", **changes):
         SMALL | {name.replace("__", "."): value for name, value in changes.items()}
     )
     return config
+
+
+def stub_evaluations(monkeypatch, elbo_at):
+    """Replaces what is measured of a run by `elbo_at(state)`."""
+    from experiments.evals import Measures
+    from experiments.run.recorder import Recorder
+
+    def evaluate(self, which, state):
+        pair = {"mean": elbo_at(state), "stderr": 1.0}
+        names = ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl")
+        arrays = {"kl_per_dimension": {"z": np.zeros(3)}, "active": {"z": np.ones(3, bool)}}
+        return Measures(dict.fromkeys(names, pair) | {"active_units": 3}, arrays)
+
+    monkeypatch.setattr(Recorder, "_measure", evaluate)
 
 
 def as_flags(**changes):

@@ -184,7 +184,7 @@ def test_all_damaged_is_an_error(saved, tmp_path, capsys, monkeypatch):
 
 
 def test_a_checkpoint_of_another_model_is_no_checkpoint(saved, capsys):
-    config = small(model__hidden=(5,))
+    config = small(model__network__hidden=(5,))
     other = session.start_state(config, session.make_model(config, session.load_data(config)))
     with (
         Checkpoints(saved, keep=2) as checkpoints,

@@ -18,7 +18,7 @@ from command_helpers import ROOT, SMALL, as_flags, environment, on_a_terminal, s
 from PIL import Image
 
 from configs import replay
-from experiments import evaluate, rundir
+from experiments import config_file, evaluate, rundir
 from experiments.cli import UserError
 
 pytest_plugins = ("command_helpers",)
@@ -75,8 +75,10 @@ def test_train_leaves_a_folder_worth_looking_at(trained):
 def test_the_record_of_a_run_is_its_config(trained):
     """What the command resolved from its flags is what config.json says, and replays."""
     folder, _ = trained
-    assert json.loads((folder / "config.json").read_text()) == rundir.to_plain(small())
-    assert replay.get_config(str(folder)).to_dict() == small().to_dict()
+    config = config_file.set_fields(small(), [])
+    record = {"format": rundir.FORMAT, "code": {}, **rundir.to_plain(config)}
+    assert json.loads((folder / "config.json").read_text()) == record
+    assert replay.get_config(str(folder)).to_dict() == config.to_dict()
     assert len(as_flags()) == len(SMALL) + 1
 
 
@@ -234,13 +236,13 @@ def test_sample_writes_pictures_and_numbers(commands, trained, tmp_path):
     with np.load(out / "samples.npz") as arrays:
         shapes = {name: arrays[name].shape for name in arrays.files}
         assert shapes == {
-            "z": (9, 3),
+            "z/z": (9, 3),
             "samples": (9, 8, 8),
             "originals": (20, 8, 8),
             "reconstructions": (20, 8, 8),
-            "walks": (6, 11, 8, 8),
+            "paths": (6, 11, 8, 8),
         }
-        for name in set(shapes) - {"z"}:
+        for name in set(shapes) - {"z/z"}:
             assert arrays[name].min() >= 0.0, name
             assert arrays[name].max() <= 1.0, name
         error = np.square(arrays["originals"] - arrays["reconstructions"]).mean()
@@ -293,7 +295,7 @@ def cpu_seconds(run):
         ("train", ["--config=configs/vae.py:mnits"], 2, "no variant 'mnits'"),
         (
             "train",
-            ["--config=configs/vae.py", "--config.model.activation=tahn"],
+            ["--config=configs/vae.py", "--config.model.network.activation=tahn"],
             2,
             "did you mean 'tanh'?",
         ),
@@ -333,11 +335,11 @@ def mistakes():
         ),
         "unknown config": (
             ["--config=configs/vea.py"],
-            "no config file configs/vea.py; there are configs/posterior/breast_cancer.py",
+            "no config file configs/vea.py; there are configs/base.py",
         ),
         "unknown field": (
             [CONFIG, "--config.optim.learning_rat=1"],
-            "no field 'learning_rat'; did you mean 'learning_rate'?",
+            "adam has no argument 'learning_rat' (did you mean 'learning_rate'?)",
         ),
         "unknown flag": ([CONFIG, "--workdri=x"], "'workdri'. Did you mean: workdir"),
         "unknown name": (
@@ -347,7 +349,7 @@ def mistakes():
         "unknown data": ([CONFIG, "--config.data.name=mnits"], "Did you mean 'mnist'?"),
         "wrong type": (
             [CONFIG, "--config.train.num_steps=many"],
-            "--config.train.num_steps=many is not of the field's type, int",
+            "config.train.num_steps is 'many'; it has to be a whole number",
         ),
         "negative size": (
             [CONFIG, "--config.train.batch_size=-1"],
@@ -360,19 +362,19 @@ def mistakes():
         ),
         "workdir is a file": (
             [CONFIG, "--workdir={run}/config.json"],
-            "--workdir={run}/config.json is a file",
+            "--workdir={run}/config.json is a regular file",
         ),
         "unwritable": (
             [CONFIG, "--workdir={run}/config.json/sub"],
-            "--workdir={run}/config.json/sub cannot be written",
+            "--workdir={run}/config.json/sub cannot be used",
         ),
         "foreign folder": (
             [CONFIG, "--workdir={run}/figures"],
             "{run}/figures is not empty and holds no run",
         ),
         "another config": (
-            [*as_flags(seed=1, model__hidden=(9,)), "--workdir={run}"],
-            "of another config: model.hidden was [8] and is [9]; seed was 0 and is 1. Name "
+            [*as_flags(seed=1, model__network__hidden=(9,)), "--workdir={run}"],
+            "of another config: model.network.hidden was [8] and is [9]; seed was 0 and is 1. Name "
             "another folder, or --overwrite",
         ),
         "no data folder": (
@@ -396,12 +398,12 @@ def mistakes():
         "no workdir": ([], "--workdir is missing; see --help"),
         "missing workdir": (["--workdir={tmp}/none"], "there is no folder {tmp}/none"),
         "no run": (["--workdir={tmp}"], "{tmp} holds no run: it has no config.json"),
-        "cut config": (["--workdir={cut}"], "{cut}/config.json cannot be read as a config"),
+        "cut config": (["--workdir={cut}"], "{cut}/config.json cannot be read"),
         "hand-made config": (
             ["--workdir={odd}"],
             "config.train.batch_size is 'ten'; it has to be a whole number",
         ),
-        "no field": (["--workdir={old}"], "the config has no field bound"),
+        "no field": (["--workdir={old}"], "of a version of vi_jax before configs named functions"),
         "no checkpoint": (
             ["--workdir={bare}"],
             "{bare} has no checkpoint yet; train with experiments.train",
@@ -455,7 +457,7 @@ def places(trained, tmp_path_factory):
         json.dumps({**config, "train": {**config["train"], "batch_size": "ten"}})
     )
     (folders["old"] / "config.json").write_text(
-        json.dumps({name: value for name, value in config.items() if name != "bound"})
+        json.dumps({name: value for name, value in config.items() if name != "format"})
     )
     shutil.rmtree(folders["bare"] / "checkpoints")
     for path in folders["broken"].rglob("manifest.ocdbt"):

@@ -5,28 +5,27 @@ comes back from its JSON.
 import importlib
 import json
 import re
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from command_helpers import ROOT, small, write_idx
 
-import vi_jax as vi
 from configs import replay
-from experiments import build, files, rundir, session, settings
+from experiments import config_file, files, rundir, session, settings
 from vi_jax.training import evaluation_params
 
 MODULES = {
     path.stem: importlib.import_module(f"configs.{path.stem}")
     for path in sorted((ROOT / "configs").glob("*.py"))
-    if path.stem not in ("__init__", "replay")
+    if path.stem not in ("__init__", "base", "replay")
 }
 MEMBERS = [(name, variant) for name, module in MODULES.items() for variant in module.VARIANTS]
 
 
 def config_of(name, variant):
-    return MODULES[name].get_config(variant)
+    """The config as the commands have it, every choice written out."""
+    return config_file.set_fields(MODULES[name].get_config(variant), [])
 
 
 @pytest.mark.parametrize(("name", "variant"), MEMBERS)
@@ -34,9 +33,6 @@ def test_every_variant_is_valid(name, variant):
     config = config_of(name, variant)
     settings.validate(config)
     assert config.name == f"{name}-{variant}"
-    assert set(settings.flatten(config.to_dict())) == set(
-        settings.flatten(MODULES[name].get_config().to_dict())
-    )
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -51,31 +47,12 @@ def test_first_variant_is_the_default(name):
 
 @pytest.mark.parametrize(("name", "variant"), MEMBERS)
 def test_two_calls_share_nothing(name, variant):
-    one = config_of(name, variant)
-    two = config_of(name, variant)
-    one.model.hidden = (1,)
+    one = MODULES[name].get_config(variant)
+    two = MODULES[name].get_config(variant)
+    one.model.name = "other"
     one.data.name = "other"
-    assert two.to_dict() == config_of(name, variant).to_dict()
+    assert two.to_dict() == MODULES[name].get_config(variant).to_dict()
     assert two.data.name != "other"
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_choices_are_in_the_comments(name):
-    """Beside a field with names to choose from, its comment, which may go on over the next lines,
-    lists all of them.
-    """
-    lines = re.sub(r"\n\s+# ", " ", Path(MODULES[name].__file__).read_text()).splitlines()
-    for field, names in settings.CHOICES.items():
-        if len(names) < 2 or field == "eval.split":
-            continue
-        own = [
-            line
-            for line in lines
-            if re.match(rf"\s+{field.split('.')[-1]}=\"", line) and "#" in line
-        ]
-        assert any(
-            all(re.search(rf"\b{each}\b", line.split("#")[1]) for each in names) for line in own
-        ), field
 
 
 def stand_in(config, folder):
@@ -96,10 +73,21 @@ def stand_in(config, folder):
         config.data.update(
             name=f"npz:{folder / 'stand_in.npz'}", train="train", validation="", test="test"
         )
-    config.model.hidden = tuple(min(width, 4) for width in config.model.hidden)
-    config.optim.lr_warmup_steps = min(config.optim.lr_warmup_steps, 1)
-    config.train.update(batch_size=16, num_steps=2)
+    with config.unlocked():
+        shrink(config.model)
+        if hasattr(config.optim.learning_rate, "warmup_steps"):
+            config.optim.learning_rate.warmup_steps = 1
+        config.train.update(batch_size=16, num_steps=2)
     return config
+
+
+def shrink(choice):
+    """Widths of networks of 4 at most, in every choice within."""
+    for name, value in choice.items():
+        if name == "hidden":
+            choice[name] = tuple(min(width, 4) for width in value)
+        elif hasattr(value, "items"):
+            shrink(value)
 
 
 @pytest.mark.parametrize(("name", "variant"), MEMBERS)
@@ -109,19 +97,11 @@ def test_every_variant_trains(name, variant, tmp_path):
     """
     config = stand_in(config_of(name, variant), tmp_path / "data")
     settings.validate(config)
-    dataset = session.load_data(config)
-    model = session.make_model(config, dataset)
-    state = session.start_state(config, model)
+    built = session.build_all(config)
+    state = session.start_state(config, built.model)
     before = jax.tree.map(np.array, state.params)
-    step = vi.make_step(
-        build.loss(config, model),
-        build.optimizer(config),
-        ema_decay=config.optim.ema,
-        prepare=build.prepare(config, dataset.num_levels),
-    )
-    make = {"compiled": vi.make_run, "stepwise": vi.make_stepwise_run}[config.train.loop]
-    run = make(step, batch_size=config.train.batch_size)
-    state, info = run(state, jax.numpy.asarray(dataset.train.images), config.train.num_steps)
+    run, data = session.make_run(built, None)
+    state, info = run(state, data, config.train.num_steps)
     assert int(state.step) == 2
     assert int(info.bad_step) == -1
     assert all(np.isfinite(value) for value in info.metrics.values())
@@ -132,11 +112,8 @@ def test_every_variant_trains(name, variant, tmp_path):
         if not each
     ]
     assert not still, f"these parameters did not move: {still}"
-    x, _ = session.evaluation_set(config, dataset, config.eval.split)
-    p = model.densities.decode(
-        evaluation_params(state), None, np.zeros(config.model.num_latents, np.float32)
-    )
-    assert np.isfinite(p.log_prob(x[0]).sum())
+    measures = built.meter.measure(jax.random.key(0), evaluation_params(state), built.x)
+    assert np.isfinite(measures.summary["elbo"]["mean"])
 
 
 # --- JSON and back
@@ -147,10 +124,10 @@ def test_every_variant_trains(name, variant, tmp_path):
 @pytest.mark.parametrize("by_folder", [True, False])
 def test_replay_gives_the_config_back(name, variant, by_folder, tmp_path):
     config = config_of(name, variant)
-    files.write_json(tmp_path / "config.json", rundir.to_plain(config))
+    record = {"format": rundir.FORMAT, "code": {}, **rundir.to_plain(config)}
+    files.write_json(tmp_path / "config.json", record)
     again = replay.get_config(str(tmp_path if by_folder else tmp_path / "config.json"))
     assert again.to_dict() == config.to_dict()
-    assert isinstance(again.model.hidden, tuple)
     assert rundir.to_plain(again) == rundir.to_plain(config)
     assert rundir.default_folder(again) == rundir.default_folder(config)
     settings.validate(again)
@@ -158,9 +135,9 @@ def test_replay_gives_the_config_back(name, variant, by_folder, tmp_path):
 
 def test_lists_and_tuples_are_one_config():
     config = small()
-    assert isinstance(rundir.to_plain(config)["model"]["hidden"], list)
+    assert isinstance(rundir.to_plain(config)["model"]["network"]["hidden"], list)
     back = rundir.from_plain(json.loads(json.dumps(rundir.to_plain(config))))
-    assert back.model.hidden == (8,)
+    assert back.model.network.hidden == (8,)
     assert back.to_dict() == config.to_dict()
 
 

@@ -9,28 +9,26 @@ import gzip
 import json
 import math
 import shutil
-import sys
 import types
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
 from command_helpers import small, write_idx
 from helpers import tree_equal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ml_collections import config_flags
 from test_checkpoints import made_state, plain_key
 from test_data_tfds import config as data_config
 from test_data_tfds import prepare_tiny
 
-from experiments import build, cli, data, metrics, nonfinite, rundir, session
+from experiments import build, config_file, data, metrics, nonfinite, rundir, session
 from experiments import settings as config_settings
 from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
 from experiments.data import idx
+from experiments.overrides import split
 
 FIELDS = sorted(config_settings.flatten(rundir.to_plain(small())))
 MARKER = Path(__file__).with_name("executed-by-a-test")  # which no case may leave behind
@@ -128,18 +126,21 @@ OVERRIDES = st.lists(st.tuples(NAMES, VALUES), min_size=1, max_size=4)
 
 def parsed(overrides, monkeypatch):
     """The config that the command's own parser makes of --config.FIELD=VALUE."""
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", None, "", lock_config=True, flag_values=values)
-    fake = types.SimpleNamespace(FLAGS=values, Error=flags.Error)
-    monkeypatch.setattr(cli, "flags", fake)
-    argv = [
-        "train",
-        "--config=configs/vae.py",
-        *(f"--config.{name}={value}" for name, value in overrides),
-    ]
-    monkeypatch.setattr(sys, "argv", argv)  # where config_flags looks for them
-    cli._parse(argv)
-    return values.config
+    words = [f"--config.{name}={value}" for name, value in overrides]
+    rest, given = split(["train", "--config=configs/vae.py", *words])
+    assert rest == ["train", "--config=configs/vae.py"]
+    return config_file.load("configs/vae.py", given)
+
+
+def sizes_in(choice):
+    """The products of all sizes in a choice and those within."""
+    for value in choice.values():
+        if hasattr(value, "items"):
+            yield from sizes_in(value)
+        elif isinstance(value, tuple) and all(isinstance(each, int) for each in value):
+            yield math.prod(value)
+        elif isinstance(value, int):
+            yield value
 
 
 @cases(150, 5000)
@@ -181,9 +182,8 @@ def test_a_config_that_passes_the_checks_makes_a_step(number, monkeypatch):
             if (
                 max(
                     [
-                        math.prod(config.model.hidden),
-                        config.model.num_latents,
-                        config.num_samples,
+                        *sizes_in(config.model),
+                        *sizes_in(config.objective),
                         config.train.batch_size,
                     ]
                 )
@@ -193,7 +193,8 @@ def test_a_config_that_passes_the_checks_makes_a_step(number, monkeypatch):
             model = session.make_model(config, dataset)
             state = jax.eval_shape(lambda: session.start_state(config, model))
             batch = jax.ShapeDtypeStruct((config.train.batch_size, 8, 8), np.uint8)
-            jax.eval_shape(build.step(config, model, dataset.num_levels), state, batch)
+            units = build.units(config, dataset.num_levels)
+            jax.eval_shape(build.step(config, model, units), state, batch)
             made.append(overrides)
 
     with jax.debug_key_reuse(False):
@@ -288,16 +289,17 @@ def test_metrics_jsonl(number, tmp_path, capsys):
 @cases(25, 1000)
 def test_moments(number, tmp_path):
     config = small()
-    dataset = session.load_data(config)
-    like = session.start_state(config, session.make_model(config, dataset))
+    built = session.build_all(config)
+    like = session.start_state(config, built.model)
     path = tmp_path / "step_0.npz"
-    nonfinite.write(path, nonfinite._moment(like, dataset, 100))
+    nonfinite.write(path, nonfinite._moment(like, built))
     whole = path.read_bytes()
 
     def attempt(damage):
         path.write_bytes(damage(whole))
         with used_or_refused():
-            moment = nonfinite.read(path, like)
+            batch = nonfinite.read_batch(path, with_labels=False)
+            moment = nonfinite.read(path, like, batch)
             assert tree_equal(plain_key(moment.state), plain_key(like)), "a wrong state in silence"
 
     fuzz(number, damage=damages())(attempt)

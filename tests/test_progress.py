@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from command_helpers import small
 
-from experiments import build, cli, heartbeat, measure, replicas, session, train
+import vi_jax as vi
+from experiments import build, cli, evals, heartbeat, replicas, session, train
+from experiments.evals import evidence
 from experiments.figures import image_grid
 from experiments.heartbeat import Heartbeat
 from experiments.stopping import Stop
@@ -131,28 +133,32 @@ def test_slow_replicas_are_seen_too(slow_steps, timed, tmp_path):
 
 @pytest.fixture
 def model_and_data():
-    config = small()
-    dataset = session.load_data(config)
-    model = session.make_model(config, dataset)
-    x, _ = session.evaluation_set(config, dataset, "test")
-    return config, model, model.init(jax.random.key(3)), x[:8]
+    built = session.build_all(small(eval__batch_size=1))
+    return built, built.model, built.model.init(jax.random.key(3)), built.x[:8]
+
+
+def slowed(model, **changes):
+    """The model with densities of another kind, by its densities alone."""
+    own = model.densities._replace(**changes)
+    slow = vi.models.from_densities(model.init, own.guide, own.prior, own.decode, own.log_lik)
+    return slow
 
 
 @pytest.mark.integration
 def test_slow_importance_samples_are_seen_within_a_batch(model_and_data, timed):
     """5,000 samples of 8 examples at once, 50 chunks of 1.5 s: the second one is told of."""
     _, model, params, x = model_and_data
-    densities = model.densities
+    plain = model.densities.prior
 
-    def slow_prior(params, x):
-        return jax.tree.map(lambda leaf: sleeps(leaf, STEP / 2), densities.prior(params, x))
+    def prior(params, x):
+        return jax.tree.map(lambda leaf: sleeps(leaf, STEP / 2), plain(params, x))
 
-    slow = model._replace(densities=densities._replace(prior=slow_prior))
-    log_evidence = measure.make_log_evidence(slow, num_samples=500, chunk=100, batch_size=8)
+    slow = slowed(model, prior=prior)
+    log_evidence = evidence.make_log_evidence(slow, num_samples=500, most=100, batch_size=8)
     with timed:
         values = log_evidence(jax.random.key(0), params, x)
-    quick = measure.make_log_evidence(model, num_samples=500, chunk=100, batch_size=8)
-    np.testing.assert_array_equal(values, quick(jax.random.key(0), params, x))
+    quick = evidence.make_log_evidence(model, num_samples=500, most=100, batch_size=8)
+    np.testing.assert_array_equal(values.log_p, quick(jax.random.key(0), params, x).log_p)
     counted = r"log p\(x\), K = 500: (\d+) of 8 examples  [\d.]+ examples/s  \d+:\d\d left"
     first = next(match for _, line in timed.lines if (match := re.fullmatch(counted, line)))
     assert int(first[1]) <= 4
@@ -161,17 +167,13 @@ def test_slow_importance_samples_are_seen_within_a_batch(model_and_data, timed):
 
 @pytest.mark.integration
 def test_a_slow_evaluation_is_seen(model_and_data, timed):
-    config, model, params, x = model_and_data
-    config.eval.batch_size = 1
-
-    def slow_terms(key, params, x):
-        terms = model.terms(key, params, x)
-        return terms._replace(log_lik=sleeps(terms.log_lik, STEP))
-
-    slow = model._replace(terms=slow_terms)
+    built, model, params, x = model_and_data
+    plain = model.densities.log_lik
+    slow = slowed(model, log_lik=lambda params, x, z: sleeps(plain(params, x, z), STEP))
+    subject = built.subject._replace(model=slow)
     with timed:
-        found = measure.make_measure(slow, config)(jax.random.key(0), params, x)
-    quick = measure.make_measure(model, config)(jax.random.key(0), params, x)
+        found = evals.make_meter(subject, evals.METERS).measure(jax.random.key(0), params, x)
+    quick = built.meter.measure(jax.random.key(0), params, x)
     np.testing.assert_allclose(
         [found.summary[name]["mean"] for name in ("elbo", "kl", "mutual_information")],
         [quick.summary[name]["mean"] for name in ("elbo", "kl", "mutual_information")],

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from vi_jax.diagnostics import k_threshold, psis
-from vi_jax.diagnostics.psis import effective_draws, fit_pareto, pareto_quantile
+from vi_jax.diagnostics.psis import (
+    effective_draws,
+    fit_pareto,
+    k_hat_of_largest,
+    pareto_quantile,
+    tail_size,
+)
 
 
 @pytest.mark.parametrize("freedom", [1.5, 3.0, 30.0])
@@ -69,3 +75,10 @@ def test_k_hat_is_never_nan():
     assert float(psis(noise).k_hat) == -jnp.inf
     # one weight that is not 0
     assert float(psis(jnp.full(1000, -jnp.inf).at[3].set(0.0)).k_hat) == jnp.inf
+
+
+def test_k_hat_needs_the_largest_weights_alone():
+    for seed, scale in ((0, 1.0), (1, 4.0), (2, 0.0)):
+        log_w = jnp.asarray(scale * np.random.default_rng(seed).standard_t(3, 400))
+        largest = jnp.sort(log_w)[-tail_size(400) - 1 :]
+        np.testing.assert_array_equal(k_hat_of_largest(largest), psis(log_w).k_hat)

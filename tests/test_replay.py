@@ -9,14 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from command_helpers import small
+from command_helpers import small, stub_evaluations
 from helpers import tree_equal
 
 from experiments import (
     build,
     files,
-    finish,
-    measure,
     metrics,
     nonfinite,
     replay,
@@ -26,6 +24,7 @@ from experiments import (
 )
 from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
+from experiments.evals import closing
 from vi_jax.training import State, batch_rows, shuffle
 
 pytestmark = pytest.mark.usefixtures("no_key_check")
@@ -34,19 +33,11 @@ pytestmark = pytest.mark.usefixtures("no_key_check")
 # where the last is filled with it.
 FEW = dict(
     data__binarisation="none",
-    model__likelihood="gaussian",
-    model__sigma="0.3",
+    model__likelihood={"name": "gaussian", "sigma": 0.3, "link": "sigmoid"},
     train__num_steps=30,
     train__log_every=15,
     train__eval_every=30,
     train__checkpoint_every=15,
-)
-
-
-COLUMNS = ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl")
-SUMMARY = {name: {"mean": 0.0, "stderr": 1.0} for name in COLUMNS}
-NOTHING = measure.Measures(
-    SUMMARY | {"active_units": 3}, np.zeros(3), np.ones(3, bool), np.zeros((2, 3))
 )
 
 
@@ -55,10 +46,8 @@ def planted(monkeypatch):
     """A loss that takes the root of -1 where a batch holds one example; returns the number of that
     row.
     """
-    monkeypatch.setattr(finish, "finish", lambda *args: {})
-    monkeypatch.setattr(
-        measure, "make_measure", lambda model, config: lambda key, params, x: NOTHING
-    )
+    monkeypatch.setattr(closing, "finish", lambda *args: {})
+    stub_evaluations(monkeypatch, lambda state: 0.0)
     row = 1000
     plain = build.loss
     target = session.load_data(small()).train.images[row] / np.float32(16)
@@ -92,9 +81,15 @@ def bad_steps(config, row):
     return found
 
 
+def read(path, like):
+    """A moment of a run without labels."""
+    return nonfinite.read(path, like, nonfinite.read_batch(path, with_labels=False))
+
+
 def run(folder, config, *, resumed=False):
     folder.mkdir(exist_ok=True)
-    files.write_json(folder / "config.json", rundir.to_plain(config))
+    record = {"format": rundir.FORMAT, **rundir.to_plain(config)}
+    files.write_json(folder / "config.json", record)
     train.train(config, folder, resumed=resumed)
 
 
@@ -142,7 +137,7 @@ def test_a_bad_step_is_kept_and_runs_again_alone(planted, tmp_path, capsys, loop
     )
     assert "  debug_nans   invalid value (nan) encountered in sqrt\n" in said
 
-    moment = nonfinite.read(
+    moment = read(
         path, session.start_state(config, session.make_model(config, session.load_data(config)))
     )
     assert planted in moment.rows
@@ -158,7 +153,7 @@ def test_the_state_that_is_kept_is_that_of_the_run(planted, tmp_path):
         run(folder, config)
     like = session.start_state(config, session.make_model(config, session.load_data(config)))
     bad = nonfinite.recorded(folder)[0]
-    moment = nonfinite.read(folder / "nonfinite" / f"step_{bad}.npz", like)
+    moment = read(folder / "nonfinite" / f"step_{bad}.npz", like)
     with Checkpoints(folder / "checkpoints", keep=3, read_only=True) as checkpoints:
         state = (checkpoints.restore_latest(like) if bad else None) or like
     assert int(state.step) == bad
@@ -257,11 +252,10 @@ def test_a_gradient_that_shows_only_in_the_state_is_found():
 def test_the_step_before_is_kept_where_its_gradient_was_the_first(monkeypatch, tmp_path):
     """A gradient is measured at some steps only; the loss of the next one shows it."""
     config = small(train__num_steps=20)
-    dataset = session.load_data(config)
-    model = session.make_model(config, dataset)
-    fresh = session.start_state(config, model)
+    built = session.build_all(config)
+    fresh = session.start_state(config, built.model)
 
-    def step(config, model, num_levels, *, grad_norm_every=None):
+    def step(config, model, units, *, grad_norm_every=None):
         return lambda state, x: (
             state,
             {
@@ -275,12 +269,10 @@ def test_the_step_before_is_kept_where_its_gradient_was_the_first(monkeypatch, t
         tmp_path,
         7,
         lambda number: fresh._replace(step=jnp.int32(number)),
-        config=config,
-        model=model,
-        dataset=dataset,
+        built=built,
     )
     assert path.name == "step_6.npz"
-    assert int(nonfinite.read(path, fresh).state.step) == 6
+    assert int(read(path, fresh).state.step) == 6
 
 
 # --- files that are not to be trusted
@@ -292,11 +284,9 @@ def kept(tmp_path_factory):
     """A run folder with one moment, and its config."""
     folder = tmp_path_factory.mktemp("kept")
     config = small()
-    dataset = session.load_data(config)
-    state = session.start_state(config, session.make_model(config, dataset))._replace(
-        step=jnp.int32(4)
-    )
-    nonfinite.write(folder / "nonfinite" / "step_4.npz", nonfinite._moment(state, dataset, 100))
+    built = session.build_all(config)
+    state = session.start_state(config, built.model)._replace(step=jnp.int32(4))
+    nonfinite.write(folder / "nonfinite" / "step_4.npz", nonfinite._moment(state, built))
     return folder, config
 
 

@@ -11,12 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from command_helpers import small
+from command_helpers import small, stub_evaluations
 from helpers import assert_mean, tree_allclose
 
 import vi_jax as vi
-from experiments import build, cli, files, finish, lock, measure, metrics, rundir, session, train
+from experiments import build, cli, evals, files, lock, metrics, rundir, session, train
 from experiments.cli import UserError
+from experiments.evals import closing, evidence
+from experiments.evals.base import mean_stderr
+from experiments.evals.collapse import collapse_alarm
 from experiments.streaming import make_streaming_run
 from vi_jax.training import make_run, make_stepwise_run
 
@@ -26,20 +29,13 @@ pytestmark = pytest.mark.usefixtures("no_key_check")
 @pytest.fixture
 def quiet_end(monkeypatch):
     """A run without its closing evaluation and figures."""
-    monkeypatch.setattr(finish, "finish", lambda *args: {})
+    monkeypatch.setattr(closing, "finish", lambda *args: {})
 
 
 @pytest.fixture
 def no_evaluation(monkeypatch, quiet_end):
     """A run that measures nothing on the test split."""
-    pair = {"mean": 0.0, "stderr": 1.0}
-    summary = dict.fromkeys(
-        ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl"), pair
-    ) | {"active_units": 3}
-    nothing = measure.Measures(summary, np.zeros(3), np.ones(3, bool), np.zeros((2, 3)))
-    monkeypatch.setattr(
-        measure, "make_measure", lambda model, config: lambda key, params, x: nothing
-    )
+    stub_evaluations(monkeypatch, lambda state: 0.0)
 
 
 def run_folder(folder, config, *, resumed=False):
@@ -53,9 +49,12 @@ def run_folder(folder, config, *, resumed=False):
 # ---------------------------------------------------------------------------------------------
 
 
-def measures(active, dims=10):
+def measures(active, dims=10, kl_dims=1):
+    """Of a model with so many active latents; `kl_dims` 0: the KL is known as a whole alone."""
     summary = {"mutual_information": {"mean": 0.01}, "kl": {"mean": 0.02}}
-    return measure.Measures(summary, np.zeros(dims), np.arange(dims) < active, np.zeros((2, dims)))
+    kl = np.zeros(dims) if kl_dims else np.zeros(())
+    arrays = {"kl_per_dimension": {"z": kl}, "active": {"z": np.arange(dims) < active}}
+    return evals.Measures(summary, arrays)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +71,7 @@ def measures(active, dims=10):
     ],
 )
 def test_alarm_is_of_few_active_units(active, dims, alarms):
-    alarm = measure.collapse_alarm(measures(active, dims), small(), 100)
+    alarm = collapse_alarm(measures(active, dims), small(), 100)
     assert bool(alarm) == alarms
     if alarms:
         assert (
@@ -84,41 +83,43 @@ def test_alarm_is_of_few_active_units(active, dims, alarms):
 
 def test_alarm_waits_for_the_warm_up():
     """120 steps, 60 of them warm-up: judged from step 72 on."""
-    config = small(objective__warmup="linear", objective__warmup_steps=60)
-    assert measure.collapse_alarm(measures(0), config, 71) is None
-    assert measure.collapse_alarm(measures(0), config, 72)
-    assert measure.collapse_alarm(measures(0), small(), 11) is None
-    assert measure.collapse_alarm(measures(0), small(), 12)
+    warmup = {"name": "linear_warmup", "num_steps": 60}
+    config = small(objective__beta=warmup)
+    assert collapse_alarm(measures(0), config, 71) is None
+    assert collapse_alarm(measures(0), config, 72)
+    assert collapse_alarm(measures(0), small(), 11) is None
+    assert collapse_alarm(measures(0), small(), 12)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "--config.objective.warmup=linear --config.objective.warmup_steps=30"),
+        ({}, "--config.objective.beta=linear_warmup --config.objective.beta.num_steps=30"),
         ({}, "--config.objective.free_bits="),
-        ({}, "--config.model.hidden"),
+        ({}, "--config.model.network.hidden"),
         (dict(objective__beta=4.0), "a smaller --config.objective.beta"),
         (
-            dict(model__likelihood="gaussian", data__binarisation="none"),
-            "--config.model.sigma=optimal",
+            dict(model__likelihood={"name": "gaussian", "sigma": 0.5}, data__binarisation="none"),
+            "a smaller --config.model.likelihood.sigma",
         ),
     ],
 )
 def test_alarm_names_what_to_try(changes, words):
-    assert words in measure.collapse_alarm(measures(0), small(**changes), 100)
+    assert words in collapse_alarm(measures(0), small(**changes), 100)
 
 
 def test_alarm_names_nothing_that_would_be_refused():
-    alarm = measure.collapse_alarm(measures(0), small(family="full_rank"), 100)
+    alarm = collapse_alarm(measures(0, kl_dims=0), small(model__family="full_rank"), 100)
     assert "free_bits" not in alarm
     assert "a smaller --config.objective.beta" not in alarm
-    by_draws = measure.collapse_alarm(measures(0), small(family="real_nvp", bound="elbo"), 100)
-    assert "warmup" not in by_draws
-    assert "free_bits" not in by_draws
+    objective = {"name": "wake_wake", "num_samples": 3}
+    other = collapse_alarm(measures(0), small(objective=objective), 100)
+    assert "linear_warmup" not in other
+    assert "free_bits" not in other
 
 
 HEALTH = dict(
-    model__hidden=(32,),
+    model__network__hidden=(32,),
     train__num_steps=300,
     train__log_every=100,
     train__eval_every=300,
@@ -151,8 +152,8 @@ def test_not_finite_is_one_sentence_that_names_the_step(tmp_path, no_evaluation)
     """The rate starts at 0 and rises to 1e9: the first steps are sound, and saved."""
     config = small(
         optim__name="sgd",
-        optim__learning_rate=1e9,
-        optim__lr_warmup_steps=100,
+        optim__learning_rate__peak=1e9,
+        optim__learning_rate__warmup_steps=100,
         train__checkpoint_every=1,
         train__eval_every=100,
     )
@@ -225,18 +226,7 @@ BLOCKS = dict(
 def elbos(monkeypatch, no_evaluation):
     """A run whose evaluations find these ELBOs, one after the other."""
     found = iter([-5.0, -3.0, -4.0, -6.0])
-
-    def make(model, config):
-        def measure_now(key, params, x):
-            pair = {"mean": next(found), "stderr": 1.0}
-            summary = dict.fromkeys(
-                ("elbo", "log_lik", "kl", "mutual_information", "marginal_kl"), pair
-            ) | {"active_units": 3}
-            return measure.Measures(summary, np.zeros(3), np.ones(3, bool), np.zeros((2, 3)))
-
-        return measure_now
-
-    monkeypatch.setattr(measure, "make_measure", make)
+    stub_evaluations(monkeypatch, lambda state: next(found))
 
 
 def saved_steps(folder):
@@ -402,7 +392,9 @@ def test_binarise_draws_each_pixel_apart():
 )
 def test_prepare_gives_what_the_likelihood_wants(changes, num_levels, want):
     levels = jnp.asarray(np.linspace(0, num_levels - 1, len(want)), jnp.uint8)
-    x = build.prepare(small(**changes), num_levels)(jax.random.key(0), levels)
+    config = small(**changes)
+    prepare = build.prepare(config, build.units(config, num_levels))
+    x = prepare(jax.random.key(0), levels)
     assert x.tolist() == want
     assert jnp.issubdtype(x.dtype, jnp.integer) == (
         changes.get("model__likelihood") == "categorical"
@@ -524,9 +516,9 @@ def test_a_run_goes_on_with_other_ways_to_save(tmp_path, capsys):
     assert rundir.open_folder(folder, small(train__keep_best=True), overwrite=False) is True
     assert capsys.readouterr().err == "note: train.keep_best was False and is True, from here on.\n"
     assert rundir.read_config(folder).train.keep_best is True
-    with pytest.raises(UserError, match=r"optim\.ema was 0\.998 and is 0\.5\. Name another"):
+    with pytest.raises(UserError, match=r"train\.ema was 0\.998 and is 0\.5\. Name another"):
         rundir.open_folder(
-            folder, small(optim__ema=0.5, train__checkpoint_every=20), overwrite=False
+            folder, small(train__ema=0.5, train__checkpoint_every=20), overwrite=False
         )
 
 
@@ -586,56 +578,57 @@ def test_other_data_are_noticed(tmp_path):
 @pytest.fixture(scope="module")
 def small_model():
     """A model at its start, with 23 examples."""
-    config = small()
-    dataset = session.load_data(config)
-    model = session.make_model(config, dataset)
-    x, _ = session.evaluation_set(config, dataset, "test")
-    return config, model, model.init(jax.random.key(3)), x[:23]
-
-
-def alone_log_evidence(key, model, params, x):
-    """By 6 samples in 2 chunks, of one example, chunk by chunk."""
-    q = model.densities.guide(params, x)
-    joint = vi.losses.log_joint(model, params, x)
-    means = [
-        vi.estimators.reparam(chunk, vi.bounds.iwae, joint, q, num_samples=3)
-        for chunk in jax.random.split(key, 2)
-    ]
-    return np.logaddexp(*means) - np.log(2)
+    built = session.build_all(small())
+    return built, built.model.init(jax.random.key(3)), built.x[:23]
 
 
 @pytest.mark.parametrize("batch_size", [5, 100])
 def test_log_evidence_counts_every_example_once(small_model, batch_size):
-    _, model, params, x = small_model
+    built, params, x = small_model
     key = jax.random.key(4)
-    found = measure.make_log_evidence(model, num_samples=6, chunk=3, batch_size=batch_size)(
-        key, params, x
-    )
-    assert found.shape == (23,)
-    keys = jax.random.split(key, 23)
-    whole = np.array(
-        [alone_log_evidence(each, model, params, one) for each, one in zip(keys, x, strict=True)]
-    )
-    np.testing.assert_allclose(found, whole, rtol=1e-5)
-    assert len(np.unique(whole)) == 23
+
+    def sampled(size):
+        make = evidence.make_log_evidence(built.model, num_samples=30, most=15, batch_size=size)
+        return make(key, params, x)
+
+    found = sampled(batch_size)
+    whole = sampled(23)
+    assert found.log_p.shape == (23,)
+    np.testing.assert_allclose(found.log_p, whole.log_p, rtol=1e-5)
+    np.testing.assert_allclose(found.k_hat, whole.k_hat, rtol=1e-3, atol=1e-4)
+    assert len(np.unique(whole.log_p)) == 23
+    assert np.isfinite(whole.log_p).all()
+
+
+def test_evidence_is_summarised_with_its_reliability():
+    sampled = evidence.Evidence(np.array([-1.0, -2.0, -3.0]), np.array([0.5, 0.9, -np.inf]))
+    found = evidence.summarise(sampled, 50, 4.0)
+    assert found["log_evidence"]["mean"] == -2.0
+    assert found["reliable_share"] == 2 / 3
+    assert found["bits_per_dimension"] == 0.5
+    assert "reliable_share" not in evidence.summarise(sampled, 24, None)
+    assert "67 %" in evidence.rows(found)[0].note
 
 
 def test_measures_are_those_of_each_example(small_model):
-    config, model, params, x = small_model
-    found = measure.make_measure(model, config)(jax.random.key(5), params, x)
+    built, params, x = small_model
+    found = built.meter.measure(jax.random.key(5), params, x)
     assert found.summary["num_examples"] == 23
     assert found.summary["num_latents"] == 3
-    np.testing.assert_allclose(found.kl.sum(), found.summary["kl"]["mean"], rtol=1e-5)
-    means = np.stack([model.densities.guide(params, each).mean for each in x])
-    np.testing.assert_allclose(found.latent_mean, means, rtol=1e-4, atol=1e-5)
-    assert found.active.tolist() == (means.var(0) > config.eval.active_threshold).tolist()
-    assert found.summary["active_units"] == found.active.sum()
+    kl = found.arrays["kl_per_dimension"]["z"]
+    np.testing.assert_allclose(kl.sum(), found.summary["kl"]["mean"], rtol=1e-5)
+    means = np.stack([built.model.densities.guide(params, each).mean for each in x])
+    latent_mean = found.arrays["latent_mean"]["z"]
+    np.testing.assert_allclose(latent_mean, means, rtol=1e-4, atol=1e-5)
+    active = found.arrays["active"]["z"]
+    assert active.tolist() == (means.var(0) > built.config.eval.active_threshold).tolist()
+    assert found.summary["active_units"] == active.sum()
     elbo = found.summary["log_lik"]["mean"] - found.summary["kl"]["mean"]
     np.testing.assert_allclose(found.summary["elbo"]["mean"], elbo, rtol=1e-5)
-    config.eval.batch_size = 4
-    by_four = measure.make_measure(model, config)(jax.random.key(5), params, x)
+    by_four = session.build_all(small(eval__batch_size=4))
+    again = by_four.meter.measure(jax.random.key(5), params, x)
     numbers = [
-        {k: v for k, v in each.summary.items() if isinstance(v, dict)} for each in (found, by_four)
+        {k: v for k, v in each.summary.items() if isinstance(v, dict)} for each in (found, again)
     ]
     assert tree_allclose(*numbers, rtol=1e-4, atol=1e-5)
 
@@ -645,12 +638,12 @@ def test_measures_are_those_of_each_example(small_model):
     [(5000, 100, 100), (7, 100, 7), (101, 100, 1), (150, 100, 75), (1, 5, 1)],
 )
 def test_chunks_divide(num_samples, most, want):
-    assert measure.chunk_for(num_samples, most) == want
+    assert evidence.chunk_for(num_samples, most) == want
 
 
 def test_mean_stderr_is_numpys():
     values = np.random.default_rng(0).standard_normal(10)
-    assert measure.mean_stderr(values) == {
+    assert mean_stderr(values) == {
         "mean": values.mean(),
         "stderr": values.std(ddof=1) / 10**0.5,
     }

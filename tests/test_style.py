@@ -25,7 +25,6 @@ IN_WORK = {
 _CLOSURE = "its step is a closure that belongs at module level"
 _SPLIT = "to be split into a file for each of its subjects"
 OVER = {
-    "configs/vae.py:_digits": "one field a line: a config is a list",
     "vi_jax/fitting/_fallback.py:budget": "branches and steps to be named",
     "vi_jax/fitting/_fit.py": _SPLIT,
     "vi_jax/fitting/_fit.py:fit": "branches and steps to be named",

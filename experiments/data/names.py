@@ -5,7 +5,7 @@ are.
 import os
 from collections.abc import Callable
 
-from experiments.data import binarized, digits, folder, idx, npz, tfds
+from experiments.data import binarized, digits, folder, idx, npz, own, tfds
 from experiments.data.base import DataError, Source, did_you_mean
 
 _PLAIN: dict[str, Callable[[str], Source]] = {
@@ -27,6 +27,8 @@ def check_name(name: str) -> None:
     """Raises DataError for a data name that cannot be one, before anything slow."""
     if not isinstance(name, str):
         raise DataError(f"config.data.name={name!r} is no string; give one of {_all_names()}.")
+    if own.is_own(name):
+        return
     prefix, colon, argument = name.partition(":")
     if name in _PLAIN or (colon and prefix in _PREFIXED and argument):
         return
@@ -39,12 +41,15 @@ def check_name(name: str) -> None:
 
 
 def _all_names() -> str:
-    return ", ".join([*_PLAIN, *(f"{prefix}:{argument}" for prefix, argument in PREFIXES.items())])
+    prefixed = [f"{prefix}:{argument}" for prefix, argument in PREFIXES.items()]
+    return ", ".join([*_PLAIN, *prefixed, "FILE.py:FUNCTION"])
 
 
 def open_source(name: str, data_dir: str, limit_mb: float) -> Source:
     """The source called `name`; raises DataError."""
     check_name(name)
+    if own.is_own(name):
+        return own.open_source(name)
     data_dir = os.path.expanduser(data_dir)
     prefix, _, argument = name.partition(":")
     if not argument:

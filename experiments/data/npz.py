@@ -34,7 +34,7 @@ def open_source(file: str, data_dir: str) -> Source:
             ".npz."
         )
     with open_npz(path) as opened:
-        keys = _keys(set(opened.files), path)
+        keys = find_keys(set(opened.files), path)
     return Source(tuple(keys), partial(_read, path, keys), str(path))
 
 
@@ -78,7 +78,7 @@ def read_array(opened: Any, key: str, path: Path) -> np.ndarray:
     return array
 
 
-def _keys(present: set[str], path: Path) -> dict[str, tuple[str, str | None]]:
+def find_keys(present: set[str], path: Path | str) -> dict[str, tuple[str, str | None]]:
     """Split name -> (key of its images, key of its labels or None), for the splits that the file
     has.
     """
@@ -103,7 +103,7 @@ def _keys(present: set[str], path: Path) -> dict[str, tuple[str, str | None]]:
     return {"all": (images, _only(list(ALL_LABELS), present, path))}
 
 
-def _only(candidates: list[str], present: set[str], path: Path) -> str | None:
+def _only(candidates: list[str], present: set[str], path: Path | str) -> str | None:
     """The one candidate that is present, if any; two are a DataError, since a choice would be
     silent.
     """

@@ -40,25 +40,48 @@ def psis(log_w: Array) -> Smoothed:
     num_draws = log_w.shape[0]
     if num_draws < 25:
         raise ValueError(f"psis expects at least 25 log-weights to fit a tail to; got {num_draws}.")
-    num_tail = math.ceil(min(0.2 * num_draws, 3 * math.sqrt(num_draws)))
+    num_tail = tail_size(num_draws)
     order = jnp.argsort(log_w)
     x = log_w[order] - jnp.max(log_w)
-    cutoff = jnp.maximum(x[-num_tail - 1], math.log(jnp.finfo(log_w.dtype).tiny))
     tail = x[-num_tail:]
-    above = jnp.exp(tail) - jnp.exp(cutoff)  # excesses, ascending
-    k_hat, sigma = fit_pareto(above)
+    k_hat, sigma, cutoff = _fit_tail(x[-num_tail - 1 :])
     probabilities = (jnp.arange(num_tail) + 0.5) / num_tail
     smooth = jnp.log(pareto_quantile(probabilities, k_hat, sigma) + jnp.exp(cutoff))
-    spread = tail[-1] - tail[0]
-    constant = spread <= 8 * jnp.finfo(log_w.dtype).eps  # no tail at all: equal weights
-    # no shape: most of the tail ties, by rounding of weights that are all but equal, or by being
-    # all of 0
-    k_hat = jnp.where(jnp.isnan(k_hat), jnp.where(spread < _NEARLY_EQUAL, -jnp.inf, jnp.inf), k_hat)
-    k_hat = jnp.where(constant, -jnp.inf, k_hat)
-    smooth = jnp.where(constant | ~jnp.isfinite(k_hat), tail, jnp.minimum(smooth, 0.0))
+    smooth = jnp.where(jnp.isfinite(k_hat), jnp.minimum(smooth, 0.0), tail)
     x = x.at[-num_tail:].set(smooth)
     log_weights = jnp.zeros_like(x).at[order].set(x - jax.nn.logsumexp(x))
     return Smoothed(log_weights, k_hat)
+
+
+def tail_size(num_draws: int) -> int:
+    """M = ceil(min(S/5, 3 sqrt(S))), how many of S weights make up the tail."""
+    return math.ceil(min(0.2 * num_draws, 3 * math.sqrt(num_draws)))
+
+
+def k_hat_of_largest(log_w: Array) -> Array:
+    """k-hat from the M + 1 largest of S log-weights alone, as `psis` has it, M = `tail_size(S)`.
+
+    What is kept of samples that come in chunks: memory then grows with the root of S.
+
+    Args:
+      log_w: the M + 1 largest log-weights, ascending, [M + 1].
+    """
+    return _fit_tail(log_w - log_w[-1])[0]
+
+
+def _fit_tail(x: Array) -> tuple[Array, Array, Array]:
+    """k-hat, the scale and the cutoff of the M largest log-weights less the largest, with the one
+    before them in front, ascending, [M + 1].
+    """
+    cutoff = jnp.maximum(x[0], math.log(jnp.finfo(x.dtype).tiny))
+    tail = x[1:]
+    k_hat, sigma = fit_pareto(jnp.exp(tail) - jnp.exp(cutoff))  # excesses, ascending
+    spread = tail[-1] - tail[0]
+    constant = spread <= 8 * jnp.finfo(x.dtype).eps  # no tail at all: equal weights
+    # no shape: most of the tail ties, by rounding of weights that are all but equal, or by being
+    # all of 0
+    k_hat = jnp.where(jnp.isnan(k_hat), jnp.where(spread < _NEARLY_EQUAL, -jnp.inf, jnp.inf), k_hat)
+    return jnp.where(constant, -jnp.inf, k_hat), sigma, cutoff
 
 
 def fit_pareto(x: Array) -> tuple[Array, Array]:

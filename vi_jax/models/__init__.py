@@ -5,7 +5,7 @@ inside these files.
 `from_densities` any guide, prior and likelihood. Priors with parameters are in `models.priors`.
 """
 
-from vi_jax.models import gated, likelihoods, networks, priors
+from vi_jax.models import architectures, gated, likelihoods, networks, priors
 from vi_jax.models.conditional_vae import conditional_vae
 from vi_jax.models.discrete_vae import discrete_vae
 from vi_jax.models.from_densities import from_densities
@@ -16,6 +16,7 @@ from vi_jax.models.vae import amortised, vae
 
 __all__ = [
     "amortised",
+    "architectures",
     "conditional_vae",
     "discrete_vae",
     "from_densities",

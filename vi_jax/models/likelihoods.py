@@ -13,6 +13,17 @@ import numpyro.distributions as dist
 from vi_jax.distributions import Bernoulli, DiscretizedLogistic
 from vi_jax.types import Array, Params, freeze
 
+__all__ = [
+    "Likelihood",
+    "bernoulli",
+    "categorical",
+    "discretized_logistic",
+    "gaussian",
+    "gaussian_learned",
+    "gaussian_optimal",
+    "gaussian_per_dimension",
+]
+
 
 class Likelihood(NamedTuple):
     """How a decoder's outputs [*x_shape, num_outputs] become a distribution over x [*x_shape]."""
@@ -26,6 +37,9 @@ class Likelihood(NamedTuple):
     # batch) -> own parameters at their optimum on the batch
     stats: Callable[[Array, Any], Any] | None = None
     update: Callable[[Params, Any], Params] | None = None
+    # what x is: "binary" (0 or 1), "unit" (a grey level in [0, 1]) or "levels" (whole numbers)
+    support: str = "unit"
+    scale: float = 1.0  # x times this is in [0, 1]: what an encoder sees
 
 
 def _none(x_shape: tuple[int, ...]) -> Params:
@@ -35,7 +49,7 @@ def _none(x_shape: tuple[int, ...]) -> Params:
 
 def bernoulli() -> Likelihood:
     """x in {0, 1} by its logits; grey levels in [0, 1] are read as probabilities of a one."""
-    return Likelihood(1, _none, lambda _, outputs: Bernoulli(outputs[..., 0]))
+    return Likelihood(1, _none, lambda _, outputs: Bernoulli(outputs[..., 0]), support="binary")
 
 
 def gaussian(sigma: float, *, link: Callable[[Array], Array] = lambda f: f) -> Likelihood:
@@ -134,9 +148,15 @@ def discretized_logistic(num_levels: int = 256) -> Likelihood:
         scale = num_levels * jnp.exp(outputs[..., 1] - 3.0)  # starts at a twentieth of the range
         return DiscretizedLogistic(loc, scale, num_levels)
 
-    return Likelihood(2, _none, make)
+    return Likelihood(2, _none, make, support="levels", scale=1.0 / (num_levels - 1))
 
 
 def categorical(num_levels: int = 256) -> Likelihood:
     """x in the levels 0..num_levels - 1 as unordered classes, logits from the decoder."""
-    return Likelihood(num_levels, _none, lambda _, outputs: dist.CategoricalLogits(outputs))
+    return Likelihood(
+        num_levels,
+        _none,
+        lambda _, outputs: dist.CategoricalLogits(outputs),
+        support="levels",
+        scale=1.0 / (num_levels - 1),
+    )

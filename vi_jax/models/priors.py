@@ -15,6 +15,8 @@ from vi_jax import families
 from vi_jax.models._layers import standard_normal as _standard_normal
 from vi_jax.types import Array, Family, Params, Prior
 
+__all__ = ["flow", "mixture_of_gaussians", "standard_normal", "vamp"]
+
 
 def standard_normal(num_latents: int) -> Prior:
     """N(0, I) over [D]; no parameters."""

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from vi_jax import families
-from vi_jax.models import likelihoods, networks
+from vi_jax.models import architectures, likelihoods
 from vi_jax.models._emission import check_shape, emission, from_emission
 from vi_jax.models._kl import KL
 from vi_jax.models._layers import as_float, standard_normal
+from vi_jax.models.architectures import Architecture
 from vi_jax.models.likelihoods import Likelihood
 from vi_jax.models.networks import Network
 from vi_jax.types import Array, Family, Model, Params, Prior
@@ -85,6 +86,7 @@ def vae(
     x_shape: Sequence[int],
     *,
     num_latents: int,
+    network: Architecture | None = None,
     hidden: Sequence[int] = (500,),
     activation: Callable[[Array], Array] = nn.tanh,
     likelihood: Likelihood | None = None,
@@ -94,14 +96,15 @@ def vae(
     kl: KL = "closed",
     dtype: Any = None,
 ) -> Model:
-    """The VAE of Kingma & Welling (2013), appendix C: dense layers both ways, the decoder the
-    encoder's mirror.
+    """The VAE of Kingma & Welling (2013), appendix C, with any network, family, likelihood and
+    prior.
 
     Args:
       x_shape: of one example, without a batch axis; any rank.
       num_latents: D.
-      hidden: widths from x towards z.
-      activation: between layers.
+      network: encoder and decoder; `architectures.mlp(hidden, activation)` if not given.
+      hidden: widths from x towards z of that; the decoder is the encoder's mirror.
+      activation: between its layers.
       likelihood: of x given z; Bernoulli if not given.
       family: num_latents -> Family; mean-field Gaussian if not given.
       output_bias: where the decoder's last bias starts, see `networks.mlp_decoder`.
@@ -111,29 +114,25 @@ def vae(
 
     Returns:
       A Model.
+
+    Raises:
+      ValueError: a size is not positive.
     """
-    if num_latents < 1 or not all(width > 0 for width in hidden) or math.prod(x_shape) < 1:
+    if num_latents < 1 or math.prod(x_shape) < 1:
         raise ValueError(
-            f"vae wants positive sizes; got x_shape {tuple(x_shape)}, num_latents {num_latents}, "
-            f"hidden {tuple(hidden)}."
+            f"vae expects positive sizes; got x_shape {tuple(x_shape)}, num_latents {num_latents}."
         )
+    shape = tuple(x_shape)
+    pair = network or architectures.mlp(hidden, activation)
+    of_x = likelihoods.bernoulli() if likelihood is None else likelihood
     return amortised(
-        x_shape,
-        lambda num_outputs: networks.mlp_encoder(
-            x_shape, num_outputs, hidden, activation, dtype=dtype
-        ),
-        lambda num_outputs: networks.mlp_decoder(
-            x_shape,
-            num_outputs,
-            num_latents,
-            tuple(hidden)[::-1],
-            activation,
-            output_bias,
-            dtype=dtype,
-        ),
+        shape,
+        lambda num_outputs: pair.encoder(shape, num_outputs, dtype),
+        lambda num_outputs: pair.decoder(shape, num_outputs, num_latents, output_bias, dtype),
         family(num_latents),
-        likelihoods.bernoulli() if likelihood is None else likelihood,
+        of_x,
         num_latents=num_latents,
+        input_scale=of_x.scale,
         prior=prior,
         kl=kl,
     )

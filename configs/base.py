@@ -1,0 +1,93 @@
+"""What every training config begins with: the fields that do not depend on the model.
+
+No experiment by itself: configs/vae.py and its neighbours start from it. Every choice is a name, or
+`dict(name=..., ...)` with the arguments of the function that the name stands for; docs/configs.md
+lists the rooms that names come from.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The shared fields, for the 8x8 digits that scikit-learn carries."""
+    return ConfigDict(
+        dict(
+            name="base",
+            seed=0,
+            # runs side by side in one program, of the seeds seed, seed + 1, ...; each leaves a run
+            # folder of its own
+            replicas=1,
+            # with replicas of every seed at each of these learning rates, such as (1e-3,3e-3)
+            sweep=dict(learning_rates=()),
+            # float32 | bfloat16: of activations and products; parameters, densities and KL stay
+            # float32
+            precision="float32",
+            # threefry2x32 | rbg | unsafe_rbg: the generator of a run's keys; docs/speed.md has the
+            # cost
+            prng="threefry2x32",
+            # devices along each axis, -1: all that are left; parameters are cut over `model`
+            mesh=dict(data=-1, model=1),
+            data=digits(),
+            model=dict(name="vae"),
+            objective=dict(name="negative_elbo"),
+            optim=dict(name="adam", learning_rate=dict(name="cosine", peak=3e-3, warmup_steps=100)),
+            train=dict(
+                batch_size=128,
+                num_steps=4000,
+                log_every=200,
+                eval_every=400,  # a multiple of log_every
+                checkpoint_every=1000,  # a multiple of log_every
+                # save also when this long has passed since the last save; 0 is off
+                checkpoint_minutes=0.0,
+                keep_checkpoints=3,  # the last few
+                # and the one with the best ELBO on eval.split; choose by the validation split, not
+                # by the test
+                keep_best=False,
+                clip_norm=0.0,  # global norm of the gradient; 0 is off
+                ema=0.998,  # decay of the averaged parameters that evaluation uses; 0 is off
+                # at a loss or gradient that is not finite: stop | skip, which leaves the step out
+                on_nonfinite="stop",
+                # skip: steps of a run at most; it measures the gradient's norm at every step
+                max_skipped=100,
+                # compiled: blocks of steps in one program | stepwise: one program call a step
+                loop="compiled",
+            ),
+            eval=dict(
+                split="test",
+                batch_size=256,
+                num_samples=16,  # samples of z per example for the ELBO
+                # K of the bound in the closing table; experiments.evaluate takes 5,000
+                num_importance_samples=500,
+                # Burda et al. 2016: a unit is active when Var_x E[z|x] is above this
+                active_threshold=0.01,
+            ),
+        ),
+        type_safe=False,  # a choice may be a name, a number or a group of fields
+    )
+
+
+def digits() -> dict:
+    """8x8 handwritten digits, embedded in scikit-learn; pixel values 0..16 read as probabilities
+    of a pixel being on.
+    """
+    return dict(
+        # digits | mnist | fashion_mnist | binarized_mnist | tfds:NAME | npz:FILE | images:DIR
+        name="digits",
+        # where the files are, or are put when they are fetched; "" is the user's cache
+        data_dir="",
+        # SPLIT or SPLIT[a:b], in examples or per cent; `all` is shuffled by shuffle_seed first
+        train="all[:1257]",
+        validation="all[1257:1437]",
+        test="all[1437:]",
+        shuffle_seed=0,
+        with_labels=False,  # examples are dictionaries of `image` and `label`
+        # dynamic (afresh each time) | static (by static_seed) | none (grey levels)
+        binarisation="dynamic",
+        static_seed=0,
+        device_limit_mb=2048,  # larger training sets stay in host memory and stream
+    )
+
+
+def mnist() -> dict:
+    """The fields of `data` for MNIST with its last 10,000 training images held out."""
+    return dict(name="mnist", train="train[:50000]", validation="train[50000:]", test="test")

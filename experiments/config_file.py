@@ -1,0 +1,155 @@
+"""Config files: `--config=FILE.py[:VARIANT]`, loaded with the fields of the command line set.
+
+A config file is the user's own, wherever it lies: it is imported, with the helpers beside it, and
+its `get_config()` or `get_config(VARIANT)` returns the config. A path that does not exist below the
+working folder is looked for in the checkout of this code, so that `configs/vae.py` works from any
+folder.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments import overrides
+from experiments.choices import import_file, is_outside
+from experiments.cli import UserError
+from experiments.overrides import Override
+from experiments.rooms import ROOMS, choices_of, renamed
+
+ROOT = Path(__file__).parents[1]
+_FILE_AND_VARIANT = re.compile(r"(?P<file>.+?\.py)(?::(?P<variant>.*))?", re.DOTALL)
+
+
+def load(argument: str, given: Sequence[Override]) -> ConfigDict:
+    """The locked config of a file with fields set; notes go to stderr.
+
+    Args:
+      argument: of --config, `FILE.py` or `FILE.py:VARIANT`.
+      given: fields from the command line.
+
+    Raises:
+      UserError: there is no such file or variant, the file fails, or a field is wrong.
+    """
+    return set_fields(read(argument), given)
+
+
+def set_fields(config: Any, given: Sequence[Override]) -> ConfigDict:
+    """The locked config with fields set and every choice written out; notes go to stderr.
+
+    Raises:
+      UserError: there is no such field, or its value is wrong.
+    """
+    plain = to_dict(config, "the config")
+    known = [renamed(each, plain) for each in given]
+    choices = choices_of(plain)
+    fields, notes = overrides.apply(plain, known, rooms=ROOMS, choices=choices)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    for field, room in choices.items():
+        if field in fields:
+            fields[field] = ROOMS.normal(room, fields[field], where=f"config.{field}")
+    return as_config(fields)
+
+
+def read(argument: str) -> dict[str, Any]:
+    """The config of a file, as dictionaries.
+
+    Raises:
+      UserError: there is no such file or variant, or the file fails or returns no config.
+    """
+    path, colon, variant = _split(argument)
+    file = _find(path)
+    try:
+        get_config = import_file(file).get_config
+    except AttributeError:
+        raise UserError(f"{path} has no function get_config; a config file needs one.") from None
+    except Exception as error:  # whatever the user's own file raises
+        raise UserError(f"{path} fails: {_said(error)}") from error
+    try:
+        config = get_config(variant) if colon else get_config()
+    except Exception as error:  # the same: its own words say which variants there are
+        raise UserError(_said(error)) from error
+    return _beside(to_dict(config, path), file.parent)
+
+
+def _beside(value: Any, folder: Path) -> Any:
+    """Names FILE.py:FUNCTION whose file is not in the working folder but beside the config, by
+    their whole path.
+    """
+    if isinstance(value, dict):
+        return {name: _beside(part, folder) for name, part in value.items()}
+    if isinstance(value, str) and is_outside(value):
+        file, _, function = value.rpartition(":")
+        beside = folder.resolve() / file
+        if file.endswith(".py") and not Path(file).expanduser().is_file() and beside.is_file():
+            return f"{beside}:{function}"
+    return value
+
+
+def to_dict(config: Any, where: str) -> dict[str, Any]:
+    """Nested dictionaries of plain values, lists as tuples.
+
+    Raises:
+      UserError: it is no mapping, contains itself, or holds what no JSON file can.
+    """
+    if isinstance(config, ConfigDict):
+        config = config.copy_and_resolve_references()
+    if not hasattr(config, "items"):
+        raise UserError(
+            f"get_config of {where} returned {type(config).__name__}; it has to be a ConfigDict or "
+            "a dictionary."
+        )
+    return _plain(config, "config", ())
+
+
+def _plain(value: Any, where: str, inside: tuple[int, ...]) -> Any:
+    if id(value) in inside:
+        raise UserError(f"{where} contains itself; a config is a tree of plain values.")
+    if hasattr(value, "items"):
+        for name in value:
+            if not isinstance(name, str):
+                raise UserError(f"{where} has a field {name!r}; names of fields are text.")
+        deeper = (*inside, id(value))
+        return {name: _plain(part, f"{where}.{name}", deeper) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        deeper = (*inside, id(value))
+        return tuple(_plain(part, f"{where}[{i}]", deeper) for i, part in enumerate(value))
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    shown = " ".join(repr(value).split())[:60]
+    raise UserError(
+        f"{where} is {shown} of type {type(value).__name__}; a config holds numbers, text, True, "
+        "False, None, tuples and groups of them, so that it can be written down and run again."
+    )
+
+
+def as_config(fields: dict[str, Any]) -> ConfigDict:
+    """A locked ConfigDict of nested dictionaries."""
+    return ConfigDict(fields, type_safe=False).lock()
+
+
+def _split(argument: str) -> tuple[str, str, str]:
+    """FILE, a colon where there is one, and VARIANT, which may hold colons itself."""
+    found = _FILE_AND_VARIANT.fullmatch(argument)
+    if found is None:
+        raise UserError(f"--config={argument}; it has to be FILE.py or FILE.py:VARIANT.")
+    return found["file"], ":" if found["variant"] is not None else "", found["variant"] or ""
+
+
+def _find(path: str) -> Path:
+    candidates = (Path(path).expanduser(), ROOT / path)
+    for file in candidates:
+        if file.is_file():
+            return file
+    folder = ROOT / "configs"
+    known = sorted(str(p.relative_to(ROOT)) for p in folder.rglob("*.py") if p.stem != "__init__")
+    raise UserError(f"there is no config file {path}; there are {', '.join(known)}.")
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"

@@ -1,0 +1,14 @@
+"""Evaluations of a trained model, each in a file of its own, chosen by what the model can give.
+
+An evaluation is made for a subject, and says in one line what the subject lacks where it cannot be.
+It has a pure measure of an array of examples, compiled once; the numbers of it for summary.json;
+its lines of the closing table; and its figures. `METERS` lists them in the order of the table.
+"""
+
+from experiments.evals import elbo, latents, likelihood
+from experiments.evals.base import Evaluation, Measures, Meter, Subject, make_meter
+
+METERS = (elbo, latents, likelihood)
+OPTIONAL = ("likelihood",)  # what most models lack, and no one misses
+
+__all__ = ["METERS", "OPTIONAL", "Evaluation", "Measures", "Meter", "Subject", "make_meter"]

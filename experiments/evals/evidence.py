@@ -1,0 +1,171 @@
+"""log p(x) by importance sampling, and how far its weights can be trusted."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import vi_jax as vi
+from experiments.evals.base import Row, batches, mean_stderr, said
+from experiments.live import Count, Portions
+from vi_jax.diagnostics.psis import k_hat_of_largest, tail_size
+from vi_jax.losses import densities_of, log_joint
+from vi_jax.shard import Layout
+from vi_jax.types import num_examples
+from vi_jax.weights import draw, log_weights
+
+MIN_SAMPLES = 25  # for k-hat
+RELIABLE = 0.7  # k-hat below it: the importance weights have a mean (Vehtari et al. 2024)
+MAX_CHUNK = 100  # samples at a time
+SECONDS = 3.0  # of importance samples between two signs of progress
+
+
+class Evidence(NamedTuple):
+    """Importance sampling of some examples."""
+
+    log_p: np.ndarray  # L_K of Burda et al. (2016), eq. 8, nats, [N]
+    k_hat: np.ndarray  # [N]; nan where K is below MIN_SAMPLES
+
+
+class Sums(NamedTuple):
+    """What is kept of the weights of some examples so far."""
+
+    total: jax.Array  # log of the summed weights, [B]
+    largest: jax.Array  # log-weights, descending, [B, M + 1]: for k-hat
+
+
+def make_log_evidence(
+    model: vi.Model,
+    *,
+    num_samples: int,
+    batch_size: int,
+    most: int = MAX_CHUNK,
+    layout: Layout | None = None,
+) -> Callable[..., Evidence]:
+    """A function (key, params, x leaves [N, ...]) -> Evidence.
+
+    A batch of examples goes through its samples a few chunks at a time, so that progress is seen
+    however slow the model is. The last batch is filled up and cut again: one compile, every example
+    once. On a `layout` (of one process) the examples of a batch lie over its devices, and a batch
+    is rounded up to a multiple of them. Memory grows with the root of K.
+
+    Args:
+      model: with densities.
+      num_samples: K, per example.
+      batch_size: examples at a time.
+      most: samples at a time, at most.
+
+    Raises:
+      ValueError: the model has no densities.
+    """
+    chunk = chunk_for(num_samples, most)
+    num_chunks = num_samples // chunk
+    kept = min(tail_size(num_samples) + 1, num_samples)
+    devices = 1 if layout is None else layout.num_shards
+    place: Any = (lambda tree: tree) if layout is None else layout.replicate
+    program = make_program(model, num_chunks, chunk, layout)
+    portions = Portions(SECONDS)
+
+    def log_evidence(key: jax.Array, params: Any, x: Any) -> Evidence:
+        key, params, x = place((key, params, x))
+        num = num_examples(x)
+        keys = jax.random.split(key, num)
+        found = []
+        has_compiled = False
+        with Count(f"log p(x), K = {num_samples:,}", num, "examples") as count:
+            for rows, counted in batches(num, batch_size, devices):
+                some = jax.tree.map(lambda leaf, rows=rows: leaf[rows], x)
+                sums = place(_no_sums(len(rows), kept))
+                first = 0
+                while first < num_chunks:
+                    last = min(first + portions.size, num_chunks)
+                    began = time.perf_counter()
+                    sums = program(sums, keys[rows], params, some, np.int32(first), np.int32(last))
+                    jax.block_until_ready(sums)
+                    if has_compiled:
+                        portions.took(last - first, time.perf_counter() - began)
+                    has_compiled = True
+                    count.add(counted.sum() * (last - first) / num_chunks)
+                    first = last
+                found.append(jax.tree.map(lambda leaf, c=counted: np.asarray(leaf)[c], sums))
+        total, largest = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        k_hat = np.full(num, np.nan)
+        if num_samples >= MIN_SAMPLES:
+            k_hat = np.asarray(jax.jit(jax.vmap(k_hat_of_largest))(largest[:, ::-1]))
+        return Evidence(total - np.log(num_samples), k_hat)
+
+    return log_evidence
+
+
+def make_program(
+    model: vi.Model, num_chunks: int, chunk: int, layout: Layout | None = None
+) -> Callable[..., Sums]:
+    """The compiled (sums, keys [B], params, x, first, last) -> sums with the weights of the chunks
+    first..last-1 added.
+    """
+    spread: Any = (lambda tree: tree) if layout is None else layout.spread
+    whole: Any = (lambda tree: tree) if layout is None else layout.gather
+    guide = densities_of(model, "log p(x)").guide
+
+    def add_chunks(
+        sums: Sums, keys: jax.Array, params: Any, x: Any, first: jax.Array, last: jax.Array
+    ) -> Sums:
+        def one(sums: Sums, key: jax.Array, x: Any) -> Sums:
+            q = guide(params, x)
+            joint = log_joint(model, params, x)
+            chunk_keys = jax.random.split(key, num_chunks)
+
+            def part(number: jax.Array, sums: Sums) -> Sums:
+                log_w = log_weights(joint, q, draw(chunk_keys[number], q, chunk))
+                both = jnp.concatenate([sums.largest, log_w])
+                total = jnp.logaddexp(sums.total, jax.nn.logsumexp(log_w))
+                return Sums(total, jax.lax.top_k(both, sums.largest.shape[0])[0])
+
+            return jax.lax.fori_loop(first, last, part, sums)
+
+        return whole(jax.vmap(one)(*spread((sums, keys, x))))
+
+    return jax.jit(add_chunks) if layout is None else layout.jit(add_chunks)
+
+
+def _no_sums(size: int, kept: int) -> Sums:
+    none = -jnp.inf
+    dtype = jnp.result_type(float)
+    return Sums(jnp.full(size, none, dtype), jnp.full((size, kept), none, dtype))
+
+
+def chunk_for(num_samples: int, most: int = MAX_CHUNK) -> int:
+    """The largest divisor of K that is at most `most`: samples at a time."""
+    return next(size for size in range(min(most, num_samples), 0, -1) if num_samples % size == 0)
+
+
+def summarise(
+    found: Evidence, num_samples: int, nats_per_bit_dimension: float | None
+) -> dict[str, Any]:
+    """The summary of a split; `nats_per_bit_dimension` is D_x log 2 where x is counted in its
+    own levels, so that bits per dimension mean something.
+    """
+    log_p, k_hat = found
+    summary: dict[str, Any] = {
+        "log_evidence": mean_stderr(log_p),
+        "num_importance_samples": num_samples,
+    }
+    if num_samples >= MIN_SAMPLES:
+        summary["reliable_share"] = float(np.mean(k_hat < RELIABLE))
+    if nats_per_bit_dimension is not None:
+        summary["bits_per_dimension"] = -float(log_p.mean()) / nats_per_bit_dimension
+    return summary
+
+
+def rows(summary: dict[str, Any]) -> list[Row]:
+    """The lines of the closing table."""
+    k = summary["num_importance_samples"]
+    share = summary.get("reliable_share")
+    note = "" if share is None else f"k-hat < {RELIABLE} on {100 * share:.0f} % of examples"
+    found = [Row(f"log p(x), IWAE K = {k:,}", said(summary["log_evidence"]), note)]
+    if "bits_per_dimension" in summary:
+        found.append(Row("bits per dimension", f"{summary['bits_per_dimension']:>11.3f}"))
+    return found

@@ -1,0 +1,138 @@
+"""The rooms whose functions a config may name, and the fields that hold such names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.choices import Room, Rooms
+from experiments.cli import UserError
+from experiments.overrides import Override
+
+MODEL = Room(
+    "model",
+    "vi_jax.models",
+    without=(
+        *("amortised", "architectures", "from_densities", "gated", "likelihoods", "networks"),
+        "priors",
+    ),
+)
+NETWORK = Room("network", "vi_jax.models.architectures", names=("conv", "gated_mlp", "mlp"))
+ACTIVATION = Room(
+    "activation",
+    "jax.nn",
+    names=(
+        *("celu", "elu", "gelu", "hard_tanh", "identity", "leaky_relu", "mish", "relu", "selu"),
+        *("sigmoid", "silu", "softplus", "tanh"),
+    ),
+    later=("x",),
+    is_called=False,
+)
+LIKELIHOOD = Room("likelihood", "vi_jax.models.likelihoods", without=("Likelihood",))
+FAMILY = Room(
+    "family",
+    "vi_jax.families",
+    without=("mixture_log_prob",),
+    later=("num_latents", "example"),
+    is_called=False,
+)
+PRIOR = Room("prior", "vi_jax.models.priors")
+OBJECTIVE = Room(
+    "objective",
+    "vi_jax.losses",
+    names=("negative_bound", "negative_elbo", "wake_sleep", "wake_wake"),
+    later=("model", "name"),
+    is_called=False,
+)
+BOUND = Room(
+    "bound",
+    "vi_jax.bounds",
+    without=("sumo_stop", "tvo_schedule", "tvo_upper"),
+    later=("log_w",),
+    is_called=False,
+)
+ESTIMATOR = Room(
+    "estimator",
+    "vi_jax.estimators",
+    later=("key", "bound", "log_joint", "q", "num_samples"),
+    is_called=False,
+)
+OPTIMISER = Room(
+    "optimiser",
+    "optax",
+    names=(
+        *("adabelief", "adadelta", "adagrad", "adam", "adamax", "adamaxw", "adamw", "amsgrad"),
+        *("lamb", "lion", "nadam", "nadamw", "novograd", "radam", "rmsprop", "rprop", "sgd"),
+        "yogi",
+    ),
+)
+SCHEDULE = Room(
+    "schedule",
+    "vi_jax.losses.schedules",
+    names=("constant", "cosine", "cyclical_warmup", "linear", "linear_warmup"),
+    takes_numbers=True,
+)
+METHOD = Room("method", "experiments.posterior_methods")
+
+ROOMS = Rooms(
+    {
+        "network": NETWORK,
+        "encoder": NETWORK,
+        "decoder": NETWORK,
+        "activation": ACTIVATION,
+        "link": ACTIVATION,
+        "likelihood": LIKELIHOOD,
+        "family": FAMILY,
+        "prior": PRIOR,
+        "bound": BOUND,
+        "estimator": ESTIMATOR,
+        "optimizer": OPTIMISER,
+        "learning_rate": SCHEDULE,
+        "beta": SCHEDULE,
+    }
+)
+CHOICES = {"model": MODEL, "objective": OBJECTIVE, "optim": OPTIMISER}  # of a training
+POSTERIOR_CHOICES = {"method": METHOD}  # of a posterior, whose model is NumPyro's
+
+
+def choices_of(config: Mapping[str, Any]) -> dict[str, Room]:
+    """The top-level fields of a config that are choices."""
+    return CHOICES if "objective" in config else POSTERIOR_CHOICES
+
+
+# fields of version e705c06 and where they are now
+RENAMED = {
+    "bound": "objective.name=negative_bound and objective.bound",
+    "estimator": "objective.estimator",
+    "num_samples": "objective.num_samples",
+    "family": "model.family",
+    "model.hidden": "model.network.hidden",
+    "model.activation": "model.network.activation",
+    "model.sigma": "model.likelihood, such as gaussian_learned or dict(name='gaussian', sigma=0.1)",
+    "model.sigma_init": "model.likelihood.sigma_init",
+    "objective.warmup": "objective.beta, such as linear_warmup",
+    "objective.warmup_steps": "objective.beta.num_steps",
+    "objective.warmup_ramp": "objective.beta.ramp",
+    "optim.schedule": "optim.learning_rate, such as cosine",
+    "optim.lr_warmup_steps": "optim.learning_rate.warmup_steps",
+    "optim.clip_norm": "train.clip_norm",
+    "optim.ema": "train.ema",
+}
+
+
+def renamed(override: Override, config: dict[str, Any]) -> Override:
+    """An override, unless its field is one of an older version.
+
+    Raises:
+      UserError: it is; says the new name.
+    """
+    is_known = _has(config, override.field)
+    if override.field in RENAMED and "objective" in config and not is_known:
+        raise UserError(f"--config.{override.field} is --config.{RENAMED[override.field]} now.")
+    return override
+
+
+def _has(config: Any, field: str) -> bool:
+    for part in field.split("."):
+        if not hasattr(config, "items") or part not in config:
+            return False
+        config = config[part]
+    return True
