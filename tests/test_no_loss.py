@@ -339,3 +339,45 @@ def test_a_full_disk_ends_a_run_in_a_sentence(forks, unbroken, tmp_path, sample)
         if at in are_ended(places, sample):
             assert_ends_like(forks, folder, whole, config)
         shutil.rmtree(folder)
+
+
+REPLICAS = {"replicas": 2, "train__keep_best": True}
+
+
+@every
+def test_replicas_that_are_killed_go_on_together(forks, tmp_path, sample):
+    """Killed at each write of a sweep with one checkpoint a replica: there is a step that both have
+    whole, if either has one, and they end as they would have.
+    """
+    whole = tmp_path / "whole"
+    code, said, operations = forks.train(whole, **REPLICAS)
+    assert code == 0, said
+    last = 1 + max(at for at, each in enumerate(operations) if "checkpoints" in each[1])
+    places = positions(last, sample=sample)
+    had_one = 0
+    for at in places:
+        folder = tmp_path / "run"
+        code, said, done = forks.train(folder, at=at, kind="kill", **REPLICAS)
+        where = f"killed at {at}: {done[-1]}"
+        assert code == -9, said
+        steps = []
+        for name in ("replica_0", "replica_1"):
+            if (folder / name / "config.json").exists():
+                config = rundir.read_config(folder / name)
+                state = restored(folder / name, config)
+                found = step_folders.steps_in(folder / name / "checkpoints")
+                assert (state is None) == (found == []), where
+                steps.append(set(found))
+        if len(steps) == 2 and steps[0] and steps[1]:
+            assert steps[0] & steps[1], where
+            had_one += 1
+        if at in are_ended(places, sample):
+            code, said, _ = forks.train(folder, **REPLICAS)
+            assert code == 0, said
+            for name in ("replica_0", "replica_1"):
+                metrics = Path(name) / "metrics.jsonl"
+                assert (folder / metrics).read_bytes() == (whole / metrics).read_bytes(), where
+                kept = step_folders.steps_in(folder / name / "checkpoints")
+                assert kept == step_folders.steps_in(whole / name / "checkpoints"), where
+        shutil.rmtree(folder)
+    assert had_one

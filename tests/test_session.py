@@ -5,7 +5,11 @@ folder, its measures.
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -208,6 +212,51 @@ def test_an_anticipated_error_ends_a_command_with_code_2(monkeypatch, capsys):
             cli.run(main, "doc")
         assert end.value.code == code
         assert capsys.readouterr().err == err
+
+
+STUCK = """
+import sys, threading, time
+from absl import flags
+from experiments import cli
+cli.PATIENCE = 1
+def forever():
+    while True: time.sleep(1)
+def main():
+    if "thread" in sys.argv[0]:
+        threading.Thread(target=forever).start()
+    else:
+        threading._shutdown = forever  # as a library's destructor, where no Python thread runs
+        cli._end_now = lambda code: None
+    if "unforeseen" in sys.argv[0]:
+        raise RuntimeError("what nobody thought of")
+    raise cli.UserError("the disk is full.")
+sys.argv = [sys.argv[1]]
+cli.define_common_flags()
+cli.run(main, "doc")
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [
+        ("thread", 2, "error: the disk is full."),
+        ("thread, unforeseen", 1, "RuntimeError: what nobody thought of"),
+        ("end", -signal.SIGALRM, "error: the disk is full."),
+    ],
+)
+def test_a_command_that_failed_ends_whatever_still_waits(how, code, said):
+    """A thread that never returns, or an exit that does not, would hold the run's lock."""
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK, how],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.splitlines()[-1] == said
 
 
 # --- when a run saves
