@@ -54,7 +54,7 @@ CASES = {
     ),
     "amortised, gated": lambda: Case(with_gates()),
     "vae, mixture prior": lambda: Case(with_prior(priors.mixture_of_gaussians(2, 3)), drawn=("z",)),
-    "vae, vamp prior": lambda: Case(with_prior(priors.vamp(SHAPE, 3, mean=0.5)), drawn=("z",)),
+    "vae, vamp prior": lambda: Case(with_prior(priors.vamp(SHAPE, 3, centre=0.5)), drawn=("z",)),
     "vae, flow prior": lambda: Case(with_prior(priors.flow(2)), drawn=("z",)),
     "vae, standard normal": lambda: Case(
         vi.models.vae(SHAPE, num_latents=2, hidden=(4,), prior=priors.standard_normal(2))

@@ -64,8 +64,8 @@ def vamp(
     num_components: int = 500,
     *,
     rows: Any = None,
-    mean: float = 0.05,
-    std: float = 0.01,
+    centre: float = 0.05,
+    noise: float = 0.01,
 ) -> Prior:
     """(1/C) sum_c q(z | u_c), the guide at learned pseudo-inputs: the VampPrior (Tomczak & Welling
     2018, eq. 9).
@@ -73,21 +73,22 @@ def vamp(
     Args:
       x_shape: of one example, an array in [0, 1]; pseudo-inputs are clipped to that.
       num_components: C.
-      rows: examples [at least C, *x_shape] that pseudo-inputs start at, plus noise; around `mean`
+      rows: examples [at least C, *x_shape] that pseudo-inputs start at, plus noise; around `centre`
         if not given, as in the paper's code.
-      mean, std: of the noise that they start with (the mean where there are no rows).
+      centre: where pseudo-inputs start without rows.
+      noise: standard deviation of what is added to their start.
 
     Raises:
-      ValueError: C is not positive, std is negative, or there are too few rows, or of another
+      ValueError: C is not positive, noise is negative, or there are too few rows, or of another
         shape.
     """
     shape = (num_components, *x_shape)
-    if num_components < 1 or std < 0:
+    if num_components < 1 or noise < 0:
         raise ValueError(
-            f"vamp expects num_components of at least 1 and std of at least 0; got "
-            f"{num_components} and {std}."
+            f"vamp expects num_components of at least 1 and noise of at least 0; got "
+            f"{num_components} and {noise}."
         )
-    start: Any = mean
+    start: Any = centre
     if rows is not None:
         if len(rows) < num_components or jnp.shape(rows)[1:] != shape[1:]:
             raise ValueError(
@@ -96,7 +97,7 @@ def vamp(
         start = jnp.asarray(rows[:num_components], jnp.result_type(float))
 
     def init(key: Array) -> Params:
-        return {"inputs": start + std * jax.random.normal(key, shape)}
+        return {"inputs": start + noise * jax.random.normal(key, shape)}
 
     def make(params: Params, x: Any, guide: Callable[[Any], Any]) -> "GuideMixture":
         return GuideMixture(jnp.clip(params["inputs"], 0.0, 1.0), guide)
