@@ -160,7 +160,10 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--num_steps", type=int, default=10, help="of the training run")
     parser.add_argument("--repeats", type=int, default=3, help="new processes for each number")
     parser.add_argument(
-        "--set", nargs="*", default=["--config.optim.lr_warmup_steps=0"], help="more of its flags"
+        "--set",
+        nargs="*",
+        default=["--config.optim.learning_rate.warmup_steps=0"],
+        help="more of its flags",
     )
     return parser.parse_args()
 

@@ -178,7 +178,7 @@ def _parse(argv: list[str]) -> None:
     try:
         from experiments import config_file, overrides
 
-        words, given = overrides.split(argv)
+        words, given = overrides.split(config_file.located(argv))
         sys.argv = words  # where config_flags looks for overrides of its own
         rest = flags.FLAGS(words)[1:]
         if "config" in flags.FLAGS and flags.FLAGS.config is not None:

@@ -55,6 +55,24 @@ def set_fields(config: Any, given: Sequence[Override]) -> ConfigDict:
     return as_config(fields)
 
 
+def located(words: Sequence[str]) -> list[str]:
+    """A command line whose --config names a file of the checkout by its path there, where the
+    working folder has none of that name.
+    """
+    return [_located(word) for word in words]
+
+
+def _located(word: str) -> str:
+    flag, equals, argument = word.partition("=")
+    found = _FILE_AND_VARIANT.fullmatch(argument)
+    if flag not in ("--config", "-config") or not equals or found is None:
+        return word
+    file = found["file"]
+    if Path(file).expanduser().is_file() or not (ROOT / file).is_file():
+        return word
+    return f"{flag}={ROOT / file}{argument[len(file) :]}"
+
+
 def read(argument: str) -> dict[str, Any]:
     """The config of a file, as dictionaries.
 

@@ -7,9 +7,9 @@ last checkpoint.
         --config.seed=1 --workdir=runs/plane
     python -m experiments.train --config=configs/replay.py:runs/plane/config.json    # the same run
 
-Any field of the config can be set: --config.optim.learning_rate=1e-3. The run folder holds
-config.json, environment.json, metrics.jsonl, timing.jsonl, tensorboard/, checkpoints/, figures/ and
-summary.json.
+Any field of the config can be set: --config.optim.learning_rate.peak=1e-3 (docs/configs.md). The
+run folder holds config.json, environment.json, metrics.jsonl, timing.jsonl, tensorboard/,
+checkpoints/, figures/ and summary.json.
 """
 
 import contextlib

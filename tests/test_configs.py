@@ -77,22 +77,27 @@ def stand_in(config, folder):
         shrink(config.model)
         if hasattr(config.optim.learning_rate, "warmup_steps"):
             config.optim.learning_rate.warmup_steps = 1
-        config.train.update(batch_size=16, num_steps=2)
+        config.train.update(batch_size=16, num_steps=3)
     return config
+
+
+def smaller(widths):
+    """Widths of 4 at most, in tuples within tuples too."""
+    return tuple(smaller(w) if isinstance(w, tuple) else min(w, 4) for w in widths)
 
 
 def shrink(choice):
     """Widths of networks of 4 at most, in every choice within."""
     for name, value in choice.items():
         if name == "hidden":
-            choice[name] = tuple(min(width, 4) for width in value)
+            choice[name] = smaller(value)
         elif hasattr(value, "items"):
             shrink(value)
 
 
 @pytest.mark.parametrize(("name", "variant"), MEMBERS)
 def test_every_variant_trains(name, variant, tmp_path):
-    """Two steps by the pieces of experiments.train: every parameter moves, and one example can be
+    """Three steps by the pieces of experiments.train: every parameter moves, and one example can be
     decoded.
     """
     config = stand_in(config_of(name, variant), tmp_path / "data")
@@ -102,7 +107,7 @@ def test_every_variant_trains(name, variant, tmp_path):
     before = jax.tree.map(np.array, state.params)
     run, data = session.make_run(built, None)
     state, info = run(state, data, config.train.num_steps)
-    assert int(state.step) == 2
+    assert int(state.step) == 3
     assert int(info.bad_step) == -1
     assert all(np.isfinite(value) for value in info.metrics.values())
     moved = jax.tree.map(lambda old, new: not np.array_equal(old, new), before, state.params)

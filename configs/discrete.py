@@ -1,0 +1,45 @@
+"""Discrete latents: sigmoid belief nets (Mnih & Rezende 2016), discrete VAEs (Dong et al. 2020).
+
+    python -m experiments.train --config=configs/discrete.py          # VIMCO, digits, two minutes
+    python -m experiments.train --config=configs/discrete.py:disarm
+    python -m experiments.train --config=configs/discrete.py:rebar
+
+Variants: belief_net (default; two layers of coins under VIMCO), disarm, rebar, wake_sleep (the
+belief net without a gradient through its samples).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+VARIANTS = ("belief_net", "disarm", "rebar", "wake_sleep")
+
+
+def get_config(variant: str = "belief_net") -> ConfigDict:
+    """The config of one variant."""
+    if variant not in VARIANTS:
+        raise ValueError(
+            f"configs/discrete.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
+        )
+    config = base.get_config()
+    config.optim.learning_rate = dict(name="cosine", peak=1e-3, warmup_steps=100)
+    if variant in ("belief_net", "wake_sleep"):
+        config.model = dict(name="sigmoid_belief_net", num_latents=(64, 32))
+    else:
+        config.model = dict(
+            name="discrete_vae", num_latents=64, hidden=(128,), activation="leaky_relu"
+        )
+    config.objective = {
+        "belief_net": dict(name="negative_bound", bound="iwae", estimator="vimco", num_samples=5),
+        "disarm": dict(name="negative_bound", bound="elbo", estimator="disarm", num_samples=2),
+        "rebar": dict(
+            name="negative_bound",
+            bound="elbo",
+            estimator=dict(name="rebar", temperature=0.5),
+            num_samples=2,
+        ),
+        "wake_sleep": dict(name="wake_sleep", num_samples=5),
+    }[variant]
+    config.train.update(num_steps=3000, eval_every=1000)
+    config.name = f"discrete-{variant}"
+    return config
