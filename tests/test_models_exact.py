@@ -205,5 +205,16 @@ def test_a_mixture_prior_by_quadrature():
             jax.random.key(5), by_prior, params, X[None], num_samples=20_000, chunk=20_000
         )
     np.testing.assert_allclose(found[0], np.log(evidence), atol=0.02)
-    terms = jax.jit(jax.vmap(lambda key: model.terms(key, params, X)))(keys(6, 5_000))
-    assert_mean(terms.kl["z"].value, kl)
+    by_entropy = vi.models.vae(SHAPE, num_latents=1, hidden=(3,), prior=prior, kl="entropy")
+    for each in (model, by_entropy):
+        terms = jax.jit(jax.vmap(lambda key, m=each: m.terms(key, params, X)))(keys(6, 5_000))
+        assert_mean(terms.kl["z"].value, kl)
+
+
+def test_an_entropy_without_a_closed_form_is_refused():
+    model = vi.models.vae(
+        SHAPE, num_latents=2, hidden=(3,), family=vi.families.real_nvp, kl="entropy"
+    )
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    with pytest.raises(NotImplementedError, match="take kl='drawn'"):
+        jax.eval_shape(model.terms, jax.random.key(0), params, X)

@@ -8,8 +8,8 @@ from vi_jax.distributions.stack import each_pair
 from vi_jax.kl import kl_divergence, kl_per_dimension
 from vi_jax.types import Array, Drawn, Guide, Stacked
 
-KL = Literal["closed", "half_closed", "drawn"]
-KINDS = ("closed", "half_closed", "drawn")
+KL = Literal["closed", "half_closed", "entropy", "drawn"]
+KINDS = ("closed", "half_closed", "entropy", "drawn")
 
 
 def require_kind(kl: str) -> None:
@@ -28,10 +28,11 @@ def kls_by_site(q: Guide, p: Guide, z: Any, kl: KL) -> Mapping[str, Array | Draw
       q, p: guide and prior.
       z: the draw.
       kl: "closed": every site in closed form; "drawn": log q(z) - log p(z) at every site;
+        "entropy": minus the entropy of q, in closed form, less log p(z) at the draw;
         "half_closed": closed where it can be, drawn elsewhere.
 
     Raises:
-      NotImplementedError: "closed", where no closed form is known.
+      NotImplementedError: "closed" or "entropy", where no closed form is known.
       ValueError: "closed", where the order of the walks allows none at a site; or one of q and p is
         a Program and the other is not, or they have different sites.
     """
@@ -71,7 +72,19 @@ def one_kl(q: Any, p: Any, z: Any, kl: KL) -> Array | Drawn | Stacked:
             return finest_kl(q, p)
         except NotImplementedError:
             pass  # the metric's name says that this site is drawn
+    if kl == "entropy":
+        return Drawn(-_entropy(q) - p.log_prob(z))
     return Drawn(q.log_prob(z) - p.log_prob(z))
+
+
+def _entropy(q: Any) -> Array:
+    """E_q[-log q], nats."""
+    try:
+        return q.entropy()
+    except (AttributeError, NotImplementedError):
+        raise NotImplementedError(
+            f"the entropy of {type(q).__name__} has no closed form; take kl='drawn'."
+        ) from None
 
 
 def finest_kl(q: Any, p: Any) -> Array:

@@ -29,9 +29,10 @@ def from_densities(
       decode: (params, x, z) -> p(x | z), a distribution; see `vi_jax.types.Densities`.
       log_lik: (params, x, z) -> log p(x | z), nats, a scalar.
       kl: how the terms take E_q[log q(z) - log p(z)]: "closed", in closed form given the draws
-        before a site (an error where there is none); "drawn", at the draw; "half_closed", closed
-        at the sites where it can be and drawn at the others. Metrics are named for what was done,
-        `kl/SITE` or `kl_drawn/SITE`.
+        before a site (an error where there is none); "drawn", at the draw; "entropy", with the
+        guide's entropy in closed form and log p at the draw, which has less noise under a prior
+        without a closed KL; "half_closed", closed at the sites where it can be and drawn at the
+        others. Metrics are named for what was done, `kl/SITE` or `kl_drawn/SITE`.
       penalty: (params, x) -> what is minimised beside any bound.
       stats, update: (params, x, z) -> statistics of one draw, and (key, params, their mean over a
         batch) -> params; see `vi_jax.types.Model.update`.

@@ -1,7 +1,8 @@
 """Priors p(z) with parameters of their own.
 
 Each function returns a `Prior(init, make)`; hand it to `models.amortised` or `models.vae` with
-`kl="drawn"`, as their KL from a guide has no closed form (but for the standard normal).
+`kl="drawn"` or `kl="entropy"`, as their KL from a guide has no closed form (but for the standard
+normal).
 """
 
 from collections.abc import Callable, Sequence

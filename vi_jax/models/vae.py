@@ -48,7 +48,7 @@ def amortised(
       num_latents: D.
       input_scale: the encoder sees x times this; 1/255 where x is 8-bit levels.
       prior: p(z); the standard normal if not given. See `vi_jax.models.priors`.
-      kl: see `from_densities`; most priors with parameters want "drawn".
+      kl: see `from_densities`; most priors with parameters expect "drawn" or "entropy".
 
     Returns:
       A Model of parameters {"encoder", "decoder", "likelihood"}, with "guide" where the family has
