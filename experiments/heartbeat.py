@@ -56,7 +56,7 @@ class Heartbeat:
         self._longest = longest
         self._is_muted = False
         self._lock = threading.RLock()
-        self._phases = [Phase("working", now(), shortest)]
+        self._phases = [Phase("starting", now(), shortest)]
         self._signed = now()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
@@ -79,6 +79,8 @@ class Heartbeat:
         finally:
             with self._lock:
                 self._phases.pop()
+                if len(self._phases) == 1:
+                    self._phases[0] = Phase("working", self._now(), self._shortest)
 
     def rename(self, text: str) -> None:
         """The innermost phase is over, and another one begins in its place."""

@@ -131,6 +131,13 @@ def on_a_terminal(command, *, columns):
     return shown.decode(), stdout
 
 
+def notes(done):
+    """The lines on stderr of a finished command, but for those of a heartbeat, which come on a
+    busy machine.
+    """
+    return [line for line in done.stderr.splitlines() if not line.startswith(("still ", "now "))]
+
+
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory):
     """The three commands as processes."""

@@ -14,7 +14,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from command_helpers import ROOT, SMALL, as_flags, environment, on_a_terminal, small, write_idx
+from command_helpers import (
+    ROOT,
+    SMALL,
+    as_flags,
+    environment,
+    notes,
+    on_a_terminal,
+    small,
+    write_idx,
+)
 from PIL import Image
 
 from configs import replay
@@ -260,7 +269,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_a_split_is_named(commands, copy
     )
     assert f"warning: the checkpoint {copy / 'checkpoints' / '120'} is damaged" in done.stderr
     assert "note: this run is at step 110 of 120." in done.stderr
-    assert len(done.stderr.splitlines()) == 2
+    assert len(notes(done)) == 2
     found = json.loads((copy / "evaluation-validation.json").read_text())
     assert found["step"] == 110
     assert found["num_examples"] == 180
@@ -473,12 +482,9 @@ def test_a_mistake_is_answered_in_one_sentence(mistake, commands, places):
     assert "Traceback" not in done.stderr + done.stdout
     assert words.format_map(places) in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
-    notes = [
-        line
-        for line in done.stderr.splitlines()
-        if not line.startswith(("error: ", "warning: ", "vae-"))
-    ]
-    assert not notes, "more than a sentence"
+    expected = ("error: ", "warning: ", "vae-")
+    more = [line for line in notes(done) if not line.startswith(expected)]
+    assert not more, "more than a sentence"
     assert done.stdout == ""
 
 

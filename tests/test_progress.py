@@ -117,7 +117,7 @@ def test_a_slow_step_is_seen_whatever_log_every(slow_steps, timed, tmp_path, fie
     with timed, pytest.raises(cli.Requeue, match="step 7 of 1,000 is saved"):
         train.train(small(**MANY, **fields), tmp_path, resumed=False, stop=StopAfter(3))
     waited = timed.first(LEFT) - timed.first("the first step done")
-    assert waited < STEP + 5.0
+    assert waited < 10.0
     [line] = [line for _, line in timed.lines if re.search(LEFT, line)]
     assert line.startswith("step 2/1,000  epoch 0.2  0.")
     assert "train ELBO -" in line
@@ -127,7 +127,7 @@ def test_a_slow_step_is_seen_whatever_log_every(slow_steps, timed, tmp_path, fie
 def test_slow_replicas_are_seen_too(slow_steps, timed, tmp_path):
     with timed, pytest.raises(cli.Requeue, match="step 4 of 1,000 of every replica is saved"):
         replicas.train(small(**MANY, replicas=2), tmp_path, stop=StopAfter(2))
-    assert timed.first(LEFT) - timed.first("the first step done") < STEP + 5.0
+    assert timed.first(LEFT) - timed.first("the first step done") < 10.0
     assert any("train best ELBO -" in line for _, line in timed.lines)
 
 

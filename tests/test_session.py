@@ -659,6 +659,23 @@ def test_evidence_is_summarised_with_its_reliability():
     assert "67 %" in evidence.rows(found)[0].note
 
 
+def test_portions_of_samples_of_any_size_are_one_program(small_model, monkeypatch):
+    """20 chunks, a few more at each call, in batches of 8 examples."""
+    built, params, x = small_model
+    traced = []
+    sizes = []
+    real = evidence.log_joint
+    took = evidence.Portions.took
+    monkeypatch.setattr(evidence, "log_joint", lambda *args: (traced.append(1), real(*args))[1])
+    monkeypatch.setattr(
+        evidence.Portions, "took", lambda self, *args: (sizes.append(args[0]), took(self, *args))[1]
+    )
+    make = evidence.make_log_evidence(built.model, num_samples=60, most=3, batch_size=8)
+    make(jax.random.key(4), params, x)
+    assert len(set(sizes)) > 2
+    assert len(traced) == 1
+
+
 def test_measures_are_those_of_each_example(small_model):
     built, params, x = small_model
     found = built.meter.measure(jax.random.key(5), params, x)
