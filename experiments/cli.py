@@ -4,7 +4,6 @@ imported here.
 
 import contextlib
 import difflib
-import errno
 import hashlib
 import os
 import platform
@@ -19,34 +18,14 @@ from typing import NoReturn
 
 from absl import flags
 
-from experiments import heartbeat
+from experiments import command_line, heartbeat, startup
+from experiments.errors import Requeue, UserError
 
 STARTED = time.perf_counter()
+MAX_COUNT = 2**31 - 1  # of what programs count in int32
+MAX_SEED = 2**32 - 1
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again
 PATIENCE = 10  # seconds that a command which failed has to end in
-# What a machine can do to a run that has begun: no room, no rights, a disk that fails or goes away.
-_OF_THE_MACHINE = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
-    errno.ENOENT,
-    errno.ESTALE,
-    errno.EMFILE,
-)
-
-
-class UserError(Exception):
-    """What went wrong, in one sentence with the remedy; printed as it stands, exit code 2."""
-
-
-class Requeue(BaseException):
-    """A run was asked to stop and has saved what it had: the same command goes on from there, exit
-    code 75 (EX_TEMPFAIL).
-    """
 
 
 def define_common_flags() -> None:
@@ -60,29 +39,19 @@ def define_common_flags() -> None:
     )
 
 
-def run(main: Callable[[], int | None], module_doc: str) -> NoReturn:
-    """Parses sys.argv and runs main; every anticipated failure is one sentence on stderr and a
-    non-zero exit code.
+def run(
+    main: Callable[[], int | None],
+    module_doc: str | None,
+    define_flags: Callable[[], None] = lambda: None,
+) -> NoReturn:
+    """Defines the flags, parses sys.argv and runs main; every anticipated failure is one sentence
+    on stderr and a non-zero exit code.
     """
-    if any(
-        argument in ("--help", "-h", "-help", "--helpfull", "--helpshort")
-        for argument in sys.argv[1:]
-    ):
-        print(_help(module_doc))
-        sys.exit(0)
+    streams = startup.open_streams()
     code = 1  # of what was not foreseen
     try:
-        _parse(sys.argv)
-        with heartbeat.beating():
-            code = main() or 0
-    except UserError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        code = 2
-    except OSError as error:
-        if error.errno not in _OF_THE_MACHINE:
-            raise
-        print(f"error: {_of_the_machine(error)}", file=sys.stderr)
-        code = 2
+        code = _guarded(main, module_doc or "", define_flags)
+        sys.stdout.flush()
     except Requeue as stopped:
         print(stopped, file=sys.stderr)
         code = REQUEUE
@@ -92,9 +61,60 @@ def run(main: Callable[[], int | None], module_doc: str) -> NoReturn:
             file=sys.stderr,
         )
         code = 130
+    except Exception as error:
+        sentence = _in_a_sentence(error)
+        if sentence is None:  # a fault of ours, whose traceback is wanted
+            raise
+        _say(f"error: {sentence}")
+        code = 2
     finally:
         _end_soon(main, code)
+    if streams.lost is not None:
+        _say(
+            f"error: what the command prints could not be written ({streams.lost.strerror}); "
+            "the files of its run folder have the same numbers."
+        )
+        code = code or 2
     sys.exit(code)
+
+
+def _in_a_sentence(error: Exception) -> str | None:
+    """What to say of an error that is the user's, the machine's or the surroundings'; else None."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, Warning):
+        return (
+            f"a warning ended the command ({type(error).__name__}: {error}), as PYTHONWARNINGS or "
+            "python -W asks for; leave out `error` there."
+        )
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        reason = (str(error).strip().splitlines() or ["an allocation failed"])[0]
+        return (
+            f"the memory does not suffice ({reason[:200]}); take smaller batches, fewer draws or "
+            "a smaller model."
+        )
+    if isinstance(error, OSError) and error.errno is not None:  # of a system call
+        return _of_the_machine(error)
+    return None
+
+
+def _guarded(
+    main: Callable[[], int | None], module_doc: str, define_flags: Callable[[], None]
+) -> int:
+    startup.check_process(sys.argv)
+    os.environ["MPLBACKEND"] = "agg"  # figures are files; another name could end the import
+    if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
+        define_flags()
+        print(_help(module_doc))
+        return 0
+    command_line.parse(sys.argv, define_flags)
+    with heartbeat.beating():
+        return main() or 0
+
+
+def _say(text: str) -> None:
+    """One line on stderr, whatever the text holds."""
+    print(" ".join(text.splitlines()), file=sys.stderr)
 
 
 def require(name: str) -> str:
@@ -112,25 +132,38 @@ def suggest(name: str, names: list[str] | tuple[str, ...]) -> str:
 
 
 def set_up_jax() -> None:
-    """Turns the persistent compilation cache on; call it before anything is compiled."""
-    import jax
+    """Imports JAX and turns the persistent compilation cache on; call it before anything is
+    compiled.
 
+    Raises:
+      UserError: JAX or XLA cannot read their environment variables.
+    """
+    jax = startup.import_jax()
     choice = flags.FLAGS.compilation_cache
     if choice == "off":
         return
-    folder = _cache_folder() if choice == "auto" else Path(choice).expanduser()
+    folder = Path("~/.cache") if choice == "auto" else Path(choice)
     try:
+        folder = _cache_folder() if choice == "auto" else folder.expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
         print(
-            f"note: no compilation cache at {folder} ({error.strerror}); --compilation_cache "
-            "names another.",
+            f"note: no compilation cache at {folder} ({reason}); --compilation_cache names "
+            "another.",
             file=sys.stderr,
         )
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def find_devices() -> None:
+    """Raises UserError where JAX finds no device; after this all of its functions can be used."""
+    import jax
+
+    startup.find_devices(jax)
 
 
 def _end_soon(main: Callable[[], int | None], code: int) -> None:
@@ -174,27 +207,6 @@ def _cache_folder() -> Path:
     return base / "vi_jax" / "compiled" / f"{platform.machine()}-{host}"
 
 
-def _parse(argv: list[str]) -> None:
-    try:
-        from experiments import config_file, overrides
-
-        words, given = overrides.split(config_file.located(argv))
-        sys.argv = words  # where config_flags looks for overrides of its own
-        rest = flags.FLAGS(words)[1:]
-        if "config" in flags.FLAGS and flags.FLAGS.config is not None:
-            # a config file that could not be loaded says so only when it is used
-            flags.FLAGS.config.to_dict()
-            flags.FLAGS["config"].value = config_file.set_fields(flags.FLAGS.config, given)
-    except flags.Error as error:
-        raise UserError(_sentence(str(error))) from None
-    except (KeyError, AttributeError) as error:  # an override of a field that the config has not
-        raise UserError(_unknown_field(str(error.args[0]))) from None
-    except (ImportError, OSError, SyntaxError, TypeError, ValueError) as error:
-        raise UserError(_sentence(str(error))) from None
-    if rest:
-        raise UserError(f"unexpected argument {rest[0]!r}; options begin with --, see --help.")
-
-
 def _of_the_machine(error: OSError) -> str:
     where = (
         f"{error.filename} cannot be read or written"
@@ -204,37 +216,6 @@ def _of_the_machine(error: OSError) -> str:
     return (
         f"{where}: {error.strerror}. What had been saved before is kept; the same command "
         "goes on from there."
-    )
-
-
-def _sentence(text: str) -> str:
-    """The telling part of a flag parser's message, in one line."""
-    if "No such file or directory" in text and "config" in text:
-        path = re.findall(r"No such file or directory: '([^']*)'", text)
-        known = ", ".join(
-            sorted(str(p) for p in Path("configs").rglob("*.py") if p.name != "__init__.py")
-        )
-        return (
-            f"there is no config file {path[-1] if path else '?'}; there are "
-            f"{known or 'none here: run from the checkout'}."
-        )
-    if "Error whilst parsing config file" in text:
-        return re.sub(r"^[\w.]*(Error|Exception): ", "", text.strip().splitlines()[-1])
-    text = re.sub(
-        r"^flag (--\S+): invalid literal for (\w+)\(\).*",
-        r"\1 is not of the field's type, \2",
-        text.strip(),
-    )
-    text = " ".join(text.replace("\\'", "'").split())
-    return text[1:-1] if text[:1] == text[-1:] == "'" else text
-
-
-def _unknown_field(text: str) -> str:
-    """`'x'\\nDid you mean "y" ...`, however often quoted on its way, as one sentence."""
-    field = re.search(r"\w+", text)
-    hint = re.search(r'Did you mean "(\w+)"', text)
-    return f"the config has no field {field[0] if field else text!r}" + (
-        f"; did you mean {hint[1]!r}?" if hint else "."
     )
 
 

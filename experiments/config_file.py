@@ -8,19 +8,23 @@ folder.
 
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import RequiredValueError
 
 from experiments import overrides
 from experiments.choices import import_file, is_outside
 from experiments.cli import UserError
 from experiments.overrides import Override
 from experiments.rooms import ROOMS, choices_of, renamed
+from experiments.startup import is_text
 
 ROOT = Path(__file__).parents[1]
+MAX_BITS = 1_000  # of a whole number
 _FILE_AND_VARIANT = re.compile(r"(?P<file>.+?\.py)(?::(?P<variant>.*))?", re.DOTALL)
 
 
@@ -55,24 +59,6 @@ def set_fields(config: Any, given: Sequence[Override]) -> ConfigDict:
     return as_config(fields)
 
 
-def located(words: Sequence[str]) -> list[str]:
-    """A command line whose --config names a file of the checkout by its path there, where the
-    working folder has none of that name.
-    """
-    return [_located(word) for word in words]
-
-
-def _located(word: str) -> str:
-    flag, equals, argument = word.partition("=")
-    found = _FILE_AND_VARIANT.fullmatch(argument)
-    if flag not in ("--config", "-config") or not equals or found is None:
-        return word
-    file = found["file"]
-    if Path(file).expanduser().is_file() or not (ROOT / file).is_file():
-        return word
-    return f"{flag}={ROOT / file}{argument[len(file) :]}"
-
-
 def read(argument: str) -> dict[str, Any]:
     """The config of a file, as dictionaries.
 
@@ -85,12 +71,14 @@ def read(argument: str) -> dict[str, Any]:
         get_config = import_file(file).get_config
     except AttributeError:
         raise UserError(f"{path} has no function get_config; a config file needs one.") from None
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}.") from error
     except Exception as error:  # whatever the user's own file raises
-        raise UserError(f"{path} fails: {_said(error)}") from error
+        raise UserError(_said(error, file)) from error
     try:
         config = get_config(variant) if colon else get_config()
     except Exception as error:  # the same: its own words say which variants there are
-        raise UserError(_said(error)) from error
+        raise UserError(_said(error, file)) from error
     return _beside(to_dict(config, path), file.parent)
 
 
@@ -114,8 +102,16 @@ def to_dict(config: Any, where: str) -> dict[str, Any]:
     Raises:
       UserError: it is no mapping, contains itself, or holds what no JSON file can.
     """
-    if isinstance(config, ConfigDict):
-        config = config.copy_and_resolve_references()
+    try:
+        if isinstance(config, ConfigDict):
+            config = config.copy_and_resolve_references()
+    except RecursionError:
+        raise UserError(f"the config of {where} contains itself.") from None
+    except RequiredValueError:
+        raise UserError(
+            f"a field of {where} is a required_placeholder without a value; give it one in the "
+            "file, or make it a placeholder."
+        ) from None
     if not hasattr(config, "items"):
         raise UserError(
             f"get_config of {where} returned {type(config).__name__}; it has to be a ConfigDict or "
@@ -136,6 +132,10 @@ def _plain(value: Any, where: str, inside: tuple[int, ...]) -> Any:
     if isinstance(value, list | tuple):
         deeper = (*inside, id(value))
         return tuple(_plain(part, f"{where}[{i}]", deeper) for i, part in enumerate(value))
+    if isinstance(value, str) and ("\0" in value or not is_text(value)):
+        raise UserError(f"{where} is {value!r}; it has to be text of Unicode, without zero bytes.")
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise UserError(f"{where} is a number of {value.bit_length():,} bits; take a smaller one.")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     shown = " ".join(repr(value).split())[:60]
@@ -168,6 +168,15 @@ def _find(path: str) -> Path:
     raise UserError(f"there is no config file {path}; there are {', '.join(known)}.")
 
 
-def _said(error: Exception) -> str:
+def _said(error: Exception, file: Path) -> str:
+    """What went wrong in a config file, with its line; a ValueError that the file raises by itself
+    is a sentence and stands as it is.
+    """
     text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}"
+    places = traceback.extract_tb(error.__traceback__)
+    inside = [place for place in places if Path(place.filename) == file.resolve()]
+    is_raised = bool(places) and (places[-1].line or "").startswith("raise ")
+    if isinstance(error, ValueError) and text and is_raised:
+        return text
+    where = f"{file}, line {inside[-1].lineno}" if inside else f"{file}"
+    return f"{where}: {type(error).__name__}: {text.rstrip('.')}."

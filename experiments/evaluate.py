@@ -29,14 +29,14 @@ def define_flags() -> None:
         "latest (the newest good one), best (see config.train.keep_best) or a step.",
     )
     flags.DEFINE_string("data_dir", "", "Where the data are, if not where the run found them.")
-    flags.DEFINE_integer("num_samples", 5_000, "K, importance samples per example.", lower_bound=1)
-    flags.DEFINE_integer(
-        "chunk", 100, "Importance samples at a time, at most; bounds the memory.", lower_bound=1
+    counts = (
+        ("num_samples", 5_000, 1, "K, importance samples per example."),
+        ("chunk", 100, 1, "Importance samples at a time, at most; bounds the memory."),
+        ("batch_size", 0, 0, "Examples at a time; that of the config if not given."),
     )
-    flags.DEFINE_integer(
-        "batch_size", 0, "Examples at a time; that of the config if not given.", lower_bound=0
-    )
-    flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0)
+    for name, default, least, text in counts:
+        flags.DEFINE_integer(name, default, text, lower_bound=least, upper_bound=cli.MAX_COUNT)
+    flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, upper_bound=cli.MAX_SEED)
     own_code.define_flag()
     cli.define_common_flags()
 
@@ -56,6 +56,7 @@ def main() -> int:
         config.mesh.model = 1
     settings.validate(config)
     cli.set_up_jax()
+    cli.find_devices()
     evaluate(
         config,
         workdir,
@@ -73,11 +74,15 @@ def evaluate(
     """Measures a run and writes evaluation-SPLIT.json."""
     import jax
 
-    from experiments import files, session
+    from experiments import estimate, files, session
     from experiments.evals import closing
 
     layout = session.make_layout(config, cuts_batches=False)
-    built = session.build_all(config)
+    dataset = session.load_data(config)
+    estimate.require_evaluation(
+        config, dataset, num_samples=num_samples, chunk=most, key="--num_samples"
+    )
+    built = session.build_all(config, dataset)
     params, step = session.trained_params(config, built.model, workdir, checkpoint)
     key_measures, key_evidence = jax.random.split(jax.random.key(seed))
     with heartbeat.compiling(f"evaluating the {config.eval.split} split"):
@@ -134,5 +139,4 @@ def dimension_lines(measures: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main, __doc__ or "")
+    cli.run(main, __doc__, define_flags)

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import cli, heartbeat, posterior_models
+from experiments import cli, command_line, heartbeat, posterior_models
 from experiments.fit_progress import FitProgress, totals_of
 from experiments.rooms import METHOD, ROOMS
 
@@ -49,12 +48,7 @@ def define_flags() -> None:
     """The flags of the command; not at import, so that the commands can be imported side by
     side.
     """
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "The config, FILE[:VARIANT]; --config.FIELD=VALUE sets a field.",
-        lock_config=True,
-    )
+    command_line.define_config_flag()
     flags.DEFINE_string(
         "workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given."
     )
@@ -72,6 +66,7 @@ def main() -> int:
     config = flags.FLAGS.config
     validate(config)
     cli.set_up_jax()
+    cli.find_devices()
     from experiments import rundir
 
     workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else rundir.default_folder(config)
@@ -92,10 +87,16 @@ def validate(config: Any) -> None:
             raise cli.UserError(
                 f"config.{field} is {config[field]!r}; it has to be of type {kind.__name__}."
             )
-    for field, least in (("num_starts", 1), ("num_draws", 25), ("seed", 0)):
-        if config[field] < least:
+    ranges = {
+        "num_starts": (1, cli.MAX_COUNT),
+        "num_draws": (25, cli.MAX_COUNT),
+        "seed": (0, cli.MAX_SEED),
+    }
+    for field, (least, most) in ranges.items():
+        if not least <= config[field] <= most:
             raise cli.UserError(
-                f"config.{field} is {config[field]}; it has to be at least {least}."
+                f"config.{field} is {config[field]}; it has to be at least {least} and at most "
+                f"{most:,}."
             )
     if config.combine not in COMBINE:
         raise cli.UserError(
@@ -112,7 +113,7 @@ def approximate(config: Any, workdir: Path) -> None:
     import numpy as np
 
     import vi_jax as vi
-    from experiments import files, rundir
+    from experiments import estimate, files, rundir
     from experiments.figures import posterior as figures
     from vi_jax.targets import LocalTarget, TargetError
 
@@ -130,6 +131,7 @@ def approximate(config: Any, workdir: Path) -> None:
                 "the model's subsampled plate holds latent sites; this command has no figures "
                 "for those: use vi.fit."
             )
+        estimate.require_fit(config, target.size, 0 if method is None else method.num_steps)
         print(f"{config.name}: {target.size:,} unconstrained latents", file=sys.stderr)
         files.write_json(
             workdir / rundir.DATA, posterior_models.fingerprint(config.model, config.data)
@@ -242,5 +244,4 @@ def _against(reference: Any, sites: dict[str, Any], log_weights: Any) -> str:
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, define_flags)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import files
+from experiments.beside import importable
 from experiments.cli import UserError, suggest
 
 NAMES = ("eight_schools_noncentered", "eight_schools_centered", "breast_cancer", "diabetes")
@@ -181,7 +182,8 @@ def _from_file(path_and_function: str) -> Callable[[], Any]:
         raise UserError(f"{path!r} is no Python file; config.model wants file:PATH.py:FUNCTION.")
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with importable(Path(path).parent):
+            spec.loader.exec_module(module)
     except Exception as error:
         raise UserError(
             f"{path} fails when it is imported: {type(error).__name__}: {error}"

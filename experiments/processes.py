@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import heartbeat
+from experiments import heartbeat, startup
 from experiments.cli import UserError
 
 # Variables that say how many processes a launcher has started, where JAX finds out the rest by
@@ -31,12 +31,12 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer(
         "num_processes",
-        int(os.environ.get("JAX_NUM_PROCESSES", "0")),
+        startup.integer("JAX_NUM_PROCESSES", 0),
         "How many, with --coordinator.",
     )
     flags.DEFINE_integer(
         "process_id",
-        int(os.environ.get("JAX_PROCESS_ID", "-1")),
+        startup.integer("JAX_PROCESS_ID", -1),
         "Which this one is, from 0, with --coordinator.",
     )
 
@@ -72,7 +72,7 @@ def join(coordinator: str, num_processes: int, process_id: int, *, timeout: int 
                 )
             else:
                 jax.distributed.initialize(initialization_timeout=timeout)
-    except (RuntimeError, ValueError) as error:
+    except (KeyError, RuntimeError, ValueError) as error:  # KeyError: of a launcher's variables
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"the processes did not find each other within {timeout} s ({reason}). Every process "

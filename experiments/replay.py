@@ -38,6 +38,7 @@ def main() -> int:
     config = rundir.read_run(workdir, flags.FLAGS.allow_code)
     settings.validate(config)
     cli.set_up_jax()
+    cli.find_devices()
     return replay(config, workdir, flags.FLAGS.step)
 
 
@@ -181,5 +182,4 @@ def describe(tree: Any) -> str:
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main, __doc__ or "")
+    cli.run(main, __doc__, define_flags)

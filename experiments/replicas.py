@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 import vi_jax as vi
-from experiments import build, cli, files, heartbeat, processes, rundir, session
+from experiments import build, cli, estimate, files, heartbeat, processes, rundir, session
 from experiments.checkpoints import Checkpoints, common_steps, newest_common_step
 from experiments.evals.base import mean_stderr
 from experiments.metrics import METRICS, MetricsLog, Progress, read_rows
@@ -59,9 +59,11 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
     """Trains what is left of all runs and returns their summaries; `stop` (`stopping.Stop`) ends
     them early, after a save.
     """
-    runs = configs(config)
     layout = _layout(config)
-    built = session.build_all(config)
+    dataset = session.load_data(config)
+    estimate.require_run(config, dataset, num_replicas=_count(config))
+    runs = configs(config)
+    built = session.build_all(config, dataset)
     rundir.check_data(workdir, built.dataset)
     images = built.dataset.train.images
     processes.say(
@@ -159,13 +161,18 @@ def with_rate(inner: optax.GradientTransformation) -> optax.GradientTransformati
     return optax.GradientTransformation(init, update)
 
 
+def _count(config: Any) -> int:
+    """How many runs there are, before there are their configs."""
+    return config.replicas * max(len(config.sweep.learning_rates), 1)
+
+
 def _layout(config: Any) -> Any:
     if jax.process_count() > 1:
         raise cli.UserError(
             "config.replicas are trained by one process; in several, set config.replicas=1 and "
             "no sweep."
         )
-    num = len(configs(config))
+    num = _count(config)
     layout = session.make_layout(config, cuts_batches=False)
     if layout is not None and num % layout.num_shards:
         raise cli.UserError(

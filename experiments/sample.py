@@ -28,8 +28,8 @@ def define_flags() -> None:
         "latest (the newest good one), best (see config.train.keep_best) or a step.",
     )
     flags.DEFINE_string("data_dir", "", "Where the data are, if not where the run found them.")
-    flags.DEFINE_integer("num", 64, "Prior samples.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0)
+    flags.DEFINE_integer("num", 64, "Prior samples.", lower_bound=1, upper_bound=cli.MAX_COUNT)
+    flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, upper_bound=cli.MAX_SEED)
     own_code.define_flag()
     cli.define_common_flags()
 
@@ -53,6 +53,7 @@ def main() -> int:
             f"--out={out} cannot be written ({error.strerror}); name a folder of your own."
         ) from None
     cli.set_up_jax()
+    cli.find_devices()
     sample(config, workdir, out, num=args.num, seed=args.seed, checkpoint=args.checkpoint)
     return 0
 
@@ -63,10 +64,12 @@ def sample(
     """Draws, and writes the pictures and samples.npz."""
     import jax
 
-    from experiments import files, session
+    from experiments import estimate, files, session
     from experiments.evals import images
 
-    built = session.build_all(config)
+    dataset = session.load_data(config)
+    estimate.require_samples(config, dataset, num)
+    built = session.build_all(config, dataset)
     params, step = session.trained_params(config, built.model, workdir, checkpoint)
     if built.model.densities is None:
         raise cli.UserError(f"{workdir} is of a model without densities; it has no pictures.")
@@ -93,5 +96,4 @@ def sample(
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main, __doc__ or "")
+    cli.run(main, __doc__, define_flags)

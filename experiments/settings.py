@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments import rooms
-from experiments.cli import UserError, suggest
+from experiments.cli import MAX_COUNT, UserError, suggest
 from experiments.overrides import flatten
 from experiments.rooms import ROOMS
 
@@ -53,7 +53,6 @@ FUNCTIONS = {
     "objective": rooms.OBJECTIVE,
     "optim": rooms.OPTIMISER,
 }
-MAX_STEPS = 2**31 - 1  # a step counter is an int32
 
 
 def validate(config: Any) -> None:
@@ -73,6 +72,9 @@ def validate(config: Any) -> None:
     for field in NOT_NEGATIVE:
         if not get(config, field) >= 0:
             raise _wrong(field, config, "it has to be at least 0")
+    for field in (*POSITIVE, *NOT_NEGATIVE):
+        if isinstance(get(config, field), int) and get(config, field) > MAX_COUNT:
+            raise _wrong(field, config, f"it has to be at most {MAX_COUNT:,}")
     for field in SEEDS:
         if not 0 <= get(config, field) < 2**32:
             raise _wrong(field, config, "a seed has to be at least 0 and below 2^32")
@@ -197,9 +199,6 @@ def _validate_training(config: Any) -> None:
                 f"it has to be a multiple of config.train.log_every, {config.train.log_every}"
             )
             raise _wrong(f"train.{field}", config, expected)
-    if config.train.num_steps > MAX_STEPS:
-        expected = f"steps are counted in 32 bits, up to {MAX_STEPS:,}"
-        raise _wrong("train.num_steps", config, expected)
     if not config.train.ema < 1.0:
         raise _wrong("train.ema", config, "a decay has to be below 1")
 

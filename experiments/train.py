@@ -17,21 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
-from experiments import cli, config_file, heartbeat, own_code, processes, settings
+from experiments import cli, command_line, config_file, heartbeat, own_code, processes, settings
 
 
 def define_flags() -> None:
     """The flags of the command; not at import, so that the commands can be imported side by
     side.
     """
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "The config, FILE[:VARIANT]; --config.FIELD=VALUE sets a field.",
-        lock_config=True,
-    )
+    command_line.define_config_flag()
     flags.DEFINE_string(
         "workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given."
     )
@@ -51,6 +45,7 @@ def main() -> int:
     settings.validate(config)
     cli.set_up_jax()
     processes.join(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
+    cli.find_devices()
     from experiments import lock, rundir
     from experiments.stopping import Stop
 
@@ -73,12 +68,14 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
     """Runs what is left of a run and returns its summary; `stop` (`stopping.Stop`) ends it early,
     after a save.
     """
-    from experiments import rundir, session
+    from experiments import estimate, rundir, session
     from experiments.stopping import Stop
 
     stop = stop or Stop()
     layout = session.make_layout(config)
-    built = session.build_all(config)
+    dataset = session.load_data(config)
+    estimate.require_run(config, dataset)
+    built = session.build_all(config, dataset)
     processes.from_first(lambda: rundir.check_data(workdir, built.dataset))
     _introduce(built, layout)
     state, recorder = _run(built, workdir, layout, resumed=resumed, stop=stop)
@@ -203,5 +200,4 @@ def _say_where(workdir: Path, start: int, total: int, *, is_over: bool) -> None:
 
 
 if __name__ == "__main__":
-    define_flags()
-    cli.run(main, __doc__ or "")
+    cli.run(main, __doc__, define_flags)

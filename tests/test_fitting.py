@@ -165,7 +165,7 @@ def test_bad_densities_are_errors():
         fit(lambda u: jnp.sum(jnp.exp(0.1 * u)), method=vi.methods.pathfinder())
     with pytest.raises(TargetError, match=r"the observed site .y. .* has log density (nan|-inf)"):
         vi.fit(jax.random.key(0), vi.targets.from_numpyro(eight_schools, Y.at[2].set(jnp.nan)))
-    with pytest.raises(ValueError, match="num_starts is at least 1"):
+    with pytest.raises(ValueError, match="num_starts has to be a whole number of at least 1"):
         fit(lambda u: -jnp.sum(u**2), num_starts=0)
     with pytest.raises(ValueError, match="start wants shape"):
         fit(lambda u: -jnp.sum(u**2), start=jnp.zeros(3))

@@ -190,7 +190,7 @@ def test_an_anticipated_error_ends_a_command_with_code_2(monkeypatch, capsys):
     def full():
         raise OSError(errno.ENOSPC, "No space left on device", "x/metrics.jsonl")
 
-    monkeypatch.setattr(cli, "_parse", lambda argv: None)
+    monkeypatch.setattr(cli.command_line, "parse", lambda argv, define_flags: None)
     monkeypatch.setattr(cli.sys, "argv", ["command"])
     for main, code, err in (
         (fails, 2, "error: what went wrong.\n"),

@@ -12,7 +12,7 @@ import vi_jax as vi
 LIBRARY = Path(vi.__file__).parent
 FLOORS = (
     {"linalg"},
-    {"distributions", "attributes", "_renamed"},
+    {"distributions", "attributes", "arguments", "_renamed"},
     {"types", "kl"},
     {"gaussian", "weights", "sampling", "control_variates"},
     {"divergences", "families", "bounds", "targets", "draws"},

@@ -17,6 +17,7 @@ from vi_jax._version import __version__
 
 if TYPE_CHECKING:
     from vi_jax import (
+        arguments,
         attributes,
         bounds,
         checks,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 # public name -> the module that it is, or that has it
 _HOMES = {
+    "arguments": "arguments",
     "attributes": "attributes",
     "bounds": "bounds",
     "checks": "checks",

@@ -9,6 +9,13 @@ from typing import Any
 import jax
 
 from vi_jax import bounds, estimators
+from vi_jax.arguments import (
+    as_key,
+    require_call,
+    require_function,
+    require_guide,
+    require_scalars,
+)
 from vi_jax.kl import kl_divergence
 from vi_jax.types import Array, Guide, LogJoint
 from vi_jax.weights import draw, require_reparameterised
@@ -29,6 +36,7 @@ def elbo(key: Array, log_joint: LogJoint, q: Guide, num_samples: int = 1) -> Arr
     Raises:
       ValueError: q is not reparameterised, or a density is not a scalar for one z.
     """
+    key, num_samples = require_call("elbo", key, bounds.elbo, log_joint, q, num_samples)
     return estimators.reparam(key, bounds.elbo, log_joint, q, num_samples=num_samples)
 
 
@@ -53,17 +61,24 @@ def analytic_elbo(
       NotImplementedError: the KL has no closed form; take `elbo`.
       ValueError: q is not reparameterised, or log_lik is not a scalar for one z.
     """
+    key = as_key(key, "analytic_elbo")
+    require_guide(q, "analytic_elbo")
+    require_function(log_lik, "analytic_elbo", name="log_lik")
+    require_guide(prior, "analytic_elbo", name="prior")
     require_reparameterised(q, "analytic_elbo")
-    terms = jax.vmap(log_lik)(draw(key, q, num_samples))
     kl = kl_divergence(q, prior)
-    if terms.ndim != 1 or kl.ndim:
+    if kl.ndim:
         raise ValueError(
-            "log_lik wants to be a scalar for one z and the KL one number; got shapes "
-            f"{terms.shape[1:]} and {kl.shape}. "
-            "Sum log_lik over its observations; give q and the prior one event axis, "
-            ".to_event(1); vmap over examples."
+            f"analytic_elbo expects the KL to be one number; got shape {kl.shape}. Give q and the "
+            "prior one event axis, .to_event(1); vmap over examples."
         )
-    return terms.mean() - kl
+
+    def term(z: Any) -> Array:
+        value = log_lik(z)
+        require_scalars(log_lik=value)
+        return value
+
+    return jax.vmap(term)(draw(key, q, num_samples)).mean() - kl
 
 
 def iwae(key: Array, log_joint: LogJoint, q: Guide, num_samples: int) -> Array:
@@ -72,4 +87,5 @@ def iwae(key: Array, log_joint: LogJoint, q: Guide, num_samples: int) -> Array:
 
     Arguments, result and errors as for `elbo`.
     """
+    key, num_samples = require_call("iwae", key, bounds.iwae, log_joint, q, num_samples)
     return estimators.reparam(key, bounds.iwae, log_joint, q, num_samples=num_samples)

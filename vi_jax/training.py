@@ -17,10 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from vi_jax.arguments import (
+    as_count,
+    as_key,
+    require_function,
+    require_model,
+    require_optimizer,
+    require_rows,
+)
 from vi_jax.losses import Loss, Moved
 from vi_jax.shard import Layout
 from vi_jax.types import Array, Model, Params, num_examples, select
 
+MAX_STEPS = 2**31 - 1  # of a run: its counter is of int32
 Metrics = dict[str, Array]
 Prepare = Callable[[Array, Any], Any]
 Step = Callable[["State", Any], tuple["State", Metrics]]
@@ -78,6 +87,10 @@ def init_state(
       layout: where the state lies (`vi_jax.shard`); one device if not given.
     """
 
+    key = as_key(key, "init_state")
+    require_function(init, "init_state", name="init")
+    require_optimizer(optimizer, "init_state")
+
     def make(key: Array) -> State:
         key_init, key_run = jax.random.split(key)
         params = jax.tree.map(jnp.asarray, init(key_init))
@@ -134,8 +147,10 @@ def make_step(
     Raises:
       ValueError: grad_norm_every is not positive, or not 1 where steps may be left out.
     """
-    if grad_norm_every < 1:
-        raise ValueError(f"grad_norm_every is at least 1; got {grad_norm_every}.")
+    require_function(loss, "make_step", name="loss")
+    require_optimizer(optimizer, "make_step")
+    grad_norm_every = as_count(grad_norm_every, "grad_norm_every")
+    max_skipped = as_count(max_skipped, "max_skipped", least=0)
     if max_skipped and grad_norm_every != 1:
         raise ValueError(
             "steps are left out by the norm of every gradient: grad_norm_every has to be 1; got "
@@ -262,8 +277,7 @@ def on_layout(step: Step, layout: Layout | None) -> Step:
 
 def require_batches(batch_size: int, layout: Layout | None) -> None:
     """Raises ValueError where a batch has no examples, or does not lie evenly over the devices."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size is at least 1; got {batch_size}.")
+    as_count(batch_size, "batch_size")
     if layout is not None and batch_size % layout.num_shards:
         raise ValueError(
             f"a batch of {batch_size} examples does not lie evenly over {layout.num_shards} "
@@ -533,6 +547,14 @@ def train(
     Raises:
       FloatingPointError: a loss or gradient was not finite; names the step.
     """
+    key = as_key(key, "train")
+    require_model(model, "train")
+    require_function(loss, "train", name="loss")
+    require_optimizer(optimizer, "train")
+    require_rows(data, "train")
+    num_steps = as_count(num_steps, "num_steps", least=0, most=MAX_STEPS)
+    batch_size = as_count(batch_size, "batch_size")
+    log_every = as_count(log_every, "log_every")
     state = init_state(key, model.init, optimizer, ema=bool(ema_decay))
     run = make_run(
         make_step(

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from vi_jax.arguments import as_count, require_scalars
 from vi_jax.types import Array, Guide, LogJoint
 
 
@@ -13,11 +14,7 @@ def draw(key: Array, q: Guide, num_samples: int) -> Any:
     Raises:
       ValueError: num_samples is not a positive whole number.
     """
-    if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
-        raise ValueError(
-            "num_samples is the number of samples K, a whole number of at least 1; got "
-            f"{num_samples!r}."
-        )
+    num_samples = as_count(num_samples, "num_samples", what="K")
     return q.sample(key, (num_samples,))
 
 
@@ -33,7 +30,7 @@ def log_weights(log_joint: LogJoint, q: Guide, z: Any, *, chunk: int | None = No
     def one(z_k: Any) -> Array:
         log_p = log_joint(z_k)
         log_q = q.log_prob(z_k)
-        require_scalars(log_p, log_q)
+        require_scalars(log_joint=log_p, q_log_prob=log_q)
         return log_p - log_q
 
     if chunk is None:
@@ -46,21 +43,21 @@ def log_densities(q: Guide, z: Any) -> Array:
 
     def one(z_k: Any) -> Array:
         log_q = q.log_prob(z_k)
-        require_scalars(log_q)
+        require_scalars(q_log_prob=log_q)
         return log_q
 
     return jax.vmap(one)(z)
 
 
-def require_scalars(*values: Array) -> None:
-    """A sentence for densities that are not one number for one z."""
-    if any(jax.numpy.ndim(value) for value in values):
-        raise ValueError(
-            "log_joint and q.log_prob have to be scalars for one z; got shapes "
-            f"{' and '.join(str(jax.numpy.shape(value)) for value in values)}. Sum log_joint "
-            "over its observations; give a guide "
-            "of independent coordinates one event axis, q.to_event(1); vmap over examples."
-        )
+def scalar(log_joint: LogJoint) -> LogJoint:
+    """The same density, whose values are checked to be one floating-point number for one z."""
+
+    def checked(z: Any) -> Array:
+        value = log_joint(z)
+        require_scalars(log_joint=value)
+        return value
+
+    return checked
 
 
 def require_reparameterised(q: Guide, estimator: str) -> None:

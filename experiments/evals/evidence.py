@@ -63,7 +63,6 @@ def make_log_evidence(
     """
     chunk = chunk_for(num_samples, most)
     num_chunks = num_samples // chunk
-    kept = min(tail_size(num_samples) + 1, num_samples)
     devices = 1 if layout is None else layout.num_shards
     place: Any = (lambda tree: tree) if layout is None else layout.replicate
     program = make_program(model, num_chunks, chunk, layout)
@@ -78,7 +77,7 @@ def make_log_evidence(
         with Count(f"log p(x), K = {num_samples:,}", num, "examples") as count:
             for rows, counted in batches(num, batch_size, devices):
                 some = jax.tree.map(lambda leaf, rows=rows: leaf[rows], x)
-                sums = place(_no_sums(len(rows), kept))
+                sums = place(no_sums(len(rows), num_samples))
                 first = 0
                 while first < num_chunks:
                     last = min(first + portions.size, num_chunks)
@@ -131,7 +130,9 @@ def make_program(
     return jax.jit(add_chunks) if layout is None else layout.jit(add_chunks)
 
 
-def _no_sums(size: int, kept: int) -> Sums:
+def no_sums(size: int, num_samples: int) -> Sums:
+    """Of no sample yet, for a batch of examples that will have K of them."""
+    kept = min(tail_size(num_samples) + 1, num_samples)
     none = -jnp.inf
     dtype = jnp.result_type(float)
     return Sums(jnp.full(size, none, dtype), jnp.full((size, kept), none, dtype))

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vi_jax.arguments import as_count, as_key, require_function, require_guide
 from vi_jax.checks import (
     detached,
     frequencies,
@@ -68,6 +69,7 @@ FINDINGS = {
     "detached": "a parameter moves q while its derivative is exactly 0",
     "unused": "nothing depends on a parameter of q",
 }
+MIN_SAMPLES = 64
 CHECKS = (
     "broadcasting",
     "chance",
@@ -135,6 +137,9 @@ def check(
         caught.
     """
     start = time.perf_counter()
+    key = as_key(key, "check")
+    (require_guide if params is None else require_function)(q, "check", name="q")
+    require_function(log_joint, "check", name="log_joint")
     _require(batch, num_data, per_example, num_samples, only)
 
     def joint(z: Any, rows: Any) -> Array:
@@ -218,11 +223,7 @@ def _require(
 ) -> None:
     if unknown := sorted(set(only) - set(CHECKS)):
         raise ValueError(f"there are no checks {unknown}; there are {', '.join(CHECKS)}.")
-    if num_samples < 64:
-        raise ValueError(
-            "check expects num_samples of at least 64, for standard errors that can be trusted; "
-            f"got {num_samples}."
-        )
+    as_count(num_samples, "num_samples", least=MIN_SAMPLES, what="for trustworthy standard errors")
     if batch is None:
         if num_data is not None or per_example is not None:
             raise ValueError(

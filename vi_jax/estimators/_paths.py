@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from vi_jax.types import Array, LogJoint, freeze
-from vi_jax.weights import require_scalars
+from vi_jax.weights import scalar
 
 
 @jax.custom_jvp
@@ -33,7 +33,7 @@ def model_path(log_joint: LogJoint, z: Any) -> Array:
     """log p(x, z_k), [K], differentiated in the model's own parameters and not through the
     samples.
     """
-    return jax.vmap(_scalar(log_joint))(freeze(z))
+    return jax.vmap(scalar(log_joint))(freeze(z))
 
 
 def draw_path(log_joint: LogJoint, z: Any) -> Array:
@@ -43,17 +43,8 @@ def draw_path(log_joint: LogJoint, z: Any) -> Array:
     The model's parameters are closed over and cannot be frozen, so its slope in z is taken, frozen,
     and laid along z.
     """
-    values, slopes = jax.vmap(jax.value_and_grad(_scalar(log_joint)))(freeze(z))
+    values, slopes = jax.vmap(jax.value_and_grad(scalar(log_joint)))(freeze(z))
     moved = jax.tree.map(lambda slope, z_k: freeze(slope) * (z_k - freeze(z_k)), slopes, z)
     return freeze(values) + sum(
         leaf.reshape(leaf.shape[0], -1).sum(-1) for leaf in jax.tree.leaves(moved)
     )
-
-
-def _scalar(log_joint: LogJoint) -> LogJoint:
-    def checked(z: Any) -> Array:
-        value = log_joint(z)
-        require_scalars(value)
-        return value
-
-    return checked

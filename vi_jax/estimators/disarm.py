@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from vi_jax.arguments import require_call
 from vi_jax.attributes import declare
 from vi_jax.estimators._bernoulli import logits_of
 from vi_jax.estimators._bounds import require_bound
@@ -26,6 +27,7 @@ def disarm(
     Raises:
       ValueError: a bound other than the ELBO, a guide that is not Bernoulli, or an odd K.
     """
+    key, num_samples = require_call("disarm", key, bound, log_joint, q, num_samples)
     require_bound(bound, disarm, "its pairs estimate the gradient of a mean.")
     logits = logits_of(q, "disarm")
     if num_samples < 2 or num_samples % 2:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 
+from vi_jax.arguments import require_call
 from vi_jax.attributes import declare
 from vi_jax.estimators._bounds import path_factor, require_bound
 from vi_jax.estimators._paths import scale_gradient
@@ -42,6 +43,7 @@ def dreg(
 
     Arguments, result and errors as for `reparam`; another bound is refused.
     """
+    key, num_samples = require_call("dreg", key, bound, log_joint, q, num_samples)
     require_bound(
         bound,
         dreg,

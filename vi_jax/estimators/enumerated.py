@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vi_jax.arguments import require_functions
 from vi_jax.attributes import declare
 from vi_jax.estimators._bounds import require_bound
 from vi_jax.types import Array, Guide, LogJoint
+from vi_jax.weights import scalar
 
 MAX_POINTS = 65_536
 
@@ -35,10 +37,11 @@ def enumerated(
       ValueError: another bound, no finite support, or one of more than 65,536 points.
     """
     del key, num_samples
+    require_functions("enumerated", bound, log_joint, q)
     require_bound(bound, enumerated, "an expectation over K samples has support^K points.")
     support = enumerate_support(q)
     log_q = jax.vmap(q.log_prob)(support)
-    log_p = jax.vmap(log_joint)(support)
+    log_p = jax.vmap(scalar(log_joint))(support)
     seen = log_q > -jnp.inf  # a point of probability 0 adds 0
     terms = jnp.where(seen, jnp.exp(log_q) * (log_p - jnp.where(seen, log_q, 0.0)), 0.0)
     return terms.sum()

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vi_jax.arguments import require_call
 from vi_jax.attributes import attribute, declare
 from vi_jax.distributions.layers import from_noise, to_noise
 from vi_jax.estimators._bounds import path_factor, require_bound
@@ -66,6 +67,7 @@ def gdreg(
       ValueError: as for `reparam`; another bound, samples that depend on each other, or a
         prior without a transport.
     """
+    key, num_samples = require_call("gdreg", key, bound, log_joint, q, num_samples)
     require_bound(bound, gdreg, "it needs a second derivative; take reparam.")
     require_reparameterised(q, "gdreg")
     require_independent(q, "gdreg")

@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vi_jax.arguments import require_call
 from vi_jax.attributes import declare
 from vi_jax.estimators._bernoulli import logits_of
 from vi_jax.types import Array, Guide, LogJoint
+from vi_jax.weights import log_weights
 
 
 @declare(needs="", guides=("bernoulli", "one_hot"), reparameterised=False, unbiased=False)
@@ -39,8 +41,9 @@ def gumbel_softmax(
     Raises:
       ValueError: a temperature that is not positive, or another guide.
     """
+    key, num_samples = require_call("gumbel_softmax", key, bound, log_joint, q, num_samples)
     relaxed = relaxed_draws(key, q, num_samples, temperature, "gumbel_softmax")
-    return bound(jax.vmap(lambda s: log_joint(s) - q.log_prob(s))(relaxed))
+    return bound(log_weights(log_joint, q, relaxed))
 
 
 def relaxed_draws(

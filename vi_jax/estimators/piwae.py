@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from vi_jax.arguments import require_call
 from vi_jax.attributes import declare
 from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._paths import draw_path, model_path, surrogate
@@ -25,6 +26,7 @@ def piwae(
 
     Arguments and errors as for `reparam`; another bound is refused.
     """
+    key, num_samples = require_call("piwae", key, bound, log_joint, q, num_samples)
     require_bound(bound, piwae, "the guide maximises MIWAE, the model IWAE, on the same samples.")
     require_reparameterised(q, "piwae")
     z = draw(key, q, num_samples)

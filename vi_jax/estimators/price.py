@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from vi_jax.arguments import require_call
 from vi_jax.attributes import declare
 from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
 from vi_jax.types import Array, Guide, LogJoint, freeze
-from vi_jax.weights import draw
+from vi_jax.weights import draw, scalar
 
 
 @declare(needs="linear", guides=("gaussian",))
@@ -30,10 +31,11 @@ def price(
     Raises:
       ValueError: a bound other than the ELBO, or a guide that is not a Gaussian vector.
     """
+    key, num_samples = require_call("price", key, bound, log_joint, q, num_samples)
     require_bound(bound, price, "its theorems are about the mean of log p under a Gaussian.")
     loc, covariance, entropy = _moments(q)
     z = freeze(draw(key, q, num_samples))
-    slopes = jax.vmap(jax.grad(log_joint))(z).mean(0)  # [D]
+    slopes = jax.vmap(jax.grad(scalar(log_joint)))(z).mean(0)  # [D]
     curvature = jax.vmap(jax.hessian(log_joint))(z).mean(0)  # [D, D]
     log_p = model_path(log_joint, z).mean()
     path = (

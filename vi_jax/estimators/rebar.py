@@ -5,12 +5,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from vi_jax.arguments import require_call
 from vi_jax.attributes import declare
 from vi_jax.estimators._bernoulli import logits_of
 from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._paths import draw_path, model_path, surrogate
 from vi_jax.types import Array, Guide, LogJoint, freeze
-from vi_jax.weights import log_densities
+from vi_jax.weights import log_densities, scalar
 
 
 @declare(needs="linear", guides=("bernoulli",), reparameterised=False)
@@ -43,6 +44,7 @@ def rebar(
       ValueError: a bound other than the ELBO, a guide that is not Bernoulli, or a temperature that
         is not positive.
     """
+    key, num_samples = require_call("rebar", key, bound, log_joint, q, num_samples)
     require_bound(bound, rebar, "its control variate is that of a mean.")
     logits = logits_of(q, "rebar")
     if not temperature > 0:
@@ -50,9 +52,10 @@ def rebar(
     z, b, redrawn = relaxed_pair(key, logits, num_samples)
     relaxed = [jax.nn.sigmoid(noise / temperature) for noise in (z, redrawn)]
     fixed = freeze(q)
+    density = scalar(log_joint)
 
     def f_path(value: Array) -> Array:  # f through its argument alone, [K]
-        return draw_path(lambda v: log_joint(v) - fixed.log_prob(v), value)
+        return draw_path(lambda v: density(v) - fixed.log_prob(v), value)
 
     f_soft, f_redrawn = (f_path(value) for value in relaxed)
     log_p = model_path(log_joint, b)

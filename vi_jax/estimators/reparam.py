@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from vi_jax.arguments import require_call
 from vi_jax.attributes import declare
 from vi_jax.types import Array, Guide, LogJoint
 from vi_jax.weights import draw, log_weights, require_reparameterised
@@ -35,6 +36,7 @@ def reparam(
       ValueError: q is not reparameterised, K is not a positive whole number, or a density is not a
         scalar for one z.
     """
+    key, num_samples = require_call("reparam", key, bound, log_joint, q, num_samples)
     require_reparameterised(q, "the reparameterised estimator")
     z = draw(key, q, num_samples)
     return bound(log_weights(log_joint, q, z, chunk=chunk))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from vi_jax.arguments import require_call
 from vi_jax.attributes import declare
 from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
@@ -25,6 +26,7 @@ def score(
     Raises:
       ValueError: K < 2, or a bound other than the ELBO.
     """
+    key, num_samples = require_call("score", key, bound, log_joint, q, num_samples)
     require_bound(
         bound,
         score,

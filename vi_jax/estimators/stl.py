@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from vi_jax.arguments import require_call
 from vi_jax.attributes import declare
 from vi_jax.estimators._bounds import require_bound
 from vi_jax.types import Array, Guide, LogJoint, freeze
@@ -26,6 +27,7 @@ def stl(
 
     Arguments, result and errors as for `reparam`; another bound is refused.
     """
+    key, num_samples = require_call("stl", key, bound, log_joint, q, num_samples)
     require_bound(
         bound,
         stl,

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-import jax
-
+from vi_jax.arguments import require_call
 from vi_jax.attributes import declare
 from vi_jax.estimators._paths import surrogate
 from vi_jax.estimators.gumbel_softmax import harden, relaxed_draws
 from vi_jax.types import Array, Guide, LogJoint
+from vi_jax.weights import log_weights
 
 
 @declare(needs="", guides=("bernoulli", "one_hot"), reparameterised=False, unbiased=False)
@@ -26,6 +26,7 @@ def straight_through(
     The value is the bound's; the gradient is **biased**. Arguments and errors as for
     `gumbel_softmax`.
     """
+    key, num_samples = require_call("straight_through", key, bound, log_joint, q, num_samples)
     relaxed = relaxed_draws(key, q, num_samples, temperature, "straight_through")
     z = surrogate(harden(relaxed, q), relaxed)
-    return bound(jax.vmap(lambda z_k: log_joint(z_k) - q.log_prob(z_k))(z))
+    return bound(log_weights(log_joint, q, z))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from vi_jax.arguments import require_call
 from vi_jax.attributes import declare
 from vi_jax.estimators._bounds import require_bound
 from vi_jax.estimators._paths import model_path, surrogate
@@ -25,6 +26,7 @@ def vimco(
     Raises:
       ValueError: K < 2, or a bound other than IWAE.
     """
+    key, num_samples = require_call("vimco", key, bound, log_joint, q, num_samples)
     require_bound(
         bound,
         vimco,

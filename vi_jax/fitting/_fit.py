@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vi_jax import linalg
+from vi_jax.arguments import as_count, as_key, describe, require_function
 from vi_jax.fitting import _anchor, _end, _fallback, _loop, _starts
 from vi_jax.fitting._compile import Options, Program, compiled, compiler_options, traced_once
 from vi_jax.fitting._watch import OnPhase, Report, Watch, run_loop, silently, weighing
@@ -24,6 +25,7 @@ from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method
 
 COMBINE = ("best", "stack")
+MIN_DRAWS = 5  # of which importance weights say anything
 NOTHING = 1e-3  # weight of a start that need not have converged
 
 
@@ -115,10 +117,20 @@ def fit(
       TargetError: the log density is not finite at any start, not differentiable, flat, or
         unbounded above; names the site.
       FloatingPointError: every step, or the answer, was not finite; names the step.
-      TypeError: a method by its name, or one that has not been called.
-      ValueError: arguments that do not go together.
+      TypeError: an argument of another kind: no key, a function in the place of a target, a method
+        by its name or one that has not been called.
+      ValueError: numbers out of range, or arguments that do not go together.
     """
+    key = as_key(key, "fit")
+    _starts.require_target(target)
     _starts.require_method(method)
+    num_draws = as_count(num_draws, "num_draws", least=MIN_DRAWS)
+    num_starts = as_count(num_starts, "num_starts")
+    if report_every is not None:
+        report_every = as_count(report_every, "report_every")
+    for name, function in (("report", report), ("on_phase", on_phase)):
+        if function is not None:
+            require_function(function, "fit", name=name)
     if isinstance(target, LocalTarget):
         if num_starts != 1 or combine != "best" or mesh is not None or fallback:
             raise ValueError(
@@ -286,6 +298,8 @@ def _choice(
 
 
 def _layout(mesh: Mesh | None, num_starts: int) -> Layout | None:
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh comes from vi.shard.make_mesh(); got {describe(mesh)}.")
     if mesh is not None and num_starts % mesh.size:
         raise ValueError(
             f"{num_starts} starts do not lie evenly over {mesh.size} devices; take a multiple of "

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vi_jax import methods
+from vi_jax.arguments import describe
 from vi_jax.fitting._compile import Program
+from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Target, TargetError
 from vi_jax.targets.tracing import OF_TRACING, first_line, in_one_sentence
 from vi_jax.types import Array
@@ -23,8 +25,10 @@ def require(target: Target, num_starts: int, start: Array | None) -> None:
     """Raises for arguments that do not go together, and for a density without a value or a
     gradient.
     """
-    if num_starts < 1:
-        raise ValueError(f"num_starts is at least 1; got {num_starts}.")
+    if start is not None and not hasattr(start, "dtype"):
+        raise TypeError(
+            f"start has to be an array of unconstrained numbers, u [D]; got {describe(start)}."
+        )
     if start is not None and np.shape(start) not in ((target.size,), (num_starts, target.size)):
         raise ValueError(
             f"start wants shape ({target.size},) or ({num_starts}, {target.size}), "
@@ -40,6 +44,16 @@ def require(target: Target, num_starts: int, start: Array | None) -> None:
     _shape(jax.grad(target.log_density), u, "differentiated")
 
 
+def require_target(target: Any) -> None:
+    """Raises TypeError for what is no target: a density or a model has to be made one."""
+    if isinstance(target, Target | LocalTarget):
+        return
+    hint = (
+        "vi.targets.from_log_density(log_density, example) or from_numpyro(model, *data) makes one"
+    )
+    raise TypeError(f"fit expects (key, target); got {describe(target)} as the target: {hint}.")
+
+
 def require_method(method: Any) -> None:
     """Raises TypeError for a method by its name, or for its factory, not called."""
     if method is None or hasattr(method, "step"):
@@ -47,8 +61,8 @@ def require_method(method: Any) -> None:
     name = method if isinstance(method, str) else getattr(method, "__name__", "")
     known = name if name in methods.__all__ else "advi"
     raise TypeError(
-        f"method wants what a call of a method's factory gives, e.g. vi.methods.{known}(); got "
-        f"{method!r}."
+        f"method has to be what a call of a method's factory gives, e.g. vi.methods.{known}(); got "
+        f"{describe(method)}."
     )
 
 

@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 from numpyro.distributions.distribution import ExpandedDistribution, MaskedDistribution
 from numpyro.distributions.kl import kl_divergence as numpyro_kl_divergence
 
+from vi_jax.arguments import require_pair
 from vi_jax.distributions import Program
 from vi_jax.kl import discrete, scalars
 from vi_jax.kl.gaussians import is_gaussian_vector, kl_gaussian_vectors
@@ -37,7 +38,8 @@ def kl_divergence(q: Any, p: Any) -> Array:
       Nats, of the broadcast batch shape.
 
     Raises:
-      ValueError: the event shapes differ.
+      TypeError: q or p is no distribution.
+      ValueError: the event shapes differ, or the batch shapes do not broadcast.
       NotImplementedError: no closed form is known; names `vi_jax.kl_monte_carlo`.
     """
     if isinstance(q, Program) or isinstance(p, Program):
@@ -46,13 +48,7 @@ def kl_divergence(q: Any, p: Any) -> Array:
             "vi_jax.models.from_densities(..., kl='closed'), or estimate the whole by "
             "vi_jax.kl_monte_carlo(key, q, p, num_samples=...)."
         )
-    if q.event_shape != p.event_shape:
-        raise ValueError(
-            f"kl_divergence expects q and p over one space; got event shapes {q.event_shape} and "
-            f"{p.event_shape} "
-            f"({type(q).__name__}, {type(p).__name__}). Use .to_event(n) to say which axes are "
-            "one event."
-        )
+    require_pair("kl_divergence", q, p)
     layout = getattr(q, "layout", None)  # of a guide over a pytree, whose base is over a vector
     if layout is not None and layout == getattr(p, "layout", None):
         return kl_divergence(q.base, p.base)
@@ -83,6 +79,7 @@ def kl_per_dimension(q: Any, p: Any) -> Array:
             f"{describe(p)}. "
             "Take kl_divergence(q, p) for the whole."
         )
+    require_pair("kl_per_dimension", q, p)
     return kl_divergence(q.base_dist, p.base_dist)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions.distribution import ExpandedDistribution
 
+from vi_jax.arguments import as_count, require_pair
 from vi_jax.kl.closed import describe, kl_divergence
 from vi_jax.kl.gaussians import is_gaussian_vector, square_root
 
@@ -35,8 +36,8 @@ def kl_mixture_upper_bound(q: Any, p: Any, *, num_steps: int = 30) -> Array:
     Returns:
       Nats, of the broadcast batch shape.
     """
-    if num_steps < 0:
-        raise ValueError(f"kl_mixture_upper_bound expects num_steps of 0 or more; got {num_steps}.")
+    num_steps = as_count(num_steps, "num_steps", least=0)
+    require_pair("kl_mixture_upper_bound", q, p)
     kl = _pairwise_kl(q, p)
     log_w = _log_weights(q)[..., :, None]
     log_v = _log_weights(p)[..., None, :]
@@ -67,6 +68,7 @@ def kl_mixture_lower_bound(q: Any, p: Any) -> Array:
     Returns:
       Nats, of the broadcast batch shape.
     """
+    require_pair("kl_mixture_lower_bound", q, p)
     near = _log_sum(_log_weights(q), -_pairwise_kl(q, q))
     overlap = _log_sum(_log_weights(p), _by_pairs(_log_overlap, q, p))
     return (jnp.exp(_log_weights(q)) * (near - _entropies(q) - overlap)).sum(-1)
@@ -81,6 +83,7 @@ def kl_mixture_variational(q: Any, p: Any) -> Array:
     A difference of two lower bounds, of E_q[log q] and of E_q[log p]; 0 where q and p are the same
     mixture. Arguments and result as `kl_mixture_upper_bound`.
     """
+    require_pair("kl_mixture_variational", q, p)
     near = _log_sum(_log_weights(q), -_pairwise_kl(q, q))
     far = _log_sum(_log_weights(p), -_pairwise_kl(q, p))
     return (jnp.exp(_log_weights(q)) * (near - far)).sum(-1)
@@ -107,11 +110,6 @@ def _by_pairs(measure: Any, q: Any, p: Any) -> Array:
     """measure(f_a, g_b), [..., A, B]: all pairs at once where the components are one batch, one by
     one where they are a list.
     """
-    if q.event_shape != p.event_shape:
-        raise ValueError(
-            "the mixtures have to be over one space; got event shapes "
-            f"{q.event_shape} and {p.event_shape}."
-        )
     if isinstance(q, dist.MixtureGeneral) or isinstance(p, dist.MixtureGeneral):
         rows = [
             jnp.stack(jnp.broadcast_arrays(*[measure(f, g) for g in _components(p)]), -1)

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vi_jax.arguments import as_count, as_key, require_guide, require_pair
+
 Array = jax.Array
 
 
@@ -25,7 +27,7 @@ def kl_monte_carlo(key: Array, q: Any, p: Any, *, num_samples: int) -> Estimate:
     Returns:
       Estimate(value, stderr), nats, of the broadcast batch shape.
     """
-    return _mean_and_stderr(_log_ratio(key, q, p, num_samples))
+    return _mean_and_stderr(_log_ratio("kl_monte_carlo", key, q, p, num_samples))
 
 
 def kl_monte_carlo_controlled(key: Array, q: Any, p: Any, *, num_samples: int) -> Estimate:
@@ -36,13 +38,17 @@ def kl_monte_carlo_controlled(key: Array, q: Any, p: Any, *, num_samples: int) -
     p; where p has mass that q misses, r has heavy
     tails: compare the standard errors. Arguments and result as there.
     """
-    log_r = -_log_ratio(key, q, p, num_samples)
+    log_r = -_log_ratio("kl_monte_carlo_controlled", key, q, p, num_samples)
     return _mean_and_stderr(jnp.expm1(log_r) - log_r)
 
 
-def _log_ratio(key: Array, q: Any, p: Any, num_samples: int) -> Array:
-    if num_samples < 2:
-        raise ValueError(f"a standard error expects num_samples of at least 2; got {num_samples}.")
+def _log_ratio(caller: str, key: Array, q: Any, p: Any, num_samples: int) -> Array:
+    key = as_key(key, caller)
+    require_guide(q, caller)
+    require_guide(p, caller, name="p")
+    if hasattr(q, "event_shape") and hasattr(p, "event_shape"):
+        require_pair(caller, q, p)
+    num_samples = as_count(num_samples, "num_samples", least=2, what="of a standard error")
     z = q.sample(key, (num_samples,))
     return q.log_prob(z) - p.log_prob(z)  # [K, ...]
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from vi_jax import linalg
+from vi_jax.arguments import describe
 from vi_jax.distributions import LogDirichlet, LogGamma
 from vi_jax.distributions.special import (
     base_divergence,
@@ -42,6 +43,18 @@ def kl_standard_normal(loc: Array, log_scale: Array) -> Array:
       Nats, [..., D]: one per dimension; sum over the last axis at the edge. Near sigma = 1 no
       digits cancel: sigma^2 - 1 - log sigma^2 is taken as expm1(2 log sigma) - 2 log sigma.
     """
+    for name, value in (("loc", loc), ("log_scale", log_scale)):
+        if not hasattr(value, "dtype") and not isinstance(value, int | float):
+            raise TypeError(
+                f"kl_standard_normal expects {name} to be an array; got {describe(value)}."
+            )
+    try:
+        jnp.broadcast_shapes(jnp.shape(loc), jnp.shape(log_scale))
+    except ValueError:
+        raise ValueError(
+            f"kl_standard_normal expects loc and log_scale of one shape; got {jnp.shape(loc)} and "
+            f"{jnp.shape(log_scale)}."
+        ) from None
     return 0.5 * (loc**2 + jnp.expm1(2.0 * log_scale) - 2.0 * log_scale)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints as supports
 
+from vi_jax.arguments import require_function
 from vi_jax.targets._subsets import PILOT, subset
 from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
@@ -38,6 +39,7 @@ def from_log_density(
       TargetError: no latents, a discrete or unknown constraint, a log density that is not one
         number, or one that leaves jax.numpy (float(z), np.array(z), an `if` on z); names the line.
     """
+    require_function(log_density, "from_log_density", name="log_density")
     layout = _Layout(example, constraints)
 
     def density(u: Array) -> Array:

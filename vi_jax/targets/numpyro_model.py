@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.infer.util import constrain_fn, potential_energy
 
+from vi_jax.arguments import require_function
 from vi_jax.targets._all_rows import first_trace, require_all_rows
 from vi_jax.targets._subsets import PILOT, subset
 from vi_jax.targets.local_numpyro import (
@@ -49,6 +50,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         or a subsampled one whose data are those of a batch; Python that asks for a latent's value.
         Names the site, the plate or the line.
     """
+    require_function(model, "from_numpyro", name="model")
     first: Trace = {}
 
     def sites_of(key: Array) -> dict[str, Array]:
