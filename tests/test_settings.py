@@ -117,7 +117,7 @@ def test_seeds_fit_their_key():
         ({"train.eval_every": 300}, "a multiple of config.train.log_every, 200"),
         ({"train.checkpoint_every": 300}, "config.train.checkpoint_every is 300; it has to be a"),
         ({"train.ema": 1.0}, "config.train.ema is 1.0; a decay has to be below 1"),
-        ({"train.num_steps": 2**31}, "counted in 32 bits"),
+        ({"train.num_steps": 2**31}, "at most 2,147,483,647"),
         ({"eval.split": "validation", "data.validation": ""}, "config.data.validation is empty"),
         ({"data.name": "mnits"}, "Did you mean 'mnist'?"),
         ({"data.name": "tfds"}, "write tfds:NAME"),
