@@ -171,8 +171,8 @@ def require_optimizer(optimizer: Any, caller: str) -> None:
 
 
 def require_model(model: Any, caller: str) -> None:
-    """Raises TypeError unless it is a model, with functions of its parameters."""
-    if not callable(getattr(model, "init", None)) or not callable(getattr(model, "terms", None)):
+    """Raises TypeError unless it has the `init` of a model."""
+    if not callable(getattr(model, "init", None)):
         hint = "call its factory, such as vi.models.vae(x_shape, num_latents=20)"
         raise TypeError(f"{caller} expects a model; got {describe(model)}: {hint}.")
 
