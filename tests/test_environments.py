@@ -137,7 +137,7 @@ WORKS = {
 }
 
 
-@pytest.mark.integration
+@pytest.mark.slow  # minutes in all: each starts a process
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("case", WORKS)
 def test_a_command_works(case, command, runs, cache, tmp_path):
@@ -149,7 +149,7 @@ def test_a_command_works(case, command, runs, cache, tmp_path):
         assert done.stdout.isascii() or "ASCII" not in case
 
 
-@pytest.mark.integration
+@pytest.mark.slow  # minutes in all: each starts a process
 @pytest.mark.parametrize("command", ["train", "posterior"])
 def test_a_reader_that_leaves_does_not_end_a_run(command, runs, cache, tmp_path):
     """As `| head -1` does; the files of the folder are those of a run that was read to its end."""
@@ -165,7 +165,7 @@ def test_a_reader_that_leaves_does_not_end_a_run(command, runs, cache, tmp_path)
     assert list((tmp_path / "new" / "figures").glob("*.png"))
 
 
-@pytest.mark.integration
+@pytest.mark.slow  # minutes in all: each starts a process
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_behind_standard_output_is_an_error_at_the_end(runs, cache, tmp_path):
     with open("/dev/full", "w") as full:
@@ -208,7 +208,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.integration
+@pytest.mark.slow  # minutes in all: each starts a process
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_command_refuses(case, command, runs, cache, tmp_path):
@@ -216,7 +216,7 @@ def test_a_command_refuses(case, command, runs, cache, tmp_path):
     refused(run(argv(command, runs, tmp_path, cache), **how), *words)
 
 
-@pytest.mark.integration
+@pytest.mark.slow  # minutes in all: each starts a process
 @pytest.mark.parametrize(
     ("how", "args", "words"),
     [
