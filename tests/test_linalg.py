@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
@@ -279,6 +280,23 @@ def test_an_outsiders_batches_are_not_cut():
     calls = lapack_calls(jax.vmap(jax.grad(density)), jnp.ones((30, 40, 40)), jnp.ones((30, 40)))
     assert len(calls) > 2
     assert not cut_calls(calls)
+
+
+def test_a_batch_of_unknown_size_is_left_to_jax(x64):
+    shape = jax.export.symbolic_shape("b, 40, 40")
+    exported = jax.export.export(jax.jit(linalg.cholesky))(jax.ShapeDtypeStruct(shape, "float64"))
+    a = spd(jax.random.key(3), 30, 40)
+    np.testing.assert_allclose(exported.call(a), np.linalg.cholesky(a), rtol=1e-9, atol=1e-12)
+
+
+def test_an_empty_batch():
+    assert linalg.cholesky(jnp.ones((0, 70, 70))).shape == (0, 70, 70)
+
+
+def test_a_batch_that_is_no_positive_definite_matrix_is_nan_there(x64):
+    a = spd(jax.random.key(4), 5, 70).at[3].multiply(-1.0)
+    bad = jnp.isnan(jax.jit(linalg.cholesky)(a)).any((1, 2))
+    assert bad.tolist() == [False, False, False, True, False]
 
 
 @cut

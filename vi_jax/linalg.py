@@ -42,7 +42,7 @@ __all__ = [
 FIRST_TO_CUT = (0, 10, 0)
 FIRST_NOT_TO_CUT = (0, 11, 1)
 WORTH_CUTTING = 200_000  # FLOP of a piece, `kMinWorkPerTask` of lapack_kernels.cc
-MAX_SEPARATE_CALLS = 8  # more calls than these are made in loops
+MAX_SEPARATE_CALLS = 16  # more calls than these are made in loops
 NUM_LOOPS = 4  # side by side
 
 # FLOP of one matrix [m, n] in units of m n min(m, n), at least what jaxlib counts
@@ -143,8 +143,7 @@ def uncut(rule: Callable[..., Any], primitive: Any) -> Callable[..., Any]:
     def lower(ctx: Any, *operands: Any, **params: Any) -> Any:
         num_batch_axes = _num_batch_axes(ctx.avals_in)
         batch = ctx.avals_in[0].shape[:num_batch_axes]
-        fixed = all(isinstance(dim, int) for aval in ctx.avals_in for dim in aval.shape)
-        if not fixed or math.prod(batch) == 0:
+        if not all(map(_can_be_sliced, ctx.avals_in)) or math.prod(batch) == 0:
             return rule(ctx, *operands, **params)
         size = group_size(primitive.name, ctx.avals_in, params)
         if math.prod(batch) <= size:
@@ -166,6 +165,12 @@ def uncut(rule: Callable[..., Any], primitive: Any) -> Callable[..., Any]:
 
 def _num_batch_axes(avals: Any) -> int:
     return max(len(aval.shape) for aval in avals) - 2
+
+
+def _can_be_sliced(aval: Any) -> bool:
+    """Whether the sizes are numbers, not symbols, and no axis is explicitly sharded."""
+    are_numbers = all(isinstance(size, int) for size in aval.shape)
+    return are_numbers and all(axis is None for axis in aval.sharding.spec)
 
 
 def _lower_uncut() -> None:
