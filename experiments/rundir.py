@@ -374,7 +374,7 @@ def _refuse_name(folder: Path) -> None:
     """
     path = os.path.realpath(folder)
     problem = ""
-    if any(character in path for character in PATTERN):
+    if any(character in path for character in PATTERN if character != os.sep):
         problem = f"has one of {' '.join(PATTERN)} in it, which stand for other characters"
     elif any(part.endswith(":") for part in Path(path).parts):
         problem = "has a part that ends in a colon, as a URL does"
