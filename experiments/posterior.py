@@ -187,6 +187,7 @@ def approximate(config: Any, workdir: Path) -> None:
         files.write_npz(workdir / DRAWS, arrays)
     weights = np.exp(log_weights) if trusted else np.full(len(log_weights), 1 / len(log_weights))
     with heartbeat.phase("drawing the figures"):
+        files.make_folder(workdir / "figures")
         drawn = figures.draw_all(workdir / "figures", result, sites, weights, title=config.name)
     print(f"  {len(drawn)} figures; run folder {workdir}")
 

@@ -356,6 +356,7 @@ def _finish(
         _name(row): read_rows(each.folder / METRICS)
         for row, each in zip(rows, replicas, strict=True)
     }
+    files.make_folder(workdir / "figures")
     figures.replica_curves(
         workdir / "figures" / "replicas.png",
         curves,
