@@ -207,6 +207,12 @@ def is_outside(name: str) -> bool:
     return _OUTSIDE.fullmatch(name) is not None
 
 
+def is_in_file(name: str) -> bool:
+    """Whether a name means a function in a Python file, FILE.py:FUNCTION."""
+    outside = _OUTSIDE.fullmatch(name)
+    return outside is not None and outside["place"].endswith(".py")
+
+
 def load(room: Room, name: str, where: str) -> Any:
     """The function of a name; imports it.
 

@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 
 from experiments import files, signatures
-from experiments.choices import NAME, is_outside
+from experiments.choices import NAME, is_in_file
 from experiments.cli import UserError
 from experiments.rooms import ROOMS, choices_of
 
@@ -41,7 +41,7 @@ def names(config: Any) -> list[str]:
             found += ROOMS.outside(room, config[field], f"config.{field}")
     data = config.get("data")
     source = data.get(NAME) if hasattr(data, "get") else None
-    if isinstance(source, str) and source.partition(":")[0].endswith(".py") and is_outside(source):
+    if isinstance(source, str) and is_in_file(source):
         found.append(source)
     return list(dict.fromkeys(found))
 

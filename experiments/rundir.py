@@ -299,7 +299,11 @@ def read_record(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
     `read_config`.
     """
     path = folder / CONFIG
-    if not folder.is_dir():
+    try:
+        found = _kind_through_links(folder)
+    except OSError as error:
+        raise UserError(f"--workdir={folder} cannot be read ({error.strerror}).") from None
+    if found != files.FOLDER:
         raise UserError(
             f"there is no folder {folder}; --workdir wants the folder of a run, as "
             "experiments.train printed it."

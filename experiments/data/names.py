@@ -5,6 +5,7 @@ are.
 import os
 from collections.abc import Callable
 
+from experiments.choices import is_in_file
 from experiments.data import binarized, digits, folder, idx, npz, own, tfds
 from experiments.data.base import DataError, Source, did_you_mean
 
@@ -27,7 +28,7 @@ def check_name(name: str) -> None:
     """Raises DataError for a data name that cannot be one, before anything slow."""
     if not isinstance(name, str):
         raise DataError(f"config.data.name={name!r} is no string; give one of {_all_names()}.")
-    if own.is_own(name):
+    if is_in_file(name):
         return
     prefix, colon, argument = name.partition(":")
     if name in _PLAIN or (colon and prefix in _PREFIXED and argument):
@@ -48,7 +49,7 @@ def _all_names() -> str:
 def open_source(name: str, data_dir: str, limit_mb: float) -> Source:
     """The source called `name`; raises DataError."""
     check_name(name)
-    if own.is_own(name):
+    if is_in_file(name):
         return own.open_source(name)
     data_dir = os.path.expanduser(data_dir)
     prefix, _, argument = name.partition(":")

@@ -18,12 +18,6 @@ from experiments.data.levels import as_labels, as_levels
 from experiments.data.npz import find_keys
 
 
-def is_own(name: str) -> bool:
-    """Whether a data name is FILE.py:FUNCTION."""
-    file, colon, function = name.rpartition(":")
-    return bool(colon) and file.endswith(".py") and function.isidentifier()
-
-
 def open_source(name: str) -> Source:
     """The source that a function returns; raises DataError."""
     file, _, function = name.rpartition(":")

@@ -21,6 +21,7 @@ def finish(built: Built, workdir: Path, params: Any, measures: Measures) -> dict
     """Evaluates, draws and prints what a run ends with."""
     config = built.config
     summary = summarise(built, workdir, params, measures)
+    files.make_folder(workdir / "figures")
     with heartbeat.phase("computing what the figures show"):
         paths = draw_all(
             workdir / "figures", built.keys.pictures, built, params, measures, num_samples=64
