@@ -79,6 +79,7 @@ class Checkpoints:
         self._last = -1  # the step saved last
         # What lies beside those that this process has written whole or read back whole.
         self._known: dict[int, dict[str, Any]] = {}
+        self._damaged: set[int] = set()
         self._steps = set(processes.from_first(lambda: self._open(read_only)))
         self._best = self._find_best() if keep_best else None  # its ELBO and its step
 
@@ -158,6 +159,7 @@ class Checkpoints:
             raise self._failed(save.step, error) from None
         self._steps.add(save.step)
         self._known[save.step] = save.beside
+        self._damaged.discard(save.step)
         self._best = save.best
         self._last = save.step
         self.remove_old()
@@ -220,6 +222,8 @@ class Checkpoints:
                 return self._restore(step, like)
             except UserError as error:
                 print(f"warning: {error}", file=sys.stderr)
+                self._damaged.add(step)
+                self._best = self._find_best() if self._keeps_best else None
         if steps:
             raise UserError(
                 f"no checkpoint in {self.folder} can be read (steps {', '.join(map(str, steps))}); "
@@ -332,7 +336,7 @@ class Checkpoints:
 
     def _find_best(self) -> tuple[float, int] | None:
         found = []
-        for step in self.steps:
+        for step in sorted(self._steps - self._damaged):
             try:
                 elbo = float(self._beside(step)[ELBO])
             except Exception:  # it has none, or is damaged, which `restore` will say

@@ -354,6 +354,23 @@ def test_a_state_that_is_saved_already_is_not_written_again(tmp_path):
         )
 
 
+def test_a_best_one_that_is_damaged_is_not_the_best(tmp_path, capsys):
+    """Else the run that comes to it again would not save it, and keep what nobody can read."""
+    folder = tmp_path / "c"
+    save_all(folder, {1: -5.0, 2: -3.0}, keep=2)
+    (folder / "2" / "state" / "manifest.ocdbt").unlink()
+    with Checkpoints(folder, keep=2, keep_best=True) as checkpoints:
+        assert not checkpoints.is_best(-3.0)
+        assert int(checkpoints.restore_latest(made_state()).step) == 1
+        assert "c/2 is damaged" in capsys.readouterr().err
+        assert checkpoints.is_best(-3.0)
+        assert not checkpoints.is_best(-5.0)
+        checkpoints.save(made_state(step=2), elbo=-3.0)
+        assert not checkpoints.is_best(-3.0)
+        checkpoints.wait()
+        assert int(checkpoints.restore("best", made_state()).step) == 2
+
+
 @pytest.mark.parametrize("content", [b"", b"[1]", b'{"elbo": "much"}', b"\x00\xff"])
 def test_a_damaged_file_of_what_came_later_is_named(saved, tmp_path, capsys, content):
     folder = tmp_path / "c"
