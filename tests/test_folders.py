@@ -661,6 +661,26 @@ def test_the_metadata_of_a_checkpoint_import_nothing(trap, tmp_path, capfd):
         assert checkpoints.restore_latest(made_state(seed=1, step=0)) is not None
 
 
+def test_a_pipe_in_the_place_of_any_file_of_a_checkpoint(tmp_path, capfd):
+    """Neither opening nor restoring waits for it: the checkpoint is named and passed over."""
+    folder = tmp_path / "checkpoints"
+    with Checkpoints(folder, keep=3) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(made_state(step=step))
+    paths = sorted(path for path in (folder / "2").rglob("*") if path.is_file())
+    assert len(paths) > 5
+    for path in paths:
+        content = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        with Checkpoints(folder, keep=3, keep_best=True, read_only=True) as checkpoints:
+            state = checkpoints.restore_latest(made_state(seed=1, step=0))
+        assert int(state.step) == 1, path
+        assert f"{folder / '2'} is damaged" in capfd.readouterr().err
+        path.unlink()
+        path.write_bytes(content)
+
+
 def test_figures_do_not_follow_a_style_of_a_folder(tmp_path):
     """matplotlib reads the matplotlibrc of the folder that a command is run in; `text.usetex` runs
     LaTeX.
