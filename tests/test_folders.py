@@ -778,6 +778,26 @@ def test_a_folder_of_an_odd_name_through_all_commands(commands, tmp_path):
         assert found["samples"].shape == (64, 8, 8)
 
 
+def test_the_features_of_a_strangers_data_run_nothing(commands, trap, tmp_path, monkeypatch):
+    """Through the command, with their folder on Python's path, and class names inside of a text."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    changes = {"data__name": "tfds:tiny", "data__data_dir": str(tmp_path / "theirs")}
+    splits = {"data__train": "train", "data__validation": "", "data__test": "test"}
+    folder = tmp_path / "theirs" / "run"
+    make_run_folder(folder, **changes, **splits, data__binarisation="none")
+    images = np.random.default_rng(0).integers(2, 256, (9, 5, 4), dtype=np.uint8)
+    prepared = prepare_tiny(tmp_path / "theirs", images)
+    inner = json.dumps({"image": {"type": "theirs.trap.Image", "content": {}}})
+    features = {
+        "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+        "jsonFeature": {"json": inner},
+    }
+    (prepared / "features.json").write_text(json.dumps(features))
+    done = commands("evaluate", f"--workdir={folder}")
+    assert done.returncode == 2, done.stderr
+    assert "the feature 'image' is of the class 'theirs.trap.Image'" in done.stderr
+
+
 CASES = [  # command, what is wrong in the folder, and how
     ("train", "metrics.jsonl", "pipe"),
     ("train", "lock", "dangling link"),
