@@ -11,7 +11,7 @@ import pytest
 from command_helpers import ROOT
 
 import vi_jax as vi
-from experiments import cli, posterior, posterior_models
+from experiments import config_file, posterior, posterior_models
 from experiments.cli import UserError
 from experiments.fit_progress import FitProgress, totals_of
 
@@ -175,11 +175,10 @@ def test_the_steps_of_what_fit_picks_are_known():
 
 
 def test_a_config_that_is_not_there_is_told_which_are():
-    words = cli._sentence(
-        "Error: [Errno 2] No such file or directory: 'configs/posterior/eight.py' of a config"
-    )
-    assert "configs/posterior/eight_schools.py, " in words
-    assert "configs/vae.py" in words
+    with pytest.raises(UserError) as told:
+        config_file.load("configs/posterior/eight.py", [])
+    assert "configs/posterior/eight_schools.py, " in str(told.value)
+    assert "configs/vae.py" in str(told.value)
 
 
 @pytest.mark.parametrize(

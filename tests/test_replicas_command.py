@@ -92,7 +92,7 @@ def test_replicas_are_run_folders_and_their_sweep_is_none(sweep, commands):
 def test_configs_of_the_runs():
     config = small(replicas=2, sweep__learning_rates=(1e-3, 1e-2), seed=7)
     runs = replicas.configs(config)
-    assert [(run.seed, run.optim.learning_rate, run.replicas) for run in runs] == [
+    assert [(run.seed, run.optim.learning_rate.peak, run.replicas) for run in runs] == [
         (7, 1e-3, 1),
         (8, 1e-3, 1),
         (7, 1e-2, 1),
@@ -105,7 +105,7 @@ def test_configs_of_the_runs():
     ):
         with pytest.raises(UserError):
             settings.validate(small(**wrong))
-    with pytest.raises(UserError, match="they want config"):
+    with pytest.raises(UserError, match="they need config.train.loop=compiled"):
         settings.validate(small(replicas=2, train__loop="stepwise"))
 
 

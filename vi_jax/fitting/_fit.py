@@ -8,7 +8,7 @@ from typing import overload
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from vi_jax import linalg
 from vi_jax.arguments import as_count, as_key, describe, require_function
@@ -298,7 +298,7 @@ def _choice(
 
 
 def _layout(mesh: Mesh | None, num_starts: int) -> Layout | None:
-    if mesh is not None and not isinstance(mesh, Mesh):
+    if mesh is not None and not isinstance(mesh, Mesh | AbstractMesh):
         raise TypeError(f"mesh comes from vi.shard.make_mesh(); got {describe(mesh)}.")
     if mesh is not None and num_starts % mesh.size:
         raise ValueError(
