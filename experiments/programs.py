@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# The convolution, its transpose and its gradient in the kernel, as vi_jax.models has them.
+_CONVOLUTIONS = ("convolve", "spread", "correlate")
 # Operations of XLA that read and write whole arrays; others are fused, and may never do.
 _WHOLE = (
-    *("dot_general", "rows_times_matrix", "conv_general_dilated"),
+    *("dot_general", "rows_times_matrix", "conv_general_dilated", *_CONVOLUTIONS),
     *("sort", "cholesky", "triangular_solve", "eigh"),
 )
 
@@ -70,9 +72,24 @@ def _products(jaxpr: Any) -> float:
             total += 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(lengths)
         if eqn.primitive.name == "rows_times_matrix":  # of vi_jax.models
             total += 2.0 * math.prod(eqn.outvars[0].aval.shape) * eqn.invars[1].aval.shape[0]
+        if eqn.primitive.name in _CONVOLUTIONS:
+            total += _products_of_convolution(eqn)
         times = eqn.params["length"] if eqn.primitive.name == "scan" else 1
         total += times * sum(_products(inner) for inner in _inside(eqn))
     return total
+
+
+def _products_of_convolution(eqn: Any) -> float:
+    """Two for each tap of the kernel, channel and output of every window."""
+    geometry = eqn.params["geometry"]
+    shapes = [variable.aval.shape for variable in (*eqn.invars, *eqn.outvars)]
+    # x [..., H, W, C], y [..., *geometry.out, O]
+    (x, y) = {
+        "convolve": (shapes[0], shapes[2]),
+        "spread": (shapes[2], shapes[0]),
+        "correlate": (shapes[0], shapes[1]),
+    }[eqn.primitive.name]
+    return 2.0 * math.prod(y) * math.prod(geometry.kernel) * x[-1]
 
 
 def _inside(eqn: Any) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from experiments import build, config_file, estimate, memory, programs, settings
 from experiments.cli import UserError
 from experiments.evals import evidence
 from experiments.overrides import Override
+from vi_jax.models import networks
 
 GB = 1e9
 BOUND = dict(
@@ -244,6 +245,26 @@ def test_sizes_of_programs_are_those_of_their_arrays():
     stacked = 4 * (100 * 200 + 200 * 300 + 7 * 100 * 300)
     assert programs.largest(chained, a, b) == stacked
     assert programs.num_bytes([a, jax.eval_shape(lambda: jax.random.key(0))]) == 4 * 20_000 + 8
+
+
+@pytest.mark.parametrize("layer", [networks.Conv, networks.ConvTranspose])
+def test_convolutions_count_their_products_and_their_arrays(layer):
+    """The layer, and both its gradients, of 5 images: each is the same number of products."""
+    module = layer(4, (3, 3), (2, 2))
+    x = jax.ShapeDtypeStruct((5, 6, 8, 3), np.float32)
+    params = jax.eval_shape(module.init, jax.random.key(0), x)
+
+    def both(params, x):
+        return jax.grad(lambda params, x: module.apply(params, x).sum(), (0, 1))(params, x)
+
+    is_transpose = layer is networks.ConvTranspose
+    outputs = 5 * (12 * 16 if is_transpose else 3 * 4)
+    windows = 5 * (6 * 8 if is_transpose else 3 * 4)
+    products = 2 * windows * 9 * 3 * 4
+    assert programs.products(module.apply, params, x) == products
+    assert programs.products(both, params, x) == 3 * products
+    arrays = 4 * (5 * 6 * 8 * 3 + 9 * 3 * 4 + 4 * outputs)
+    assert programs.largest(module.apply, params, x) == arrays
 
 
 def test_importance_sampling_of_days_is_refused_and_of_minutes_is_said(hand, monkeypatch, capsys):

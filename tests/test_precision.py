@@ -58,9 +58,9 @@ def products(closed):
     """
     for eqn in closed.eqns:
         out = eqn.outvars[0].aval.dtype
-        if eqn.primitive.name == "rows_times_matrix":
+        if eqn.primitive.name in ("rows_times_matrix", "convolve", "spread", "correlate"):
             yield eqn.params["factors"], out
-        elif eqn.primitive.name in ("dot_general", "conv_general_dilated"):
+        elif eqn.primitive.name == "dot_general":
             (factors,) = {v.aval.dtype for v in eqn.invars}
             yield factors, out
         else:

@@ -409,10 +409,10 @@ def make_stepwise_run(
     """The same `run` as `make_run`, one program call a step: the same batches in the same order,
     the same draws.
 
-    Slower by the calls, and much faster where a program's loop is slow inside: XLA runs a
-    convolution in a CPU loop on one thread, at a fifth of its speed outside. Goes on to the end of
-    a block after a loss that was not finite, and names its step. Arguments and errors as for
-    `make_run`.
+    Slower by the calls, and much faster where a program's loop is slow inside: XLA runs
+    `jax.lax.conv_general_dilated` in a CPU loop on one thread, at a fifth of its speed outside (the
+    layers of `vi_jax.models.networks` do not need it). Goes on to the end of a block after a loss
+    that was not finite, and names its step. Arguments and errors as for `make_run`.
     """
     require_batches(batch_size, layout)
     step = on_layout(step, layout)

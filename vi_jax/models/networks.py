@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vi_jax.models._convolution import convolution, transposed_convolution
 from vi_jax.models._product import product
 from vi_jax.types import Array, Params
 
@@ -136,14 +137,6 @@ def _network(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     return Network(init, apply)
 
 
-def _keep_bias(*values: Array, dtype: Any) -> tuple[Array, ...]:
-    """The factors of a product in `dtype`; the bias, whose gradient is a sum over the batch, as it
-    is.
-    """
-    x, kernel, bias = values
-    return x.astype(dtype), kernel.astype(dtype), bias
-
-
 def _dense(size: int, *, dtype: Any, out: Any, **options: Any) -> nn.Module:
     """A dense layer by `_product`, its factors in `dtype`, its sums in `out`, its bias as it is."""
 
@@ -158,17 +151,53 @@ def _dense(size: int, *, dtype: Any, out: Any, **options: Any) -> nn.Module:
     return nn.Dense(size, dot_general=dot_general, **options)
 
 
+class Conv(nn.Module):
+    """`flax.linen.Conv` with padding SAME, by `_convolution`: the same parameters, values and
+    gradients.
+
+    Factors are rounded to `dtype` and sums are in `out`; the bias is as it is.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: tuple[int, int]
+    dtype: Any = None
+    out: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return _convolved(self, convolution, x)
+
+
+class ConvTranspose(nn.Module):
+    """`flax.linen.ConvTranspose` with padding SAME, as `Conv` is that of a convolution."""
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: tuple[int, int]
+    dtype: Any = None
+    out: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return _convolved(self, transposed_convolution, x)
+
+
+def _convolved(module: Any, form: Callable[..., Array], x: Array) -> Array:
+    shape = (*module.kernel_size, x.shape[-1], module.features)
+    kernel = module.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+    bias = module.param("bias", nn.initializers.zeros_init(), shape[-1:], jnp.float32)
+    if module.dtype is None:
+        (x, kernel, bias) = nn.dtypes.promote_dtype(x, kernel, bias)
+    y = form(x, kernel, strides=module.strides, factors=module.dtype, out=module.out)
+    return y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
+
+
 def _hidden(
     layer: Callable[..., nn.Module], *args: Any, dtype: Any, **options: Any
 ) -> Callable[[Array], Array]:
     """A layer within the network, whose outputs are in `dtype`, if one is given."""
-    module: Any
-    if layer is nn.Dense:
-        module = _dense(*args, dtype=dtype, out=dtype, **options)
-    elif dtype is None:
-        module = layer(*args, **options)
-    else:
-        module = layer(*args, dtype=dtype, promote_dtype=_keep_bias, **options)
+    module: Any = layer(*args, dtype=dtype, out=dtype, **options)
     return module if dtype is None else lambda x: module(x).astype(dtype)
 
 
@@ -176,11 +205,8 @@ def _last(
     layer: Callable[..., nn.Module], *args: Any, dtype: Any, **options: Any
 ) -> Callable[[Array], Array]:
     """The layer whose outputs leave the network: with a `dtype`, float32 sums of its products."""
-    if layer is nn.Dense:
-        return _dense(*args, dtype=dtype, out=dtype and jnp.float32, **options)  # type: ignore[return-value]
-    if dtype is not None:
-        options |= dict(dtype=dtype, promote_dtype=_keep_bias, preferred_element_type=jnp.float32)
-    return layer(*args, **options)  # type: ignore[return-value]
+    out = None if dtype is None else jnp.float32
+    return layer(*args, dtype=dtype, out=out, **options)  # type: ignore[return-value]
 
 
 _small = nn.initializers.variance_scaling(0.01, "fan_in", "normal")
@@ -196,8 +222,8 @@ class _Encoder(nn.Module):
     def __call__(self, x: Array) -> Array:
         h = jnp.ravel(x)
         for width in self.hidden:
-            h = self.activation(_hidden(nn.Dense, width, dtype=self.dtype)(h))
-        return _last(nn.Dense, self.num_outputs, kernel_init=_small, dtype=self.dtype)(h)
+            h = self.activation(_hidden(_dense, width, dtype=self.dtype)(h))
+        return _last(_dense, self.num_outputs, kernel_init=_small, dtype=self.dtype)(h)
 
 
 class _Decoder(nn.Module):
@@ -211,8 +237,8 @@ class _Decoder(nn.Module):
     def __call__(self, z: Array) -> Array:
         h = z
         for width in self.hidden:
-            h = self.activation(_hidden(nn.Dense, width, dtype=self.dtype)(h))
-        return _last(nn.Dense, math.prod(self.shape), bias_init=self.bias_init, dtype=self.dtype)(
+            h = self.activation(_hidden(_dense, width, dtype=self.dtype)(h))
+        return _last(_dense, math.prod(self.shape), bias_init=self.bias_init, dtype=self.dtype)(
             h
         ).reshape(self.shape)
 
@@ -227,8 +253,8 @@ class _ConvEncoder(nn.Module):
     def __call__(self, x: Array) -> Array:
         h = x if x.ndim == 3 else x[..., None]
         for width in self.hidden:
-            h = self.activation(_hidden(nn.Conv, width, (3, 3), strides=2, dtype=self.dtype)(h))
-        return _last(nn.Dense, self.num_outputs, kernel_init=_small, dtype=self.dtype)(jnp.ravel(h))
+            h = self.activation(_hidden(Conv, width, (3, 3), (2, 2), dtype=self.dtype)(h))
+        return _last(_dense, self.num_outputs, kernel_init=_small, dtype=self.dtype)(jnp.ravel(h))
 
 
 class _ConvDecoder(nn.Module):
@@ -243,13 +269,11 @@ class _ConvDecoder(nn.Module):
         stride = 2 ** len(self.hidden)
         rows = -(-height // stride)
         columns = -(-width // stride)
-        h = self.activation(_hidden(nn.Dense, rows * columns * self.hidden[0], dtype=self.dtype)(z))
+        h = self.activation(_hidden(_dense, rows * columns * self.hidden[0], dtype=self.dtype)(z))
         h = h.reshape(rows, columns, self.hidden[0])
         for channels in self.hidden[1:]:
             h = self.activation(
-                _hidden(nn.ConvTranspose, channels, (3, 3), strides=(2, 2), dtype=self.dtype)(h)
+                _hidden(ConvTranspose, channels, (3, 3), (2, 2), dtype=self.dtype)(h)
             )
-        h = _last(
-            nn.ConvTranspose, math.prod(self.shape[2:]), (3, 3), strides=(2, 2), dtype=self.dtype
-        )(h)
+        h = _last(ConvTranspose, math.prod(self.shape[2:]), (3, 3), (2, 2), dtype=self.dtype)(h)
         return h[:height, :width].reshape(self.shape)
