@@ -2,6 +2,7 @@
 batches from the host.
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -57,11 +58,11 @@ class Decoder(nn.Module):
                 h = nn.tanh(nn.Dense(width, name=f"d{i}")(h))
             return nn.Dense(p.x_shape[0], name=f"d{last}")(h)
         height, width, channels = p.x_shape
-        h = nn.Dense((height >> last) * (width >> last) * p.hidden[-1], name="d0")(z)
-        h = h.reshape(len(z), height >> last, width >> last, -1)
-        for i, width in enumerate((*p.hidden[-2::-1], channels)):
-            h = nn.ConvTranspose(width, (3, 3), strides=(2, 2), name=f"d{i + 1}")(nn.gelu(h))
-        return h.reshape(len(z), -1)
+        h = nn.Dense(math.prod(p.smallest) * p.hidden[-1], name="d0")(z)
+        h = h.reshape(len(z), *p.smallest, -1)
+        for i, features in enumerate((*p.hidden[-2::-1], channels)):
+            h = nn.ConvTranspose(features, (3, 3), strides=(2, 2), name=f"d{i + 1}")(nn.gelu(h))
+        return h[:, :height, :width].reshape(len(z), -1)
 
 
 def to_params(weights: Weights, letter: str) -> dict[str, Any]:
@@ -107,6 +108,7 @@ class _Sizes:
         self.hidden = problem.hidden
         self.num_latents = problem.num_latents
         self.conv = problem.conv
+        self.smallest = problem.smallest if problem.conv else ()
 
 
 def start_flax(problem: Problem, weights: Weights) -> Running:

@@ -20,6 +20,7 @@ from benchmarks.problem import (
     Weights,
     binarise,
 )
+from vi_jax.models._convolution import convolution, transposed_convolution
 
 Array = jax.Array
 Params = dict[str, Array]
@@ -27,16 +28,26 @@ Params = dict[str, Array]
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-def encode(problem: Problem, params: Params, x: Array, activation: Any) -> Array:
+def convolve(x: Array, w: Array) -> Array:
+    """A convolution of stride 2, padding SAME, as one would write it in JAX."""
+    return jax.lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=_DIMENSIONS)
+
+
+def transpose(x: Array, w: Array) -> Array:
+    """The transposed convolution of stride 2."""
+    return jax.lax.conv_transpose(x, w, (2, 2), "SAME", dimension_numbers=_DIMENSIONS)
+
+
+def encode(
+    problem: Problem, params: Params, x: Array, activation: Any, convolve: Any = convolve
+) -> Array:
     """Location and log scale of a batch x [B, *x_shape], [B, 2 D]; without a bias where there is
     none in `params`.
     """
     h = x
     for i in range(len(problem.hidden)):
         if problem.conv:
-            h = jax.lax.conv_general_dilated(
-                h, params[f"e{i}w"], (2, 2), "SAME", dimension_numbers=_DIMENSIONS
-            )
+            h = convolve(h, params[f"e{i}w"])
         else:
             h = h @ params[f"e{i}w"]
         h = activation(h + params.get(f"e{i}b", 0.0))
@@ -44,22 +55,24 @@ def encode(problem: Problem, params: Params, x: Array, activation: Any) -> Array
     return h.reshape(len(x), -1) @ params[f"{last}w"] + params.get(f"{last}b", 0.0)
 
 
-def decode(problem: Problem, params: Params, z: Array, activation: Any) -> Array:
+def decode(
+    problem: Problem, params: Params, z: Array, activation: Any, transpose: Any = transpose
+) -> Array:
     """Logits of a batch z [M, D], [M, *x_shape]."""
     last = len(problem.hidden)
     h = z @ params["d0w"] + params.get("d0b", 0.0)
     if problem.conv:
-        height, width, _ = problem.x_shape
-        h = h.reshape(len(z), height >> last, width >> last, -1)
+        h = h.reshape(len(z), *problem.smallest, -1)
     for i in range(1, last + 1):
         h = activation(h)
         if problem.conv:
-            h = jax.lax.conv_transpose(
-                h, params[f"d{i}w"], (2, 2), "SAME", dimension_numbers=_DIMENSIONS
-            )
+            h = transpose(h, params[f"d{i}w"])
         else:
             h = h @ params[f"d{i}w"]
         h = h + params.get(f"d{i}b", 0.0)
+    if problem.conv:
+        height, width, _ = problem.x_shape
+        h = h[:, :height, :width]
     return h
 
 
@@ -182,15 +195,17 @@ def products(problem: Problem, kernels: Params, x: Array) -> Params:
     """A step's matrix products or convolutions, forwards and backwards, and nothing else.
 
     The gradient of |decode(encode(x))|^2 / 2 in the kernels, without biases, activations or sums;
-    for K > 1 the decoder has K copies.
+    for K > 1 the decoder has K copies. Convolutions are in the form of vi_jax, which is faster than
+    lax's on a CPU.
     """
     shape = (problem.num_samples, len(x), problem.num_latents)
+    halving = partial(convolution, strides=(2, 2))
+    doubling = partial(transposed_convolution, strides=(2, 2))
 
     def through(kernels: Params) -> Array:
-        z = encode(problem, kernels, x, lambda h: h)[:, : problem.num_latents]
-        return decode(
-            problem, kernels, jnp.broadcast_to(z, shape).reshape(-1, shape[2]), lambda h: h
-        )
+        z = encode(problem, kernels, x, lambda h: h, halving)[:, : problem.num_latents]
+        copies = jnp.broadcast_to(z, shape).reshape(-1, shape[2])
+        return decode(problem, kernels, copies, lambda h: h, doubling)
 
     out, back = jax.vjp(through, kernels)
     return back(out)[0]  # the outputs stand for their own gradient: any array of that shape
@@ -206,22 +221,9 @@ def start_products(problem: Problem, weights: Weights) -> Running:
     def one(i: Array, _: Params, kernels: Params, pool: Array) -> Params:
         return products(problem, kernels, pool[i % 16])
 
-    # XLA runs a convolution in a CPU loop on one thread
-    if problem.conv and jax.default_backend() == "cpu":
-        single = jax.jit(one)
-
-        def run(gradients: Params, num_steps: int) -> Params:
-            for i in range(num_steps):
-                gradients = single(i, gradients, kernels, pool)
-            return gradients
-    else:
-
-        @partial(jax.jit, donate_argnums=0)
-        def looped(gradients: Params, kernels: Params, pool: Array, num_steps: Array) -> Params:
-            return jax.lax.fori_loop(0, num_steps, lambda i, g: one(i, g, kernels, pool), gradients)
-
-        def run(gradients: Params, num_steps: int) -> Params:
-            return looped(gradients, kernels, pool, num_steps)
+    @partial(jax.jit, donate_argnums=0)
+    def run(gradients: Params, kernels: Params, pool: Array, num_steps: int) -> Params:
+        return jax.lax.fori_loop(0, num_steps, lambda i, g: one(i, g, kernels, pool), gradients)
 
     gradients = jax.tree.map(jnp.zeros_like, kernels)
     pool = jnp.asarray(pool)
@@ -229,7 +231,7 @@ def start_products(problem: Problem, weights: Weights) -> Running:
     def steps(num_steps: int) -> float:
         nonlocal gradients
         for _ in range(num_steps // problem.block):
-            gradients = run(gradients, problem.block)
+            gradients = run(gradients, kernels, pool, problem.block)
         jax.block_until_ready(gradients)
         return math.nan
 

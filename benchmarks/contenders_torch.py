@@ -102,55 +102,87 @@ def _networks(problem: Problem, weights: Weights) -> tuple[Any, Any]:
     """Encoder and decoder with these weights: [..., in, out] becomes [out, in, ...], NHWC becomes
     NCHW.
     """
+    from torch import nn
+
+    if problem.conv:
+        return _conv_encoder(problem, weights), _conv_decoder(problem, weights)
+    last = len(problem.hidden)
+    (encoder, decoder) = (
+        [
+            layer
+            for i in range(last + 1)
+            for layer in (_dense(weights[f"{part}{i}w"], weights[f"{part}{i}b"]), nn.Tanh())
+        ]
+        for part in "ed"
+    )
+    return nn.Sequential(*encoder[:-1]), nn.Sequential(*decoder[:-1])
+
+
+def _filled(layer: Any, w: np.ndarray, b: np.ndarray) -> Any:
+    """The layer, with these parameters."""
     import torch
+
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(np.ascontiguousarray(w)))
+        layer.bias.copy_(torch.tensor(b))
+    return layer
+
+
+def _dense(w: np.ndarray, b: np.ndarray) -> Any:
+    from torch import nn
+
+    return _filled(nn.Linear(*w.shape), w.T, b)
+
+
+def _channels_first_order(problem: Problem) -> np.ndarray:
+    """Where each entry of the smallest image, flattened with channels first, is with them last."""
+    small = (*problem.smallest, problem.hidden[-1])
+    return np.arange(math.prod(small)).reshape(small).transpose(2, 0, 1).ravel()
+
+
+def _conv_encoder(problem: Problem, weights: Weights) -> Any:
     from torch import nn
 
     last = len(problem.hidden)
-    act = (lambda: nn.GELU(approximate="tanh")) if problem.conv else nn.Tanh
-
-    def filled(layer: Any, w: np.ndarray, b: np.ndarray) -> Any:
-        with torch.no_grad():
-            layer.weight.copy_(torch.tensor(np.ascontiguousarray(w)))
-            layer.bias.copy_(torch.tensor(b))
-        return layer
-
-    def dense(name: str, w: np.ndarray | None = None, b: np.ndarray | None = None) -> Any:
-        w = weights[f"{name}w"] if w is None else w
-        b = weights[f"{name}b"] if b is None else b
-        return filled(nn.Linear(*w.shape), w.T, b)
-
-    if not problem.conv:
-        layers = [
-            [layer for i in range(last + 1) for layer in (dense(f"{part}{i}"), act())][:-1]
-            for part in "ed"
-        ]
-        return nn.Sequential(*layers[0]), nn.Sequential(*layers[1])
-
-    height, width, _ = problem.x_shape
-    small = (height >> last, width >> last, problem.hidden[-1])
-    to_channels_first = np.arange(math.prod(small)).reshape(small).transpose(2, 0, 1).ravel()
-    encoder: list[Any] = []
+    sizes = problem.x_shape[:2]  # rows and columns of the image so far
+    layers: list[Any] = []
     for i in range(last):
         w = weights[f"e{i}w"]
-        b = weights[f"e{i}b"]
         layer = nn.Conv2d(w.shape[2], w.shape[3], 3, stride=2)
-        encoder += [nn.ZeroPad2d((0, 1, 0, 1)), filled(layer, w.transpose(3, 2, 0, 1), b), act()]
-    encoder += [nn.Flatten(), dense(f"e{last}", weights[f"e{last}w"][to_channels_first])]
-    decoder: list[Any] = [
-        dense("d0", weights["d0w"][:, to_channels_first], weights["d0b"][to_channels_first]),
-        nn.Unflatten(1, (small[2], *small[:2])),
+        (top, left) = (size % 2 for size in sizes)  # as padding SAME has it, for a kernel of 3
+        layers += [
+            nn.ZeroPad2d((left, 1, top, 1)),
+            _filled(layer, w.transpose(3, 2, 0, 1), weights[f"e{i}b"]),
+            nn.GELU(approximate="tanh"),
+        ]
+        sizes = tuple(-(-size // 2) for size in sizes)
+    w = weights[f"e{last}w"][_channels_first_order(problem)]
+    return nn.Sequential(*layers, nn.Flatten(), _dense(w, weights[f"e{last}b"]))
+
+
+def _conv_decoder(problem: Problem, weights: Weights) -> Any:
+    from torch import nn
+
+    last = len(problem.hidden)
+    order = _channels_first_order(problem)
+    layers: list[Any] = [
+        _dense(weights["d0w"][:, order], weights["d0b"][order]),
+        nn.Unflatten(1, (problem.hidden[-1], *problem.smallest)),
     ]
     for i in range(1, last + 1):
         w = weights[f"d{i}w"]
-        b = weights[f"d{i}b"]
         # JAX does not flip its kernel, this does
         layer = nn.ConvTranspose2d(w.shape[2], w.shape[3], 3, stride=2)
-        decoder += [
-            act(),
-            filled(layer, w[::-1, ::-1].transpose(2, 3, 0, 1), b),
+        layers += [
+            nn.GELU(approximate="tanh"),
+            _filled(layer, w[::-1, ::-1].transpose(2, 3, 0, 1), weights[f"d{i}b"]),
             nn.ZeroPad2d((0, -1, 0, -1)),
         ]
-    return nn.Sequential(*encoder), nn.Sequential(*decoder, nn.Flatten())
+    (below, right) = (
+        size - (least << last)
+        for size, least in zip(problem.x_shape[:2], problem.smallest, strict=True)
+    )  # negative: cropped
+    return nn.Sequential(*layers, nn.ZeroPad2d((0, right, 0, below)), nn.Flatten())
 
 
 def _try_compiler(call: Callable[[], object]) -> None:

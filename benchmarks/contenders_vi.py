@@ -64,18 +64,13 @@ def to_params(problem: Problem, weights: Weights) -> vi.types.Params:
 
 
 def start_vi_jax(problem: Problem, weights: Weights, dtype: Any = None) -> Running:
-    """`vi.make_run`, or where XLA is slow in a loop, as `config.train.loop` has it,
-    `vi.make_stepwise_run`.
-    """
+    """`vi.make_run`, as `experiments.train` has it."""
     data = jnp.asarray(problem.pixels)
     optimizer = optax.adam(LEARNING_RATE)
     loss = make_loss(problem, make_model(problem, dtype))
     prepare = lambda key, levels: binarise(key, levels, 256)  # noqa: E731
     step = vi.make_step(loss, optimizer, prepare=prepare, grad_norm_every=10)
-    in_steps = problem.conv and jax.default_backend() == "cpu"
-    run: Any = (vi.make_stepwise_run if in_steps else vi.make_run)(
-        step, batch_size=problem.batch_size
-    )
+    run = vi.make_run(step, batch_size=problem.batch_size)
     state = vi.init_state(jax.random.key(0), lambda key: to_params(problem, weights), optimizer)
     at = jax.jit(lambda params, key, x: loss(params, key, x, jnp.int32(0))[0])
     key = jax.random.key(2)

@@ -3,6 +3,7 @@ order of the work.
 """
 
 import gzip
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +41,13 @@ class Problem(NamedTuple):
     def conv(self) -> bool:
         """Whether the layers are convolutions."""
         return len(self.x_shape) == 3
+
+    @property
+    def smallest(self) -> tuple[int, int]:
+        """Rows and columns of the image that the last convolution leaves."""
+        stride = 2 ** len(self.hidden)
+        (height, width) = self.x_shape[:2]
+        return -(-height // stride), -(-width // stride)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -84,8 +92,8 @@ class NotAvailable(Exception):
 
 
 def make_problem(name: str, data_dir: str) -> Problem:
-    """One of `mlp`, `iwae`, `conv`; MNIST's training images where `data_dir` has them, else random
-    pixels of their mean.
+    """One of `mlp`, `iwae`, `conv`, `photos`; MNIST's training images where `data_dir` has them,
+    else random pixels of their mean.
 
     Raises:
       ValueError: there is no such problem.
@@ -93,8 +101,11 @@ def make_problem(name: str, data_dir: str) -> Problem:
     if name == "conv":
         pixels, source = _random_pixels(10_000, (32, 32, 3))
         return Problem(name, (32, 32, 3), (32, 64), 64, 1, 128, 20, pixels, source)
+    if name == "photos":
+        pixels, source = _random_pixels(512, (218, 178, 3))
+        return Problem(name, (218, 178, 3), (16, 32, 64, 128), 64, 1, 128, 2, pixels, source)
     if name not in ("mlp", "iwae"):
-        raise ValueError(f"a problem is mlp, iwae or conv; got {name!r}.")
+        raise ValueError(f"a problem is mlp, iwae, conv or photos; got {name!r}.")
     pixels, source = mnist_pixels(data_dir)
     num_samples, batch_size, block = (1, 128, 100) if name == "mlp" else (50, 20, 20)
     return Problem(name, (784,), (500,), 20, num_samples, batch_size, block, pixels, source)
@@ -138,9 +149,8 @@ def _shapes(problem: Problem) -> dict[str, tuple[int, ...]]:
         down = (latents, *sizes[::-1], problem.x_shape[0])
         shapes = {f"e{i}": up[i : i + 2] for i in range(last + 1)}
         return shapes | {f"d{i}": down[i : i + 2] for i in range(last + 1)}
-    height, width, channels = problem.x_shape
-    flat = (height >> last) * (width >> last) * sizes[-1]
-    widths = (channels, *sizes)
+    flat = math.prod(problem.smallest) * sizes[-1]
+    widths = (problem.x_shape[-1], *sizes)
     shapes = {f"e{i}": (3, 3, *widths[i : i + 2]) for i in range(last)} | {
         f"e{last}": (flat, 2 * latents),
         "d0": (latents, flat),

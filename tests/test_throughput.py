@@ -33,6 +33,17 @@ SMALL = {
         RNG.integers(0, 256, (40, 8, 8, 3), np.uint8),
         "noise",
     ),
+    "odd": Problem(
+        "conv",
+        (9, 6, 3),
+        (4, 5),
+        2,
+        1,
+        16,
+        3,
+        RNG.integers(0, 256, (40, 9, 6, 3), np.uint8),
+        "noise",
+    ),
 }
 
 
