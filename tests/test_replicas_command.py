@@ -105,7 +105,7 @@ def test_configs_of_the_runs():
     ):
         with pytest.raises(UserError):
             settings.validate(small(**wrong))
-    with pytest.raises(UserError, match="they need config.train.loop=compiled"):
+    with pytest.raises(UserError, match=r"they need config\.train\.loop=compiled"):
         settings.validate(small(replicas=2, train__loop="stepwise"))
 
 
