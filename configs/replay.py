@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import files, own_code, rundir
+from experiments import files, own_code
 from experiments.cli import UserError
 from experiments.posterior_models import FILE, RECORDED
+from experiments.run.record import BESIDE, refuse_old
 
 
 def get_config(path: str) -> ConfigDict:
@@ -25,8 +26,8 @@ def get_config(path: str) -> ConfigDict:
         plain = dict(json.loads(files.read_text(file, follow=True)))
         if str(plain.get("model")).startswith(FILE):
             plain["model"] = RECORDED + plain["model"]
-        rundir.refuse_old(plain, file)
-        fields = {name: value for name, value in plain.items() if name not in rundir.BESIDE}
+        refuse_old(plain, file)
+        fields = {name: value for name, value in plain.items() if name not in BESIDE}
         marked = own_code.marked(fields, own_code.names(fields))
         return ConfigDict(_tuples(marked), type_safe=False)
     except UserError as error:

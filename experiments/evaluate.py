@@ -45,9 +45,10 @@ def main() -> int:
     """The command."""
     workdir = Path(cli.require("workdir"))
     args = flags.FLAGS
-    from experiments import rundir, settings
+    from experiments import settings
+    from experiments.run.record import read_run
 
-    config = rundir.read_run(workdir, flags.FLAGS.allow_code)
+    config = read_run(workdir, flags.FLAGS.allow_code)
     with config.unlocked():
         config.data.data_dir = args.data_dir or config.data.data_dir
         config.eval.split = args.split or config.eval.split

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import build, files
-from experiments.checkpoints import from_leaves, to_leaves
 from experiments.cli import UserError
 from experiments.processes import is_first
+from experiments.run.saved import from_leaves, to_leaves
 from experiments.session import Built, examples
 from vi_jax.training import State, batch_rows, shuffle
 

@@ -67,10 +67,10 @@ def main() -> int:
     validate(config)
     cli.set_up_jax()
     cli.find_devices()
-    from experiments import rundir
+    from experiments.run.folder import default_folder, open_folder
 
-    workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else rundir.default_folder(config)
-    rundir.open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
+    workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else default_folder(config)
+    open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
     approximate(config, workdir)
     return 0
 
@@ -113,8 +113,9 @@ def approximate(config: Any, workdir: Path) -> None:
     import numpy as np
 
     import vi_jax as vi
-    from experiments import estimate, files, rundir
+    from experiments import estimate, files
     from experiments.figures import posterior as figures
+    from experiments.run.contents import DATA
     from vi_jax.targets import LocalTarget, TargetError
 
     if config.float64:
@@ -134,7 +135,7 @@ def approximate(config: Any, workdir: Path) -> None:
         estimate.require_fit(config, target.size, 0 if method is None else method.num_steps)
         print(f"{config.name}: {target.size:,} unconstrained latents", file=sys.stderr)
         files.write_json(
-            workdir / rundir.DATA, posterior_models.fingerprint(config.model, config.data)
+            workdir / DATA, posterior_models.fingerprint(config.model, config.data)
         )  # from here on the folder is this config's
         key = jax.random.key(config.seed)
         with heartbeat.phase("choosing a method", patience=PATIENCE):

@@ -33,9 +33,10 @@ def define_flags() -> None:
 def main() -> int:
     """The command."""
     workdir = Path(cli.require("workdir"))
-    from experiments import rundir, settings
+    from experiments import settings
+    from experiments.run.record import read_run
 
-    config = rundir.read_run(workdir, flags.FLAGS.allow_code)
+    config = read_run(workdir, flags.FLAGS.allow_code)
     settings.validate(config)
     cli.set_up_jax()
     cli.find_devices()

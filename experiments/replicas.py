@@ -17,13 +17,16 @@ import numpy as np
 import optax
 
 import vi_jax as vi
-from experiments import build, cli, estimate, files, heartbeat, processes, rundir, session
-from experiments.checkpoints import Checkpoints, common_steps, newest_common_step
+from experiments import build, cli, estimate, files, heartbeat, processes, session
 from experiments.evals.base import mean_stderr
 from experiments.metrics import METRICS, MetricsLog, Progress, read_rows
-from experiments.parts import Parts
 from experiments.run import loop
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.folder import check_data, open_folder
+from experiments.run.parts import Parts
+from experiments.run.record import read_json
 from experiments.run.recorder import Member, Recorder, View, num_batches
+from experiments.run.together import common_steps, newest_common_step
 from vi_jax.training import State, Totals
 
 STOPPED = "stopped.json"
@@ -64,7 +67,7 @@ def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
     estimate.require_run(config, dataset, num_replicas=_count(config))
     runs = configs(config)
     built = session.build_all(config, dataset)
-    rundir.check_data(workdir, built.dataset)
+    check_data(workdir, built.dataset)
     images = built.dataset.train.images
     processes.say(
         f"{config.name}: {len(runs)} replicas side by side, {len(images):,} training examples "
@@ -195,8 +198,8 @@ def _open_all(
 
     for number, one in enumerate(runs):
         folder = workdir / f"replica_{number}"
-        rundir.open_folder(folder, one, overwrite=False)
-        rundir.check_data(folder, dataset)
+        open_folder(folder, one, overwrite=False)
+        check_data(folder, dataset)
         checkpoints = Checkpoints(
             folder / "checkpoints",
             keep=one.train.keep_checkpoints,
@@ -350,7 +353,7 @@ def _finish(
             with heartbeat.phase(f"summarising {each.folder.name} of {len(replicas)} replicas"):
                 rows.append(row | closing.summarise(own, each.folder, params, measures))
         else:
-            rows.append(row | {"stopped": rundir.read_json(each.folder / STOPPED)["step"]})
+            rows.append(row | {"stopped": read_json(each.folder / STOPPED)["step"]})
     files.write_json(workdir / SUMMARY, rows)
     curves = {
         _name(row): read_rows(each.folder / METRICS)

@@ -38,16 +38,18 @@ def main() -> int:
     """The command."""
     workdir = Path(cli.require("workdir"))
     args = flags.FLAGS
-    from experiments import rundir, settings
+    from experiments import settings
+    from experiments.run.contents import check_part
+    from experiments.run.record import read_run
 
-    config = rundir.read_run(workdir, flags.FLAGS.allow_code)
+    config = read_run(workdir, flags.FLAGS.allow_code)
     with config.unlocked():
         config.data.data_dir = args.data_dir or config.data.data_dir
     settings.validate(config)
     out = Path(args.out) if args.out else workdir / "samples"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        rundir.check_part(out, "samples", writes=True)
+        check_part(out, "samples", writes=True)
     except OSError as error:
         raise cli.UserError(
             f"--out={out} cannot be written ({error.strerror}); name a folder of your own."

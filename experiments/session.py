@@ -12,10 +12,10 @@ import numpy as np
 import vi_jax as vi
 from experiments import build, evals, heartbeat
 from experiments.build import Units
-from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
 from experiments.data import DataError, Dataset, Split, load
 from experiments.evals import Meter, Subject
+from experiments.run.checkpoints import Checkpoints
 from experiments.streaming import MOST_STEPS, make_streaming_run
 from vi_jax.shard import Layout
 from vi_jax.training import State, evaluation_params, require_batches

@@ -46,14 +46,15 @@ def main() -> int:
     cli.set_up_jax()
     processes.join(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
     cli.find_devices()
-    from experiments import lock, rundir
+    from experiments.run import lock
+    from experiments.run.folder import default_folder, open_folder, refuse_foreign
     from experiments.stopping import Stop
 
-    workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else rundir.default_folder(config)
-    rundir.refuse_foreign(workdir)
+    workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else default_folder(config)
+    refuse_foreign(workdir)
     with processes.first_holds(lambda: lock.locked(workdir)), (stop := Stop()).listening():
         resumed = processes.from_first(
-            lambda: rundir.open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
+            lambda: open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
         )
         if config.replicas > 1 or config.sweep.learning_rates:
             from experiments import replicas
@@ -68,7 +69,8 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
     """Runs what is left of a run and returns its summary; `stop` (`stopping.Stop`) ends it early,
     after a save.
     """
-    from experiments import estimate, rundir, session
+    from experiments import estimate, session
+    from experiments.run.folder import check_data
     from experiments.stopping import Stop
 
     stop = stop or Stop()
@@ -76,7 +78,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
     dataset = session.load_data(config)
     estimate.require_run(config, dataset)
     built = session.build_all(config, dataset)
-    processes.from_first(lambda: rundir.check_data(workdir, built.dataset))
+    processes.from_first(lambda: check_data(workdir, built.dataset))
     _introduce(built, layout)
     state, recorder = _run(built, workdir, layout, resumed=resumed, stop=stop)
     measures = recorder.final_measures(0, state)
@@ -110,10 +112,10 @@ def _introduce(built: Any, layout: Any) -> None:
 def _run(built: Any, workdir: Path, layout: Any, *, resumed: bool, stop: Any) -> tuple[Any, Any]:
     """The state at the end, and the recorder of the run."""
     from experiments import build, nonfinite, session
-    from experiments.checkpoints import Checkpoints
     from experiments.metrics import MetricsLog, Progress, Silence
-    from experiments.parts import Parts
     from experiments.run import loop
+    from experiments.run.checkpoints import Checkpoints
+    from experiments.run.parts import Parts
     from experiments.run.recorder import Member, Recorder, num_batches
 
     config = built.config

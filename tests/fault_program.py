@@ -35,7 +35,7 @@ PREPARED = (
     "matplotlib.pyplot",
     "vi_jax",
     "experiments.train",
-    "experiments.checkpoints",
+    "experiments.run.checkpoints",
 )
 
 
@@ -69,7 +69,7 @@ def save(folder, script):
     """Restores what is there and saves: a list of {"step", "elbo", "block", "seed"}; "saved.txt"
     beside the folder has a line for each that is whole.
     """
-    from experiments.checkpoints import Checkpoints
+    from experiments.run.checkpoints import Checkpoints
 
     done = Path(folder).with_name("saved.txt")
     with Checkpoints(Path(folder), keep=script["keep"], keep_best=script["keep_best"]) as saves:

@@ -18,16 +18,13 @@ from command_helpers import ROOT, environment, small
 from helpers import tree_equal
 
 import vi_jax as vi
-from experiments import build, session, step_folders
-from experiments.checkpoints import (
-    Checkpoints,
-    common_steps,
-    newest_common_step,
-    to_leaves,
-    wait_for_all,
-)
-from experiments.checksum import checksum
+from experiments import build, session
 from experiments.cli import UserError
+from experiments.run import step_folders
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.checksum import checksum
+from experiments.run.saved import to_leaves
+from experiments.run.together import common_steps, newest_common_step, wait_for_all
 from vi_jax.training import State
 
 ORBAX = "orbax.checkpoint.experimental.v1"
@@ -580,7 +577,7 @@ import resource, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from test_checkpoints import made_state
-from experiments.checkpoints import Checkpoints
+from experiments.run.checkpoints import Checkpoints
 from experiments.cli import UserError
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 try:
@@ -695,8 +692,9 @@ sys.path.insert(0, "tests")
 import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from test_checkpoints import large_state
-from experiments.checkpoints import Checkpoints, to_leaves
-from experiments.checksum import checksum
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.saved import to_leaves
+from experiments.run.checksum import checksum
 axis_type = getattr(jax.sharding.AxisType, sys.argv[3])
 mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(axis_type,))
 cut, whole = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())

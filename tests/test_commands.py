@@ -27,8 +27,10 @@ from command_helpers import (
 from PIL import Image
 
 from configs import replay
-from experiments import config_file, evaluate, rundir
+from experiments import config_file, evaluate
 from experiments.cli import UserError
+from experiments.run.folder import open_folder
+from experiments.run.record import FORMAT, read_config, to_plain
 
 pytest_plugins = ("command_helpers",)
 
@@ -85,7 +87,7 @@ def test_the_record_of_a_run_is_its_config(trained):
     """What the command resolved from its flags is what config.json says, and replays."""
     folder, _ = trained
     config = config_file.set_fields(small(), [])
-    record = {"format": rundir.FORMAT, "code": {}, **rundir.to_plain(config)}
+    record = {"format": FORMAT, "code": {}, **to_plain(config)}
     assert json.loads((folder / "config.json").read_text()) == record
     assert replay.get_config(str(folder)).to_dict() == config.to_dict()
     assert len(as_flags()) == len(SMALL) + 1
@@ -226,7 +228,7 @@ def test_evaluate_measures_every_example_once(commands, copy):
     )
     assert "KL per latent dimension" in done.stdout
 
-    config = rundir.read_config(copy)
+    config = read_config(copy)
     with config.unlocked():
         config.eval.batch_size = 7
     with jax.debug_key_reuse(False):  # which takes the keys of a scan inside a vmap for used ones
@@ -499,7 +501,7 @@ def test_overwrite_begins_anew(copy):
     """Even where the config of the run that is deleted cannot be read."""
     (copy / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
-        rundir.open_folder(copy, small(seed=1), overwrite=False)
-    assert rundir.open_folder(copy, small(seed=1), overwrite=True) is False
+        open_folder(copy, small(seed=1), overwrite=False)
+    assert open_folder(copy, small(seed=1), overwrite=True) is False
     assert {path.name for path in copy.iterdir()} == {"config.json", "environment.json", "lock"}
-    assert rundir.read_config(copy).seed == 1
+    assert read_config(copy).seed == 1

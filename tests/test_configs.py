@@ -12,7 +12,9 @@ import pytest
 from command_helpers import ROOT, small, write_idx
 
 from configs import replay
-from experiments import config_file, files, rundir, session, settings
+from experiments import config_file, files, session, settings
+from experiments.run.folder import default_folder
+from experiments.run.record import FORMAT, from_plain, to_plain
 from vi_jax.training import evaluation_params
 
 MODULES = {
@@ -129,19 +131,19 @@ def test_every_variant_trains(name, variant, tmp_path):
 @pytest.mark.parametrize("by_folder", [True, False])
 def test_replay_gives_the_config_back(name, variant, by_folder, tmp_path):
     config = config_of(name, variant)
-    record = {"format": rundir.FORMAT, "code": {}, **rundir.to_plain(config)}
+    record = {"format": FORMAT, "code": {}, **to_plain(config)}
     files.write_json(tmp_path / "config.json", record)
     again = replay.get_config(str(tmp_path if by_folder else tmp_path / "config.json"))
     assert again.to_dict() == config.to_dict()
-    assert rundir.to_plain(again) == rundir.to_plain(config)
-    assert rundir.default_folder(again) == rundir.default_folder(config)
+    assert to_plain(again) == to_plain(config)
+    assert default_folder(again) == default_folder(config)
     settings.validate(again)
 
 
 def test_lists_and_tuples_are_one_config():
     config = small()
-    assert isinstance(rundir.to_plain(config)["model"]["network"]["hidden"], list)
-    back = rundir.from_plain(json.loads(json.dumps(rundir.to_plain(config))))
+    assert isinstance(to_plain(config)["model"]["network"]["hidden"], list)
+    back = from_plain(json.loads(json.dumps(to_plain(config))))
     assert back.model.network.hidden == (8,)
     assert back.to_dict() == config.to_dict()
 

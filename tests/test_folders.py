@@ -33,18 +33,20 @@ from experiments import (
     evaluate,
     figures,
     files,
-    lock,
     metrics,
     nonfinite,
     posterior,
     posterior_models,
-    rundir,
     session,
     settings,
     train,
 )
-from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
+from experiments.run import lock
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.contents import CONFIG, CONTENTS, DATA, check_contents
+from experiments.run.folder import default_folder, open_folder, refuse_foreign
+from experiments.run.record import FORMAT, read_config, read_run, to_plain
 
 pytest_plugins = ("command_helpers",)
 
@@ -239,8 +241,11 @@ ALLOWED = {
     "experiments/memory.py": {"path.read_text"},  # of the kernel's files
     "experiments/posterior_models.py": {"spec.loader.exec_module"},  # the user's own model
     "experiments/startup.py": {"os.open"},  # of the null device
-    "experiments/step_folders.py": {"os.open"},  # of a folder, to sync it
-    "experiments/storage.py": {"ts.KvStore.open", "ts.open"},  # of a tree that has been looked at
+    "experiments/run/step_folders.py": {"os.open"},  # of a folder, to sync it
+    "experiments/run/storage.py": {
+        "ts.KvStore.open",
+        "ts.open",
+    },  # of a tree that was looked at
 }
 ROOT = Path(__file__).parents[1]
 SOURCES = {
@@ -311,8 +316,8 @@ def make_run_folder(folder, **changes):
     """A run folder as a run that has just begun leaves it."""
     config = small(**changes)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(folder / rundir.CONFIG, {"format": rundir.FORMAT, **rundir.to_plain(config)})
-    files.write_json(folder / rundir.DATA, {"name": "digits", "source": "", "fingerprint": "x"})
+    files.write_json(folder / CONFIG, {"format": FORMAT, **to_plain(config)})
+    files.write_json(folder / DATA, {"name": "digits", "source": "", "fingerprint": "x"})
     return config
 
 
@@ -349,8 +354,8 @@ def test_something_else_in_the_place_of_what_a_run_holds(
     put(kind, path, elsewhere)
     before = snapshot(folder)
     for use in (
-        lambda: rundir.open_folder(folder, config, overwrite=False),
-        lambda: rundir.read_config(folder),
+        lambda: open_folder(folder, config, overwrite=False),
+        lambda: read_config(folder),
     ):
         with pytest.raises(UserError, match=f"{path} is a .* was expected; remove it") as caught:
             use()
@@ -363,16 +368,16 @@ def test_the_table_is_of_what_a_run_leaves(tmp_path):
     """What a whole run leaves is what it may find."""
     config = small(train__num_steps=4, train__eval_every=4, train__checkpoint_every=4)
     with jax.debug_key_reuse(False):
-        rundir.open_folder(tmp_path, config, overwrite=False)
+        open_folder(tmp_path, config, overwrite=False)
         with lock.locked(tmp_path):
             train.train(config, tmp_path, resumed=False)
         evaluate.evaluate(config, tmp_path, num_samples=2, most=2, seed=0)
-    rundir.check_contents(tmp_path, writes=True)
-    top = set(rundir.CONTENTS[""])
+    check_contents(tmp_path, writes=True)
+    top = set(CONTENTS[""])
     for path in tmp_path.iterdir():
         assert any(fnmatch.fnmatch(path.name, like) for like in top), f"{path.name} is in no table"
-        for inner in path.iterdir() if path.name in rundir.CONTENTS else ():
-            patterns = rundir.CONTENTS[path.name]
+        for inner in path.iterdir() if path.name in CONTENTS else ():
+            patterns = CONTENTS[path.name]
             assert any(fnmatch.fnmatch(inner.name, like) for like in patterns), inner
 
 
@@ -380,7 +385,7 @@ def test_overwriting_takes_links_away_and_not_what_they_lead_to(tmp_path, elsewh
     config = make_run_folder(tmp_path / "run")
     for name in ("metrics.jsonl", "figures", "checkpoints", "environment.json"):
         (tmp_path / "run" / name).symlink_to(elsewhere if "." in name else elsewhere.parent)
-    assert not rundir.open_folder(tmp_path / "run", config, overwrite=True)
+    assert not open_folder(tmp_path / "run", config, overwrite=True)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "config.json",
         "environment.json",
@@ -405,15 +410,15 @@ def test_something_else_in_the_place_of_the_lock(kind, tmp_path, elsewhere, monk
 def test_a_folder_that_is_none(kind, place, elsewhere):
     put(kind, place, elsewhere)
     with pytest.raises(UserError, match=r"--workdir=.*place (is a|cannot be used)") as caught:
-        rundir.refuse_foreign(place)
+        refuse_foreign(place)
     assert_sentence(caught.value)
 
 
 def test_a_users_own_link_to_a_run_folder_is_followed(tmp_path):
     config = make_run_folder(tmp_path / "run")
     (tmp_path / "link").symlink_to(tmp_path / "run")
-    assert rundir.open_folder(tmp_path / "link", config, overwrite=False)
-    assert rundir.read_config(tmp_path / "link").name == config.name
+    assert open_folder(tmp_path / "link", config, overwrite=False)
+    assert read_config(tmp_path / "link").name == config.name
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone else")
@@ -431,10 +436,10 @@ def test_what_may_not_be_read_is_said(name):
         os.seteuid(65534)
         try:
             with pytest.raises(UserError, match="Permission denied") as caught:
-                rundir.open_folder(folder, config, overwrite=False)
+                open_folder(folder, config, overwrite=False)
             assert_sentence(caught.value)
             with pytest.raises(UserError, match=r"Permission denied|there is no folder"):
-                rundir.read_config(folder)
+                read_config(folder)
         finally:
             os.seteuid(0)
 
@@ -461,7 +466,7 @@ def test_a_folder_of_any_name_holds_a_run(name, tmp_path, capsys):
     folder = tmp_path / name
     config = small()
     with lock.locked(folder):
-        assert not rundir.open_folder(folder, config, overwrite=False)
+        assert not open_folder(folder, config, overwrite=False)
         for resumed_at in (0, 3):
             log = metrics.MetricsLog(folder, from_step=resumed_at)
             with Checkpoints(folder / "checkpoints", keep=2) as checkpoints:
@@ -470,8 +475,8 @@ def test_a_folder_of_any_name_holds_a_run(name, tmp_path, capsys):
                 checkpoints.save(made_state(step=resumed_at + 3))
             log.write({"step": resumed_at + 3, "x": 1.0})
             log.close()
-        assert rundir.open_folder(folder, config, overwrite=False)
-    assert rundir.read_config(folder).name == config.name
+        assert open_folder(folder, config, overwrite=False)
+    assert read_config(folder).name == config.name
     with Checkpoints(folder / "checkpoints", keep=2, read_only=True) as checkpoints:
         last = checkpoints.restore("latest", made_state(seed=1, step=0))
     assert tree_equal(plain_key(last), plain_key(made_state(step=6)))
@@ -482,7 +487,7 @@ def test_a_folder_of_any_name_holds_a_run(name, tmp_path, capsys):
 @pytest.mark.parametrize("name", [*REFUSED, "a\x1b[31mb", "x" * 256], ids=printable)
 def test_a_name_that_cannot_be_served_is_refused_at_the_start(name, tmp_path):
     with pytest.raises(UserError, match=r"cannot (hold checkpoints|be used)") as caught:
-        rundir.refuse_foreign(tmp_path / name)
+        refuse_foreign(tmp_path / name)
     assert_sentence(caught.value)
     assert not list(tmp_path.iterdir())
 
@@ -490,7 +495,7 @@ def test_a_name_that_cannot_be_served_is_refused_at_the_start(name, tmp_path):
 def test_a_path_that_is_too_long_for_what_lies_in_it(tmp_path):
     deep = tmp_path.joinpath(*["x" * 200] * 18)
     with pytest.raises(UserError, match="over 3,500 bytes long"):
-        rundir.refuse_foreign(deep)
+        refuse_foreign(deep)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "/etc/x", "a\nb", "a\0b", "\udcff"], ids=printable)
@@ -499,7 +504,7 @@ def test_a_name_in_a_config_is_that_of_a_folder_in_runs(name):
     with config.unlocked():
         config.name = name
     with pytest.raises(UserError, match="cannot be the name of a folder"):
-        rundir.default_folder(config)
+        default_folder(config)
 
 
 # --- nothing of a folder is run
@@ -525,9 +530,7 @@ def trap(tmp_path, monkeypatch):
     assert not {name for name in sys.modules if re.search("^theirs|^trap|^_own_.*trap", name)}
 
 
-RECORD = {"format": rundir.FORMAT, "code": {}} | rundir.to_plain(
-    config_file.set_fields(small(), [])
-)
+RECORD = {"format": FORMAT, "code": {}} | to_plain(config_file.set_fields(small(), []))
 FIELDS = sorted(set(settings.flatten(RECORD)) - {"format"})
 
 
@@ -544,9 +547,9 @@ def test_no_field_of_a_config_runs_code(field, trap, tmp_path):
             part[parent] = part[parent] if isinstance(part.get(parent), dict) else {}
             part = part[parent]
         part[last] = value
-        files.write_json(folder / rundir.CONFIG, plain)
+        files.write_json(folder / CONFIG, plain)
         with contextlib.suppress(UserError), jax.debug_key_reuse(False):
-            config = rundir.read_run(folder, [])
+            config = read_run(folder, [])
             settings.validate(config)
             dataset = session.load_data(config)
             jax.eval_shape(
@@ -824,7 +827,7 @@ def test_the_commands_end_with_a_sentence(
     folder = tmp_path / "run"
     if command in ("replicas", "posterior"):
         make_run_folder(folder)
-        (folder / rundir.DATA).unlink()
+        (folder / DATA).unlink()
     else:
         shutil.copytree(trained[0], folder)
     path = folder / name

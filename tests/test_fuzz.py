@@ -23,14 +23,17 @@ from test_checkpoints import made_state, plain_key
 from test_data_tfds import config as data_config
 from test_data_tfds import prepare_tiny
 
-from experiments import build, config_file, data, metrics, nonfinite, rundir, session
+from experiments import build, config_file, data, metrics, nonfinite, session
 from experiments import settings as config_settings
-from experiments.checkpoints import Checkpoints
 from experiments.cli import UserError
 from experiments.data import idx
 from experiments.overrides import split
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.contents import CONFIG, DATA
+from experiments.run.folder import check_data, default_folder
+from experiments.run.record import from_plain, read_config, to_plain
 
-FIELDS = sorted(config_settings.flatten(rundir.to_plain(small())))
+FIELDS = sorted(config_settings.flatten(to_plain(small())))
 MARKER = Path(__file__).with_name("executed-by-a-test")  # which no case may leave behind
 BAIT = f"__import__('pathlib').Path({str(MARKER)!r}).touch()"
 
@@ -152,12 +155,9 @@ def test_overrides(number, monkeypatch):
         with used_or_refused():
             config = parsed(overrides, monkeypatch)
             config_settings.validate(config)
-            plain = rundir.to_plain(config)
-            assert (
-                rundir.to_plain(rundir.from_plain(json.loads(json.dumps(plain, allow_nan=False))))
-                == plain
-            )
-            assert rundir.default_folder(config) == rundir.default_folder(rundir.from_plain(plain))
+            plain = to_plain(config)
+            assert to_plain(from_plain(json.loads(json.dumps(plain, allow_nan=False)))) == plain
+            assert default_folder(config) == default_folder(from_plain(plain))
             accepted.append(overrides)
 
     fuzz(number, overrides=OVERRIDES)(attempt)
@@ -211,12 +211,12 @@ def test_a_config_that_passes_the_checks_makes_a_step(number, monkeypatch):
 
 @cases(80, 3000)
 def test_config_json(number, tmp_path):
-    whole = (json.dumps(rundir.to_plain(small()), indent=2) + "\n").encode()
+    whole = (json.dumps(to_plain(small()), indent=2) + "\n").encode()
 
     def attempt(damage):
-        (tmp_path / rundir.CONFIG).write_bytes(damage(whole))
+        (tmp_path / CONFIG).write_bytes(damage(whole))
         with used_or_refused():
-            config_settings.validate(rundir.read_config(tmp_path))
+            config_settings.validate(read_config(tmp_path))
 
     fuzz(number, damage=damages())(attempt)
 
@@ -234,15 +234,15 @@ def test_config_json_of_any_content(number, tmp_path):
     )
 
     def attempt(field, value):
-        plain = rundir.to_plain(small())
+        plain = to_plain(small())
         *folders, name = field.split(".")
         place = plain
         for folder in folders:
             place = place[folder]
         place[name] = value
-        (tmp_path / rundir.CONFIG).write_text(json.dumps(plain))
+        (tmp_path / CONFIG).write_text(json.dumps(plain))
         with used_or_refused():
-            config_settings.validate(rundir.read_config(tmp_path))
+            config_settings.validate(read_config(tmp_path))
 
     fuzz(number, field=st.sampled_from([*FIELDS, "train", "model", "data", "eval"]), value=values)(
         attempt
@@ -252,17 +252,14 @@ def test_config_json_of_any_content(number, tmp_path):
 @cases(60, 2000)
 def test_data_json(number, tmp_path):
     found = types.SimpleNamespace(name="digits", source="here", fingerprint="0123456789abcdef")
-    rundir.check_data(tmp_path, found)
-    whole = (tmp_path / rundir.DATA).read_bytes()
+    check_data(tmp_path, found)
+    whole = (tmp_path / DATA).read_bytes()
 
     def attempt(damage):
-        (tmp_path / rundir.DATA).write_bytes(damage(whole))
+        (tmp_path / DATA).write_bytes(damage(whole))
         with used_or_refused():
-            rundir.check_data(tmp_path, found)
-            assert (
-                json.loads((tmp_path / rundir.DATA).read_bytes())["fingerprint"]
-                == found.fingerprint
-            )
+            check_data(tmp_path, found)
+            assert json.loads((tmp_path / DATA).read_bytes())["fingerprint"] == found.fingerprint
 
     fuzz(number, damage=damages())(attempt)
 

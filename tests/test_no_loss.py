@@ -21,8 +21,10 @@ from command_helpers import ROOT, as_flags, environment
 from fault_program import block_of, state_of
 from helpers import tree_equal
 
-from experiments import lock, rundir, session, step_folders
-from experiments.checkpoints import Checkpoints
+from experiments import session
+from experiments.run import lock, step_folders
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.record import read_config
 
 pytest_plugins = ("command_helpers",)
 pytestmark = pytest.mark.skipif(
@@ -244,7 +246,7 @@ def unbroken(forks, tmp_path_factory):
         folder / "steps", train__log_every=1, train__checkpoint_every=1, train__keep_checkpoints=9
     )
     assert code == 0, said
-    config = rundir.read_config(folder / "whole")
+    config = read_config(folder / "whole")
     like = session.start_state(config, session.make_model(config, session.load_data(config)))
     with Checkpoints(folder / "steps" / "checkpoints", keep=9, read_only=True) as saves:
         states = {step: plain(saves.restore(str(step), like)) for step in saves.steps}
@@ -363,7 +365,7 @@ def test_replicas_that_are_killed_go_on_together(forks, tmp_path, sample):
         steps = []
         for name in ("replica_0", "replica_1"):
             if (folder / name / "config.json").exists():
-                config = rundir.read_config(folder / name)
+                config = read_config(folder / name)
                 state = restored(folder / name, config)
                 found = step_folders.steps_in(folder / name / "checkpoints")
                 assert (state is None) == (found == []), where

@@ -15,20 +15,12 @@ import pytest
 from command_helpers import small, stub_evaluations
 from helpers import tree_equal
 
-from experiments import (
-    build,
-    cli,
-    metrics,
-    parts,
-    processes,
-    replicas,
-    session,
-    train,
-)
-from experiments.checkpoints import Checkpoints
+from experiments import build, cli, metrics, processes, replicas, session, train
 from experiments.cli import UserError
 from experiments.evals import closing
-from experiments.parts import Parts
+from experiments.run import parts
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.parts import Parts
 from experiments.stopping import Stop
 from vi_jax.training import BlockInfo, Totals
 

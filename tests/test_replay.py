@@ -12,19 +12,12 @@ import pytest
 from command_helpers import small, stub_evaluations
 from helpers import tree_equal
 
-from experiments import (
-    build,
-    files,
-    metrics,
-    nonfinite,
-    replay,
-    rundir,
-    session,
-    train,
-)
-from experiments.checkpoints import Checkpoints
+from experiments import build, files, metrics, nonfinite, replay, session, train
 from experiments.cli import UserError
 from experiments.evals import closing
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.folder import open_folder
+from experiments.run.record import FORMAT, read_config, to_plain
 from vi_jax.training import State, batch_rows, shuffle
 
 pytestmark = pytest.mark.usefixtures("no_key_check")
@@ -88,7 +81,7 @@ def read(path, like):
 
 def run(folder, config, *, resumed=False):
     folder.mkdir(exist_ok=True)
-    record = {"format": rundir.FORMAT, **rundir.to_plain(config)}
+    record = {"format": FORMAT, **to_plain(config)}
     files.write_json(folder / "config.json", record)
     train.train(config, folder, resumed=resumed)
 
@@ -123,7 +116,7 @@ def test_a_bad_step_is_kept_and_runs_again_alone(planted, tmp_path, capsys, loop
     )
     capsys.readouterr()
 
-    assert replay.replay(rundir.read_config(folder), folder) == 0
+    assert replay.replay(read_config(folder), folder) == 0
     said = capsys.readouterr().out
     assert said.startswith(
         f"step {bad} of vae-digits, from {path}\n  batch        100 examples (8, 8), levels 0 to "
@@ -197,7 +190,7 @@ def test_a_run_that_stopped_may_go_on_with_skip(planted, tmp_path, capsys):
     with pytest.raises(UserError, match="not finite"):
         run(folder, config)
     skip = small(**FEW, train__on_nonfinite="skip")
-    assert rundir.open_folder(folder, skip, overwrite=False) is True
+    assert open_folder(folder, skip, overwrite=False) is True
     assert (
         "note: train.on_nonfinite was 'stop' and is 'skip', from here on."
         in capsys.readouterr().err

@@ -18,9 +18,11 @@ import pytest
 from command_helpers import ROOT, SMALL, as_flags
 from helpers import tree_equal
 
-from experiments import cli, lock, rundir, session
-from experiments.checkpoints import Checkpoints
+from experiments import cli, session
 from experiments.cli import UserError
+from experiments.run import lock
+from experiments.run.checkpoints import Checkpoints
+from experiments.run.record import read_config
 from experiments.stopping import Stop
 
 pytest_plugins = ("command_helpers",)
@@ -30,7 +32,7 @@ LAST = SMALL["train.num_steps"]
 
 def final_state(folder):
     """The state in the last checkpoint of a finished run, its key as numbers."""
-    config = rundir.read_config(folder)
+    config = read_config(folder)
     like = session.start_state(config, session.make_model(config, session.load_data(config)))
     with Checkpoints(folder / "checkpoints", keep=3) as checkpoints:
         assert checkpoints.steps[-1] == LAST

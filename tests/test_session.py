@@ -19,11 +19,15 @@ from command_helpers import small, stub_evaluations
 from helpers import assert_mean, tree_allclose
 
 import vi_jax as vi
-from experiments import build, cli, evals, files, lock, metrics, rundir, session, train
+from experiments import build, cli, evals, files, metrics, session, train
 from experiments.cli import UserError
 from experiments.evals import closing, evidence
 from experiments.evals.base import mean_stderr
 from experiments.evals.collapse import collapse_alarm
+from experiments.run import lock
+from experiments.run.contents import DATA
+from experiments.run.folder import check_data, default_folder, open_folder
+from experiments.run.record import from_plain, read_config, to_plain
 from experiments.streaming import make_streaming_run
 from vi_jax.training import make_run, make_stepwise_run
 
@@ -513,71 +517,67 @@ def test_numbers_survive_being_cut_and_written_again(tmp_path):
 
 
 def test_default_folder_is_a_function_of_the_config():
-    folder = rundir.default_folder(small())
+    folder = default_folder(small())
     assert folder.parent.name == "runs"
-    assert folder == rundir.default_folder(small())
-    assert folder == rundir.default_folder(rundir.from_plain(rundir.to_plain(small())))
-    assert folder != rundir.default_folder(small(seed=1))
+    assert folder == default_folder(small())
+    assert folder == default_folder(from_plain(to_plain(small())))
+    assert folder != default_folder(small(seed=1))
     same = dict(
         train__keep_best=True,
         train__keep_checkpoints=1,
         train__checkpoint_minutes=5.0,
         train__checkpoint_every=20,
     )
-    assert folder == rundir.default_folder(small(**same)), "these change no number of a run"
+    assert folder == default_folder(small(**same)), "these change no number of a run"
     # Folders of runs that people have are found by this name; a change orphans them, so say it in
     # the CHANGELOG.
-    golden = rundir.from_plain({"name": "x", "a": {"b": [1, 2], "c": 0.1}})
-    assert rundir.default_folder(golden).as_posix() == "runs/x-c77d56b8"
+    golden = from_plain({"name": "x", "a": {"b": [1, 2], "c": 0.1}})
+    assert default_folder(golden).as_posix() == "runs/x-c77d56b8"
 
 
 def test_a_run_that_never_had_its_data_gives_way(tmp_path):
     """As when the data were not found, and the second try names where they are."""
     folder = tmp_path / "run"
-    assert rundir.open_folder(folder, small(), overwrite=False) is False
-    assert rundir.open_folder(folder, small(seed=1), overwrite=False) is False
-    assert rundir.read_config(folder).seed == 1
-    files.write_json(folder / rundir.DATA, {"fingerprint": "x"})
-    assert rundir.open_folder(folder, small(seed=1), overwrite=False) is True
+    assert open_folder(folder, small(), overwrite=False) is False
+    assert open_folder(folder, small(seed=1), overwrite=False) is False
+    assert read_config(folder).seed == 1
+    files.write_json(folder / DATA, {"fingerprint": "x"})
+    assert open_folder(folder, small(seed=1), overwrite=False) is True
     with pytest.raises(UserError, match="seed was 1 and is 0"):
-        rundir.open_folder(folder, small(), overwrite=False)
-    assert rundir.open_folder(folder, small(), overwrite=True) is False
-    assert not (folder / rundir.DATA).exists()
+        open_folder(folder, small(), overwrite=False)
+    assert open_folder(folder, small(), overwrite=True) is False
+    assert not (folder / DATA).exists()
 
 
 def test_a_run_that_has_lost_its_record_of_the_data_is_not_begun_anew(tmp_path):
     folder = tmp_path / "run"
-    rundir.open_folder(folder, small(), overwrite=False)
+    open_folder(folder, small(), overwrite=False)
     (folder / "checkpoints" / "10").mkdir(parents=True)
     with pytest.raises(UserError, match="seed was 0 and is 1"):
-        rundir.open_folder(folder, small(seed=1), overwrite=False)
-    assert rundir.open_folder(folder, small(), overwrite=False) is True
+        open_folder(folder, small(seed=1), overwrite=False)
+    assert open_folder(folder, small(), overwrite=False) is True
     with pytest.raises(UserError, match=r"run has checkpoints and no data\.json"):
-        rundir.check_data(
-            folder, types.SimpleNamespace(name="digits", source="here", fingerprint="aa")
-        )
+        check_data(folder, types.SimpleNamespace(name="digits", source="here", fingerprint="aa"))
 
 
 def test_a_run_goes_on_with_other_ways_to_save(tmp_path, capsys):
     folder = tmp_path / "run"
-    rundir.open_folder(folder, small(), overwrite=False)
-    files.write_json(folder / rundir.DATA, {"fingerprint": "x"})
-    assert rundir.open_folder(folder, small(train__keep_best=True), overwrite=False) is True
+    open_folder(folder, small(), overwrite=False)
+    files.write_json(folder / DATA, {"fingerprint": "x"})
+    assert open_folder(folder, small(train__keep_best=True), overwrite=False) is True
     assert capsys.readouterr().err == "note: train.keep_best was False and is True, from here on.\n"
-    assert rundir.read_config(folder).train.keep_best is True
+    assert read_config(folder).train.keep_best is True
     with pytest.raises(UserError, match=r"train\.ema was 0\.998 and is 0\.5\. Name another"):
-        rundir.open_folder(
-            folder, small(train__ema=0.5, train__checkpoint_every=20), overwrite=False
-        )
+        open_folder(folder, small(train__ema=0.5, train__checkpoint_every=20), overwrite=False)
 
 
 def test_deleting_a_run_keeps_its_lock(tmp_path):
     """Else the folder could be locked a second time while a run is being made there."""
     folder = tmp_path / "run"
     with lock.locked(folder):
-        rundir.open_folder(folder, small(), overwrite=False)
+        open_folder(folder, small(), overwrite=False)
         (folder / "figures").mkdir()
-        rundir.open_folder(folder, small(seed=1), overwrite=True)
+        open_folder(folder, small(seed=1), overwrite=True)
         assert {path.name for path in folder.iterdir()} == {
             "config.json",
             "environment.json",
@@ -607,17 +607,17 @@ def test_a_folder_that_takes_no_locks_says_so(tmp_path, monkeypatch, capsys):
 
 def test_other_data_are_noticed(tmp_path):
     dataset = types.SimpleNamespace(name="digits", source="here", fingerprint="aa")
-    rundir.check_data(tmp_path, dataset)
-    rundir.check_data(tmp_path, dataset)
+    check_data(tmp_path, dataset)
+    check_data(tmp_path, dataset)
     moved = types.SimpleNamespace(name="digits", source="there", fingerprint="aa")
-    rundir.check_data(tmp_path, moved)
+    check_data(tmp_path, moved)
     other = types.SimpleNamespace(name="digits", source="there", fingerprint="bb")
     with pytest.raises(UserError, match=r"the data have changed .* \(here then, there now\)"):
-        rundir.check_data(tmp_path, other)
+        check_data(tmp_path, other)
     for content in ("", "[1, 2]", '{"name'):
-        (tmp_path / rundir.DATA).write_text(content)
+        (tmp_path / DATA).write_text(content)
         with pytest.raises(UserError, match=r"data\.json cannot be read"):
-            rundir.check_data(tmp_path, dataset)
+            check_data(tmp_path, dataset)
 
 
 # --- measures

@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 import vi_jax as vi
 from configs.posterior import eight_schools
 from configs.vae import get_config
-from experiments import build, config_file, posterior, rooms, rundir, settings, signatures
+from experiments import build, config_file, posterior, rooms, settings, signatures
 from experiments.choices import Room
 from experiments.cli import UserError
 from experiments.data import BINARISATIONS
 from experiments.overrides import Override, flatten
 from experiments.rooms import ROOMS
+from experiments.run.record import from_plain, to_plain
 
 DEFAULT = config_file.set_fields(get_config(), [])
-FIELDS = flatten(rundir.to_plain(DEFAULT))
+FIELDS = flatten(to_plain(DEFAULT))
 OURS = sorted(name for name in FIELDS if name.split(".")[0] not in settings.FUNCTIONS)
 LEFT_TO_OTHERS = {"name", "data.train", "data.validation", "data.test", "data.data_dir"}
 
@@ -32,14 +33,14 @@ def changed(changes):
     """The default config with some dotted fields set, whatever their type, as from a
     config.json.
     """
-    plain = rundir.to_plain(DEFAULT)
+    plain = to_plain(DEFAULT)
     for field, value in changes.items():
         *folders, name = field.split(".")
         place = plain
         for folder in folders:
             place = place[folder]
         place[name] = value
-    return rundir.from_plain(plain)
+    return from_plain(plain)
 
 
 def refused(changes):
@@ -84,13 +85,13 @@ def test_numbers_are_numbers(field, value):
 
 @pytest.mark.parametrize("field", sorted(set(OURS) - LEFT_TO_OTHERS))
 def test_a_missing_field_is_named(field):
-    plain = rundir.to_plain(DEFAULT)
+    plain = to_plain(DEFAULT)
     place = plain
     for part in field.split(".")[:-1]:
         place = place[part]
     del place[field.split(".")[-1]]
     with pytest.raises(UserError, match=field):
-        settings.validate(rundir.from_plain(plain))
+        settings.validate(from_plain(plain))
 
 
 def test_a_field_that_no_one_reads_is_named():

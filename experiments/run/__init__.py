@@ -1,1 +1,1 @@
-"""A run while it trains: its blocks of steps, and what it records of them."""
+"""One run: its folder, its checkpoints, its blocks of steps, and what it records of them."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.parts import ends_at, evaluates_at
+from experiments.run.parts import ends_at, evaluates_at
 from vi_jax.training import BlockInfo, State, Totals
 
 # (state, number of steps, sums of the block so far or None) -> (state, info)

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments import build, cli, heartbeat, session
-from experiments.checkpoints import Checkpoints, wait_for_all
 from experiments.evals import Measures
 from experiments.evals.collapse import collapse_alarm
 from experiments.metrics import evaluation_row, training_row
 from experiments.processes import any_of_them
+from experiments.run.checkpoints import Checkpoints
 from experiments.run.loop import Block
+from experiments.run.together import wait_for_all
 from experiments.session import Built
 from vi_jax.shard import Layout
 from vi_jax.training import State, Totals

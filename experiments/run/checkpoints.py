@@ -13,28 +13,19 @@ checkpoint is never written over. Where the state that it holds is saved again, 
 when it was written (an ELBO, that the block is over) is added in a file of its own.
 """
 
-import json
 import math
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
-from experiments import files, heartbeat, processes, step_folders
-from experiments.checksum import checksum
+from experiments import heartbeat, processes
 from experiments.cli import UserError
-from experiments.parts import as_numbers, block_leaves, from_numbers
-from experiments.storage import hush, read_once, reason, saving_context
+from experiments.run import saved, step_folders
+from experiments.run.parts import as_numbers
+from experiments.run.saved import BLOCK, CHECKSUM, ELBO, IS_OVER, checksum_of, to_leaves
+from experiments.run.storage import hush, reason, saving_context
 from vi_jax.training import State, Totals
-
-# what is saved beside the arrays
-CHECKSUM = "checksum"
-ELBO = "elbo"
-BLOCK = "block"
-IS_OVER = "block_is_over"
-LATER = "later.json"  # in the folder of a checkpoint: what was learnt once it was written
 
 
 class _Save(NamedTuple):
@@ -80,7 +71,9 @@ class Checkpoints:
         # What lies beside those that this process has written whole or read back whole.
         self._known: dict[int, dict[str, Any]] = {}
         self._damaged: set[int] = set()
-        self._steps = set(processes.from_first(lambda: self._open(read_only)))
+        self._steps = set(
+            processes.from_first(lambda: saved.open_steps(self.folder, read_only=read_only))
+        )
         self._best = self._find_best() if keep_best else None  # its ELBO and its step
 
     def __enter__(self) -> "Checkpoints":
@@ -130,10 +123,10 @@ class Checkpoints:
         self.wait()
         step = int(state.step)
         leaves = to_leaves(state)
-        if self._holds(step, leaves):
+        if saved.is_of(self._known.get(step), leaves):
             self._add(step, elbo, is_over=block is None)
             return
-        beside: dict[str, Any] = {CHECKSUM: checksum(leaves | _block_leaves(block))}
+        beside: dict[str, Any] = {CHECKSUM: checksum_of(leaves, block)}
         if elbo is not None:
             beside[ELBO] = elbo
         if block is not None:
@@ -165,9 +158,7 @@ class Checkpoints:
         self.remove_old()
 
     def check(self) -> None:
-        """Raises UserError if the save that is under way has failed by now; does not wait for
-        it.
-        """
+        """Raises UserError if the save under way has failed by now; does not wait for it."""
         if self._save is None:
             return
         try:
@@ -179,8 +170,7 @@ class Checkpoints:
         self.wait()
 
     def remove_old(self) -> None:
-        """Removes what is neither one of the last few up to the step just saved, nor the best, nor
-        asked for.
+        """Removes all but the last few up to the step just saved, the best, and what is asked for.
 
         Those of later steps stay: a run that went back, since they were damaged or since others had
         not got as far, comes to them again.
@@ -188,22 +178,20 @@ class Checkpoints:
         Raises:
           UserError: the folder does not let it.
         """
-        saved = self._last
-        kept = {step for step in self._steps if step > saved}
-        kept.update(sorted(self._steps - kept)[-self._keep :])
-        kept.update(self._also_keeps())
+        last = self._last
+        kept = set(self._also_keeps())
         if self._best is not None:
             kept.add(self._best[1])
-        superfluous = sorted(self._steps - kept)
-        if saved < 0 or not superfluous:
+        superfluous = _superfluous(self._steps, kept, last=last, num_kept=self._keep)
+        if last < 0 or not superfluous:
             return
         try:
             if processes.is_first():
-                step_folders.to_disk(self.folder / str(saved))
+                step_folders.to_disk(self.folder / str(last))
                 for step in superfluous:
                     step_folders.remove(self.folder, step)
         except OSError as error:
-            raise self._failed(saved, error) from None
+            raise self._failed(last, error) from None
         for step in superfluous:
             self._steps.discard(step)
             self._known.pop(step, None)
@@ -240,47 +228,15 @@ class Checkpoints:
         if which == "latest":
             return self.restore_latest(like)
         self._settled()
-        there = f"{self.folder} has those of the steps {', '.join(map(str, self.steps)) or 'none'}"
-        if which == "best":
-            if (best := self._find_best()) is None:
-                raise UserError(
-                    "--checkpoint=best: none has an ELBO saved with it; train with "
-                    f"--config.train.keep_best; {there}."
-                )
-            return self._restore(best[1], like)
-        if not which.isdecimal() or int(which) not in self.steps:
-            raise UserError(
-                f"--checkpoint={which} is none of latest, best and the steps that are kept; "
-                f"{there}."
-            )
-        return self._restore(int(which), like)
+        best = self._find_best() if which == saved.BEST else None
+        return self._restore(saved.step_named(which, self.folder, self.steps, best), like)
 
     # --- steps of the above
-
-    def _open(self, read_only: bool) -> list[int]:
-        """The steps that are there, once what an earlier process left half done is finished."""
-        try:
-            if not read_only:
-                step_folders.recover(self.folder)
-            files.require(self.folder, files.FOLDER)
-            return step_folders.steps_in(self.folder)
-        except OSError as error:  # a file or a link in its place, no rights to it
-            raise UserError(
-                f"the checkpoints in {self.folder} cannot be opened ({reason(error)})."
-            ) from None
 
     def _settled(self) -> None:
         """Waits until the first process has done what `wait` left to it. Collective."""
         self.wait()
         processes.from_first(lambda: None)
-
-    def _holds(self, step: int, leaves: dict[str, Any]) -> bool:
-        """Whether the checkpoint of a step is known to be whole, and of this very state."""
-        known = self._known.get(step)
-        if known is None:
-            return False
-        block = from_numbers(known[BLOCK]) if BLOCK in known else None
-        return known[CHECKSUM] == checksum(leaves | _block_leaves(block))
 
     def _start(self, step: int, leaves: dict[str, Any], beside: dict[str, Any]) -> None:
         """Starts to write a checkpoint, beside the one of the same step where there is one."""
@@ -299,15 +255,10 @@ class Checkpoints:
     def _add(self, step: int, elbo: float | None, *, is_over: bool) -> None:
         """Adds what was not known of a checkpoint when it was written."""
         known = self._known[step]
-        later = dict(known)
-        if elbo is not None:
-            later[ELBO] = elbo
-        if is_over and BLOCK in known:
-            later[IS_OVER] = True
-        added = {name: later[name] for name in (ELBO, IS_OVER) if name in later}
+        later = saved.with_later(known, elbo, is_over=is_over)
         try:
             if later != known and processes.is_first():
-                files.write_json(self.folder / str(step) / LATER, added)
+                saved.write_later(self.folder / str(step), later)
         except OSError as error:
             raise self._failed(step, error) from None
         self._known[step] = later
@@ -319,32 +270,6 @@ class Checkpoints:
         """The best, once a step with this ELBO is among the checkpoints."""
         return (elbo, step) if elbo is not None and self.is_best(elbo) else self._best
 
-    def _beside(self, step: int) -> dict[str, Any]:
-        """What was saved beside the arrays of a step, and later.
-
-        Raises:
-          Exception: of many kinds, where it is damaged.
-        """
-        import orbax.checkpoint.experimental.v1 as ocp
-
-        path = step_folders.path_of(self.folder, step)
-        files.require_regular_tree(path)
-        beside = dict(ocp.metadata(path).custom_metadata or {})
-        if files.kind(path / LATER):
-            beside |= json.loads(files.read_text(path / LATER))
-        return beside
-
-    def _find_best(self) -> tuple[float, int] | None:
-        found = []
-        for step in sorted(self._steps - self._damaged):
-            try:
-                elbo = float(self._beside(step)[ELBO])
-            except Exception:  # it has none, or is damaged, which `restore` will say
-                continue
-            if math.isfinite(elbo):
-                found.append((elbo, step))
-        return max(found, key=lambda each: (each[0], -each[1]), default=None)
-
     def _failed(self, step: int, error: Exception) -> UserError:
         good = [each for each in self.steps if each != step or step in self._known]
         keeps = f"that of step {good[-1]} is kept" if good else "there is none before it"
@@ -355,94 +280,20 @@ class Checkpoints:
         )
 
     def _restore(self, step: int, like: State) -> State:
-        import orbax.checkpoint.experimental.v1 as ocp
+        """The state of a step, whose block is remembered; raises UserError where it is damaged."""
+        found = saved.read(self.folder, step, like)
+        self.saved_block = found.block
+        self.block = None if found.beside.get(IS_OVER) else found.block
+        self._known[step] = found.beside
+        return found.state
 
-        leaves = to_leaves(like)
-        abstract = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-            for name, leaf in leaves.items()
-        }
-        where = step_folders.path_of(self.folder, step)
-        try:
-            files.require_regular_tree(where)
-            found = read_once(where / "state")
-            if found != {name: leaf.shape for name, leaf in leaves.items()}:
-                raise ValueError("its arrays are not those of this model")
-            leaves = ocp.load(where, abstract)
-            saved = self._beside(step)
-            block = from_numbers(saved[BLOCK]) if BLOCK in saved else None
-        except Exception as error:  # Orbax and its storage raise many kinds, which mean the same
-            raise UserError(
-                f"the checkpoint {where} is damaged or of another model ({reason(error)})."
-            ) from None
-        if CHECKSUM not in saved:
-            raise UserError(
-                f"the checkpoint {where} is damaged: it has no checksum (one of an older version "
-                "of this code has none)."
-            )
-        if saved[CHECKSUM] != checksum(leaves | _block_leaves(block)):
-            raise UserError(
-                f"the checkpoint {where} is damaged: its numbers are not those that were saved."
-            )
-        if int(leaves["step"]) != step:
-            raise UserError(
-                f"the checkpoint {where} is of step {int(leaves['step'])}: it has been moved."
-            )
-        self.saved_block = block
-        self.block = None if saved.get(IS_OVER) else block
-        self._known[step] = saved
-        return from_leaves(leaves, like)
+    def _find_best(self) -> tuple[float, int] | None:
+        return saved.find_best(self.folder, self._steps - self._damaged)
 
 
-def common_steps(runs: Iterable[Checkpoints]) -> set[int]:
-    """The steps of which all of some runs have a checkpoint."""
-    steps = [set(each.steps) for each in runs]
-    return set.intersection(*steps) if steps else set()
-
-
-def newest_common_step(runs: Iterable[Checkpoints]) -> set[int]:
-    """The newest step whose checkpoint all of some runs are known to have; empty where none is."""
-    steps = [set(each.good_steps) for each in runs]
-    common = set.intersection(*steps) if steps else set()
-    return {max(common)} if common else set()
-
-
-def wait_for_all(runs: Iterable[Checkpoints]) -> None:
-    """Returns when the last saves of runs that go on together are on disk; only then is removed
-    what they make superfluous.
-
-    Raises:
-      UserError: one could not be written.
+def _superfluous(steps: set[int], kept: set[int], *, last: int, num_kept: int) -> list[int]:
+    """The steps that may go: neither later than the last save, nor one of the last few, nor kept
+    for a reason of its own.
     """
-    waiting = list(runs)
-    for each in waiting:
-        each.wait()
-    for each in waiting:
-        each.remove_old()
-
-
-def _block_leaves(block: Totals | None) -> dict[str, Any]:
-    """What the checksum covers of it."""
-    return (
-        {}
-        if block is None
-        else {f"{BLOCK}.{name}": leaf for name, leaf in block_leaves(block).items()}
-    )
-
-
-def to_leaves(state: State) -> dict[str, Any]:
-    """The state as one flat dict of arrays, typed keys as their data."""
-    tree = state._replace(key=jax.random.key_data(state.key))
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}
-
-
-def from_leaves(leaves: dict[str, Any], like: State) -> State:
-    """The state again, in the structure of another."""
-    tree = like._replace(key=jax.random.key_data(like.key))
-    paths, structure = jax.tree_util.tree_flatten_with_path(tree)
-    ordered = [leaves[jax.tree_util.keystr(path, simple=True, separator=".")] for path, _ in paths]
-    state = jax.tree.unflatten(structure, ordered)
-    return state._replace(
-        key=jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(like.key))
-    )
+    earlier = sorted(step for step in steps if step <= last)
+    return sorted(set(earlier[:-num_kept]) - kept)
