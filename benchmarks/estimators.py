@@ -224,11 +224,11 @@ def measure(task: Task, flags: argparse.Namespace) -> dict[tuple[str, str], Row]
     return rows
 
 
-def table(results: dict[str, dict[tuple[str, str], Row]]) -> str:
+def table(results: dict[str, dict[tuple[str, str], Row]]) -> report.LongTable:
     """All problems side by side, each row relative to `reparam` on the same bound."""
     head = ["bound, estimator"]
     for name in results:
-        head += [f"{name}: variance", "bias, standard errors", "time"]
+        head += [f"{name}: variance", f"{name}: bias, standard errors", f"{name}: time"]
     rows = []
     for bound, estimator in next(iter(results.values())):
         cells = [f"{TITLES[bound]}, `{estimator}`"]
@@ -237,7 +237,7 @@ def table(results: dict[str, dict[tuple[str, str], Row]]) -> str:
             plain = measured[bound, "reparam"]
             cells += [f"{row.variance / plain.variance:.3g}", f"{row.bias:.2f}", f"{row.time:.2f}"]
         rows.append(cells)
-    return report.markdown_table(head, rows)
+    return report.LongTable(head, rows)
 
 
 def main() -> None:
@@ -249,27 +249,24 @@ def main() -> None:
     }
     packages = ("jax", "jaxlib", "numpyro", "vi_jax")
     note = (
-        f"K = {flags.num_samples} draws, {flags.num_keys:,} gradients a row, in all parameters "
-        "of the guide after a short "
-        "training. Variance: trace of the covariance over that of `reparam` on the same bound. "
-        "Bias: root mean square over the "
-        f"parameters of the mean's distance to that of {flags.reference_keys:,} other `reparam` "
-        "gradients, in standard errors of "
-        "the difference; about 1 where there is none. Time: the least of "
+        f"K = {flags.num_samples} draws, {flags.num_keys:,} gradients a row, in all parameters of "
+        "the guide after a short training. Variance: trace of the covariance over that of "
+        "`reparam` on the same bound. Bias: root mean square over the parameters of the mean's "
+        f"distance to that of {flags.reference_keys:,} other `reparam` gradients, in standard "
+        "errors of the difference; about 1 where there is none. Time: the least of "
         f"{flags.repeats} compiled calls over that of `reparam`, the two taking turns. "
-        f"{report.used(*packages)}"
+        f"{report.used(*packages)} {report.link('estimators')}"
     )
-    text = f"{table(results)}\n\n{note}"
+    whole = table(results)
+    shown = [row for row in whole.rows if row[0].startswith(("ELBO,", "IWAE,"))]
+    text = f"{report.markdown_table(whole.head, shown)}\n\n{note}"
     plain = {
         name: {f"{b} {e}": row._asdict() for (b, e), row in rows.items()}
         for name, rows in results.items()
     }
-    numbers = {
-        "device": report.device_name(),
-        "versions": report.versions(*packages),
-        "results": plain,
-    }
-    report.finish("estimators", text, flags, numbers)
+    numbers = {"device": report.device_name(), "versions": report.versions(*packages)}
+    numbers |= {"results": plain}
+    report.finish("estimators", text, flags, numbers, whole)
 
 
 def parse_flags() -> argparse.Namespace:

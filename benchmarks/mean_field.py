@@ -152,20 +152,20 @@ HEAD = (
     "posterior",
     "latents",
     "mean error, SD",
-    "worst",
+    "worst mean error, SD",
     "mean field's SD error",
     "linear response's SD error",
-    "worst",
+    "linear response's worst SD error",
     "by DADVI's own draws",
     "DADVI's gradients",
     "to within 0.1 nats",
     "linear response's",
     "Adam's at 0.01 to there",
-    "times",
-    "Adam's at 0.1",
-    "times",
+    "Adam's at 0.01, times DADVI's",
+    "Adam's at 0.1 to there",
+    "Adam's at 0.1, times DADVI's",
     "`advi`'s to its end",
-    "times DADVI's",
+    "`advi`'s, times DADVI's",
     "its ELBO less DADVI's",
 )
 ERRORS = (
@@ -179,8 +179,22 @@ ERRORS = (
 SPENT = ("evaluations", "near_evaluations", "response_evaluations")
 
 
-def table(rows: list[Row]) -> str:
-    """A line for each posterior, after one for the median of all."""
+def summary(rows: list[Row]) -> str:
+    """The medians, a line each; beside it that of the worst parameter, or the ratio to DADVI's."""
+    (title, _, *cells) = medians(rows)
+    values = dict(zip(HEAD[2:], cells, strict=True))
+    lines = []
+    for name, value in values.items():
+        if "worst" in name or "times" in name:
+            (first, number, _) = lines.pop()
+            lines.append((first, number, f"{'worst' if 'worst' in name else 'times'}: {value}"))
+        else:
+            lines.append((name, value, ""))
+    return report.markdown_table((title, "", ""), lines)
+
+
+def medians(rows: list[Row]) -> tuple[str, ...]:
+    """The line of `HEAD` for the median of the posteriors on which DADVI converged."""
     done = [row for row in rows if row.converged]
 
     def median(value: Callable[[Row], float]) -> float:
@@ -192,7 +206,7 @@ def table(rows: list[Row]) -> str:
             f"{median(lambda row: _times(row, which)):.1f}",
         )
 
-    summary = (
+    return (
         f"**median of the {len(done)} of {len(rows)} that converged**",
         "",
         *(f"{median(attrgetter(name)):.3f}" for name in ERRORS),
@@ -203,7 +217,11 @@ def table(rows: list[Row]) -> str:
         f"{median(_advi):.1f}",
         f"{median(attrgetter('advi_gap')):+.2f}",
     )
-    return report.markdown_table(HEAD, [summary, *(_line(row) for row in rows)])
+
+
+def each(rows: list[Row]) -> report.LongTable:
+    """A line for each posterior."""
+    return report.LongTable(HEAD, [_line(row) for row in rows])
 
 
 def _times(row: Row, which: int) -> float:
@@ -272,8 +290,9 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     warnings.filterwarnings("ignore")
     rows = read_rows(flags.rows, Row) if flags.rows else run_all(flags)
-    text = f"{table(rows)}\n\nFloat64. {report.used('jax', 'numpyro', 'vi_jax')}"
-    report.finish("mean_field", text, flags, [row._asdict() for row in rows])
+    note = f"Float64. {report.used('jax', 'numpyro', 'vi_jax')} {report.link('mean_field')}"
+    text = f"{summary(rows)}\n\n{note}"
+    report.finish("mean_field", text, flags, [row._asdict() for row in rows], each(rows))
 
 
 if __name__ == "__main__":

@@ -116,8 +116,8 @@ def main() -> None:
             " `vi.fit` reached its mean error before NumPyro's AutoMultivariateNormal on "
             f"{ahead} of {len(raced)}."
         )
-    text = f"{summary(rows)}\n\n{note}\n\n{each(rows)}"
-    report.finish("posteriordb", text, flags, [row._asdict() for row in rows])
+    text = f"{summary(rows)}\n\n{note} {report.link('posteriordb', 'The default on each')}"
+    report.finish("posteriordb", text, flags, [row._asdict() for row in rows], each(rows))
 
 
 def in_order(rows: list[Row]) -> list[Row]:

@@ -53,7 +53,7 @@ def _method(name: str, rows: list[Row]) -> tuple[str, ...]:
     )
 
 
-def each(rows: list[Row]) -> str:
+def each(rows: list[Row]) -> report.LongTable:
     """A line for each posterior, of the default."""
     head = (
         "posterior",
@@ -96,4 +96,4 @@ def each(rows: list[Row]) -> str:
                 other,
             )
         )
-    return report.markdown_table(head, lines)
+    return report.LongTable(head, lines)

@@ -1,8 +1,9 @@
-"""Where a benchmark ran, and how its table is written: Markdown, JSON, and the blocks of
+"""Where a benchmark ran, and how its table is written: Markdown, JSON, CSV, and the blocks of
 README.md.
 """
 
 import argparse
+import csv
 import importlib.metadata
 import json
 import os
@@ -12,9 +13,11 @@ import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 README = Path(__file__).with_name("README.md")
+RESULTS = Path(__file__).with_name("results")  # tables that are too long for README.md
+MAX_ROWS = 12  # of a table of README.md
 
 
 def say(text: str) -> None:
@@ -83,25 +86,66 @@ def make_parser(description: str, *, has_json: bool = True) -> argparse.Argument
     if has_json:
         parser.add_argument("--json", help="file for the numbers")
     parser.add_argument(
-        "--write", action="store_true", help="put the tables into benchmarks/README.md"
+        "--write",
+        action="store_true",
+        help="put the tables into benchmarks/README.md, long ones into benchmarks/results",
     )
     return parser
 
 
-def finish(name: str, text: str, flags: argparse.Namespace, numbers: Any = None) -> None:
+class LongTable(NamedTuple):
+    """A table of more rows than a reader of README.md looks at."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def finish(
+    name: str,
+    text: str,
+    flags: argparse.Namespace,
+    numbers: Any = None,
+    whole: LongTable | None = None,
+) -> None:
     """Prints the tables, and writes the numbers and the tables where the flags say so.
 
     Args:
-      name: of the block in README.md.
-      text: the tables, Markdown.
+      name: of the block in README.md, and of the file in results.
+      text: the tables, Markdown; of at most `MAX_ROWS` rows each.
       flags: of `make_parser`.
       numbers: for --json.
+      whole: the table that `text` sums up, if it has more rows.
     """
     print(text)
+    if whole is not None:
+        print(f"\n{markdown_table(whole.head, whole.rows)}")
     if numbers is not None and flags.json:
         write_json(flags.json, numbers)
     if flags.write:
         write_block(name, text)
+    if flags.write and whole is not None:
+        write_csv(name, whole)
+
+
+def link(name: str, rows: str = "All rows") -> str:
+    """The sentence of README.md that leads to the file of a long table."""
+    return f"{rows}: [results/{name}.csv](results/{name}.csv)."
+
+
+def write_csv(name: str, table: LongTable) -> Path:
+    """The table in `results`, without Markdown's marks and without commas in numbers."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([_plain(cell) for cell in row] for row in (table.head, *table.rows))
+    say(f"wrote {path.name} of {RESULTS.name}")
+    return path
+
+
+def _plain(cell: str) -> str:
+    text = re.sub(r"\*\*|`", "", cell)
+    return text.replace(",", "") if re.fullmatch(r"[+-]?\d[\d,]*(\.\d+)?", text) else text
 
 
 def write_json(path: str, result: Any) -> None:

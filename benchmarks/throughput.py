@@ -15,7 +15,6 @@ machine hits everyone. Import, compilation and memory are those of a process eac
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -27,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import report
-from benchmarks.contenders import CONTENDERS, by_name
+from benchmarks.contenders import CONTENDERS
 from benchmarks.problem import (
     Contender,
     NotAvailable,
@@ -37,12 +36,10 @@ from benchmarks.problem import (
     make_problem,
     make_weights,
 )
+from benchmarks.throughput_table import describe, versions
 
 BLOCKS = {"throughput": ("mlp", "iwae"), "convolutions": ("conv", "photos")}  # of README.md
 PROBLEMS = tuple(name for names in BLOCKS.values() for name in names)
-OURS = "vi_jax"
-LIMIT = "matrix products alone"
-FLOORS = ("hand-written loop", "hand-written jit loop")
 CHECKS = 20  # draws of the loss at the start
 # Contenders left out: in a compiled loop on a CPU, lax's convolution takes a second a step; of
 # photographs, of which any step takes seconds, one contender of each kind is enough.
@@ -143,6 +140,7 @@ def alone(contender: Contender, problem: Problem, data_dir: str) -> Alone:
 
 def measure(problem: Problem, flags: argparse.Namespace) -> dict[str, Any]:
     """Everything of one problem, as JSON has it."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     weights = make_weights(problem)
     all_ready = []
     absent = {}
@@ -170,101 +168,13 @@ def measure(problem: Problem, flags: argparse.Namespace) -> dict[str, Any]:
     return {
         "title": problem.title,
         "source": problem.source,
+        "load_average": load,
         "loss_at_start": loss,
         "loss_stderr": stderr,
         "rates": rates,
         "alone": {name: found._asdict() for name, found in processes.items()},
         "not_available": absent,
     }
-
-
-def rows_of(found: dict[str, Any]) -> list[list[str]]:
-    """The table's rows of one problem."""
-    rates: dict[str, list[float]] = found["rates"]
-    floors = [name for name in FLOORS if name in rates]
-    floor = max(floors, key=lambda name: statistics.median(rates[name]), default=None)
-    rows = []
-    for name, own in rates.items():
-        process = found["alone"].get(name)
-        rows.append(
-            [
-                f"**{name}**: {by_name(name).how}",
-                _three_digits(statistics.median(own)),
-                _ratio(own, rates.get(OURS)),
-                _ratio(own, rates.get(floor)) + (", the floor" if name == floor else ""),
-                _ratio(rates.get(LIMIT), own).split(" ")[0],
-                *(
-                    [
-                        f"{process['compiling']:.1f}",
-                        f"{process['imports']:.1f}",
-                        f"{process['memory']:,.0f}",
-                    ]
-                    if process
-                    else [""] * 3
-                ),
-            ]
-        )
-    return rows
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _ratio(rates: list[float] | None, base: list[float] | None) -> str:
-    if rates is None or base is None:
-        return ""
-    ratios = [a / b for a, b in zip(rates, base, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
-
-
-def describe(results: dict[str, dict[str, Any]], flags: argparse.Namespace) -> str:
-    """A table for each problem, and what they were measured on and with."""
-    head = [
-        "steps/s",
-        f"vs {OURS}",
-        "vs the floor",
-        "times the products'",
-        "compiling, s",
-        "imports, s",
-        "memory, MB",
-    ]
-    tables = [
-        report.markdown_table([found["title"], *head], rows_of(found)) for found in results.values()
-    ]
-    used = ", ".join(f"{name} {version}" for name, version in _versions().items())
-    absent = {
-        name: reason
-        for found in results.values()
-        for name, reason in found["not_available"].items()
-    }
-    lines = [
-        f"Float32. {report.device_name()}; {used}.",
-        f"Medians over {flags.rounds} rounds; ratios above 1 are faster, with their least and "
-        "greatest in brackets; "
-        "the floor is the faster of the two loops by hand.",
-        *[
-            f"{found['title']}: {found['source']}; the loss at the start is "
-            f"{found['loss_at_start']:.2f} nats for all, within "
-            f"{found['loss_stderr']:.2f} of standard error."
-            for found in results.values()
-        ],
-        *[f"{name}: not available: {reason}." for name, reason in absent.items()],
-        *_torch_threads(results),
-    ]
-    return "\n\n".join([*tables, " ".join(lines)])
-
-
-def _torch_threads(results: dict[str, dict[str, Any]]) -> list[str]:
-    if not any(name.startswith("PyTorch") for found in results.values() for name in found["rates"]):
-        return []
-    import torch
-
-    return [f"PyTorch has {torch.get_num_threads()} threads."]
-
-
-def _versions() -> dict[str, str]:
-    return report.versions("jax", "jaxlib", "optax", "flax", "numpyro", "torch", "vi_jax")
 
 
 def main() -> None:
@@ -284,22 +194,14 @@ def main() -> None:
             for name in flags.problems.split(",")
         }
         texts = {
-            block: describe({name: result[name] for name in names if name in result}, flags)
+            block: describe({name: result[name] for name in names if name in result}, flags.rounds)
             for block, names in BLOCKS.items()
             if set(names) & set(result)
         }
     print("\n\n".join(texts.values()))
     if flags.json:
-        load = os.getloadavg() if hasattr(os, "getloadavg") else None
-        report.write_json(
-            flags.json,
-            {
-                "device": report.device_name(),
-                "versions": _versions(),
-                "load_average": load,
-                **result,
-            },
-        )
+        device = {"device": report.device_name(), "versions": versions()}
+        report.write_json(flags.json, {**device, **result})
     for block, text in texts.items():
         if flags.write:
             report.write_block(block, text)

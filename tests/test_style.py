@@ -45,7 +45,6 @@ OVER = {
     "vi_jax/methods/natural_gradient.py:natural_gradient": _CLOSURE,
     "vi_jax/targets/local_numpyro.py:local_from_trace": "branches and steps to be named",
     "vi_jax/targets/numpyro_model.py:from_numpyro": "branches and steps to be named",
-    "benchmarks/throughput.py": _SPLIT,
 }
 BRANCHES = (
     ast.If,

@@ -1,0 +1,46 @@
+"""benchmarks/README.md fits a screen at a time; longer tables are files beside it."""
+
+import csv
+import re
+
+import pytest
+
+report = pytest.importorskip("benchmarks.report")
+
+
+def lengths(text):
+    """{heading of a table of Markdown: its rows}."""
+    tables = re.findall(r"((?:^\|.*\n)+)", text, re.M)
+    return {table.split("\n")[0]: table.count("\n") - 2 for table in tables}
+
+
+def test_no_table_has_more_rows_than_a_screen():
+    found = lengths(report.README.read_text())
+    assert len(found) > 10
+    long = {head[:60]: size for head, size in found.items() if size > report.MAX_ROWS}
+    assert not long, f"more than {report.MAX_ROWS} rows; put them into benchmarks/results: {long}"
+
+
+def test_every_file_of_results_is_linked_and_every_link_is_one():
+    linked = re.findall(r"\]\(results/(.*?)\)", report.README.read_text())
+    assert sorted(linked) == sorted(path.name for path in report.RESULTS.iterdir())
+    for name in linked:
+        with (report.RESULTS / name).open(newline="") as file:
+            (head, *rows) = csv.reader(file)
+        assert len(rows) > report.MAX_ROWS, f"{name} is short enough for README.md"
+        assert len(set(head)) == len(head), f"two columns of {name} have one name"
+        assert {len(row) for row in rows} == {len(head)}
+
+
+def test_a_long_table_is_written_as_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    table = report.LongTable(
+        ("what", "`gradients`, all"), [("**a, b**", "1,234.5"), ("> 5", "+1,000,000")]
+    )
+    path = report.write_csv("some", table)
+    with path.open(newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["what", "gradients, all"],
+            ["a, b", "1234.5"],
+            ["> 5", "+1000000"],
+        ]
