@@ -49,12 +49,14 @@ def main() -> int:
     from experiments.run.record import read_run
 
     config = read_run(workdir, flags.FLAGS.allow_code)
-    with config.unlocked():
-        config.data.data_dir = args.data_dir or config.data.data_dir
-        config.eval.split = args.split or config.eval.split
-        config.eval.batch_size = args.batch_size or config.eval.batch_size
-        config.mesh.data = -1  # the devices of this machine, not those of the run
-        config.mesh.model = 1
+    given = {
+        "data.data_dir": args.data_dir,
+        "eval.split": args.split,
+        "eval.batch_size": args.batch_size,
+    }
+    settings.change(config, {field: value for field, value in given.items() if value})
+    # the devices of this machine, not those of the run
+    settings.change(config, {"mesh.data": -1, "mesh.model": 1})
     settings.validate(config)
     cli.set_up_jax()
     cli.find_devices()

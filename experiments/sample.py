@@ -43,8 +43,8 @@ def main() -> int:
     from experiments.run.record import read_run
 
     config = read_run(workdir, flags.FLAGS.allow_code)
-    with config.unlocked():
-        config.data.data_dir = args.data_dir or config.data.data_dir
+    if args.data_dir:
+        settings.change(config, {"data.data_dir": args.data_dir})
     settings.validate(config)
     out = Path(args.out) if args.out else workdir / "samples"
     try:

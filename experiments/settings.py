@@ -11,7 +11,7 @@ from experiments.cli import MAX_COUNT, UserError, suggest
 from experiments.overrides import flatten
 from experiments.rooms import ROOMS
 
-__all__ = ["CHOICES", "flatten", "get", "validate"]
+__all__ = ["CHOICES", "change", "flatten", "get", "validate"]
 
 CHOICES = {
     "precision": ("float32", "bfloat16"),
@@ -84,6 +84,19 @@ def validate(config: Any) -> None:
     _validate_training(config)
     for field, room in FUNCTIONS.items():
         ROOMS.check(room, get(config, field), where=f"config.{field}", facts=FACTS)
+
+
+def change(config: Any, fields: Mapping[str, Any]) -> None:
+    """Sets dotted fields of a locked config, such as one that was read and is not validated yet.
+
+    Raises:
+      UserError: the config has no such field.
+    """
+    with config.unlocked():
+        for field, value in fields.items():
+            get(config, field)
+            group, _, name = field.rpartition(".")
+            get(config, group)[name] = value
 
 
 def get(config: Any, field: str) -> Any:

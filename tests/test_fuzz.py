@@ -5,6 +5,7 @@ The default suite tries a few hundred cases, `pytest -m slow` thousands.
 """
 
 import contextlib
+import functools
 import gzip
 import json
 import math
@@ -83,25 +84,27 @@ def damages(draw):
     )
     changes = draw(st.lists(places, min_size=1, max_size=4))
 
-    def damage(content):
-        content = bytearray(content)
-        for what, place, byte in changes:
-            at = min(int(place * len(content)), max(len(content) - 1, 0))
-            if what == "cut":
-                del content[at:]
-            elif what == "flip" and content:
-                content[at] ^= byte
-            elif what == "zero":
-                content[at : at + byte] = bytes(len(content[at : at + byte]))
-            elif what == "insert":
-                content[at:at] = bytes([byte]) * (byte % 9)
-            elif what == "repeat":
-                content[at:at] = content[at : at + byte]
-            elif what == "number":
-                content[at : at + 4] = b"\xff\xff\xff\x7f"
-        return bytes(content)
+    return functools.partial(damaged, changes)  # whose repr says what it does
 
-    return damage
+
+def damaged(changes, content):
+    """The bytes after changes `(what, place as a share of the length, byte)`."""
+    content = bytearray(content)
+    for what, place, byte in changes:
+        at = min(int(place * len(content)), max(len(content) - 1, 0))
+        if what == "cut":
+            del content[at:]
+        elif what == "flip" and content:
+            content[at] ^= byte
+        elif what == "zero":
+            content[at : at + byte] = bytes(len(content[at : at + byte]))
+        elif what == "insert":
+            content[at:at] = bytes([byte]) * (byte % 9)
+        elif what == "repeat":
+            content[at:at] = content[at : at + byte]
+        elif what == "number":
+            content[at : at + 4] = b"\xff\xff\xff\x7f"
+    return bytes(content)
 
 
 # --- what is typed
