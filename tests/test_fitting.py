@@ -167,7 +167,7 @@ def test_bad_densities_are_errors():
         vi.fit(jax.random.key(0), vi.targets.from_numpyro(eight_schools, Y.at[2].set(jnp.nan)))
     with pytest.raises(ValueError, match="num_starts has to be a whole number of at least 1"):
         fit(lambda u: -jnp.sum(u**2), num_starts=0)
-    with pytest.raises(ValueError, match="start wants shape"):
+    with pytest.raises(ValueError, match="start expects shape"):
         fit(lambda u: -jnp.sum(u**2), start=jnp.zeros(3))
 
 

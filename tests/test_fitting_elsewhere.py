@@ -1,4 +1,4 @@
-"""What no weights of one guide can see: mass in another place, numbers without digits, densities
+"""What no weights of one guide can see: another mode, numbers without digits, densities
 without a maximum.
 """
 
@@ -33,7 +33,7 @@ def fit(density, size=2, method=None, **options):
 def test_one_start_tells_of_the_place_that_another_ascent_came_by():
     result = fit(two_places)
     assert result.diagnostics.verdict == "not reliable"
-    assert "one of the ascents came by a place 8." in result.diagnostics.advice
+    assert "one of the paths passed a location 8." in result.diagnostics.advice
     assert result.fallback == ""  # no flow about one place finds another
     assert not result.moments()["corrected"]
 
@@ -84,7 +84,7 @@ def test_numbers_without_digits_are_not_called_reliable():
 
 
 def test_an_edge_is_told_as_one():
-    with pytest.raises(FloatingPointError, match="wants a constraint"):
+    with pytest.raises(FloatingPointError, match="expects a constraint"):
         fit(lambda z: jnp.where(z[0] > 1, -jnp.inf, -0.5 * jnp.sum(z**2)))
 
 
@@ -114,6 +114,6 @@ def test_dadvi_tells_what_its_few_draws_cost():
         result.state.log_scale
     )
     np.testing.assert_allclose(error, direct, rtol=1e-5)
-    assert "few draws" in str(result.details)
+    assert "few samples" in str(result.details)
     assert result.report()["details"]["draws_error"] == error.tolist()
     assert fit(lambda z: -0.5 * jnp.sum(z**2)).details.draws_error.size == 0

@@ -109,7 +109,8 @@ def test_fit_hands_on_its_budget(hard, monkeypatch):
 
     monkeypatch.setattr(_fallback, "second", second)
     monkeypatch.setattr(
-        "vi_jax.fitting._fit._once", lambda key, **kwargs: dataclasses.replace(hard, why="")
+        "vi_jax.fitting._fit.run_once",
+        lambda key, plan, **kwargs: dataclasses.replace(hard, why=""),
     )
     for fallback in (None, 0, 50_000):
         vi.fit(jax.random.key(0), TARGET, fallback=fallback)

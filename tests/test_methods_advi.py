@@ -11,7 +11,7 @@ import pytest
 from methods_helpers import X, Y, best_gaussian, log_lik, log_prior, logistic, run
 
 import vi_jax as vi
-from vi_jax.methods import _frame, _stationary
+from vi_jax.optimise import averaging, own_units
 
 FAMILIES = {"mean_field": False, "full_rank": True}
 
@@ -156,20 +156,20 @@ def test_a_gaussians_own_units_are_those_of_its_noise(name):
 
     slope = jax.grad(lambda p: f(push(p, eps)))(params)
     zero = jax.tree.map(jnp.zeros_like, params)
-    moved = jax.grad(lambda d: f(push(_frame.outward(params, d), eps)))(zero)
-    inward = _frame.inward(params, slope)
+    moved = jax.grad(lambda d: f(push(own_units.outward(params, d), eps)))(zero)
+    inward = own_units.inward(params, slope)
     for key in params:
         np.testing.assert_allclose(inward[key], moved[key], rtol=1e-4, atol=1e-4, err_msg=key)
     assert jax.tree.all(
         jax.tree.map(
-            lambda a, b: jnp.allclose(a, b, atol=1e-5), _frame.outward(params, zero), params
+            lambda a, b: jnp.allclose(a, b, atol=1e-5), own_units.outward(params, zero), params
         )
     )
 
 
 def blocks(series):
-    step = jax.jit(lambda it, x: (_stationary.add(it, x), None))
-    return jax.lax.scan(step, _stationary.empty(series[0]), series)[0]
+    step = jax.jit(lambda it, x: (averaging.add(it, x), None))
+    return jax.lax.scan(step, averaging.empty(series[0]), series)[0]
 
 
 def test_windows_of_blocks_are_those_of_the_iterates():
@@ -177,7 +177,7 @@ def test_windows_of_blocks_are_those_of_the_iterates():
     series = 100 + rng.normal(size=(1000, 3)).cumsum(0) / 30
     iterates = blocks(jnp.asarray(series, jnp.float32))
     assert iterates.width == 40  # 320 full, 640 full, 1280 not
-    window = _stationary.best_window(iterates)
+    window = averaging.best_window(iterates)
     size = int(window.size)
     late = series[-size:]
     np.testing.assert_allclose(window.average, late.mean(0), rtol=1e-5)
@@ -189,6 +189,6 @@ def test_windows_of_blocks_are_those_of_the_iterates():
 
 def test_a_drift_is_seen_and_noise_is_not():
     noise = jax.random.normal(jax.random.key(0), (2000, 5))
-    assert _stationary.best_window(blocks(noise)).r_hat < 1.05
+    assert averaging.best_window(blocks(noise)).r_hat < 1.05
     drift = noise.at[:, 2].add(jnp.linspace(0, 5, 2000))
-    assert _stationary.best_window(blocks(drift)).r_hat > 1.1
+    assert averaging.best_window(blocks(drift)).r_hat > 1.1

@@ -10,8 +10,8 @@ import pytest
 
 import vi_jax as vi
 from vi_jax.fitting import NUM_CANDIDATES
-from vi_jax.methods import _smooth
 from vi_jax.methods.default import choose
+from vi_jax.optimise import smoothness
 
 SIZE = 40
 RNG = np.random.default_rng(0)
@@ -59,7 +59,7 @@ DTYPES = ["float32", pytest.param("float64", marks=pytest.mark.slow)]
 
 def found(log_density, dtype):
     with jax.enable_x64(dtype == "float64"):
-        measured = _smooth.measured(jax.random.key(0), log_density, jnp.zeros(SIZE, dtype))
+        measured = smoothness.measured(jax.random.key(0), log_density, jnp.zeros(SIZE, dtype))
         return float(measured.kink), float(measured.step)
 
 
@@ -98,7 +98,7 @@ def test_a_density_without_a_second_derivative_is_not_known():
         return normal(u)
 
     once.defvjp(lambda u: (normal(u), u), lambda u, g: (-g * u,))  # jvp of it is refused
-    assert _smooth.measured(jax.random.key(0), once, jnp.zeros(3)) is None
+    assert smoothness.measured(jax.random.key(0), once, jnp.zeros(3)) is None
     choice = choose(jax.random.key(0), vi.targets.from_log_density(once, 401))
     assert choice.method.name == "pathfinder"
     assert choice.why == "low rank, for 401 latents; whether it is smooth is not known"
@@ -119,7 +119,7 @@ def test_kinks_keep_off_a_method_that_rests_on_curvature():
         == "mean field, for 401 latents; not smooth (it jumps by 3 nats, which no gradient sees)"
     )
     assert (smooth.method.name, smooth.why) == ("pathfinder", "low rank, for 401 latents")
-    assert kinks.evaluations == steps.evaluations == smooth.evaluations == _smooth.COST
+    assert kinks.evaluations == steps.evaluations == smooth.evaluations == smoothness.COST
     small = choose(jax.random.key(0), vi.targets.from_log_density(KINKS["laplace"], SIZE))
     assert (small.method.name, small.why, small.evaluations) == (
         "bam",
@@ -137,7 +137,9 @@ def test_kinks_are_looked_for_about_the_start():
 def test_fit_counts_what_the_choice_took():
     result = vi.fit(jax.random.key(0), large(normal))
     assert result.method == "pathfinder"
-    assert result.evaluations == result.history["evaluations"][-1] + NUM_CANDIDATES + _smooth.COST
+    assert (
+        result.evaluations == result.history["evaluations"][-1] + NUM_CANDIDATES + smoothness.COST
+    )
 
 
 DESIGN = np.array([[1.0, 0.3], [-0.5, 1.2], [0.8, -1.0], [0.2, 0.4]], np.float32)

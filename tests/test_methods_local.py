@@ -12,8 +12,8 @@ import optax
 import pytest
 
 import vi_jax as vi
-from vi_jax.methods import _rowwise
-from vi_jax.methods.local_advi import BatchGuide
+from vi_jax.methods._local_q import BatchGuide
+from vi_jax.optimise import row_optimisers
 
 NUM = 24
 TAU = 1.0
@@ -256,7 +256,7 @@ def test_rows_outside_of_a_batch_wait_and_those_in_it_go_as_if_alone():
     rule = optax.adam(0.1)
     num = 5
     one = {"loc": jnp.zeros(2), "log_scale": jnp.zeros(2)}
-    rows = _rowwise.begin(rule, one, num)
+    rows = row_optimisers.begin(rule, one, num)
     curvature = jnp.arange(1.0, num + 1)
 
     def slope(p, n):
@@ -265,9 +265,9 @@ def test_rows_outside_of_a_batch_wait_and_those_in_it_go_as_if_alone():
     visits = [[0, 3], [3, 4], [0, 3]]
     before = rows
     for index in map(jnp.array, visits):
-        entry = _rowwise.take(rows, index, jnp.int32(0))
-        entry = _rowwise.move(rule, entry, jax.vmap(slope)(entry.params, index), jnp.ones(()))
-        rows = _rowwise.put(rows, index, entry, jnp.bool_(True))
+        entry = row_optimisers.take(rows, index, jnp.int32(0))
+        entry = row_optimisers.move(rule, entry, jax.vmap(slope)(entry.params, index), jnp.ones(()))
+        rows = row_optimisers.put(rows, index, entry, jnp.bool_(True))
     for leaf, old in zip(jax.tree.leaves(rows), jax.tree.leaves(before), strict=True):
         np.testing.assert_array_equal(leaf[jnp.array([1, 2])], old[jnp.array([1, 2])])
 
@@ -291,7 +291,8 @@ def test_rows_outside_of_a_batch_wait_and_those_in_it_go_as_if_alone():
         np.testing.assert_allclose(rows.average["loc"][n], average, rtol=1e-5)
         assert int(rows.visits[n]) == times
 
-    later = _rowwise.take(rows, jnp.array([3]), jnp.int32(1))  # the next rung starts at the average
+    # the next stage starts at the average
+    later = row_optimisers.take(rows, jnp.array([3]), jnp.int32(1))
     np.testing.assert_array_equal(later.params["loc"][0], rows.average["loc"][3])
     assert int(later.visits[0]) == 0
 
@@ -299,13 +300,13 @@ def test_rows_outside_of_a_batch_wait_and_those_in_it_go_as_if_alone():
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match="local_advi"):
         vi.fit(jax.random.key(0), hierarchy(4), vi.methods.advi())
-    with pytest.raises(ValueError, match="latents of their own"):
+    with pytest.raises(ValueError, match="local latent variables"):
         vi.fit(
             jax.random.key(0),
             vi.targets.from_log_density(lambda u: -u @ u, 2),
             vi.methods.local_advi(),
         )
-    with pytest.raises(ValueError, match="start wants shape"):
+    with pytest.raises(ValueError, match="start expects shape"):
         vi.fit(jax.random.key(0), hierarchy(4), start=jnp.zeros(2))
     result = vi.fit(
         jax.random.key(0), hierarchy(4), vi.methods.local_advi(num_steps=20), num_draws=100

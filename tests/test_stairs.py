@@ -16,7 +16,7 @@ FLOORS = (
     {"types", "kl"},
     {"gaussian", "weights", "sampling", "control_variates"},
     {"divergences", "families", "bounds", "targets", "draws"},
-    {"models", "estimators"},
+    {"models", "estimators", "optimise"},
     {"methods", "conjugate", "losses", "evidence", "checks"},
     {"diagnostics", "shard"},
     {"fitting", "training"},
@@ -24,7 +24,7 @@ FLOORS = (
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Modules that only some rooms may import; a room is a file or a folder right under vi_jax/.
-HOMES = {"flax": {"models"}, "optax": {"methods", "training", "fitting"}}
+HOMES = {"flax": {"models"}, "optax": {"methods", "optimise", "training", "fitting"}}
 NOWHERE = {
     "absl",
     "ml_collections",

@@ -159,7 +159,7 @@ def test_a_plate_that_cannot_hold_all_rows_is_refused():
         with numpyro.plate("rows", 30, subsample_size=1):
             numpyro.sample("x", dist.Normal(mu, 1.0), obs=batch)
 
-    with pytest.raises(TargetError, match="'x' has one row of data, 30 were wanted"):
+    with pytest.raises(TargetError, match="'x' has one row of data, 30 were expected"):
         vi.targets.from_numpyro(one_row, jnp.ones(1))
 
 
@@ -218,7 +218,7 @@ def test_a_plate_of_no_rows_is_named_and_a_users_own_assertion_is_theirs():
         with numpyro.plate("p", size):
             assert size == 0, "mine"
 
-    with pytest.raises(TargetError, match="'p' has size 0: it wants 1 row"):
+    with pytest.raises(TargetError, match="'p' has size 0: it expects 1 row"):
         vi.targets.from_numpyro(model, 0)
     with pytest.raises(AssertionError, match="mine"):
         vi.targets.from_numpyro(model, 1)
@@ -234,7 +234,7 @@ LEAVES_JAX = {
 
 @pytest.mark.parametrize("density", LEAVES_JAX.values(), ids=LEAVES_JAX)
 def test_a_density_that_leaves_jax_is_told_to_stay_and_where(density):
-    words = r"log density asks a traced array.*test_targets.py, line \d+ .*stay in jax.numpy"
+    words = r"log density needs the value of a traced .*test_targets.py, line \d+ .*in jax.numpy"
     with pytest.raises(TargetError, match=words):
         vi.targets.from_log_density(density, 2)
     with pytest.raises(TargetError, match=words):
@@ -270,7 +270,7 @@ def test_the_program_does_not_grow_with_scalar_sites():
     assert equations(60) - equations(30) < 30 * 10
 
 
-def test_an_anchor_takes_the_noise_away_and_leaves_the_mean():
+def test_a_control_variate_removes_the_noise_and_leaves_the_mean():
     log_prior, log_lik, data = logistic(12)
     target = vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=1)
     anchor = jnp.array([0.25, -0.1])

@@ -158,7 +158,7 @@ def test_what_has_no_such_target_says_so():
         vi.targets.from_numpyro(only_local)
     with pytest.raises(TargetError, match="'z' depends on another latent or on the row"):
         vi.targets.from_numpyro(by_row)
-    with pytest.raises(TargetError, match="want one subsampled plate"):
+    with pytest.raises(TargetError, match="need one subsampled plate"):
         vi.targets.from_numpyro(two_plates)
     with pytest.raises(TargetError, match="one number a row"):
         vi.targets.from_local_rows(
@@ -209,7 +209,7 @@ def test_data_by_the_plates_index_are(take, batch_size):
 def test_an_index_beyond_the_data_is_not_clamped_in_silence(take, num):
     with pytest.raises(
         TargetError,
-        match=f"rows of its plate 'rows'.*is asked of an array of {num}; the plate has 100",
+        match=f"rows of its plate 'rows'.*is taken of an array of {num}; the plate has 100",
     ):
         vi.targets.from_numpyro(rows_by(take, 25), jnp.arange(num) * 1.0)
 

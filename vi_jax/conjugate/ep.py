@@ -16,7 +16,7 @@ from vi_jax.types import Array, Params
 
 LogLik = Callable[[Array, Array], Array]  # (a, y) -> log p(y | a = x'w) of one example, nats
 
-_LEAST = 1e-6  # of a marginal's precision, which its cavity keeps
+_MIN_SHARE = 1e-6  # of a marginal's precision, which its cavity keeps
 
 
 def logistic(a: Array, y: Array) -> Array:
@@ -100,7 +100,7 @@ def step(
     site_precision = jnp.maximum(wanted, 0.0)
     # by more than rounding
     below = jnp.sum(wanted < -(jnp.finfo(x.dtype).eps ** 0.5) * cavity["precision"])
-    held = jnp.sum(marginal["precision"] - state.precision < _LEAST * marginal["precision"])
+    held = jnp.sum(marginal["precision"] - state.precision < _MIN_SHARE * marginal["precision"])
     sd = marginal["precision"] ** -0.5
     change = jnp.max(
         jnp.abs(tilted[0] - marginal["shift"] / marginal["precision"]) / sd
@@ -125,7 +125,7 @@ def _tilt(log_lik: LogLik, x: Array, y: Array, state: State, num_nodes: int) -> 
     v = jnp.sum(linalg.solve_triangular(root, x.T, lower=True) ** 2, 0)
     v = jnp.maximum(v, jnp.finfo(x.dtype).tiny)
     marginal = {"shift": x @ mean / v, "precision": 1.0 / v}
-    left = jnp.maximum(1.0 / v - state.precision, _LEAST / v)
+    left = jnp.maximum(1.0 / v - state.precision, _MIN_SHARE / v)
     cavity = {"shift": marginal["shift"] - state.shift, "precision": left}
     nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
     # [N, nodes]

@@ -11,7 +11,7 @@ from vi_jax.families._flow import Bijection, make_family
 from vi_jax.families._solve import attach_derivatives, find_root
 from vi_jax.types import Array, Family, Params, freeze
 
-_LARGEST = 0.999  # of a diagonal, so that 1 + tanh' r r~ stays away from 0 in float32
+_MAX_DIAGONAL = 0.999  # of a diagonal, so that 1 + tanh' r r~ stays away from 0 in float32
 
 
 def sylvester(
@@ -84,7 +84,7 @@ def _matrices(params: Params) -> tuple[Array, Array, Array]:
     columns, _ = jax.lax.scan(reflect, columns, params["reflections"])
     rows, cols = np.triu_indices(number, 1)
     upper = [
-        jnp.diag(_LARGEST * jnp.tanh(diagonal)).at[rows, cols].set(strict)
+        jnp.diag(_MAX_DIAGONAL * jnp.tanh(diagonal)).at[rows, cols].set(strict)
         for diagonal, strict in zip(params["diagonals"], params["uppers"], strict=True)
     ]
     return columns, upper[0], upper[1]

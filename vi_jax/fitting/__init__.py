@@ -1,16 +1,17 @@
-"""A posterior from one call.
+"""Posterior approximation in one call, `vi.fit`, and its result.
 
 target = vi.targets.from_numpyro(model, data)
 result = vi.fit(key, target)
 print(result)
-draws = result.sample(key, 1_000)
+z = result.sample(key, 1_000)
 """
 
 from vi_jax.fitting._fit import fit
 from vi_jax.fitting._stack import Stack, stack_weights
 from vi_jax.fitting._starts import NUM_CANDIDATES
 from vi_jax.fitting.details import Details
-from vi_jax.fitting.local import LocalDiagnostics, LocalResult, fit_local
+from vi_jax.fitting.local import fit_local
+from vi_jax.fitting.local_result import LocalDiagnostics, LocalResult
 from vi_jax.fitting.result import Diagnostics, Result
 
 __all__ = [

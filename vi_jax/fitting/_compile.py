@@ -1,4 +1,4 @@
-"""Programs for XLA, made side by side."""
+"""Compilation of the programs of a fit, side by side."""
 
 import functools
 import math
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, LogDensity, Method
 
-# numbers in the largest array of a log density that is looked at thousands of times for the asking
+# numbers in the largest array of a log density that is cheap enough for thousands of evaluations
 SMALL = 10_000
 # Loops straight to LLVM, not by way of MLIR: half the time to compile, and no slower here. Other
 # releases may not know it.
@@ -93,7 +93,7 @@ def compiled(
 
 def compiler_options(target: Target, method: Method, *, num_starts: int, num_draws: int) -> Options:
     """A program that goes through few numbers runs for less time than XLA takes to optimise it on a
-    CPU: let it not.
+    CPU: it is not optimised then.
     """
     if jax.default_backend() != "cpu":
         return Options(*[{}] * len(Options._fields))
@@ -121,9 +121,8 @@ def compiler_options(target: Target, method: Method, *, num_starts: int, num_dra
 
 def quick_loops() -> dict[str, Any]:
     """The option by which XLA compiles loops quickly, where it has it."""
-    return (
-        dict([_PLAIN_LOOPS]) if jax.default_backend() == "cpu" and _is_known(*_PLAIN_LOOPS) else {}
-    )
+    is_there = jax.default_backend() == "cpu" and _is_known(*_PLAIN_LOOPS)
+    return dict([_PLAIN_LOOPS]) if is_there else {}
 
 
 @functools.cache
@@ -166,7 +165,7 @@ def _read(eqn: Any) -> list[Any]:
 
 def traced_once(target: Target) -> Target:
     """The target with a density that JAX traces once: Python runs through a model of 200 sites in
-    as many milliseconds, and a fit wants its program some ten times (value and gradient, at the
+    as many milliseconds, and a fit needs its program some ten times (value and gradient, at the
     start, in the loop, at the end).
     """
 
@@ -177,6 +176,6 @@ def traced_once(target: Target) -> Target:
 
     def log_density(u: Array) -> Array:
         density, held = trace(jnp.result_type(u))
-        return density(held, u)  # `compiled` makes arguments of what is handed in
+        return density(held, u)  # `compiled` makes arguments of these
 
     return target._replace(log_density=log_density)

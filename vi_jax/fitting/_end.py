@@ -1,4 +1,6 @@
-"""What the runs ended at: the guide, its weighed draws, and what is no answer."""
+"""Selects or stacks the final guides, importance-weights their samples, and raises if a run gave no
+valid answer.
+"""
 
 from typing import Any, NamedTuple
 
@@ -11,41 +13,41 @@ from vi_jax.fitting._stack import Stack, component_log_prob, stack_weights
 from vi_jax.targets.target import Target, TargetError
 from vi_jax.types import Array, Method
 
-HIGH = 1e10  # nats that the largest value of a density with a maximum stays below
-FAR = 1e8  # unconstrained coordinates beyond it: the density has no maximum, or no scale
+MAX_VALUE = 1e10  # nats that the largest value of a density with a maximum stays below
+MAX_COORDINATE = 1e8  # unconstrained coordinates beyond it: the density has no maximum, or no scale
 MAX_RAYS = 16  # samples along which the log density is followed outwards, at most
 SAMPLES_PER_RAY = 80  # one ray for so many samples
 RAY_LENGTHS = (30.0, 1e3, 3e4)  # in units of the sample's distance from the middle
 MAX_RISE = 20.0  # nats over all samples: what rises by more out there has no maximum
 ELBO_DRAWS = 100  # of each start, where there are several, for its ELBO
-PLACE_DRAWS = 400  # of each start, where there are several, for its location
+LOCATION_DRAWS = 400  # of each start, where there are several, for its location
 
 
 class Starts(NamedTuple):
-    """What R starts came to."""
+    """The results of R starts."""
 
     elbo: Array  # [R], nats; -inf where it is not finite
     # [R], the farthest that a coordinate's mean lies from the best start's, in standard deviations
     # of that one's
     distance: Array
     weight: Array  # [R], in the answer
-    # places [P, D] that the only start saw on its way, and the ELBO there; None of several
+    # locations [P, D] along the path of the only start, and the ELBO there; None of several
     seen: tuple[Array, Array] | None
 
 
 class Beyond(NamedTuple):
-    """Points far out from the guide, along some of its draws."""
+    """Points far out from the guide, along some of its samples."""
 
     u: Array  # [3, M, D], ever farther
     values: Array  # [3, M], log densities
-    highest: Array  # that of the draws
+    highest: Array  # that of the samples
 
 
 def judge(
     target: Target, method: Method, combine: str, num_draws: int, key: Array, states: Any
 ) -> tuple[Any, Weighed, Starts, Beyond]:
-    """The guide of the best of R states or of all together, S weighed draws of it, what the starts
-    came to, what lies beyond.
+    """The guide of the best of R states or of all together, S importance-weighted samples of
+    it, the results of the starts, and points far out.
     """
     num_starts = len(jax.tree.leaves(states)[0])
     key_elbo, key_draws = jax.random.split(key)
@@ -99,11 +101,11 @@ def _drawn(key: Array, target: Target, q: Any, num_draws: int) -> tuple[Array, A
 def _stacked(
     method: Method, states: Any, best: Array, u: Array, log_p: Array, log_q: Array
 ) -> tuple[Stack, Array]:
-    """The mixture of R guides and its weights [R], of draws [R, N, D] and their log densities [R,
+    """The mixture of R guides and its weights [R], of samples [R, N, D] and their log densities [R,
     N].
 
-    A start whose draws or densities are not finite weighs nothing, and the best's state stands in
-    its place.
+    A start whose samples or densities are not finite weighs nothing, and the best's state is used
+    instead.
     """
     num_starts = len(u)
     size = u.shape[-1]
@@ -117,15 +119,15 @@ def _stacked(
 
 
 def _distances(key: Array, method: Method, states: Any, best: Array) -> Array:
-    """[R]: how far means lie from the best start's, by the same draws for all, so that guides which
-    are alike are at 0.
+    """[R]: how far means lie from the best start's, by the same samples for all, so that guides
+    which are alike are at 0.
     """
 
-    def place(state: Any) -> tuple[Array, Array]:
-        u = method.guide(state).sample(jax.random.clone(key), (PLACE_DRAWS,))
+    def location(state: Any) -> tuple[Array, Array]:
+        u = method.guide(state).sample(jax.random.clone(key), (LOCATION_DRAWS,))
         return u.mean(0), u.std(0)
 
-    mean, sd = jax.lax.map(place, states)
+    mean, sd = jax.lax.map(location, states)
     return jnp.max(jnp.abs(mean - mean[best]) / sd[best], axis=1)
 
 
@@ -135,9 +137,8 @@ def check(target: Target, history: dict[str, np.ndarray], weighed: Weighed, beyo
     u = np.asarray(weighed.u)
     _require_maximum(target, beyond)
     if not np.all(np.isfinite(u)):
-        first = (
-            int(np.argmax(~np.isfinite(values))) if not np.all(np.isfinite(values)) else len(values)
-        )
+        wrong = np.flatnonzero(~np.isfinite(values))
+        first = int(wrong[0]) if len(wrong) else len(values)
         bad = [
             name
             for name, column in zip(target.names, u.T, strict=True)
@@ -145,22 +146,21 @@ def check(target: Target, history: dict[str, np.ndarray], weighed: Weighed, beyo
         ]
         raise FloatingPointError(
             f"the guide is not finite, in {', '.join(bad[:5])}; the first such value was at step "
-            f"{first}. The log density may be "
-            "unbounded above or flat (give a proper prior), or not finite in places (see "
-            "vi.check, which names the line)."
+            f"{first}. The log density may be unbounded above or flat (give a proper prior), or "
+            "not finite at some points (see vi.check, which names the line)."
         )
     if len(values) and not np.any(np.isfinite(values)):
         site = target.explain(jnp.asarray(u[0])) if target.explain else ""
         raise FloatingPointError(
-            "no step had a finite value: some of the draws of each fell where the log density "
+            "no step had a finite value: some of the samples of each fell where the log density "
             "is not finite"
-            f"{f' ({site})' if site else ''}. A density with an edge wants a constraint, so that "
+            f"{f' ({site})' if site else ''}. A density with an edge expects a constraint, so that "
             "the edge is at infinity; nan, see "
             "vi.check, which names the line."
         )
     far = np.median(np.abs(u), axis=0)
     high = np.max(values, initial=-np.inf, where=np.isfinite(values))
-    if far.max() > FAR or high > HIGH:
+    if far.max() > MAX_COORDINATE or high > MAX_VALUE:
         raise TargetError(
             f"the log density seems unbounded above: {target.names[int(far.argmax())]} went to "
             f"{u[0, int(far.argmax())]:.1e} "

@@ -1,5 +1,5 @@
-"""A second method where the answer of the first cannot be trusted, within a budget: a flow on top
-of a dense Gaussian, mean field where pathfinder's was of low rank.
+"""The fallback of `vi.fit`: a second method where the first is not reliable, within a budget: a
+flow on top of a dense Gaussian, mean field where pathfinder's was of low rank.
 """
 
 from collections.abc import Callable
@@ -21,35 +21,36 @@ from vi_jax.types import Method, MethodInfo
 
 BUDGET = 100_000  # gradients, where the log density is small
 FLOW_DRAWS = 64  # gradients a step
-# numbers in the largest array, where there are many latents: mean field wants half of the gradients
+# numbers in the largest array, where there are many latents: mean field needs half of the
+# gradients
 WIDE_SMALL = 1_000_000
 MEAN_FIELD_DRAWS = 10  # gradients a step
-FEWEST_STEPS = 100
-SURE = 3.0  # standard errors that the flow's ELBO has to be higher by
+MIN_STEPS = 100
+MIN_STDERRS = 3.0  # by which the second ELBO has to be higher
 
 
-def budget(asked: int | None, target: Target, method: Method | None, *, spread: bool) -> int:
+def budget(given: int | None, target: Target, method: Method | None, *, spread: bool) -> int:
     """Gradients that the second method may take, 0 for none.
 
     Raises:
-      ValueError: it was asked for, and cannot be.
+      ValueError: it was given, and cannot be used.
     """
-    if asked and (method is not None or spread or target.sampled is not None):
+    is_possible = method is None and not spread and target.sampled is None
+    if given and not is_possible:
         raise ValueError(
             "fallback goes with the method that vi.fit picks for all data on one device; for "
-            "more than that, run "
-            "vi.methods.flow(start=method) where the answer is not reliable."
+            "more than that, run vi.methods.flow(start=method) where the answer is not reliable."
         )
-    if asked is not None and (asked < 0 or 0 < asked < FEWEST_STEPS * FLOW_DRAWS):
-        raise ValueError(
-            f"fallback is 0, or at least {FEWEST_STEPS * FLOW_DRAWS:,} gradients; got {asked}."
-        )
-    if method is not None or spread or target.sampled is not None or target.size < 2:
+    least = MIN_STEPS * FLOW_DRAWS
+    if given and given < least:
+        raise ValueError(f"fallback is 0, or at least {least:,} gradients; got {given}.")
+    if not is_possible or target.size < 2:
         return 0
-    if asked is not None:
-        return asked
+    if given is not None:
+        return given
     numbers = largest_array(target.log_density, target.size)
-    return BUDGET if numbers <= (WIDE_SMALL if target.size > FULL_RANK_UP_TO else SMALL) else 0
+    most = WIDE_SMALL if target.size > FULL_RANK_UP_TO else SMALL
+    return BUDGET if numbers <= most else 0
 
 
 def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) -> Result:
@@ -62,26 +63,21 @@ def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) 
     """
     q = first.guide
     d = first.diagnostics
-    # not for mass elsewhere, or digits: no flow about one place finds those
-    poor = first.by_weights[0] == "not reliable"
-    if (
-        not gradients
-        or not poor
-        or d.num_bad
-        or first.blurred
-        or not isinstance(q, dist.MultivariateNormal | FactoredNormal)
-    ):
+    # not for other modes, or digits: no flow about one mode finds those
+    is_poor = first.by_weights[0] == "not reliable"
+    is_curable = not d.num_bad and not first.blurred
+    is_gaussian = isinstance(q, dist.MultivariateNormal | FactoredNormal)
+    if not (gradients and is_poor and is_curable and is_gaussian):
         return first
-    was = f"k-hat was {d.k_hat:.2f}, with {d.effective:,.0f} effective draws"
+    was = f"k-hat was {d.k_hat:.2f}, with {d.effective:,.0f} effective samples"
     method, name, what = _richer(q, gradients)
     try:
         other = run(method, q.loc)
     except (FloatingPointError, TargetError) as error:
         return replace(first, fallback=f"{was}; {what} failed: {error}")
     o = other.diagnostics
-    better = (o.trusted and not d.trusted) or o.elbo > d.elbo + SURE * (
-        o.elbo_stderr + d.elbo_stderr
-    )
+    margin = MIN_STDERRS * (o.elbo_stderr + d.elbo_stderr)
+    better = (o.trusted and not d.trusted) or o.elbo > d.elbo + margin
     tried = f"{was}; {what}, {other.evaluations:,} gradients,"
     if better:
         starts = {
@@ -108,7 +104,7 @@ def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) 
 
 
 def _richer(q: Any, gradients: int) -> tuple[Method, str, str]:
-    """What goes on from the Gaussian q; its name before that of the first, and in words."""
+    """The second method, from the Gaussian q; its name before that of the first, and in words."""
     if not isinstance(q, FactoredNormal):
         method = flow(start=_held(q), num_draws=FLOW_DRAWS, num_steps=gradients // FLOW_DRAWS)
         return method, "flow on", "a flow on top"

@@ -1,6 +1,4 @@
-"""Several starts as one guide: the mixture of theirs, weighed so that it is nearest to the
-posterior.
-"""
+"""Stacking: several starts as one guide, the mixture of theirs that is nearest to the posterior."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,7 +26,7 @@ class Stack:
     guide_of: Callable[[Any], Any] = field(metadata={"static": True})  # state -> q_r
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws [*sample_shape, D]."""
+        """Samples [*sample_shape, D]."""
         key_which, key_draws = jax.random.split(key)
         which = jax.random.categorical(key_which, self.log_weights, shape=sample_shape)
 
@@ -59,14 +57,15 @@ def stack_weights(log_p: Array, log_q: Array) -> Array:
     is nearest to p in KL(p, .).
 
     This is stacking by the logarithmic score (Yao, Vehtari, Simpson & Gelman 2018) with the
-    posterior in the place of data. The expectation is taken by draws of the equal mixture, weighed
-    by p over that mixture and Pareto-smoothed; the weights move by expectation-maximisation, as in
-    population Monte Carlo for mixtures (Cappe et al. 2008), and stay in the simplex. A mode that
-    many starts found weighs no more than its mass, and a start that found nothing weighs nothing.
+    posterior instead of data. The expectation is taken by samples of the equal mixture,
+    importance-weighted by p over that mixture and Pareto-smoothed; the weights move by
+    expectation-maximisation, as in population Monte Carlo for mixtures (Cappe et al. 2008), and
+    stay in the simplex. A mode that many starts found weighs no more than its mass, and a start
+    that found nothing weighs nothing.
 
     Args:
-      log_p: log p(x, u_n) at draws of the guides, as many of each, [N]; nats.
-      log_q: log q_r(u_n) of every guide at every draw, [R, N].
+      log_p: log p(x, u_n) at samples of the guides, as many of each, [N]; nats.
+      log_q: log q_r(u_n) of every guide at every sample, [R, N].
 
     Returns:
       log w [R], normalised.
@@ -74,7 +73,7 @@ def stack_weights(log_p: Array, log_q: Array) -> Array:
     log_v = psis(log_p - jax.nn.logsumexp(log_q, axis=0)).log_weights  # [N]
 
     def em(_: Array, log_w: Array) -> Array:
-        shares = jax.nn.log_softmax(log_w[:, None] + log_q, axis=0)  # of each guide in each draw
+        shares = jax.nn.log_softmax(log_w[:, None] + log_q, axis=0)  # of each guide in each sample
         return jax.nn.logsumexp(shares + log_v[None], axis=1)
 
     return jax.lax.fori_loop(

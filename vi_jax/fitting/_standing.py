@@ -1,5 +1,5 @@
-"""What a Result says of itself in words: rows of its table, and what makes an answer unreliable
-whatever its weights.
+"""The rows of a Result's table, and what makes an answer unreliable whatever its weights: nan,
+skipped steps, lost digits, other modes.
 """
 
 from collections.abc import Iterable
@@ -8,24 +8,22 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-APART = 4.0  # standard deviations between the means of two starts that are not in one place
-LOOKED_AT = 20  # draws of no weight of which the site is asked
-BLUR = 0.03  # standard deviations between neighbouring numbers
-MASS = 4.6  # nats below the best ELBO at which a place still has about a hundredth of the mass
-STUCK = 0.5  # of the steps skipped, above which the guide is where it was before them
+MIN_SEPARATION = 4.0  # standard deviations between the means of two modes
+MAX_EXPLAINED = 20  # samples of no weight whose site is looked up
+MAX_SPACING = 0.03  # standard deviations between neighbouring floats
+MAX_ELBO_GAP = 4.6  # nats below the best ELBO at which a mode has about a hundredth of the mass
+MAX_SKIPPED_SHARE = 0.5  # of the steps; above it the guide is where it was before them
 
 
 def starts_row(result: Any) -> str:
-    """What the starts came to, and what of them is in the answer."""
+    """The ELBOs of the starts, and which of them are in the answer."""
     worst = min(result.starts)
     best = max(result.starts)
     far = max(result.start_distances)
     kept = sum(weight > 0.005 for weight in result.start_weights)
-    how = (
-        "the best is kept"
-        if max(result.start_weights) == 1
-        else f"stacked, {kept} of weight over 0.5 %"
-    )
+    how = f"stacked, {kept} of weight over 0.5 %"
+    if max(result.start_weights) == 1:
+        how = "the best is kept"
     return (
         f"{len(result.starts)}: ELBO {worst:,.2f} .. {best:,.2f} nats, means up to {far:.2g} "
         f"SD apart; {how}"
@@ -39,11 +37,9 @@ def k_hat_row(d: Any) -> str:
         return f"none: the weights have no tail ({limit})"
     if d.k_hat < d.k_threshold:
         return f"{d.k_hat:.2f}, good ({limit})"
-    return (
-        f"{d.k_hat:.2f}, over {d.k_threshold:.2f}, but the weights are nearly equal"
-        if d.trusted
-        else f"{d.k_hat:.2f}, bad ({limit})"
-    )
+    if d.trusted:
+        return f"{d.k_hat:.2f}, over {d.k_threshold:.2f}, but the weights are nearly equal"
+    return f"{d.k_hat:.2f}, bad ({limit})"
 
 
 def evidence_row(d: Any) -> str:
@@ -57,24 +53,24 @@ def evidence_row(d: Any) -> str:
 
 
 def nan_at(result: Any) -> str:
-    """What to do where the log density is not a number at some draws; empty if there are none."""
+    """What to do where the log density is not a number at some samples; empty if there are none."""
     w = result.weighed
     if not int(w.num_bad):
         return ""
     rows = np.flatnonzero(np.asarray(w.log_weights) == -np.inf)  # nan weighs nothing
     explain = result.target.explain
-    sites = [] if explain is None else [explain(w.u[row]) for row in rows[:LOOKED_AT]]
+    sites = [] if explain is None else [explain(w.u[row]) for row in rows[:MAX_EXPLAINED]]
     site = next((text for text in sites if "nan" in text), "")
     where = f" ({site})" if site else ""
     return (
-        f"the log density is nan at {int(w.num_bad):,} draws of the guide{where}: see "
+        f"the log density is nan at {int(w.num_bad):,} samples of the guide{where}: see "
         "vi.check, which names the line."
     )
 
 
 def stuck(result: Any) -> str:
     """What to do where most steps were skipped; empty if they were not."""
-    if not result.skipped > STUCK * result.num_steps:
+    if not result.skipped > MAX_SKIPPED_SHARE * result.num_steps:
         return ""
     return (
         f"{result.skipped:,} of {result.num_steps:,} steps were not finite and were skipped: the "
@@ -93,7 +89,7 @@ def blurred(result: Any) -> str:
     apart = float(jnp.finfo(kind).eps) * np.abs(u).max(0)  # neighbouring numbers there
     sd = u.std(0)
     worst = int(np.argmax(apart / np.maximum(sd, 1e-300)))
-    if not apart[worst] > BLUR * sd[worst]:
+    if not apart[worst] > MAX_SPACING * sd[worst]:
         return ""
     return (
         f"{result.names[worst]} is about {u[0, worst]:.3g}, where {kind} has steps of "
@@ -103,20 +99,20 @@ def blurred(result: Any) -> str:
 
 
 def _seen(result: Any) -> Iterable[tuple[float, float]]:
-    """ELBO and distance of each place that was seen on the way, in standard deviations of the
-    answer's draws.
+    """ELBO and distance of each location along the way, in standard deviations of the answer's
+    samples.
     """
     if result.elsewhere is None:
         return ()
     u = np.asarray(result.weighed.u, np.float64)
-    (places, elbos) = result.elsewhere
-    distances = np.max(np.abs(places - u.mean(0)) / np.maximum(u.std(0), 1e-300), axis=1)
+    locations, elbos = result.elsewhere
+    distances = np.max(np.abs(locations - u.mean(0)) / np.maximum(u.std(0), 1e-300), axis=1)
     return zip(elbos.tolist(), distances.tolist(), strict=True)
 
 
 def left_out(result: Any) -> str:
-    """What to do where another start ended elsewhere, or this one saw a place on its way, of some
-    mass that the answer has none of; empty if none did.
+    """What to do where another start ended at another mode, or this one passed one, of some mass
+    that the answer has none of; empty if none did.
     """
     best = max(result.starts)
     found = ""
@@ -125,8 +121,8 @@ def left_out(result: Any) -> str:
     ):
         if (
             weight == 0
-            and distance > APART
-            and elbo > best - MASS
+            and distance > MIN_SEPARATION
+            and elbo > best - MAX_ELBO_GAP
             and max(result.start_weights) == 1
         ):
             found = (
@@ -134,16 +130,15 @@ def left_out(result: Any) -> str:
                 f"{best - elbo:.1f} nats below it"
             )
     for elbo, distance in _seen(result):
-        if distance > APART and elbo > best - MASS:
+        if distance > MIN_SEPARATION and elbo > best - MAX_ELBO_GAP:
             found = (
-                f"one of the ascents came by a place {distance:.1f} SD away, with an ELBO "
+                f"one of the paths passed a location {distance:.1f} SD away, with an ELBO "
                 f"{best - elbo:.1f} nats below"
             )
     if not found:
         return ""
     more = "more starts, and all of them" if len(result.starts) == 1 else "all starts"
     return (
-        f"{found}: there is mass in both places, which no k-hat of one of them can see. Take "
-        f"{more}, vi.fit(..., "
-        f"num_starts={max(8, len(result.starts))}, combine='stack')."
+        f"{found}: both modes have mass, which no k-hat of one of them can see. Take {more}, "
+        f"vi.fit(..., num_starts={max(8, len(result.starts))}, combine='stack')."
     )

@@ -1,6 +1,4 @@
-"""Where a method starts: a few points of a cube, the best of which is taken, and what is wrong with
-a log density there.
-"""
+"""The start of a method, the best of a few points of a cube, and errors of a log density there."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,14 +29,14 @@ def require(target: Target, num_starts: int, start: Array | None) -> None:
         )
     if start is not None and np.shape(start) not in ((target.size,), (num_starts, target.size)):
         raise ValueError(
-            f"start wants shape ({target.size},) or ({num_starts}, {target.size}), "
+            f"start expects shape ({target.size},) or ({num_starts}, {target.size}), "
             f"unconstrained; got {np.shape(start)}."
         )
     u = jax.ShapeDtypeStruct((target.size,), jnp.result_type(float))
     value = _shape(target.log_density, u, "evaluated")
     if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise TargetError(
-            f"the log density wants one floating-point number, nats; got shape {value.shape} of "
+            f"the log density expects one floating-point number, nats; got shape {value.shape} of "
             f"{value.dtype}."
         )
     _shape(jax.grad(target.log_density), u, "differentiated")
@@ -85,7 +83,7 @@ def choice(
 
 
 def checked(target: Target, picked: tuple[Array, Array, Array, Array]) -> Array:
-    """Starts u [R, D] at which the log density is fit to be climbed.
+    """Starts u [R, D] at which the log density can be maximised.
 
     Raises:
       TargetError: it is not finite there, nor its gradient, or it is flat.
@@ -106,7 +104,7 @@ def pick(
     """u [R, D], values [R], gradients [R, D], and whether the gradients at several points are all
     exactly 0.
 
-    The points are those asked for; else of a few of a cube each, the one of highest density (the
+    The points are those given; else of a few of a cube each, the one of highest density (the
     origin is among the first's).
     """
     num = 1 if start is not None else NUM_CANDIDATES

@@ -1,4 +1,4 @@
-"""What is told of a fit on its way: phases in words, and the method's value every so many steps."""
+"""Progress reports of a fit: phases in words, and the method's value every so many steps."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ PROCESSES_EVERY = 100  # steps between reports in several processes, whose clock
 
 
 class Watch(NamedTuple):
-    """Who is told, and how often."""
+    """What is called with reports, and how often."""
 
     report: Report | None
     every: int | None  # steps; None: by time
@@ -26,11 +26,11 @@ class Watch(NamedTuple):
 
 
 def silently(text: str) -> None:
-    """Tells nobody."""
+    """Reports nothing."""
 
 
 class Blocks:
-    """Steps between two reports: as asked for; else one, and then up to twice as many as before
+    """Steps between two reports: as given; else one, and then up to twice as many as before
     while they take no more than SECONDS.
     """
 

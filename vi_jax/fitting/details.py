@@ -1,6 +1,4 @@
-"""What more can be said of a result: is it where its ELBO is highest, had it come to rest, are its
-scales too small.
-"""
+"""Details of a result: the gradient of the ELBO, stationarity, and scales by linear response."""
 
 import time
 from dataclasses import replace
@@ -18,14 +16,14 @@ from vi_jax.diagnostics.posterior import weigh
 from vi_jax.fitting._stack import Stack
 from vi_jax.kl.gaussians import is_gaussian_vector
 from vi_jax.methods import frequentist_stderr, linear_response_of_draws
-from vi_jax.methods._ladder import Ladder
 from vi_jax.methods.dadvi import State as DadviState
 from vi_jax.methods.pathfinder import FactoredNormal
+from vi_jax.optimise.step_size import Schedule
 from vi_jax.types import Array
 
 SLOPE_DRAWS = 1000  # gradients
 RESPONSE_DRAWS = 50
-RESPONSE_UP_TO = 50  # latents whose linear response details take unasked
+RESPONSE_UP_TO = 50  # latents whose linear response is a part of the details
 OFF = 1.0  # of the ELBO's gradient, nats per standard deviation
 WHOLE_UP_TO = 400  # latents whose whole covariance is taken at all
 
@@ -38,13 +36,13 @@ class Details(NamedTuple):
     location_z: np.ndarray  # [D], over its standard error
     log_scale_gradient: np.ndarray  # [D], nats
     log_scale_z: np.ndarray  # [D]
-    signal_to_noise: float  # of one draw's gradient
+    signal_to_noise: float  # of one sample's gradient
     iterates: str  # what the next two are of; empty where nothing was noisy
     r_hat: float
     mcse: float  # Monte Carlo standard error of their average
     mcse_units: str
-    # [D], standard errors of the locations by DADVI's draws being few, in its SDs; empty for other
-    # methods
+    # [D], standard errors of the locations by the few samples of DADVI, in its SDs; empty for
+    # other methods
     draws_error: np.ndarray
     # [D], standard deviations by linear response over the guide's; nan where there are none
     response_ratio: np.ndarray
@@ -71,17 +69,17 @@ class Details(NamedTuple):
             ("", f"log scale {_worst(self.log_scale_gradient, self.log_scale_z, self.names)}"),
             (
                 "signal to noise",
-                f"{self.signal_to_noise:.3f} of a draw's gradient; 0 at the optimum",
+                f"{self.signal_to_noise:.3f} of a sample's gradient; 0 at the optimum",
             ),
         ]
         if self.iterates:
             error = f"Monte Carlo error {self.mcse:.2g} {self.mcse_units}"
-            rows.append(("at rest", f"R-hat {self.r_hat:.2f}, {error}, of {self.iterates}"))
+            rows.append(("stationarity", f"R-hat {self.r_hat:.2f}, {error}, of {self.iterates}"))
         if self.draws_error.size:
             worst = int(np.argmax(self.draws_error))
             rows.append(
                 (
-                    "few draws",
+                    "few samples",
                     f"standard errors of means up to {self.draws_error[worst]:.2f} "
                     f"({self.names[worst]}) of the guide's SDs",
                 )
@@ -95,8 +93,8 @@ class Details(NamedTuple):
 
 @linalg.one_blas_thread()
 def examine(result: Any) -> Details:
-    """The details of a result, from draws that it holds: gradients at 1,000 of them, and 2 x 50 for
-    each of 2 D parameters.
+    """The details of a result, from samples that it holds: gradients at 1,000 of them, and 2 x 50
+    for each of 2 D parameters.
     """
     u = result.weighed.u[:SLOPE_DRAWS]
     slope = jax.tree.map(
@@ -107,7 +105,7 @@ def examine(result: Any) -> Details:
     return Details(
         names=tuple(result.target.names),
         **_named(slope),
-        **_at_rest(result),
+        **_stationarity(result),
         draws_error=error,
         response_ratio=ratio,
         response_why=why,
@@ -128,14 +126,14 @@ def _draws_error(result: Any) -> tuple[np.ndarray, int]:
     )
 
 
-def _at_rest(result: Any) -> dict[str, Any]:
+def _stationarity(result: Any) -> dict[str, Any]:
     """Of the parameters where the method averages late ones, else of its values."""
-    ladders = [
-        part for part in jax.tree.leaves(result.state, is_leaf=_is_ladder) if _is_ladder(part)
+    schedules = [
+        part for part in jax.tree.leaves(result.state, is_leaf=_is_schedule) if _is_schedule(part)
     ]
-    if ladders and ladders[0].r_hat > 0:
-        r_hat = float(ladders[0].r_hat)
-        mcse = float(ladders[0].mcse)
+    if schedules and schedules[0].r_hat > 0:
+        r_hat = float(schedules[0].r_hat)
+        mcse = float(schedules[0].mcse)
         return {
             "iterates": "the parameters that are averaged",
             "r_hat": r_hat,
@@ -147,8 +145,8 @@ def _at_rest(result: Any) -> dict[str, Any]:
     return {"iterates": of, "r_hat": still.r_hat, "mcse": still.mcse, "mcse_units": "nats"}
 
 
-def _is_ladder(part: Any) -> bool:
-    return isinstance(part, Ladder)
+def _is_schedule(part: Any) -> bool:
+    return isinstance(part, Schedule)
 
 
 @linalg.one_blas_thread()
@@ -158,22 +156,17 @@ def respond(result: Any, key: Array) -> Any:
     if result.target.size > WHOLE_UP_TO:
         raise ValueError(
             f"linear_response takes a whole covariance, up to {WHOLE_UP_TO} latents; got "
-            f"{result.target.size}. Take the rows that "
-            "are asked about, vi.methods.linear_response_of_draws(target.log_density, "
-            "result.weighed.u[:50], which)."
+            f"{result.target.size}. Take the rows of interest, "
+            "vi.methods.linear_response_of_draws(target.log_density, result.weighed.u[:50], which)."
         )
     mean, covariance, spent = _covariance(result)
-    root = (
-        np.linalg.cholesky(covariance)
-        if np.all(np.isfinite(covariance)) and _positive(covariance)
-        else None
-    )
-    if root is None:
+    if not np.all(np.isfinite(covariance)) or not _positive(covariance):
         raise ValueError(
-            "linear response wants a guide at the optimum of its ELBO, where the Hessian is "
-            "positive definite; that of "
-            f"{result.method} is not ({result.diagnostics.verdict}): {result.diagnostics.advice}"
+            "linear response needs a guide at the optimum of its ELBO, where the Hessian is "
+            f"positive definite; that of {result.method} is not ({result.diagnostics.verdict}): "
+            f"{result.diagnostics.advice}"
         )
+    root = np.linalg.cholesky(covariance)
     q = dist.MultivariateNormal(jnp.asarray(mean), scale_tril=jnp.asarray(root))
     weighed = jax.jit(
         partial(weigh, log_density=result.target.log_density, num_draws=len(result.weighed.u))
@@ -213,7 +206,7 @@ def _response_ratio(result: Any) -> tuple[np.ndarray, str, int]:
     if result.target.size > RESPONSE_UP_TO:
         return (
             nothing,
-            f"not taken unasked over {RESPONSE_UP_TO} latents: `linear_response(key)`",
+            f"not computed here over {RESPONSE_UP_TO} latents: `linear_response(key)`",
             0,
         )
     _, covariance, spent = _covariance(result)

@@ -1,4 +1,4 @@
-"""What `vi.fit` returns: a guide, its weighed draws, and what they say of it."""
+"""The result of `vi.fit`: a guide, its importance-weighted samples, and diagnostics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,9 +29,9 @@ class Diagnostics(NamedTuple):
     k_hat: float
     k_threshold: float
     trusted: bool  # moments by smoothed weights can be trusted
-    effective: float  # draws that the weighted ones are worth
+    effective: float  # samples that the weighted ones are worth
     num_draws: int
-    num_bad: int  # draws at which the log density was not a number
+    num_bad: int  # samples at which the log density was not a number
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Result:
     seconds: float  # all in all
     weighed: Weighed = field(repr=False)
     names: tuple[str, ...] = field(repr=False, default=())
-    # places [P, D] that the only start saw on its way, and the ELBO there [P], nats
+    # locations [P, D] along the path of the only start, and the ELBO there [P], nats
     elsewhere: tuple[np.ndarray, np.ndarray] | None = field(repr=False, default=None)
     # what a second method was tried for, and whether it is the answer; empty where none was
     fallback: str = ""
@@ -104,9 +104,7 @@ class Result:
 
     @cached_property
     def left_out(self) -> str:
-        """What to do where there is mass in a place that the answer has none of; empty if none was
-        seen.
-        """
+        """What to do where a mode with mass is not in the answer; empty if none was found."""
         return _standing.left_out(self)
 
     @cached_property
@@ -118,16 +116,14 @@ class Result:
 
     @property
     def _richer(self) -> str:
-        return (
-            "give the flow more gradients"
-            if self.method.startswith("flow")
-            else "take a richer family (vi.methods.flow)"
-        )
+        if self.method.startswith("flow"):
+            return "give the flow more gradients"
+        return "take a richer family (vi.methods.flow)"
 
     @cached_property
     def details(self) -> Details:
-        """Is the guide at the optimum of its ELBO, had the iterates come to rest, how its scales
-        compare with linear response.
+        """Whether the guide is at the optimum of its ELBO and the iterates are stationary, and how
+        its scales compare with linear response.
 
         Costs 1,000 gradients of the log density, and up to 50 latents 200 for each, the first time;
         `print` it to read it.
@@ -135,15 +131,15 @@ class Result:
         return examine(self)
 
     def linear_response(self, key: Array) -> "Result":
-        """The same mean with the covariance by linear response, weighed anew: a Result whose guide
-        is a full-rank Gaussian.
+        """The same mean with the covariance by linear response, importance-weighted anew: a Result
+        whose guide is a full-rank Gaussian.
 
-        It mends the scales of mean-field guides, which are too small where latents are correlated
-        (Giordano, Broderick & Jordan 2018); its gradients are added to `evaluations`. A flow's
-        draws are better than those of this Gaussian.
+        It corrects the scales of mean-field guides, which are too small where latents are
+        correlated (Giordano, Broderick & Jordan 2018); its gradients are added to `evaluations`. A
+        flow's samples are better than those of this Gaussian.
 
         Args:
-          key: of the draws.
+          key: of the samples.
 
         Raises:
           ValueError: the guide is at no optimum, is a mixture of starts, or is over more than 400
@@ -152,11 +148,11 @@ class Result:
         return respond(self, key)
 
     def sample(self, key: Array, num_draws: int = 1000) -> Any:
-        """Draws of the guide in the model's own space, a pytree of sites [num_draws, ...]."""
+        """Samples of the guide in the model's own space, a pytree of sites [num_draws, ...]."""
         return self._constrained(self.guide.sample(key, (num_draws,)))
 
     def resample(self, key: Array, num_draws: int = 1000) -> Any:
-        """Draws from the weighted ones, with replacement: nearer to the posterior than `sample`
+        """Samples from the weighted ones, with replacement: nearer to the posterior than `sample`
         where k-hat is good.
 
         Raises:
@@ -176,9 +172,9 @@ class Result:
         """
         corrected = self.diagnostics.trusted
         log_w = self.weighed.log_weights
-        weights = (
-            jnp.exp(log_w) if corrected else jnp.full(log_w.shape, 1 / len(log_w), log_w.dtype)
-        )
+        weights = jnp.full(log_w.shape, 1 / len(log_w), log_w.dtype)
+        if corrected:
+            weights = jnp.exp(log_w)
         mean, sd = _moments(self.target.constrain, self.weighed.u, weights)
         return {
             "mean": jax.tree.map(np.asarray, mean),
@@ -187,21 +183,17 @@ class Result:
         }
 
     def to_arviz(self, key: Array | None = None, num_draws: int = 1000) -> Any:
-        """An ArviZ InferenceData with draws as one chain, and the diagnostics as its attributes.
+        """An ArviZ InferenceData with samples as one chain, and the diagnostics as its attributes.
 
         Args:
-          key: of the draws, `jax.random.key(0)` if not given; the weighted draws are resampled
-            where k-hat allows, else the guide is drawn from.
+          key: of the samples, `jax.random.key(0)` if not given; the weighted samples are resampled
+            where k-hat allows, else the guide is sampled.
         """
         key = jax.random.key(0) if key is None else key
-        draws = (
-            self.resample(key, num_draws)
-            if self.diagnostics.trusted
-            else self.sample(key, num_draws)
-        )
-        return as_inference(
-            draws if isinstance(draws, dict) else {"z": draws}, self.method, self.diagnostics
-        )
+        sample = self.resample if self.diagnostics.trusted else self.sample
+        z = sample(key, num_draws)
+        sites = z if isinstance(z, dict) else {"z": z}
+        return as_inference(sites, self.method, self.diagnostics)
 
     def report(self, *, details: bool = True) -> dict[str, Any]:
         """All of it, machine-readable, as strict JSON takes it: numbers, words, lists of them; a
@@ -238,7 +230,7 @@ class Result:
             ("ELBO", f"{d.elbo:,.3f} ± {d.elbo_stderr:.3f} nats"),
             ("log evidence", _standing.evidence_row(d)),
             ("k-hat", _standing.k_hat_row(d)),
-            ("effective draws", f"{d.effective:,.0f} of {d.num_draws:,}"),
+            ("effective samples", f"{d.effective:,.0f} of {d.num_draws:,}"),
             ("gradient evaluations", f"{self.evaluations:,} in {self.num_steps:,} steps"),
             ("time", f"{self.seconds:.1f} s, of which compiling {self.compile_seconds:.1f} s"),
         ]
@@ -246,7 +238,7 @@ class Result:
             rows.append(("starts", _standing.starts_row(self)))
         if self.skipped or d.num_bad:
             rows.append(
-                ("not finite", f"{self.skipped:,} steps skipped, {d.num_bad:,} draws of weight 0")
+                ("not finite", f"{self.skipped:,} steps skipped, {d.num_bad:,} samples of weight 0")
             )
         rows += [("verdict", d.verdict), ("next", d.advice)]
         return "\n".join(f"{name:<21}{text}" for name, text in rows)
@@ -256,7 +248,7 @@ class Result:
 
 
 def as_inference(sites: dict[str, Any], method: str, diagnostics: Any) -> Any:
-    """An ArviZ InferenceData of draws [S, ...] as one chain.
+    """An ArviZ InferenceData of samples [S, ...] as one chain.
 
     Raises:
       ImportError: there is no ArviZ.
@@ -264,7 +256,7 @@ def as_inference(sites: dict[str, Any], method: str, diagnostics: Any) -> Any:
     try:
         import arviz
     except ImportError as error:
-        raise ImportError("to_arviz wants ArviZ: pip install arviz.") from error
+        raise ImportError("to_arviz needs ArviZ: pip install arviz.") from error
     data = {name: np.asarray(value)[None] for name, value in sites.items()}
     attributes = {
         name: value

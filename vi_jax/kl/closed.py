@@ -133,9 +133,9 @@ def _find_rule(q: Any, p: Any) -> Callable[[Any, Any], Array] | None:
         return None  # numpyro's own: -log p at the atom
     q = strip(q)
     p = strip(p)
-    if isinstance(q, MaskedDistribution) and isinstance(p, MaskedDistribution):
+    if _are(MaskedDistribution, q, p):
         return _masked
-    if isinstance(q, dist.Independent) and isinstance(p, dist.Independent):
+    if _are(dist.Independent, q, p):
         return _independent
     if is_gaussian_vector(q) and is_gaussian_vector(p):
         return kl_gaussian_vectors
@@ -151,6 +151,10 @@ def _find_rule(q: Any, p: Any) -> Callable[[Any, Any], Array] | None:
         ),
         None,
     )
+
+
+def _are(kind: Any, q: Any, p: Any) -> bool:
+    return isinstance(q, kind) and isinstance(p, kind)
 
 
 def _expanded(q: Any, p: Any) -> Array:

@@ -1,24 +1,29 @@
 """Methods for a posterior given by its log density: `Method(name, init, step, guide, num_steps)`,
 pure functions.
 
-One member, one file; the factory is called by the file's name. `vi.fit` runs any of them; so does a
+One method, one file, one factory by that name. `vi.fit` runs any of them; so does a
 loop of your own:
 
     state = method.init(key, log_density, start)
     state, info = method.step(key, log_density, state)     # until info.done
     q = method.guide(state)
 
-`local_advi` is for targets whose rows have latents of their own; `table`, `coupled_table` and
-`encoder` are its guides of those.
+`local_advi` is for targets with local latent variables; `table`, `coupled_table` and `encoder` are
+its guides of those.
 """
 
+from vi_jax.methods._dadvi_response import (
+    frequentist_stderr,
+    linear_response,
+    linear_response_sd,
+)
 from vi_jax.methods._linear_response import linear_response_of_draws
 from vi_jax.methods._local_guides import coupled_table, encoder, table
 from vi_jax.methods.advi import advi
 from vi_jax.methods.bam import bam
 from vi_jax.methods.bam_low_rank import bam_low_rank
 from vi_jax.methods.boosting import boosting
-from vi_jax.methods.dadvi import dadvi, frequentist_stderr, linear_response, linear_response_sd
+from vi_jax.methods.dadvi import dadvi
 from vi_jax.methods.flow import flow
 from vi_jax.methods.gsm import gsm
 from vi_jax.methods.laplace import laplace

@@ -1,6 +1,4 @@
-"""Linear response: how the optimum of an objective moves when the log density is tilted, which is a
-covariance.
-"""
+"""Linear response: posterior covariances by how an optimum moves when the log density is tilted."""
 
 from collections.abc import Callable
 from typing import Any
@@ -83,10 +81,10 @@ def _solve(
 def linear_response_of_draws(
     log_density: LogDensity, u: Array, which: Array | None = None
 ) -> Array:
-    """The posterior's covariance by linear response of any guide at its optimum, from its draws
+    """The posterior's covariance by linear response of any guide at its optimum, from its samples
     only.
 
-    The guide is moved along with its draws, u -> m + e^b (u - m) + a with a shift a and a factor
+    The guide is moved along with its samples, u -> m + e^b (u - m) + a with a shift a and a factor
     e^b for each latent, and the ELBO of what it becomes is -mean log p(...) - sum b up to a
     constant; how its optimum in (a, b) moves when the log density is tilted is the covariance
     (Giordano, Broderick & Jordan 2018), the block of a of the inverse Hessian. For the mean-field
@@ -96,8 +94,8 @@ def linear_response_of_draws(
 
     Args:
       log_density: u [D] -> nats.
-      u: draws of the guide, [N, D]; 50 will do.
-      which: latents [M] whose rows are wanted; all if not given.
+      u: samples of the guide, [N, D]; 50 will do.
+      which: latents [M] whose rows to return; all if not given.
 
     Returns:
       [M, D], at a cost of 2 N evaluations of the gradient for each of 2 D parameters, or from D

@@ -1,4 +1,4 @@
-"""Guides of the rows' own latents: a table, a table coupled to what all rows share, or an encoder.
+"""Guides of local latent variables: a table, a table coupled to the global ones, or an encoder.
 
 Members are `LocalGuides(init, guide, table)`; `vi.methods.local_advi` takes one.
 """
@@ -58,7 +58,7 @@ def coupled_table(family: Families = mean_field) -> LocalGuides:
         params = family(size).init(key)
         if not isinstance(params, dict) or getattr(params.get("loc"), "shape", None) != (size,):
             raise ValueError(
-                'coupled_table wants a family with a "loc" [d] among its parameters; take '
+                'coupled_table expects a family with a "loc" [d] among its parameters; take '
                 "table() for this one."
             )
         return {**params, "slope": jnp.zeros((size, num_shared), params["loc"].dtype)}
@@ -102,6 +102,6 @@ def _standardised(q: Any, u: Array) -> Array:
     if isinstance(q, dist.MultivariateNormal):
         return linalg.solve_triangular(q.scale_tril, u - q.loc, lower=True)
     raise ValueError(
-        "coupled_table wants a mean-field or full-rank Gaussian over what rows share; got "
+        "coupled_table expects a mean-field or full-rank Gaussian over what rows share; got "
         f"{type(q).__name__}."
     )

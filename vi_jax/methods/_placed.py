@@ -37,7 +37,7 @@ class Placed:
         return self.loc + (x * self.root if self.root.ndim == 1 else x @ self.root.T)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws [*sample_shape, D]."""
+        """Samples [*sample_shape, D]."""
         return self.place(self.base.sample(key, sample_shape))
 
     def log_prob(self, value: Array) -> Array:
@@ -54,7 +54,7 @@ class Placed:
     def sample_and_log_prob(
         self, key: Array, sample_shape: tuple[int, ...] = ()
     ) -> tuple[Array, Array]:
-        """Draws and their densities, without the inverse of a base that can do so."""
+        """Samples and their densities, without the inverse of a base that can do so."""
         if hasattr(self.base, "sample_and_log_prob"):
             x, log_q = self.base.sample_and_log_prob(key, sample_shape)
         else:

@@ -1,4 +1,4 @@
-"""Where a stochastic ascent of the ELBO starts, and the units that it moves in."""
+"""Preconditioning: coordinates in which the posterior is about a standard normal, by pathfinder."""
 
 from typing import Any, NamedTuple
 
@@ -10,13 +10,13 @@ from vi_jax import linalg
 from vi_jax.families.low_rank import LowRankNormal
 from vi_jax.kl.gaussians import is_diagonal
 from vi_jax.methods._placed import Placed
-from vi_jax.methods.dadvi import _mean_field
+from vi_jax.methods.dadvi import log_scales_of
 from vi_jax.methods.pathfinder import begin, pathfinder
 from vi_jax.types import Array, LogDensity
 
-_MEMORY = 32  # pairs of the ascent
+_MEMORY = 32  # pairs of L-BFGS
 DENSE = 500  # latents up to which the start has a covariance; a diagonal beyond
-_TRIES = 20  # draws by which two starts are told apart
+_TRIES = 20  # samples by which two starts are compared
 
 
 class Units(NamedTuple):
@@ -80,7 +80,7 @@ def ascend(
     best = ascent.guide(state)
     size = start.size
     if size > DENSE:
-        return Units(best.loc, jnp.exp(_mean_field(best))), evaluations
+        return Units(best.loc, jnp.exp(log_scales_of(best))), evaluations
 
     slope = jax.grad(log_density)
     # column by column: a likelihood over a million rows must fit once
@@ -92,7 +92,7 @@ def ascend(
             [_root(best.covariance_matrix), _root(_inverse(0.5 * (curvature + curvature.T)))]
         )
     else:
-        roots = jnp.stack([jnp.exp(_mean_field(best)), jnp.diag(curvature) ** -0.5])
+        roots = jnp.stack([jnp.exp(log_scales_of(best)), jnp.diag(curvature) ** -0.5])
     eps = jax.random.normal(key_tries, (_TRIES, size), start.dtype)
 
     def elbo_of(root: Array) -> Array:

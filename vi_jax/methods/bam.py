@@ -1,5 +1,6 @@
-"""Batch and match: Gaussian variational inference by matching scores."""
+"""Batch and match (BaM): Gaussian variational inference by matching scores."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -7,21 +8,41 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from vi_jax import linalg
-from vi_jax.methods import pathfinder as path
+from vi_jax.methods.pathfinder import State as Path
+from vi_jax.methods.pathfinder import advance, begin
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
+
+# of the paths, see `pathfinder`
+_MEMORY = 32
+_SEARCH_TOLERANCE = 1e-4
+_ELBO_DRAWS = 10
+_EARLY_WEIGHT = 100.0  # weight of a step that mostly replaces
+_RADIUS = 2.0  # of the cube, unconstrained, that further paths start in
+_KL_TOLERANCE = 0.05  # nats, symmetrised KL of a late move
 
 
 class State(NamedTuple):
-    """The ascent that gives the start, then N(mean, root root')."""
+    """The paths of `pathfinder` that give the start, then N(mean, root root')."""
 
-    ascent: path.State  # of each path
+    ascent: Path  # of each path
     done: Array  # bool, of each path
     mean: Array  # [D]
     root: Array  # [D, D], lower triangular
-    step: Array  # int32, steps since the ascent
+    step: Array  # int32, steps since the start
     late: Array  # int32, steps since the moves stopped shrinking: from there on steps average
     drift: Array  # symmetrised KL of the last move, nats
     evaluations: Array  # int32
+
+
+class Rules(NamedTuple):
+    """The numbers of `bam`."""
+
+    batch_size: int | None
+    num_late_steps: int
+    learning: float
+    max_early_steps: int
+    num_paths: int
+    max_ascent_steps: int
 
 
 def bam(
@@ -35,7 +56,7 @@ def bam(
 ) -> Method:
     """Full-rank N(mu, Sigma) by proximal steps on the score-based divergence (Cai et al. 2024).
 
-    A step draws B points z from q, and with their mean z_, covariance C, scores g = grad log p(z),
+    A step takes B samples z of q, and with their mean z_, covariance C, scores g = grad log p(z),
     the mean g_ and covariance G of those solves, for weight w,
 
         Sigma' U Sigma' + Sigma' = V
@@ -43,121 +64,132 @@ def bam(
         V = Sigma + w C + w/(1+w) (mu - z_)(mu - z_)'
         mu' = (mu + w (Sigma' g_ + z_)) / (1 + w).
 
-    A Gaussian target is met exactly in one step of large w with B > D. The ascent of `pathfinder`
-    gives the start. Where the paper lets w fall from the first step, it stays large here until
+    A Gaussian target is met exactly in one step of large w with B > D. `pathfinder` gives the
+    start. Where the paper lets w fall from the first step, it stays large here until
     moves stop shrinking (their symmetrised KL), so that a poor start is left; then w = learning / t
-    averages over the draws.
+    averages over the samples.
 
     Args:
       batch_size: B, gradient evaluations a step; max(32, D + 8) if not given.
-      num_paths: ascents from as many places; the Gaussian of highest ELBO on them is the start.
+      num_paths: of `pathfinder`, from as many locations; the Gaussian of highest ELBO on them is
+        the start.
       num_late_steps: steps that average.
       learning: of their weights.
       max_early_steps: at most, before those.
-      max_ascent_steps: evaluations of each ascent, at most.
+      max_ascent_steps: evaluations of each path, at most.
 
     Returns:
-      A Method for D of up to some hundreds: a step is O(D^3). Its `value` is the ELBO of the
-      ascent's Gaussian, then an estimate of it from the same draws.
+      A Method for D of up to some hundreds: a step is O(D^3). Its `value` is the ELBO of
+      `pathfinder`'s Gaussian, then an estimate of it from the same samples.
     """
-
-    def init(key: Array, log_density: LogDensity, start: Array) -> State:
-        del log_density
-        places = (
-            jax.random.uniform(key, (num_paths, start.size), start.dtype, -_RADIUS, _RADIUS)
-            .at[0]
-            .set(start)
-        )
-        state = jax.vmap(lambda place: path.begin(place, memory=min(max(start.size, 6), _MEMORY)))(
-            places
-        )
-        infinite = jnp.full((), jnp.inf, start.dtype)
-        zero = jnp.int32(0)
-        done = jnp.zeros(num_paths, bool)
-        return State(
-            state, done, start, jnp.eye(start.size, dtype=start.dtype), zero, zero, infinite, zero
-        )
-
-    def climb(eps: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        moved, info = jax.vmap(
-            lambda eps, one: path.advance(eps, log_density, one, tolerance=_GAIN)
-        )(eps, state.ascent)
-
-        def keep(new: Array, old: Array) -> Array:
-            return jnp.where(state.done.reshape(-1, *[1] * (new.ndim - 1)), old, new)
-
-        new: path.State = jax.tree.map(keep, moved, state.ascent)
-        best = jnp.argmax(new.best_elbo)
-        q = jax.tree.map(lambda leaf: leaf[best], new.best)
-        spent = new.climb.evaluations
-        state = state._replace(
-            ascent=new,
-            done=state.done | info.done | (spent >= max_ascent_steps),
-            evaluations=spent.sum(dtype=jnp.int32),
-        )
-        state = state._replace(mean=q.loc, root=_root(q.covariance_matrix))
-        return state, MethodInfo(new.best_elbo[best], state.evaluations, jnp.bool_(False))
-
-    def match(eps: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        mean = state.mean
-        root = state.root
-        size = eps.shape[0]
-        log_p, scores = jax.vmap(jax.value_and_grad(log_density))(mean + eps @ root.T)
-        weight = jnp.where(state.late > 0, learning / jnp.maximum(state.late, 1), _EARLY).astype(
-            mean.dtype
-        )
-        shift, sigma = _matched(eps, scores @ root, weight)
-        factor = _root(sigma)
-        drift = _symmetrised_kl(shift, sigma, factor)
-        good = jnp.isfinite(drift)
-        shrinks = (drift < 0.5 * state.drift) | (drift > mean.size)
-        settled = (state.late > 0) | ~shrinks & (state.step >= 2) | (state.step >= max_early_steps)
-        moved = state._replace(
-            mean=mean + root @ shift, root=root @ factor, drift=drift, late=state.late + settled
-        )
-        new: State = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, state)
-        new = new._replace(step=state.step + 1, evaluations=state.evaluations + size)
-        log_q = (
-            -0.5 * jnp.sum(eps**2, 1)
-            - jnp.log(jnp.diagonal(root)).sum()
-            - 0.5 * mean.size * jnp.log(2 * jnp.pi)
-        )
-        value = jnp.where(good, jnp.mean(log_p - log_q), jnp.nan)
-        return new, MethodInfo(
-            value, new.evaluations, (new.late >= num_late_steps) & (drift < _SMALL)
-        )
-
-    def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        # all draws before the cond: under vmap both of its branches run
-        key_climb, key_match = jax.random.split(key)
-        num = state.mean.size
-        dtype = state.mean.dtype
-        eps_climb = jax.random.normal(key_climb, (num_paths, _ELBO_DRAWS, num), dtype)
-        eps_match = jax.random.normal(key_match, (batch_size or max(32, num + 8), num), dtype)
-        both = (
-            lambda s: match(eps_match, log_density, s),
-            lambda s: climb(eps_climb, log_density, s),
-        )
-        return jax.lax.cond(jnp.all(state.done), *both, state)
-
-    def guide(state: State) -> Any:
-        return dist.MultivariateNormal(state.mean, scale_tril=state.root)
-
-    def seen(state: State) -> tuple[Array, Array]:
-        return state.ascent.best.loc, state.ascent.best_elbo
-
+    rules = Rules(
+        batch_size, num_late_steps, learning, max_early_steps, num_paths, max_ascent_steps
+    )
     return Method(
-        "bam", init, step, guide, max_ascent_steps + max_early_steps + 2 * num_late_steps, seen=seen
+        "bam",
+        partial(_init, rules=rules),
+        partial(_step, rules=rules),
+        _guide,
+        max_ascent_steps + max_early_steps + 2 * num_late_steps,
+        seen=_seen,
     )
 
 
-# of the ascents, see `pathfinder`
-_MEMORY = 32
-_GAIN = 1e-4
-_ELBO_DRAWS = 10
-_EARLY = 100.0  # weight of a step that mostly replaces
-_RADIUS = 2.0  # of the cube, unconstrained, that further paths start in
-_SMALL = 0.05  # nats, symmetrised KL of a late move
+def _init(key: Array, log_density: LogDensity, start: Array, rules: Rules) -> State:
+    del log_density
+    places = (
+        jax.random.uniform(key, (rules.num_paths, start.size), start.dtype, -_RADIUS, _RADIUS)
+        .at[0]
+        .set(start)
+    )
+    state = jax.vmap(lambda place: begin(place, memory=min(max(start.size, 6), _MEMORY)))(places)
+    infinite = jnp.full((), jnp.inf, start.dtype)
+    zero = jnp.int32(0)
+    done = jnp.zeros(rules.num_paths, bool)
+    return State(
+        state, done, start, jnp.eye(start.size, dtype=start.dtype), zero, zero, infinite, zero
+    )
+
+
+def _search(
+    eps: Array, log_density: LogDensity, state: State, rules: Rules
+) -> tuple[State, MethodInfo]:
+    moved, info = jax.vmap(
+        lambda eps, one: advance(eps, log_density, one, tolerance=_SEARCH_TOLERANCE)
+    )(eps, state.ascent)
+
+    def keep(new: Array, old: Array) -> Array:
+        return jnp.where(state.done.reshape(-1, *[1] * (new.ndim - 1)), old, new)
+
+    new: Path = jax.tree.map(keep, moved, state.ascent)
+    best = jnp.argmax(new.best_elbo)
+    q = jax.tree.map(lambda leaf: leaf[best], new.best)
+    spent = new.search.evaluations
+    state = state._replace(
+        ascent=new,
+        done=state.done | info.done | (spent >= rules.max_ascent_steps),
+        evaluations=spent.sum(dtype=jnp.int32),
+    )
+    state = state._replace(mean=q.loc, root=_root(q.covariance_matrix))
+    return state, MethodInfo(new.best_elbo[best], state.evaluations, jnp.bool_(False))
+
+
+def _match(
+    eps: Array, log_density: LogDensity, state: State, rules: Rules
+) -> tuple[State, MethodInfo]:
+    mean = state.mean
+    root = state.root
+    size = eps.shape[0]
+    log_p, scores = jax.vmap(jax.value_and_grad(log_density))(mean + eps @ root.T)
+    weight = jnp.where(
+        state.late > 0, rules.learning / jnp.maximum(state.late, 1), _EARLY_WEIGHT
+    ).astype(mean.dtype)
+    shift, sigma = _matched(eps, scores @ root, weight)
+    factor = _root(sigma)
+    drift = _symmetrised_kl(shift, sigma, factor)
+    good = jnp.isfinite(drift)
+    shrinks = (drift < 0.5 * state.drift) | (drift > mean.size)
+    settled = (
+        (state.late > 0) | ~shrinks & (state.step >= 2) | (state.step >= rules.max_early_steps)
+    )
+    moved = state._replace(
+        mean=mean + root @ shift, root=root @ factor, drift=drift, late=state.late + settled
+    )
+    new: State = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, state)
+    new = new._replace(step=state.step + 1, evaluations=state.evaluations + size)
+    log_q = (
+        -0.5 * jnp.sum(eps**2, 1)
+        - jnp.log(jnp.diagonal(root)).sum()
+        - 0.5 * mean.size * jnp.log(2 * jnp.pi)
+    )
+    value = jnp.where(good, jnp.mean(log_p - log_q), jnp.nan)
+    return new, MethodInfo(
+        value, new.evaluations, (new.late >= rules.num_late_steps) & (drift < _KL_TOLERANCE)
+    )
+
+
+def _step(
+    key: Array, log_density: LogDensity, state: State, rules: Rules
+) -> tuple[State, MethodInfo]:
+    # all samples before the cond: under vmap both of its branches run
+    key_search, key_match = jax.random.split(key)
+    num = state.mean.size
+    dtype = state.mean.dtype
+    eps_search = jax.random.normal(key_search, (rules.num_paths, _ELBO_DRAWS, num), dtype)
+    eps_match = jax.random.normal(key_match, (rules.batch_size or max(32, num + 8), num), dtype)
+    both = (
+        lambda s: _match(eps_match, log_density, s, rules),
+        lambda s: _search(eps_search, log_density, s, rules),
+    )
+    return jax.lax.cond(jnp.all(state.done), *both, state)
+
+
+def _guide(state: State) -> Any:
+    return dist.MultivariateNormal(state.mean, scale_tril=state.root)
+
+
+def _seen(state: State) -> tuple[Array, Array]:
+    return state.ascent.best.loc, state.ascent.best_elbo
 
 
 def _matched(eps: Array, scores: Array, weight: Array) -> tuple[Array, Array]:

@@ -1,6 +1,7 @@
-"""Mixtures grown by one Gaussian at a time."""
+"""Variational boosting: mixtures grown by one Gaussian at a time."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,22 +11,25 @@ import optax
 from vi_jax import linalg
 from vi_jax.gaussian import HALF_LOG_TWO_PI, over_leading
 from vi_jax.methods._placed import Placed, log_det
-from vi_jax.methods.flow import climb
+from vi_jax.methods.flow import run_to_end
 from vi_jax.methods.pathfinder import pathfinder
 from vi_jax.types import Array, LogDensity, Method, MethodInfo, Params, freeze
+
+_WIDTHS = (1.0, 2.0, 4.0, 8.0)  # of the mixture that candidates come from
+_DEPTH = 10.0  # nats under the highest density seen, below which log q does not count
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LowRankMixture:
-    """sum_k w_k N(x | mu_k, diag(sigma_k^2) + W_k W_k'); components of weight 0 are empty
-    places.
+    """sum_k w_k N(x | mu_k, diag(sigma_k^2) + W_k W_k'); components of weight 0 are
+    empty.
     """
 
     log_weights: Array  # [K]
     params: Params  # loc, log_scale [K, D], factor [K, D, R]
 
-    has_rsample = False  # which component is drawn has no gradient
+    has_rsample = False  # the choice of a component has no gradient
     batch_shape = ()
 
     @property
@@ -33,11 +37,11 @@ class LowRankMixture:
         return self.params["loc"].shape[-1:]
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws [*sample_shape, D]."""
+        """Samples [*sample_shape, D]."""
         return self.sample_wide(key, jnp.ones(sample_shape))
 
     def sample_wide(self, key: Array, stretch: Array) -> Array:
-        """Draws [..., D] from components that are `stretch` [...] times as wide."""
+        """Samples [..., D] from components that are `stretch` [...] times as wide."""
         key_which, key_eps = jax.random.split(key)
         which = jax.random.categorical(key_which, self.log_weights, shape=stretch.shape)
         size, rank = self.params["factor"].shape[-2:]
@@ -91,8 +95,21 @@ class State(NamedTuple):
     loc: Array  # [D]
     root: Array  # [D, D]
     num_components: Array  # int32, tried so far
-    elbo: Array  # nats, on draws that no training has seen
+    elbo: Array  # nats, on samples that no training has seen
     evaluations: Array  # int32
+
+
+class Rules(NamedTuple):
+    """The numbers of `boosting`."""
+
+    num_components: int
+    rank: int
+    num_draws: int
+    num_inner_steps: int
+    num_candidates: int
+    tolerance: float
+    ascent: Method
+    rule: optax.GradientTransformation
 
 
 def boosting(
@@ -110,13 +127,13 @@ def boosting(
     component,
         q_c = (1 - rho) q_{c-1} + rho N(mu, diag(sigma^2) + W W'),
     and maximises the ELBO of q_c in rho, mu, sigma and W, what was there before fixed but for the
-    factor 1 - rho (their eq. 7), by Adam on draws of the old and of the new component apart, the
+    factor 1 - rho (their eq. 7), by Adam on samples of the old and of the new component apart, the
     score of q_c dropped, which has mean 0.
 
-    A component starts where log p - log q_{c-1} is largest among draws of a widened q_{c-1} (log q
-    counted no lower than 10 nats under the highest density seen, so that far tails do not win), and
-    is kept only if the ELBO rises on fresh draws: a mode that no candidate falls near is not found.
-    Coordinates are those of the Gaussian that `start` finds, where the first begins.
+    A component starts where log p - log q_{c-1} is largest among samples of a widened q_{c-1} (log
+    q counted no lower than 10 nats under the highest density seen, so that far tails do not count),
+    and is kept only if the ELBO rises on fresh samples: a mode that no candidate falls near is not
+    found. Coordinates are those of the Gaussian that `start` finds, where the first begins.
 
     Args:
       num_components: K, at most.
@@ -127,108 +144,122 @@ def boosting(
       learning_rate: of Adam, for each component falling to 0 along a cosine.
       num_inner_steps: of Adam for each component.
       num_candidates: points of which one is the start of the next component.
-      tolerance: stop when a component wins less than this, nats.
+      tolerance: stop when a component gains less than this, nats.
 
     Returns:
       A Method of K steps; its `value` is the ELBO after each component, which does not fall but for
-      the noise of 4,000 draws.
+      the noise of 4,000 samples.
     """
     ascent = start or pathfinder()
     rule = optax.chain(
         optax.clip_by_global_norm(10.0),
         optax.adam(optax.cosine_decay_schedule(learning_rate, num_inner_steps)),
     )
-
-    def init(key: Array, log_density: LogDensity, start: Array) -> State:
-        key_init, key_ascent = jax.random.split(key)
-        held, spent, _ = climb(
-            key_ascent, ascent, log_density, ascent.init(key_init, log_density, start)
-        )
-        q = ascent.guide(held)
-        shape = (num_components, start.size)
-        dtype = start.dtype
-        params = {
-            "loc": jnp.zeros(shape, dtype),
-            "log_scale": jnp.zeros(shape, dtype),
-            "factor": jnp.zeros((*shape, rank), dtype),
-        }
-        mixture = LowRankMixture(jnp.full(num_components, -jnp.inf, dtype).at[0].set(0.0), params)
-        root = linalg.cholesky(q.covariance_matrix)
-        return State(mixture, q.loc, root, jnp.int32(0), jnp.full((), -jnp.inf, dtype), spent)
-
-    def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        key_place, key_train, key_elbo = jax.random.split(key, 3)
-        shift = log_det(state.root)
-
-        def inside(x: Array) -> Array:
-            value = log_density(state.loc + state.root @ x) + shift
-            return jnp.where(jnp.isnan(value), -jnp.inf, value)
-
-        old = state.mixture
-        number = state.num_components
-        first = number == 0
-        one = _newcomer(key_place, inside, state, num_candidates, rank)
-
-        def mixed(params: Params) -> LowRankMixture:
-            rho_log = jax.nn.log_sigmoid(params["logit"])
-            rest_log = jax.nn.log_sigmoid(-params["logit"])
-            log_weights = jnp.where(
-                first, old.log_weights, (old.log_weights + rest_log).at[number].set(rho_log)
-            )
-            own = {name: params[name] for name in old.params}
-            return LowRankMixture(
-                log_weights, jax.tree.map(lambda all, new: all.at[number].set(new), old.params, own)
-            )
-
-        def loss(params: Params, key: Array) -> Array:
-            key_old, key_new = jax.random.split(key)
-            rho = jnp.where(first, 1.0, jax.nn.sigmoid(params["logit"]))
-            eps = jax.random.normal(key_new, (num_draws, state.loc.size + rank), state.loc.dtype)
-            log_q = freeze(mixed(params)).log_prob  # E_q[grad log q] = 0, in rho too
-
-            def terms(x: Array) -> Array:
-                return jax.vmap(inside)(x) - log_q(x)
-
-            new = jnp.mean(terms(jax.vmap(lambda eps: _transport(params, eps))(eps)))
-            return -(rho * new + (1.0 - rho) * jnp.mean(terms(old.sample(key_old, (num_draws,)))))
-
-        def train(carry: Any, key: Array) -> tuple[Any, None]:
-            params, optimizer = carry
-            gradient = jax.grad(loss)(params, key)
-            updates, new = rule.update(gradient, optimizer, params)
-            good = jnp.isfinite(optax.tree.norm(gradient))
-            kept: Any = jax.tree.map(
-                lambda a, b: jnp.where(good, a, b),
-                (optax.apply_updates(params, updates), new),
-                carry,
-            )
-            return kept, None
-
-        keys = jax.random.split(key_train, num_inner_steps)
-        (one, _), _ = jax.lax.scan(train, (one, rule.init(one)), keys)
-        grown = mixed(one)
-        elbo = _elbo(key_elbo, inside, grown)
-        better = elbo > state.elbo
-        gain = elbo - state.elbo
-        mixture: LowRankMixture = jax.tree.map(lambda a, b: jnp.where(better, a, b), grown, old)
-        new = state._replace(
-            mixture=mixture,
-            num_components=number + 1,
-            elbo=jnp.maximum(elbo, state.elbo),
-            evaluations=state.evaluations + num_inner_steps * num_draws,
-        )
-        return new, MethodInfo(
-            new.elbo, new.evaluations, (gain < tolerance) | (number + 1 >= num_components)
-        )
-
-    def guide(state: State) -> Placed:
-        return Placed(state.mixture, state.loc, state.root)
-
-    return Method("boosting", init, step, guide, num_components)
+    rules = Rules(
+        num_components, rank, num_draws, num_inner_steps, num_candidates, tolerance, ascent, rule
+    )
+    return Method(
+        "boosting", partial(_init, rules=rules), partial(_step, rules=rules), _guide, num_components
+    )
 
 
-_WIDTHS = (1.0, 2.0, 4.0, 8.0)  # of the mixture that candidates come from
-_DEPTH = 10.0  # nats under the highest density seen, below which log q does not count
+def _init(key: Array, log_density: LogDensity, start: Array, rules: Rules) -> State:
+    key_init, key_ascent = jax.random.split(key)
+    held, spent, _ = run_to_end(
+        key_ascent, rules.ascent, log_density, rules.ascent.init(key_init, log_density, start)
+    )
+    q = rules.ascent.guide(held)
+    shape = (rules.num_components, start.size)
+    dtype = start.dtype
+    params = {
+        "loc": jnp.zeros(shape, dtype),
+        "log_scale": jnp.zeros(shape, dtype),
+        "factor": jnp.zeros((*shape, rules.rank), dtype),
+    }
+    mixture = LowRankMixture(jnp.full(rules.num_components, -jnp.inf, dtype).at[0].set(0.0), params)
+    root = linalg.cholesky(q.covariance_matrix)
+    return State(mixture, q.loc, root, jnp.int32(0), jnp.full((), -jnp.inf, dtype), spent)
+
+
+def _step(
+    key: Array, log_density: LogDensity, state: State, rules: Rules
+) -> tuple[State, MethodInfo]:
+    key_place, key_train, key_elbo = jax.random.split(key, 3)
+    shift = log_det(state.root)
+
+    def inside(x: Array) -> Array:
+        value = log_density(state.loc + state.root @ x) + shift
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+    old = state.mixture
+    number = state.num_components
+    one = _newcomer(key_place, inside, state, rules.num_candidates, rules.rank)
+    one = _trained(key_train, one, inside, state, rules)
+    grown = _mixed(one, old, number)
+    elbo = _elbo(key_elbo, inside, grown)
+    better = elbo > state.elbo
+    gain = elbo - state.elbo
+    mixture: LowRankMixture = jax.tree.map(lambda a, b: jnp.where(better, a, b), grown, old)
+    new = state._replace(
+        mixture=mixture,
+        num_components=number + 1,
+        elbo=jnp.maximum(elbo, state.elbo),
+        evaluations=state.evaluations + rules.num_inner_steps * rules.num_draws,
+    )
+    done = (gain < rules.tolerance) | (number + 1 >= rules.num_components)
+    return new, MethodInfo(new.elbo, new.evaluations, done)
+
+
+def _mixed(params: Params, old: LowRankMixture, number: Array) -> LowRankMixture:
+    """q_c of q_{c-1} and the component number c; the first one stands alone."""
+    rho_log = jax.nn.log_sigmoid(params["logit"])
+    rest_log = jax.nn.log_sigmoid(-params["logit"])
+    mixed = (old.log_weights + rest_log).at[number].set(rho_log)
+    own = {name: params[name] for name in old.params}
+    return LowRankMixture(
+        jnp.where(number == 0, old.log_weights, mixed),
+        jax.tree.map(lambda all, new: all.at[number].set(new), old.params, own),
+    )
+
+
+def _loss(params: Params, key: Array, log_density: LogDensity, state: State, rules: Rules) -> Array:
+    """The negative ELBO of q_c, by samples of the old and of the new component apart; nats."""
+    key_old, key_new = jax.random.split(key)
+    old = state.mixture
+    number = state.num_components
+    rho = jnp.where(number == 0, 1.0, jax.nn.sigmoid(params["logit"]))
+    shape = (rules.num_draws, state.loc.size + rules.rank)
+    eps = jax.random.normal(key_new, shape, state.loc.dtype)
+    log_q = freeze(_mixed(params, old, number)).log_prob  # E_q[grad log q] = 0, in rho too
+
+    def terms(x: Array) -> Array:
+        return jax.vmap(log_density)(x) - log_q(x)
+
+    new = jnp.mean(terms(jax.vmap(lambda eps: _transport(params, eps))(eps)))
+    return -(rho * new + (1.0 - rho) * jnp.mean(terms(old.sample(key_old, (rules.num_draws,)))))
+
+
+def _trained(
+    key: Array, one: Params, log_density: LogDensity, state: State, rules: Rules
+) -> Params:
+    """The new component and its weight after Adam's steps, without those that are not finite."""
+
+    def step(carry: Any, key: Array) -> tuple[Any, None]:
+        params, optimizer = carry
+        gradient = jax.grad(_loss)(params, key, log_density, state, rules)
+        updates, new = rules.rule.update(gradient, optimizer, params)
+        good = jnp.isfinite(optax.tree.norm(gradient))
+        moved = (optax.apply_updates(params, updates), new)
+        kept: Any = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, carry)
+        return kept, None
+
+    keys = jax.random.split(key, rules.num_inner_steps)
+    (one, _), _ = jax.lax.scan(step, (one, rules.rule.init(one)), keys)
+    return one
+
+
+def _guide(state: State) -> Placed:
+    return Placed(state.mixture, state.loc, state.root)
 
 
 def _newcomer(

@@ -1,5 +1,6 @@
-"""Deterministic ADVI: fixed draws, and a second-order optimiser."""
+"""Deterministic ADVI (DADVI): fixed samples, and a second-order optimiser."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -7,14 +8,13 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from vi_jax import linalg
-from vi_jax.methods._linear_response import response
 from vi_jax.methods.pathfinder import FactoredNormal, pathfinder
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
 
 
 class State(NamedTuple):
-    """The ascent that gives the start, N(loc, diag(exp(log_scale))^2), and the trial that comes
-    next.
+    """The `pathfinder` that gives the start, N(loc, diag(exp(log_scale))^2), and the trial that
+    comes next.
 
     Steps are in units of Fisher's metric: sigma for a location, 1 / sqrt 2 for a log scale.
     """
@@ -32,6 +32,16 @@ class State(NamedTuple):
     evaluations: Array  # int32
 
 
+class Rules(NamedTuple):
+    """The numbers of `dadvi`."""
+
+    num_draws: int
+    tolerance: float
+    max_inner: int
+    max_ascent: int
+    ascent: Method
+
+
 def dadvi(
     *,
     num_draws: int = 30,
@@ -40,138 +50,147 @@ def dadvi(
     max_ascent: int = 200,
     num_steps: int = 400,
 ) -> Method:
-    """The mean-field Gaussian of highest ELBO over N draws that stay the same (Giordano, Ingram &
+    """The mean-field Gaussian of highest ELBO over N samples that stay the same (Giordano, Ingram &
     Broderick 2024),
         min over mu, xi of  -1/N sum_n log p(mu + exp(xi) z_n) - sum_j xi_j,
     by a trust-region Newton method whose inner steps are conjugate gradients with Hessian-vector
     products (Steihaug 1983). Nothing is tuned, and the end is an exact one: the gradient vanishes.
     A step is one trial; a rejected one is shortened by 4 instead of being solved anew, so that the
-    log density is differentiated at one place of the program.
+    log density is differentiated once in the program.
 
     The paper starts at 0 and unit scales. Here it is the mean-field Gaussian nearest to the best of
     `pathfinder`'s, so that posteriors that are narrow or far away take few steps.
 
     The standard deviations are those of mean-field: too small wherever the posterior is correlated.
-    `linear_response` mends them, and `frequentist_stderr` says what the draws being few costs.
-    `linear_response_of_draws`, which `vi.fit`'s result takes, does so with draws that are
+    `linear_response` corrects them, and `frequentist_stderr` says what the samples being few costs.
+    `linear_response_of_draws`, which `vi.fit`'s result takes, does so with samples that are
     standardised: exact on a Gaussian, where thirty that are not can leave half a standard
     deviation.
 
     Args:
       num_draws: N; 30 in the paper.
       tolerance: stop where the gradient's norm, in units of Fisher's metric, is below it; or where
-        the next step would win less than rounding.
+        the next step would gain less than rounding.
       max_inner: conjugate-gradient iterations a step.
-      max_ascent: steps of the ascent, at most.
+      max_ascent: steps of `pathfinder`, at most.
       num_steps: of both, at most.
 
     Returns:
-      A Method; its `value` is that of `pathfinder`, then the ELBO over the fixed draws. An
+      A Method; its `value` is that of `pathfinder`, then the ELBO over the fixed samples. An
       evaluation of the objective counts N, a Hessian-vector product 2 N.
     """
 
     ascent = pathfinder(num_steps=max_ascent)
+    rules = Rules(num_draws, tolerance, max_inner, max_ascent, ascent)
+    return Method(
+        "dadvi", partial(_init, rules=rules), partial(_step, rules=rules), _guide, num_steps
+    )
 
-    def init(key: Array, log_density: LogDensity, start: Array) -> State:
-        key_ascent, key_draws = jax.random.split(key)
-        draws = jax.random.normal(key_draws, (num_draws, start.size), start.dtype)
-        path = ascent.init(key_ascent, log_density, start)
-        infinite = jnp.full((), jnp.inf, start.dtype)
-        zero = jnp.zeros((), start.dtype)
-        radius = jnp.sqrt(jnp.asarray(start.size, start.dtype))
-        nowhere = jnp.zeros(2 * start.size, start.dtype)
-        return State(
-            path,
-            jnp.bool_(True),
-            draws,
-            start,
-            jnp.zeros_like(start),
-            infinite,
-            nowhere,
-            zero,
-            radius,
-            jnp.int32(0),
-        )
 
-    def ascend(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        path, info = ascent.step(key, log_density, state.ascent)
-        best = ascent.guide(path)
-        new = state._replace(
-            ascent=path,
-            ascending=~info.done & (info.evaluations < max_ascent),
-            loc=best.loc,
-            log_scale=_mean_field(best),
-            evaluations=info.evaluations,
-        )
-        return new, info._replace(done=jnp.bool_(False))
+def _init(key: Array, log_density: LogDensity, start: Array, rules: Rules) -> State:
+    key_ascent, key_draws = jax.random.split(key)
+    draws = jax.random.normal(key_draws, (rules.num_draws, start.size), start.dtype)
+    path = rules.ascent.init(key_ascent, log_density, start)
+    infinite = jnp.full((), jnp.inf, start.dtype)
+    zero = jnp.zeros((), start.dtype)
+    radius = jnp.sqrt(jnp.asarray(start.size, start.dtype))
+    nowhere = jnp.zeros(2 * start.size, start.dtype)
+    return State(
+        path,
+        jnp.bool_(True),
+        draws,
+        start,
+        jnp.zeros_like(start),
+        infinite,
+        nowhere,
+        zero,
+        radius,
+        jnp.int32(0),
+    )
 
-    def newton(log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        here = jnp.concatenate([state.loc, state.log_scale])
 
-        def slope_and_value(p: Array) -> tuple[Array, Array]:
-            value, slope = jax.value_and_grad(lambda p: negative_elbo(log_density, state.draws, p))(
-                p
-            )
-            return slope, value
+def _ascend(
+    key: Array, log_density: LogDensity, state: State, rules: Rules
+) -> tuple[State, MethodInfo]:
+    path, info = rules.ascent.step(key, log_density, state.ascent)
+    best = rules.ascent.guide(path)
+    new = state._replace(
+        ascent=path,
+        ascending=~info.done & (info.evaluations < rules.max_ascent),
+        loc=best.loc,
+        log_scale=log_scales_of(best),
+        evaluations=info.evaluations,
+    )
+    return new, info._replace(done=jnp.bool_(False))
 
-        trial = here + state.move
-        slope, product, value = jax.linearize(slope_and_value, trial, has_aux=True)
-        rounding = 8 * jnp.finfo(value.dtype).eps * jnp.abs(value)
-        won = state.objective - value
-        first = jnp.isinf(state.objective)
-        finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
-        moved = finite & (first | (won > 0.1 * state.promised - rounding))
-        ratio = won / (state.promised + 1e-30)
-        length = jnp.linalg.norm(state.move / _units(state.log_scale))
-        radius = jnp.where(
-            first,
-            state.radius,
-            jnp.where(ratio > 0.75, jnp.maximum(state.radius, 2 * length), state.radius),
-        )
-        radius = jnp.where(ratio < 0.25, jnp.minimum(radius, length), radius)
-        radius = jnp.where(moved, radius, 0.25 * length)
 
-        point = jnp.where(moved, trial, here)
-        loc, log_scale = jnp.split(point, 2)
-        units = _units(log_scale)
-        small = jnp.linalg.norm(units * slope) < tolerance
-        enter = moved & ~small  # where the trial was rejected its slope is of no use
-        inner, promised, products = _steihaug(
-            lambda v: units * product(units * v), units * slope, radius, max_inner, enter
-        )
-        move = jnp.where(moved, units * inner, 0.25 * state.move)
-        promised = jnp.where(moved, promised, 0.25 * state.promised)
-        evaluations = state.evaluations + num_draws * (1 + 2 * products)
-        best = jnp.where(moved, value, state.objective)
-        new = State(
-            state.ascent,
-            state.ascending,
-            state.draws,
-            loc,
-            log_scale,
-            best,
-            move,
-            promised,
-            radius,
-            evaluations,
-        )
-        done = moved & (small | (promised < 0.25 * rounding))
-        constant = 0.5 * loc.size * jnp.log(2 * jnp.pi * jnp.e)
-        return new, MethodInfo((constant - best).astype(value.dtype), evaluations, done)
+def _newton(log_density: LogDensity, state: State, rules: Rules) -> tuple[State, MethodInfo]:
+    here = jnp.concatenate([state.loc, state.log_scale])
 
-    def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        return jax.lax.cond(
-            state.ascending,
-            lambda key, s: ascend(key, log_density, s),
-            lambda key, s: newton(log_density, s),
-            key,
-            state,
-        )
+    def slope_and_value(p: Array) -> tuple[Array, Array]:
+        value, slope = jax.value_and_grad(lambda p: negative_elbo(log_density, state.draws, p))(p)
+        return slope, value
 
-    def guide(state: State) -> Any:
-        return dist.Normal(state.loc, jnp.exp(state.log_scale)).to_event(1)
+    trial = here + state.move
+    slope, product, value = jax.linearize(slope_and_value, trial, has_aux=True)
+    rounding = 8 * jnp.finfo(value.dtype).eps * jnp.abs(value)
+    won = state.objective - value
+    first = jnp.isinf(state.objective)
+    finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
+    moved = finite & (first | (won > 0.1 * state.promised - rounding))
+    ratio = won / (state.promised + 1e-30)
+    length = jnp.linalg.norm(state.move / units_of(state.log_scale))
+    radius = jnp.where(
+        first,
+        state.radius,
+        jnp.where(ratio > 0.75, jnp.maximum(state.radius, 2 * length), state.radius),
+    )
+    radius = jnp.where(ratio < 0.25, jnp.minimum(radius, length), radius)
+    radius = jnp.where(moved, radius, 0.25 * length)
 
-    return Method("dadvi", init, step, guide, num_steps)
+    point = jnp.where(moved, trial, here)
+    loc, log_scale = jnp.split(point, 2)
+    units = units_of(log_scale)
+    small = jnp.linalg.norm(units * slope) < rules.tolerance
+    enter = moved & ~small  # where the trial was rejected its slope is of no use
+    inner, promised, products = _steihaug(
+        lambda v: units * product(units * v), units * slope, radius, rules.max_inner, enter
+    )
+    move = jnp.where(moved, units * inner, 0.25 * state.move)
+    promised = jnp.where(moved, promised, 0.25 * state.promised)
+    evaluations = state.evaluations + rules.num_draws * (1 + 2 * products)
+    best = jnp.where(moved, value, state.objective)
+    new = State(
+        state.ascent,
+        state.ascending,
+        state.draws,
+        loc,
+        log_scale,
+        best,
+        move,
+        promised,
+        radius,
+        evaluations,
+    )
+    done = moved & (small | (promised < 0.25 * rounding))
+    constant = 0.5 * loc.size * jnp.log(2 * jnp.pi * jnp.e)
+    return new, MethodInfo((constant - best).astype(value.dtype), evaluations, done)
+
+
+def _step(
+    key: Array, log_density: LogDensity, state: State, rules: Rules
+) -> tuple[State, MethodInfo]:
+    return jax.lax.cond(
+        state.ascending,
+        lambda key, s: _ascend(key, log_density, s, rules),
+        lambda key, s: _newton(log_density, s, rules),
+        key,
+        state,
+    )
+
+
+def _guide(state: State) -> Any:
+    return dist.Normal(state.loc, jnp.exp(state.log_scale)).to_event(1)
 
 
 def negative_elbo(log_density: LogDensity, draws: Array, params: Array) -> Array:
@@ -185,61 +204,7 @@ def negative_elbo(log_density: LogDensity, draws: Array, params: Array) -> Array
     )
 
 
-def linear_response(log_density: LogDensity, state: State) -> Array:
-    """The posterior's covariance [D, D] by linear response: the block of the locations in the
-    inverse Hessian of DADVI's objective (Giordano, Broderick & Jordan 2018; Giordano et al. 2024).
-    Exact where the posterior is Gaussian, while the variances of mean-field are 1 / precision_jj.
-
-    Costs 2 N evaluations for each of 2 D parameters; nan where the state is at no minimum.
-    """
-    size = state.loc.size
-    return _columns(log_density, state, jnp.arange(size))[:, :size]
-
-
-def linear_response_sd(log_density: LogDensity, state: State, which: Array | None = None) -> Array:
-    """Posterior standard deviations by linear response, [M], of the latents `which` [M] (all if not
-    given).
-
-    From D over 200 on, conjugate gradients for each of them, without a matrix.
-    """
-    which = jnp.arange(state.loc.size) if which is None else jnp.asarray(which)
-    columns = _columns(log_density, state, which)
-    return jnp.sqrt(columns[jnp.arange(which.size), which])
-
-
-def frequentist_stderr(log_density: LogDensity, state: State, which: Array | None = None) -> Array:
-    """Standard errors of the locations `which` [M] from the draws being N only: those of an
-    M-estimator,
-
-        sqrt(diag(H^-1 V H^-1) / N)
-
-    with V the covariance over draws of the gradients of log p(mu + exp(xi) z_n) (Giordano et al.
-    2024). What is far below a posterior standard deviation needs no more draws.
-    """
-    which = jnp.arange(state.loc.size) if which is None else jnp.asarray(which)
-    columns = _columns(log_density, state, which)
-    scale = jnp.exp(state.log_scale)
-    scores = jax.vmap(jax.grad(log_density))(state.loc + scale * state.draws)
-    gradients = jnp.concatenate([scores, scores * scale * state.draws], axis=1)  # [N, 2 D]
-    influence = gradients @ columns.T  # [N, M]
-    return jnp.std(influence, axis=0, ddof=1) / jnp.sqrt(len(state.draws))
-
-
-def _columns(log_density: LogDensity, state: State, which: Array) -> Array:
-    """Rows `which` of the inverse Hessian, [M, 2 D]."""
-    params = jnp.concatenate([state.loc, state.log_scale])
-    directions = jax.nn.one_hot(which, params.size, dtype=params.dtype)
-    # in units of the scales the Hessian is well conditioned: H^-1 = S (S H S)^-1 S
-    units = _units(state.log_scale)
-    scaled = response(
-        lambda x: negative_elbo(log_density, state.draws, units * x),
-        params / units,
-        directions * units[which][:, None],
-    )
-    return scaled * units
-
-
-def _mean_field(q: FactoredNormal) -> Array:
+def log_scales_of(q: FactoredNormal) -> Array:
     """Log scales of the diagonal Gaussian nearest to q in KL(., q): -1/2 log of the diagonal of its
     precision.
     """
@@ -250,7 +215,7 @@ def _mean_field(q: FactoredNormal) -> Array:
     )
 
 
-def _units(log_scale: Array) -> Array:
+def units_of(log_scale: Array) -> Array:
     """[2 D]: the lengths over which Fisher's information of N(mu, exp(xi)^2) is 1."""
     return jnp.concatenate([jnp.exp(log_scale), jnp.full_like(log_scale, 2**-0.5)])
 

@@ -1,14 +1,14 @@
-"""Which method `fit` takes when none is given."""
+"""The default method of `fit`."""
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from vi_jax.families import full_rank, mean_field
-from vi_jax.methods import _smooth
 from vi_jax.methods.advi import advi
 from vi_jax.methods.bam import bam
 from vi_jax.methods.pathfinder import pathfinder
+from vi_jax.optimise import smoothness
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method
 
@@ -32,16 +32,16 @@ def choose(
     """By the number of latents, by whether data are subsampled, and above 400 latents by whether
     the log density is smooth.
 
-    `bam` matches gradients at draws and `advi` follows their mean, which a kink does not mislead;
-    only `pathfinder` rests on curvature, so that only there is it asked for (`_smooth.py`). On a
-    regression of 400 rows with 300 Laplace priors of rate 5 its means are up to 0.94 posterior
-    standard deviations off and its ELBO is 22 nats below that of mean-field `advi`, whose means are
-    off by up to 0.19. `bam_low_rank` had the better scales there (0.80 to 0.99 of the posterior's
-    against 0.56 to 0.73) and the lower ELBO; on a logistic regression of 450 latents it ended below
-    `pathfinder`: it is not picked unasked.
+    `bam` matches gradients at samples and `advi` follows their mean, which a kink does not mislead;
+    only `pathfinder` rests on curvature, so that smoothness is checked only there
+    (`optimise/smoothness.py`). On a regression of 400 rows with 300 Laplace priors of rate 5 its
+    means are up to 0.94 posterior standard deviations off and its ELBO is 22 nats below that of
+    mean-field `advi`, whose means are off by up to 0.19. `bam_low_rank` had the better scales there
+    (0.80 to 0.99 of the posterior's against 0.56 to 0.73) and the lower ELBO; on a logistic
+    regression of 450 latents it ended below `pathfinder`: it is not a default.
 
     Args:
-      key: of the places that are looked at.
+      key: of the locations that are looked at.
       start: u [D] or [R, D], about which they lie; the origin if not given.
     """
     size = target.size
@@ -57,7 +57,7 @@ def choose(
         if start is None
         else jnp.reshape(jnp.asarray(start, jnp.result_type(float)), (-1, size))[0]
     )
-    found = _smooth.measured(key, target.log_density, centre)
+    found = smoothness.measured(key, target.log_density, centre)
     if found is None:
         return Choice(
             pathfinder(), f"low rank, for {size:,} latents; whether it is smooth is not known"
@@ -67,12 +67,12 @@ def choose(
         return Choice(
             advi(mean_field),
             f"mean field, for {size:,} latents; not smooth ({rough})",
-            _smooth.COST,
+            smoothness.COST,
         )
-    return Choice(pathfinder(), f"low rank, for {size:,} latents", _smooth.COST)
+    return Choice(pathfinder(), f"low rank, for {size:,} latents", smoothness.COST)
 
 
-def _rough(found: _smooth.Smoothness) -> str:
+def _rough(found: smoothness.Smoothness) -> str:
     """What is not smooth, in words; empty for nothing."""
     if found.step > 0:
         return f"it jumps by {float(found.step):.2g} nats, which no gradient sees"

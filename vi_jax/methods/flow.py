@@ -1,6 +1,7 @@
 """A normalising flow on top of a Gaussian."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,17 @@ class State(NamedTuple):
     evaluations: Array  # int32
 
 
+class Rules(NamedTuple):
+    """The numbers of `flow`."""
+
+    family: Callable[[int], Family]
+    estimator: Callable[..., Array] | None
+    num_draws: int
+    num_steps: int
+    ascent: Method
+    rule: optax.GradientTransformation
+
+
 def flow(
     family: Callable[[int], Family] = real_nvp,
     *,
@@ -37,7 +49,7 @@ def flow(
 ) -> Method:
     """A flow over coordinates in which a Gaussian found first is standard, by the recipe that
     Agrawal & Domke (2025) found to work: RealNVP, gradients that stick the landing (Roeder et al.
-    2017, eq. 8), many draws, Adam at one small step; the step then falls to 0 over the last half,
+    2017, eq. 8), many samples, Adam at one small step; the step then falls to 0 over the last half,
     which averages.
 
     `start` (whose guide has `loc` and `covariance_matrix`) runs to its end inside `init`; the flow
@@ -49,16 +61,16 @@ def flow(
       start: the method that finds the Gaussian; `bam` if not given, whose moments are a better
         scale than `pathfinder`'s best ELBO: a banana of scales 50 and 1/1000 around (300, 0) is met
         within 0.01 nats from the one, and missed by 12 from the other.
-      estimator: of `vi.estimators`. `stl` takes log q at draws by the inverse of a frozen q: as
+      estimator: of `vi.estimators`. `stl` takes log q at samples by the inverse of a frozen q: as
         cheap as the flow for real_nvp, neural_spline and maf. None for those whose inverse costs
-        more (iaf, planar, radial, sylvester): plain gradients, draws and densities together by
+        more (iaf, planar, radial, sylvester): plain gradients, samples and densities together by
         `sample_and_log_prob`, no inverse.
       num_draws: gradient evaluations a step.
       learning_rate: of Adam.
       num_steps: of Adam.
 
     Returns:
-      A Method for D of up to some hundreds; its `value` is the ELBO of a step's draws. Steps that
+      A Method for D of up to some hundreds; its `value` is the ELBO of a step's samples. Steps that
       are not finite are skipped.
     """
     ascent = start or bam()
@@ -70,56 +82,70 @@ def flow(
         [num_steps // 2],
     )
     rule = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(rate))
-
-    def init(key: Array, log_density: LogDensity, start: Array) -> State:
-        key_init, key_ascent, key_params = jax.random.split(key, 3)
-        held, spent, _ = climb(
-            key_ascent, ascent, log_density, ascent.init(key_init, log_density, start)
-        )
-        q = ascent.guide(held)
-        root = linalg.cholesky(q.covariance_matrix)
-        params = jax.tree.map(
-            lambda leaf: leaf.astype(start.dtype), family(start.size).init(key_params)
-        )
-        return State(params, rule.init(params), q.loc, root, jnp.int32(0), spent)
-
-    def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        guide_of = family(state.loc.size).guide
-        shift = log_det(state.root)
-
-        def inside(x: Array) -> Array:
-            return log_density(state.loc + state.root @ x) + shift
-
-        def loss(params: Params) -> Array:
-            if estimator is not None:
-                return -estimator(key, elbo, inside, guide_of(params), num_samples=num_draws)
-            x, log_q = _draw(key, guide_of(params), num_draws)
-            return jnp.mean(log_q - jax.vmap(inside)(x))
-
-        value, gradient = jax.value_and_grad(loss)(state.params)
-        updates, optimizer = rule.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        good = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
-        kept: Any = jax.tree.map(
-            lambda a, b: jnp.where(good, a, b), (params, optimizer), (state.params, state.optimizer)
-        )
-        new = state._replace(
-            params=kept[0],
-            optimizer=kept[1],
-            num_steps=state.num_steps + 1,
-            evaluations=state.evaluations + num_draws,
-        )
-        return new, MethodInfo(
-            jnp.where(good, -value, jnp.nan), new.evaluations, new.num_steps >= num_steps
-        )
-
-    def guide(state: State) -> Placed:
-        return Placed(family(state.loc.size).guide(state.params), state.loc, state.root)
-
-    return Method("flow", init, step, guide, num_steps, ascent.stochastic)
+    rules = Rules(family, estimator, num_draws, num_steps, ascent, rule)
+    return Method(
+        "flow",
+        partial(_init, rules=rules),
+        partial(_step, rules=rules),
+        partial(_guide, rules=rules),
+        num_steps,
+        ascent.stochastic,
+    )
 
 
-def climb(
+def _init(key: Array, log_density: LogDensity, start: Array, rules: Rules) -> State:
+    key_init, key_ascent, key_params = jax.random.split(key, 3)
+    held, spent, _ = run_to_end(
+        key_ascent, rules.ascent, log_density, rules.ascent.init(key_init, log_density, start)
+    )
+    q = rules.ascent.guide(held)
+    root = linalg.cholesky(q.covariance_matrix)
+    params = jax.tree.map(
+        lambda leaf: leaf.astype(start.dtype), rules.family(start.size).init(key_params)
+    )
+    return State(params, rules.rule.init(params), q.loc, root, jnp.int32(0), spent)
+
+
+def _step(
+    key: Array, log_density: LogDensity, state: State, rules: Rules
+) -> tuple[State, MethodInfo]:
+    guide_of = rules.family(state.loc.size).guide
+    shift = log_det(state.root)
+
+    def inside(x: Array) -> Array:
+        return log_density(state.loc + state.root @ x) + shift
+
+    def loss(params: Params) -> Array:
+        if rules.estimator is not None:
+            return -rules.estimator(
+                key, elbo, inside, guide_of(params), num_samples=rules.num_draws
+            )
+        x, log_q = _draw(key, guide_of(params), rules.num_draws)
+        return jnp.mean(log_q - jax.vmap(inside)(x))
+
+    value, gradient = jax.value_and_grad(loss)(state.params)
+    updates, optimizer = rules.rule.update(gradient, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    good = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
+    kept: Any = jax.tree.map(
+        lambda a, b: jnp.where(good, a, b), (params, optimizer), (state.params, state.optimizer)
+    )
+    new = state._replace(
+        params=kept[0],
+        optimizer=kept[1],
+        num_steps=state.num_steps + 1,
+        evaluations=state.evaluations + rules.num_draws,
+    )
+    return new, MethodInfo(
+        jnp.where(good, -value, jnp.nan), new.evaluations, new.num_steps >= rules.num_steps
+    )
+
+
+def _guide(state: State, rules: Rules) -> Placed:
+    return Placed(rules.family(state.loc.size).guide(state.params), state.loc, state.root)
+
+
+def run_to_end(
     key: Array, method: Method, log_density: LogDensity, state: Any
 ) -> tuple[Any, Array, Array]:
     """A method run to its end: its state, the gradient evaluations it took, and its value."""

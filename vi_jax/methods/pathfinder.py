@@ -1,4 +1,4 @@
-"""Pathfinder: the best Gaussian on the way of a quasi-Newton ascent."""
+"""Pathfinder: the best Gaussian along a quasi-Newton optimisation path."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from vi_jax import linalg
 from vi_jax.gaussian import VectorGuide, log_standard_normal
-from vi_jax.methods import _lbfgs
+from vi_jax.optimise import lbfgs
 from vi_jax.types import Array, LogDensity, Method, MethodInfo
 
 
@@ -57,9 +57,9 @@ class FactoredNormal(VectorGuide):
 
 
 class State(NamedTuple):
-    """The ascent, and the best Gaussian on its way."""
+    """The L-BFGS search, and the best Gaussian along its path."""
 
-    climb: _lbfgs.Climb
+    search: lbfgs.State
     best: FactoredNormal
     best_elbo: Array
 
@@ -72,9 +72,9 @@ def pathfinder(
     at the end of the path: a mode can lie far from the mass.
 
     Args:
-      num_elbo_draws: draws of each ELBO; values of the log density, without gradients.
+      num_elbo_draws: samples of each ELBO; values of the log density, without gradients.
       memory: J, pairs that L-BFGS keeps: the covariance is a diagonal and 2 J directions.
-      tolerance: stop when a step expects to win less than this, nats.
+      tolerance: stop when a step expects to gain less than this, nats.
       num_steps: evaluations of the gradient, at most.
 
     Returns:
@@ -87,7 +87,7 @@ def pathfinder(
         return begin(start, memory=memory)
 
     def step(key: Array, log_density: LogDensity, state: State) -> tuple[State, MethodInfo]:
-        eps = jax.random.normal(key, (num_elbo_draws, state.climb.u.size), state.climb.u.dtype)
+        eps = jax.random.normal(key, (num_elbo_draws, state.search.u.size), state.search.u.dtype)
         return advance(eps, log_density, state, tolerance=tolerance)
 
     return Method("pathfinder", init, step, lambda state: state.best, num_steps)
@@ -102,36 +102,36 @@ def begin(start: Array, *, memory: int) -> State:
         jnp.zeros((start.size, rank), start.dtype),
         jnp.eye(rank, dtype=start.dtype),
     )
-    return State(_lbfgs.start(start, memory=memory), place, jnp.full((), -jnp.inf, start.dtype))
+    return State(lbfgs.start(start, memory=memory), place, jnp.full((), -jnp.inf, start.dtype))
 
 
 def advance(
     eps: Array, log_density: LogDensity, state: State, *, tolerance: float
 ) -> tuple[State, MethodInfo]:
-    """A trial of the ascent, and where it is accepted the ELBO of the Gaussian there, by the
+    """A trial of the search, and where it is accepted the ELBO of the Gaussian there, by the
     standard normals eps [K, D].
     """
-    climb, hessian = _lbfgs.advance(log_density, state.climb)
-    q = gaussian_at(climb, hessian)
+    search, hessian = lbfgs.advance(log_density, state.search)
+    q = gaussian_at(search, hessian)
     z = jax.vmap(q.transport)(eps)
 
     def measure() -> Array:
-        # one draw at a time: a likelihood over a million rows must fit once
+        # one sample at a time: a likelihood over a million rows must fit once
         elbo = jnp.mean(jax.lax.map(lambda z: log_density(z) - q.log_density(z), z))
         # -inf: never the best
         return jnp.where(jnp.isfinite(elbo), elbo, -jnp.inf).astype(state.best_elbo.dtype)
 
-    elbo = jax.lax.cond(climb.moved, measure, lambda: jnp.full_like(state.best_elbo, -jnp.inf))
+    elbo = jax.lax.cond(search.moved, measure, lambda: jnp.full_like(state.best_elbo, -jnp.inf))
     better = elbo > state.best_elbo
     best: Any = jax.tree.map(lambda new, old: jnp.where(better, new, old), q, state.best)
     best_elbo = jnp.maximum(elbo, state.best_elbo)
-    done = (climb.gain < tolerance) | climb.stuck
-    return State(climb, best, best_elbo), MethodInfo(best_elbo, climb.evaluations, done)
+    done = (search.gain < tolerance) | search.stuck
+    return State(search, best, best_elbo), MethodInfo(best_elbo, search.evaluations, done)
 
 
-def gaussian_at(climb: _lbfgs.Climb, hessian: _lbfgs.InverseHessian) -> FactoredNormal:
+def gaussian_at(search: lbfgs.State, hessian: lbfgs.InverseHessian) -> FactoredNormal:
     """N(u + H grad log p, H) at an iterate (Zhang et al. 2022, alg. 4)."""
     scale = jnp.sqrt(hessian.diagonal)
     basis, r = linalg.qr((hessian.rows / scale).T)  # [D, R], [R, 2J]
     factor = linalg.cholesky(jnp.eye(r.shape[0], dtype=scale.dtype) + r @ hessian.middle @ r.T)
-    return FactoredNormal(climb.u + climb.direction, scale, basis, factor)
+    return FactoredNormal(search.u + search.direction, scale, basis, factor)

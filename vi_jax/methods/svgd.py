@@ -34,7 +34,7 @@ def svgd(
     the median of the distances between particles (their sec. 5).
 
     The guide is a kernel density estimate from the particles (`Particles`): a density is what k-hat
-    and the ELBO of `vi.fit` want, and they judge it, not the particles, which are
+    and the ELBO of `vi.fit` need, and they judge it, not the particles, which are
     `guide.particles`. Variances come out too small where D is not small beside P (Ba et al. 2022).
 
     Args:
@@ -104,7 +104,7 @@ def bandwidth(square: Array) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Particles:
-    """A kernel density estimate that keeps the particles' mean and covariance S: each is drawn to
+    """A kernel density estimate that keeps the particles' mean and covariance S: each is shrunk to
     the mean by a = sqrt(1 - b^2) and blurred by b^2 S (West 1993), b = (4 / (P (D + 2)))^(1 / (D +
     4)) (Silverman 1986, eq. 4.14). The particles are as they were.
     """
@@ -132,7 +132,7 @@ class Particles:
         return self.mean + (1.0 - b**2) ** 0.5 * around, b * root
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draws [*sample_shape, D]: one of the particles, drawn in and blurred."""
+        """Samples [*sample_shape, D]: one of the particles, shrunk and blurred."""
         key_which, key_blur = jax.random.split(key)
         loc, root = self.kernels()
         which = jax.random.randint(key_which, sample_shape, 0, len(loc))

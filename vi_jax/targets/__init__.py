@@ -2,8 +2,8 @@
 
 `from_log_density` takes any JAX function of a pytree and the constraints of its leaves, `from_rows`
 one that factorises over rows of data and so can be subsampled, `from_numpyro` any NumPyro model.
-Where rows have latents of their own (`from_local_rows`, or a subsampled plate around latent sites)
-the target is a `LocalTarget`.
+With local latent variables (`from_local_rows`, or a subsampled plate around latent sites) the
+target is a `LocalTarget`.
 """
 
 from vi_jax.targets.functions import from_local_rows, from_log_density, from_rows

@@ -1,4 +1,4 @@
-"""Whether a NumPyro model with subsampled plates takes all of their rows, not only a batch's."""
+"""Checks that a NumPyro model with subsampled plates runs with all of their rows."""
 
 import re
 import warnings
@@ -32,8 +32,8 @@ def first_trace(
     first rows of subsampled plates.
 
     Args:
-      num_rows: of each such plate; 0 for as many as it asks for, None for all.
-      last: the last rows in place of the first.
+      num_rows: of each such plate; 0 for its subsample_size, None for all.
+      last: the last rows instead of the first.
     """
 
     def first(site: dict[str, Any]) -> Any:
@@ -60,7 +60,7 @@ def require_all_rows(
       TargetError: it cannot be evaluated with all rows of its plates, a batch of one row is given
         one row of data, or the index of the last rows lies beyond the data.
     """
-    _shapes(model, args, kwargs, num_rows=0)  # what is wrong with any rows is told as such
+    _shapes(model, args, kwargs, num_rows=0)  # errors of any rows are raised as such
     try:
         sites = _shapes(model, args, kwargs, num_rows=None)
     except (TypeError, ValueError) as error:
@@ -72,7 +72,7 @@ def require_all_rows(
                 raise _refusal(
                     plate,
                     f"the observed site {name!r} has one row of data, {plates[plate][0]:,} were "
-                    "wanted",
+                    "expected",
                 )
     _require_last_rows(model, args, kwargs, plates)
 
@@ -80,7 +80,7 @@ def require_all_rows(
 def _require_last_rows(
     model: Callable[..., Any], args: Any, kwargs: Any, plates: dict[str, tuple[int, int]]
 ) -> None:
-    """Raises where data[index] is asked for rows that it has not: JAX takes its last row again for
+    """Raises where data[index] is beyond the rows that it has: JAX takes its last row again for
     each, and says nothing.
 
     An index beyond an axis as long as the plate is the model's own affair (the row after the last,
@@ -105,7 +105,7 @@ def _require_last_rows(
         if beyond and int(beyond[2]) < size and int(beyond[1]) < size:
             raise _refusal(
                 plate,
-                f"row {beyond[1]} is asked of an array of {beyond[2]}; the plate has {size:,}",
+                f"row {beyond[1]} is taken of an array of {beyond[2]}; the plate has {size:,}",
             )
 
 

@@ -1,4 +1,4 @@
-"""Rows drawn without replacement at a cost that does not grow with their number."""
+"""Sampling of rows without replacement, at a cost that does not grow with their number."""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +6,11 @@ import numpy as np
 
 from vi_jax.types import Array
 
-PILOT = 8  # batches' worth of rows that a method's start may look at, if there are as many
+PILOT = 8  # batches' worth of rows that a method's start may use, if there are as many
 _ROUNDS = 6
 _TURNS = 4
 _SHUFFLED = 1000  # rows up to which a shuffle of all is as quick
-_MOST = 2**31  # rows: their sum with a shift stays within 32 bits
+_MAX_ROWS = 2**31  # rows: their sum with a shift stays within 32 bits
 
 
 def subset(key: Array, num: int, size: int) -> Array:
@@ -27,13 +27,13 @@ def subset(key: Array, num: int, size: int) -> Array:
     Raises:
       ValueError: size is not in 1..num, or num is above 2^31.
     """
-    if not 1 <= size <= num <= _MOST:
-        raise ValueError(f"a subset wants 1 <= size <= num <= 2^31; got {size} of {num}.")
+    if not 1 <= size <= num <= _MAX_ROWS:
+        raise ValueError(f"a subset expects 1 <= size <= num <= 2^31; got {size} of {num}.")
     if size == num:
         return jnp.arange(num)
     if num <= _SHUFFLED:
         return jax.random.permutation(key, num)[:size]
-    # at once: XLA takes a tenth of a second for each draw
+    # at once: XLA takes a tenth of a second for each sample
     words = jax.random.bits(key, (_ROUNDS + _TURNS,), jnp.uint32)
     secrets = words[:_ROUNDS]
     turns = words[_ROUNDS:] % np.uint32(num)

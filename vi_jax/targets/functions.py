@@ -1,4 +1,4 @@
-"""Targets from plain functions."""
+"""Targets from plain functions: a log density, or a prior and a likelihood over rows."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,7 @@ from vi_jax.targets.target import Coordinates, Site, Target, TargetError
 from vi_jax.targets.tracing import in_one_sentence
 from vi_jax.types import Array, LogDensity
 
-ANCHORED = 10  # N / B from which minibatches are noisy enough for a control variate
+MIN_BATCHES = 10  # N / B from which minibatches are noisy enough for a control variate
 
 
 def from_log_density(
@@ -67,8 +67,8 @@ def from_rows(
     2.7).
 
     Where a batch is at most a tenth of the rows, its `anchored(u, value, slope)` is the same target
-    with quieter minibatches near u, at which the log density of all rows has that value and that
-    gradient; `vi.fit` anchors it near a mode.
+    whose minibatches have a control variate at u, where the log density of all rows has that value
+    and that gradient; `vi.fit` takes one near a mode (as in SVRG).
 
     Args:
       log_prior: z -> log p(z), a scalar.
@@ -113,14 +113,12 @@ def from_rows(
         sampled,
         pilot=pilot,
     )
-    return (
-        target
-        if num_data < ANCHORED * batch_size
-        else target._replace(anchored=partial(_anchored, target))
-    )
+    if num_data < MIN_BATCHES * batch_size:
+        return target
+    return target._replace(anchored=partial(_with_control_variate, target))
 
 
-def _anchored(target: Target, anchor: Array, value: Array, slope: Array) -> Target:
+def _with_control_variate(target: Target, anchor: Array, value: Array, slope: Array) -> Target:
     """Minibatches with a control variate, the minibatch's own tangent at `anchor` for that of all
     rows:
 
@@ -153,7 +151,7 @@ def from_local_rows(
     *,
     batch_size: int,
 ) -> LocalTarget:
-    """A target whose rows have latents of their own: p(theta) prod_n p(x_n, z_n | theta).
+    """A target with local latent variables: p(theta) prod_n p(x_n, z_n | theta).
 
     For `vi.methods.local_advi`, which sees B rows at a time: any B, the fixed point does not depend
     on it.
@@ -208,13 +206,13 @@ def _num_rows(data: Any, batch_size: int) -> int:
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
     if len(sizes) != 1 or () in sizes:
         raise TargetError(
-            "data wants arrays that all begin with the same axis [N]; got leading axes "
+            "data expects arrays that all begin with the same axis [N]; got leading axes "
             f"{sorted(sizes)}."
         )
     (num_data,) = sizes.pop()
     if not 1 <= batch_size <= num_data:
         raise TargetError(
-            f"batch_size wants 1..{num_data}, the rows of the data; got {batch_size}."
+            f"batch_size expects 1..{num_data}, the rows of the data; got {batch_size}."
         )
     return int(num_data)
 
@@ -222,7 +220,7 @@ def _num_rows(data: Any, batch_size: int) -> int:
 def _require_rows(terms: Array, num_rows: int, what: str) -> None:
     if terms.shape != (num_rows,):
         raise TargetError(
-            f"{what} wants one number a row, shape ({num_rows},), so that it can be scaled by N "
+            f"{what} expects one number a row, shape ({num_rows},), so that it can be scaled by N "
             f"/ B; got shape {terms.shape}."
         )
 
@@ -233,7 +231,7 @@ class _Layout:
     def __init__(self, example: Any, constraints: Any) -> None:
         if isinstance(example, int | np.integer):
             if example < 1:
-                raise TargetError(f"a target wants at least one latent; got D = {example}.")
+                raise TargetError(f"a target expects at least one latent; got D = {example}.")
             example = jax.ShapeDtypeStruct((int(example),), jnp.result_type(float))
         paths, treedef = jax.tree_util.tree_flatten_with_path(example)
         self._treedef: Any = treedef
@@ -292,7 +290,7 @@ def _scalar(value: Any, what: str) -> Array:
     value = jnp.asarray(value)
     if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise TargetError(
-            f"{what} wants one floating-point number, nats; got shape {value.shape} of "
+            f"{what} expects one floating-point number, nats; got shape {value.shape} of "
             f"{value.dtype}. Sum over rows."
         )
     return value

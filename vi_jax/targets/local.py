@@ -1,4 +1,4 @@
-"""A target whose rows have latents of their own."""
+"""A target with local latent variables."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ from vi_jax.types import Array, LogDensity
 
 class LocalTarget(NamedTuple):
     """p(theta) prod_n p(x_n, z_n | theta) in unconstrained coordinates: theta of u [D], z_n of v_n
-    [d], the log-determinants of both included. Rows are asked for by their numbers, B at a time and
-    no other number (a model may be written for B).
+    [d], the log-determinants of both included. Rows are taken by their numbers, B at a time and no
+    other number (a model may be written for B).
     """
 
     log_global: LogDensity  # u [D] -> log p(theta), nats

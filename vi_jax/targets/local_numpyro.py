@@ -1,8 +1,9 @@
-"""Targets with local latents from NumPyro models: a plate with a `subsample_size` that holds latent
-sites.
+"""Targets with local latent variables from NumPyro models: a plate with a `subsample_size` that
+holds latent sites.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -35,8 +36,8 @@ def plate_with_latents(trace: Trace) -> str | None:
     if len(subsampled) > 1:
         raise TargetError(
             f"the plates {', '.join(subsampled)} are all subsampled, and {local[0]!r} holds "
-            "latent sites: local latents want one "
-            "subsampled plate; leave the subsample_size of the others out."
+            "latent sites: local latents need one subsampled plate; leave the subsample_size of "
+            "the others out."
         )
     return local[0]
 
@@ -61,83 +62,109 @@ def local_from_trace(
             f"the support of {moving[0]!r} depends on another latent or on the row, which local "
             "latents do not allow."
         )
-    num_rows, batch_size = trace[plate]["args"]
     axes = {
         site.name: _axis(trace[site.name], plate)
         for site, _ in sites
         if frame_of(trace[site.name], plate)
     }
-    theta_sites = (
-        Coordinates([site for site, _ in sites if site.name not in axes])
-        if len(axes) < len(sites)
-        else None
-    )
-    if theta_sites is None:
+    shared = [site for site, _ in sites if site.name not in axes]
+    if not shared:
         raise TargetError(
             f"all latent sites are in the plate {plate!r}: its rows have no latent in common, "
             "and can be fitted apart."
         )
-    row_sites = Coordinates(
-        [_one_row(site, axes[site.name]) for site, _ in sites if site.name in axes]
+    own = [_one_row(site, axes[site.name]) for site, _ in sites if site.name in axes]
+    num_rows, batch_size = trace[plate]["args"]
+    posterior = LocalPosterior(
+        model,
+        args,
+        kwargs,
+        Coordinates(shared),
+        Coordinates(own),
+        axes,
+        plate,
+        num_rows,
+        batch_size,
     )
-
-    def run(u: Array, v: Array, index: Array) -> tuple[Trace, Array, Array]:
-        """The trace at these latents and rows, and the log-determinants."""
-        theta, log_det = theta_sites.constrain(u)
-        z, log_det_rows = jax.vmap(row_sites.constrain)(v)
-        z = {name: jnp.moveaxis(value, 0, axes[name]) for name, value in z.items()}
-        seeded = handlers.seed(
-            handlers.substitute(model, data={**theta, **z, plate: index}), jax.random.key(0)
-        )
-        return handlers.trace(seeded).get_trace(*args, **kwargs), log_det, log_det_rows
-
-    def log_global(u: Array) -> Array:
-        found, log_det, _ = run(u, jnp.zeros((batch_size, row_sites_size)), jnp.arange(batch_size))
-        terms = [
-            site_log_prob(site).sum()
-            for site in found.values()
-            if site["type"] == "sample" and not frame_of(site, plate)
-        ]
-        return jnp.asarray(sum(terms)) + log_det
-
-    def log_rows(u: Array, v: Array, index: Array) -> Array:
-        found, _, log_det = run(u, v, index)
-        total = log_det
-        for site in found.values():
-            if site["type"] == "sample" and (frame := frame_of(site, plate)):
-                terms = jnp.moveaxis(site_log_prob(site, num_rows / batch_size), frame.dim, 0)
-                total = total + terms.reshape(batch_size, -1).sum(1)
-        return total
-
-    def constrain(u: Array) -> dict[str, Array]:
-        found, _, _ = run(u, jnp.zeros((batch_size, row_sites_size)), jnp.arange(batch_size))
-        shared = {
-            name: site["value"]
-            for name, site in found.items()
-            if site["type"] == "deterministic" and not frame_of(site, plate)
-        }
-        return theta_sites.constrain(u)[0] | shared
-
-    def constrain_rows(u: Array, v: Array, index: Array) -> dict[str, Array]:
-        del u, index
-        return jax.vmap(lambda v_n: row_sites.constrain(v_n)[0])(v)
-
-    row_sites_size = len(row_sites.names)
-    names = theta_sites.names
-    row_names = row_sites.names
     target = LocalTarget(
-        log_global,
-        log_rows,
-        constrain,
-        constrain_rows,
+        posterior.log_global,
+        posterior.log_rows,
+        posterior.constrain,
+        posterior.constrain_rows,
         lambda index: index,
-        names,
-        row_names,
+        posterior.theta_sites.names,
+        posterior.row_sites.names,
         num_rows,
         batch_size,
     )
     target.trace()
     return target
+
+
+@dataclass(eq=False)
+class LocalPosterior:
+    """A model with its arguments, as functions of theta's u [D] and the rows' v [B, d]."""
+
+    model: Callable[..., Any]
+    args: Any
+    kwargs: Any
+    theta_sites: Coordinates
+    row_sites: Coordinates  # of one row
+    axes: dict[str, int]  # of the plate in the values of the rows' sites, from the right
+    plate: str
+    num_rows: int
+    batch_size: int
+
+    def log_global(self, u: Array) -> Array:
+        """log p(theta), nats."""
+        found, log_det, _ = self._run(u, *self._any_rows())
+        terms = [
+            site_log_prob(site).sum()
+            for site in found.values()
+            if site["type"] == "sample" and not frame_of(site, self.plate)
+        ]
+        return jnp.asarray(sum(terms)) + log_det
+
+    def log_rows(self, u: Array, v: Array, index: Array) -> Array:
+        """log p(x_n, z_n | theta) of rows index [B], nats."""
+        found, _, total = self._run(u, v, index)
+        scale = self.num_rows / self.batch_size
+        for site in found.values():
+            frame = frame_of(site, self.plate) if site["type"] == "sample" else None
+            if frame:
+                terms = jnp.moveaxis(site_log_prob(site, scale), frame.dim, 0)
+                total = total + terms.reshape(self.batch_size, -1).sum(1)
+        return total
+
+    def constrain(self, u: Array) -> dict[str, Array]:
+        """{site: value} of theta, deterministic sites that all rows share included."""
+        found, _, _ = self._run(u, *self._any_rows())
+        shared = {
+            name: site["value"]
+            for name, site in found.items()
+            if site["type"] == "deterministic" and not frame_of(site, self.plate)
+        }
+        return self.theta_sites.constrain(u)[0] | shared
+
+    def constrain_rows(self, u: Array, v: Array, index: Array) -> dict[str, Array]:
+        """{site: values [B, ...]} of rows."""
+        del u, index
+        return jax.vmap(lambda v_n: self.row_sites.constrain(v_n)[0])(v)
+
+    def _any_rows(self) -> tuple[Array, Array]:
+        """Latents and numbers of some rows, where only theta's part is read."""
+        v = jnp.zeros((self.batch_size, len(self.row_sites.names)))
+        return v, jnp.arange(self.batch_size)
+
+    def _run(self, u: Array, v: Array, index: Array) -> tuple[Trace, Array, Array]:
+        """The trace at these latents and rows, and the log-determinants."""
+        theta, log_det = self.theta_sites.constrain(u)
+        z, log_det_rows = jax.vmap(self.row_sites.constrain)(v)
+        z = {name: jnp.moveaxis(value, 0, self.axes[name]) for name, value in z.items()}
+        values = {**theta, **z, self.plate: index}
+        seeded = handlers.seed(handlers.substitute(self.model, data=values), jax.random.key(0))
+        trace = handlers.trace(seeded).get_trace(*self.args, **self.kwargs)
+        return trace, log_det, log_det_rows
 
 
 def is_subsampled(site: dict[str, Any]) -> bool:
@@ -178,11 +205,8 @@ def site_log_prob(site: dict[str, Any], plate_scale: float = 1.0) -> Array:
     value = site["value"]
     intermediates = site["intermediates"]
     try:
-        log_prob = (
-            site["fn"].log_prob(value, intermediates)
-            if intermediates
-            else site["fn"].log_prob(value)
-        )
+        given = (value, intermediates) if intermediates else (value,)
+        log_prob = site["fn"].log_prob(*given)
     except OF_TRACING:
         raise
     except (TypeError, ValueError) as error:

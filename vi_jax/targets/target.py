@@ -1,4 +1,4 @@
-"""What a method moves through, and the free coordinates that all targets share."""
+"""Targets: log densities over unconstrained coordinates, and bijections from constrained sites."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -31,8 +31,8 @@ class Target(NamedTuple):
     sampled: Callable[[Array], LogDensity] | None = None
     # u -> which site is not finite there; empty if none
     explain: Callable[[Array], str] | None = None
-    # (u0, log p(u0), its gradient) -> the same with quieter minibatches; None where rows are not
-    # known
+    # (u0, log p(u0), its gradient) -> the same with a control variate in its minibatches; None
+    # where rows are not known
     anchored: Callable[[Array, Array, Array], "Target"] | None = None
     # as `sampled`, on eight times the rows: for a method's start
     pilot: Callable[[Array], LogDensity] | None = None

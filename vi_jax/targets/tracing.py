@@ -1,4 +1,4 @@
-"""What is wrong with a function that JAX cannot trace, in one sentence."""
+"""Errors of tracing as one sentence: the line of a function that JAX cannot trace."""
 
 import traceback
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ _NOT_THE_USERS = ("jax", "jaxlib", "numpy", "numpyro", "vi_jax", "contextlib", "
 
 @contextmanager
 def in_one_sentence(what: str) -> Iterator[None]:
-    """Raises a TargetError that names the line where what is traced here asks for a number that is
-    not there yet.
+    """Raises a TargetError that names the line where what is traced here needs a number that is not
+    there yet.
 
     Args:
       what: the function that is traced, for the message.
@@ -29,7 +29,7 @@ def in_one_sentence(what: str) -> Iterator[None]:
         yield
     except OF_TRACING as error:
         raise TargetError(
-            f"{what} asks a traced array for its value{_place(error)}: JAX traces it once for "
+            f"{what} needs the value of a traced array{_place(error)}: JAX traces it once for "
             "all values, so stay in jax.numpy "
             "(jnp.where or lax.cond for an `if`; no float(), int(), bool() or NumPy of a "
             f"latent). ({first_line(error)})"

@@ -1,4 +1,4 @@
-"""Is a log density smooth, or has it kinks and steps that curvature does not know of?"""
+"""Smoothness of a log density: kinks and steps, which curvature does not show."""
 
 from collections.abc import Callable
 from functools import partial
@@ -43,7 +43,7 @@ def smoothness(key: Array, log_density: LogDensity, centre: Array) -> Smoothness
 
     Returns:
       Smoothness. What no segment crosses is not seen, nor are jumps that are small beside the
-      gradient's own change within 1e-4; places that are not finite say nothing.
+      gradient's own change within 1e-4; locations that are not finite say nothing.
     """
     key_kink, key_step = jax.random.split(key)
     slope = jax.grad(log_density)

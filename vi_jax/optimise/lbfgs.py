@@ -1,6 +1,4 @@
-"""Steps of L-BFGS up a log density, with the inverse Hessian that they learn: a diagonal and a few
-factors.
-"""
+"""L-BFGS on a log density, with its inverse Hessian as a diagonal and a few factors."""
 
 from typing import NamedTuple
 
@@ -11,11 +9,11 @@ from vi_jax import linalg
 from vi_jax.types import Array, LogDensity
 
 _ARMIJO = 1e-4
-_SMALLEST = 1e-9
+_MIN_SIZE = 1e-9
 
 
-class Climb(NamedTuple):
-    """Where the ascent is. S and Y hold the last J steps and changes of the gradient, the newest
+class State(NamedTuple):
+    """The state of a search. S and Y hold the last J steps and changes of the gradient, the newest
     last; zero rows are empty.
     """
 
@@ -29,18 +27,18 @@ class Climb(NamedTuple):
     size: Array  # of the next trial, in units of H slope
     evaluations: Array  # int32, values with gradients so far
     moved: Array  # bool: the last trial was accepted
-    gain: Array  # nats that the next step is expected to win: half of slope' H slope
+    gain: Array  # nats that the next step is expected to gain: half of slope' H slope
     stuck: Array  # bool: no way upwards was found
 
 
-def start(u: Array, *, memory: int) -> Climb:
+def start(u: Array, *, memory: int) -> State:
     """At u, with nothing evaluated: the first trial is u itself."""
     empty = jnp.zeros((memory, u.size), u.dtype)
     infinite = jnp.full((), jnp.inf, u.dtype)
     no = jnp.bool_(False)
     nowhere = jnp.zeros_like(u)
     size = jnp.zeros((), u.dtype)
-    return Climb(
+    return State(
         u,
         -infinite,
         nowhere,
@@ -84,57 +82,57 @@ def inverse_hessian(a: Array, s: Array, y: Array) -> InverseHessian:
     return InverseHessian(a, jnp.concatenate([y * a, s]), g)
 
 
-def advance(log_density: LogDensity, climb: Climb) -> tuple[Climb, InverseHessian]:
+def advance(log_density: LogDensity, search: State) -> tuple[State, InverseHessian]:
     """One evaluation: a trial along H slope, accepted where log p rises enough (Armijo), else the
     next one is shorter.
 
     An accepted pair is learnt if its curvature is positive. Where no size goes up, what was learnt
-    is forgotten, once; then the ascent is stuck.
+    is forgotten, once; then the search is stuck.
     """
-    rise = climb.slope @ climb.direction
-    trial = climb.u + climb.size * climb.direction
+    rise = search.slope @ search.direction
+    trial = search.u + search.size * search.direction
     value, slope = jax.value_and_grad(log_density)(trial)
     # below which a difference of values says nothing
-    slack = 8 * jnp.finfo(trial.dtype).eps * jnp.abs(climb.value)
+    slack = 8 * jnp.finfo(trial.dtype).eps * jnp.abs(search.value)
     finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(slope))
-    first = climb.evaluations == 0
-    moved = finite & (first | (value >= climb.value + _ARMIJO * climb.size * rise - slack))
+    first = search.evaluations == 0
+    moved = finite & (first | (value >= search.value + _ARMIJO * search.size * rise - slack))
 
-    s = trial - climb.u
-    y = climb.slope - slope
+    s = trial - search.u
+    y = search.slope - slope
     curved = moved & ~first & (s @ y > 1e-10 * (y @ y))
-    lost = ~moved & (climb.size < _SMALLEST)
-    fresh = ~jnp.any(climb.steps != 0)
+    lost = ~moved & (search.size < _MIN_SIZE)
+    fresh = ~jnp.any(search.steps != 0)
     diagonal = jnp.where(
         curved,
-        _new_diagonal(climb.diagonal, s, y),
-        jnp.where(lost, jnp.ones_like(s), climb.diagonal),
+        _new_diagonal(search.diagonal, s, y),
+        jnp.where(lost, jnp.ones_like(s), search.diagonal),
     )
     steps = jnp.where(
-        curved, jnp.roll(climb.steps, -1, 0).at[-1].set(s), jnp.where(lost, 0.0, climb.steps)
+        curved, jnp.roll(search.steps, -1, 0).at[-1].set(s), jnp.where(lost, 0.0, search.steps)
     )
     changes = jnp.where(
-        curved, jnp.roll(climb.changes, -1, 0).at[-1].set(y), jnp.where(lost, 0.0, climb.changes)
+        curved, jnp.roll(search.changes, -1, 0).at[-1].set(y), jnp.where(lost, 0.0, search.changes)
     )
 
-    slope = jnp.where(moved, slope, climb.slope)
+    slope = jnp.where(moved, slope, search.slope)
     hessian = inverse_hessian(diagonal, steps, changes)
     direction = hessian.times(slope)
     full = jnp.where(
         jnp.any(steps != 0), 1.0, jnp.minimum(1.0, 1.0 / (jnp.linalg.norm(slope) + 1e-30))
     )
-    new = Climb(
-        u=jnp.where(moved, trial, climb.u),
-        value=jnp.where(moved, value, climb.value),
+    new = State(
+        u=jnp.where(moved, trial, search.u),
+        value=jnp.where(moved, value, search.value),
         slope=slope,
         diagonal=diagonal,
         direction=direction,
         steps=steps,
         changes=changes,
-        size=jnp.where(moved | lost, full, 0.5 * climb.size).astype(trial.dtype),
-        evaluations=climb.evaluations + 1,
+        size=jnp.where(moved | lost, full, 0.5 * search.size).astype(trial.dtype),
+        evaluations=search.evaluations + 1,
         moved=moved,
-        gain=jnp.where(moved, 0.5 * slope @ direction, climb.gain),
+        gain=jnp.where(moved, 0.5 * slope @ direction, search.gain),
         stuck=lost & fresh,
     )
     return new, hessian

@@ -1,5 +1,5 @@
-"""Steps in the guide's own units: gradients and updates of a Gaussian's parameters as if it were
-the standard normal.
+"""Preconditioning in the guide's own units: gradients and updates of a Gaussian's parameters as if
+it were the standard normal.
 
 With z = m + L eps, a guide next to this one is z = m + L (a + D eps), D lower triangular near I:
 the gradient in a is L' g_m, that in D the lower triangle of L' G_L. An optimiser that moves (a, D)

@@ -1,6 +1,5 @@
-"""Iterates of a stochastic optimiser in a memory of fixed size: are they stationary, and what is
-their average?
-"""
+"""Iterate averaging in a memory of fixed size, and whether the iterates are stationary: split
+R-hat."""
 
 from typing import NamedTuple
 
@@ -74,7 +73,7 @@ def best_window(iterates: Iterates, *, first: int = 0) -> Window:
     """Of the windows from a share of the iterates on, the one of least R-hat (Welandawe et al.
     2024; Vehtari et al. 2021).
 
-    R-hat is that of the numbers from `first` on. Wants whole blocks, 4 at least; split
+    R-hat is that of the numbers from `first` on. Needs whole blocks, 4 at least; split
     R-hat^2 = (n-1)/n + (variance of the halves' means) / (mean variance within halves).
     """
     blocks = iterates.num // iterates.width
@@ -89,7 +88,7 @@ def best_window(iterates: Iterates, *, first: int = 0) -> Window:
     variances = jnp.maximum(masks @ iterates.squares / n[..., None] - means**2, 0.0)
     within = variances.mean(1) * n / (n - 1)
     between = 0.5 * (means[:, 0] - means[:, 1]) ** 2
-    # a parameter that does not move is at rest
+    # a parameter that does not move is stationary
     ratio = jnp.where(between > 0, between / jnp.maximum(within, 1e-30), 0.0)
     r_hat = jnp.sqrt((n[:, 0] - 1) / n[:, 0] + jnp.max(ratio[:, first:], 1))
     best = jnp.argmin(r_hat)

@@ -1,8 +1,7 @@
-"""A table of guides, one row each, of which a step sees a few: every row has an optimiser of its
-own that waits with it.
+"""Optimisers of a table of guides, one for each row, of which a step updates those of a batch.
 
-Adam over a whole table would go on moving rows that no batch holds, by what it remembers of them,
-and touch all N at each step. Here the rows of the batch are taken out with the optimiser's state of
+Adam over a whole table would go on moving rows that no batch holds, by its momentum, and touch all
+N at each step. Here the rows of the batch are taken out with the optimiser's state of
 each, moved, and put back: O(B) a step.
 """
 
@@ -12,21 +11,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vi_jax.methods import _frame
+from vi_jax.optimise import own_units
 from vi_jax.types import Array, Params
 
 TAIL = 3.0  # of the averages: the weight of a visit grows as the third power of its number
 
 
 class Rows(NamedTuple):
-    """The table; leaves [N, ...]. A row learns of the end of a rung at its next visit."""
+    """The table; leaves [N, ...]. A row learns of the end of a stage at its next visit."""
 
     params: Params
     optimizer: Any  # of each row
-    average: Params  # of its visits on its rung, late ones above all
-    answer: Params  # the average at the end of the rung before
-    visits: Array  # [N] int32, on its rung
-    rung: Array  # [N] int32, -1 before the first visit
+    average: Params  # of its visits on its stage, late ones above all
+    answer: Params  # the average at the end of the stage before
+    visits: Array  # [N] int32, on its stage
+    stage: Array  # [N] int32, -1 before the first visit
 
 
 def begin(rule: optax.GradientTransformation, one: Params, num_rows: int) -> Rows:
@@ -48,12 +47,12 @@ def begin(rule: optax.GradientTransformation, one: Params, num_rows: int) -> Row
     )
 
 
-def take(rows: Rows, index: Array, rung: Array) -> Rows:
-    """The rows of a batch, [B, ...]; those that come to a new rung stand where they were on average
-    on the last.
+def take(rows: Rows, index: Array, stage: Array) -> Rows:
+    """The rows of a batch, [B, ...]; those that come to a new stage stand where they were on
+    average on the last.
     """
     entry = jax.tree.map(lambda leaf: leaf[index], rows)
-    new = entry.rung != rung
+    new = entry.stage != stage
 
     def choose(a: Any, b: Any) -> Any:
         return jax.tree.map(
@@ -64,15 +63,15 @@ def take(rows: Rows, index: Array, rung: Array) -> Rows:
         params=choose(entry.average, entry.params),
         answer=choose(entry.average, entry.answer),
         visits=jnp.where(new, 0, entry.visits),
-        rung=jnp.full_like(entry.rung, rung),
+        stage=jnp.full_like(entry.stage, stage),
     )
 
 
 def move(rule: optax.GradientTransformation, entry: Rows, slope: Params, rate: Array) -> Rows:
     """The rows of a batch after an update each, by the gradients [B, ...] of a loss."""
-    inward = jax.vmap(_frame.inward)(entry.params, slope)
+    inward = jax.vmap(own_units.inward)(entry.params, slope)
     updates, optimizer = jax.vmap(rule.update)(inward, entry.optimizer, entry.params)
-    params = jax.vmap(_frame.outward)(entry.params, jax.tree.map(lambda d: rate * d, updates))
+    params = jax.vmap(own_units.outward)(entry.params, jax.tree.map(lambda d: rate * d, updates))
     visits = entry.visits + 1
     # polynomial-decay averaging (Shamir & Zhang 2013, sec. 4)
     weight = (1 + TAIL) / (visits + TAIL)

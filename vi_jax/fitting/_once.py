@@ -1,0 +1,172 @@
+"""One run of a method: starts, compiled programs, the loop, and the importance-weighted samples."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AbstractMesh, Mesh
+
+from vi_jax.arguments import describe
+from vi_jax.fitting import _control_variate, _end, _loop, _starts
+from vi_jax.fitting._compile import Options, Program, compiled, compiler_options
+from vi_jax.fitting._watch import Watch, run_loop, weighing
+from vi_jax.fitting.result import Result
+from vi_jax.shard import Layout, make_layout
+from vi_jax.targets.target import Target
+from vi_jax.types import Array, Method
+
+NEGLIGIBLE = 1e-3  # weight of a start that need not have converged
+
+
+class Plan(NamedTuple):
+    """A method and its starts; see `vi.fit`."""
+
+    method: Method
+    num_starts: int = 1
+    combine: str = "best"
+    start: Array | None = None
+    mesh: Mesh | None = None
+
+
+class Programs(NamedTuple):
+    """The compiled programs of a run, and what they are run on."""
+
+    begin: Callable[..., Any]
+    advance: Callable[..., Any]
+    judge: Callable[..., Any]
+    target: Target  # as the method sees it
+    starts: Array  # u [R, D]
+    keys: tuple[Array, Array, Array]  # of begin, advance and judge
+    evaluations: int  # gradients over all rows, for a control variate
+    place: Callable[[Any], Any]  # lays an array where the programs run
+
+
+def run_once(key: Array, plan: Plan, *, target: Target, num_draws: int, watch: Watch) -> Result:
+    """One method from its starts to its Result."""
+    began = time.perf_counter()
+    layout = _layout(plan.mesh, plan.num_starts)
+    programs = _programs(key, plan, target, num_draws, layout, watch)
+    compile_seconds = time.perf_counter() - began
+    key_init, key_run, key_weigh = programs.keys
+
+    clock = time.perf_counter()
+    watch.on_phase(f"starting {plan.method.name}")
+    loop = jax.block_until_ready(programs.begin(key_init, programs.starts))
+    watch.on_phase(f"running {plan.method.name}")
+    loop = run_loop(watch, partial(programs.advance, key_run), loop, programs.place)
+    weighing(watch, num_draws, time.perf_counter() - clock, loop)
+    q, weighed, starts, beyond = jax.block_until_ready(programs.judge(key_weigh, loop.states))
+    if layout is not None:
+        loop, q, weighed, starts, beyond = layout.fetch((loop, q, weighed, starts, beyond))
+
+    best = int(np.argmax(starts.elbo))
+    history = _loop.history(loop, best)
+    _end.check(programs.target, history, weighed, beyond)
+    spent = programs.evaluations
+    why = f"minibatches with a control variate at a mode, found by {spent} gradients of all rows"
+    elsewhere = None
+    if starts.seen is not None:
+        elsewhere = (np.asarray(starts.seen[0]), np.asarray(starts.seen[1]))
+    return Result(
+        target=programs.target,
+        method=plan.method.name,
+        why=why if spent else "",
+        guide=q,
+        state=jax.tree.map(lambda leaf: leaf[best], loop.states),
+        history=history,
+        converged=bool(np.all(np.asarray(loop.done)[np.asarray(starts.weight) > NEGLIGIBLE])),
+        num_steps=len(history["value"]),
+        evaluations=_loop.evaluations(loop)
+        + _starts.evaluations(plan.num_starts, plan.start)
+        + spent,
+        # -inf is a location that a search could not evaluate
+        skipped=int(np.sum(np.isnan(history["value"]))),
+        starts=tuple(np.asarray(starts.elbo).tolist()),
+        start_distances=tuple(np.asarray(starts.distance).tolist()),
+        start_weights=tuple(np.asarray(starts.weight).tolist()),
+        elsewhere=elsewhere,
+        compile_seconds=compile_seconds,
+        seconds=time.perf_counter() - began,
+        weighed=weighed,
+        names=programs.target.names,
+    )
+
+
+def _programs(
+    key: Array,
+    plan: Plan,
+    target: Target,
+    num_draws: int,
+    layout: Layout | None,
+    watch: Watch,
+) -> Programs:
+    """Chooses the starts, and compiles the three programs side by side."""
+    method = plan.method
+    key_start, key_init, key_run, key_weigh = jax.random.split(key, 4)
+    options = compiler_options(target, method, num_starts=plan.num_starts, num_draws=num_draws)
+    is_quieted = _control_variate.applies(target, method, plan.num_starts)
+    watch.on_phase("finding a mode of all rows" if is_quieted else "choosing where to start")
+    target, u, evaluations = _started(key_start, target, plan, options)
+    place = (lambda array: array) if layout is None else layout.replicate
+    key_init, key_run, key_weigh, u = place((key_init, key_run, key_weigh, u))
+    begin = partial(_begin, target, method, layout)
+    shape = jax.eval_shape(begin, key_init, u)
+    shape = shape if layout is None else layout.replicated(shape)
+    last = place(jnp.int32(0))
+    watch.on_phase(f"compiling {method.name}")
+    judge = partial(_end.judge, target, method, plan.combine, num_draws)
+    advance = partial(_advance, target, method, layout)
+    first, rest, last_of_all = compiled(
+        Program(options.init, begin, (key_init, u)),
+        Program(options.steps, advance, (key_run, shape, last)),
+        Program(options.weighing, judge, (key_weigh, shape.states)),
+        place=place,
+    )
+    keys = (key_init, key_run, key_weigh)
+    return Programs(first, rest, last_of_all, target, u, keys, evaluations, place)
+
+
+def _started(key: Array, target: Target, plan: Plan, options: Options) -> tuple[Target, Array, int]:
+    """The target as the method will see it, starts u [R, D], and the gradients over all rows that a
+    control variate took.
+
+    A bad density is reported here, before the rest takes its time.
+    """
+    choice = _starts.choice(key, target, plan.num_starts, plan.start, options.start)
+    if not _control_variate.applies(target, plan.method, plan.num_starts):
+        (pick,) = compiled(choice)
+        return target, _starts.checked(target, pick(key)), 0
+    dtype = jnp.result_type(float) if plan.start is None else jnp.result_type(plan.start)
+    pick, search = compiled(choice, _control_variate.search(target, dtype, options.ascent))
+    return _control_variate.added(target, _starts.checked(target, pick(key)), search)
+
+
+def _layout(mesh: Mesh | None, num_starts: int) -> Layout | None:
+    if mesh is not None and not isinstance(mesh, Mesh | AbstractMesh):
+        raise TypeError(f"mesh comes from vi.shard.make_mesh(); got {describe(mesh)}.")
+    if mesh is not None and num_starts % mesh.size:
+        raise ValueError(
+            f"{num_starts} starts do not lie evenly over {mesh.size} devices; take a multiple of "
+            f"{mesh.size}."
+        )
+    return None if mesh is None else make_layout(mesh)
+
+
+def _begin(
+    target: Target, method: Method, layout: Layout | None, key: Array, u: Array
+) -> _loop.Loop:
+    if layout is None:
+        return _loop.begin(target, method, key, u)
+    return layout.gather(_loop.begin(target, method, key, layout.spread(u)))
+
+
+def _advance(
+    target: Target, method: Method, layout: Layout | None, key: Array, loop: _loop.Loop, last: Array
+) -> _loop.Loop:
+    if layout is None:
+        return _loop.advance(target, method, key, loop, last)
+    return layout.gather(_loop.advance(target, method, key, loop, last, spread=layout.spread))
