@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from vi_jax.evidence import analytic_elbo, elbo, iwae
     from vi_jax.fitting import Result, fit
     from vi_jax.kl import kl_divergence, kl_monte_carlo, kl_standard_normal
-    from vi_jax.training import State, init_state, make_run, make_step, make_stepwise_run, train
+    from vi_jax.training import State, init_state, make_run, make_step, make_stepwise_run
+    from vi_jax.training.train import train
     from vi_jax.types import Densities, Family, Guide, Method, Model, Prior, Terms, freeze
 
 # public name -> the module that it is, or that has it

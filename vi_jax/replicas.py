@@ -1,8 +1,8 @@
-"""Runs side by side: R states that differ in their keys and numbers, one step for all, under one
-vmap.
+"""Replicas: R training runs that differ in their keys and numbers, under one vmap of one step.
 
-states = vi.replicas.stack([vi.init_state(key, model.init, optimizer) for key in
-jax.random.split(key, 8)]) run = vi.replicas.make_run(step, batch_size=128)
+keys = jax.random.split(key, 8)
+states = vi.replicas.stack([vi.init_state(key, model.init, optimizer) for key in keys])
+run = vi.replicas.make_run(step, batch_size=128)
 states, info = run(states, x, 100, np.ones(8, bool))      # metrics [8]
 state = vi.replicas.pick(states, 3)                       # that of a run by itself
 """
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vi_jax.arguments import as_count
 from vi_jax.shard import Layout
 from vi_jax.training import (
     BlockInfo,
@@ -30,7 +31,8 @@ from vi_jax.training import (
 )
 from vi_jax.types import Array, num_examples, select
 
-AXES = State(step=None, key=0, params=0, opt_state=0, ema=0, skipped=0)  # type: ignore[arg-type]  # of vmap: the step is one for all
+# axes of vmap: the step is one for all
+AXES = State(step=None, key=0, params=0, opt_state=0, ema=0, skipped=0)  # type: ignore[arg-type]
 
 Run = Callable[..., tuple[State, BlockInfo]]
 
@@ -81,39 +83,17 @@ def make_run(
       ValueError: batch_size is not positive, or (when it runs) R is no multiple of the number of
         devices.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size is at least 1; got {batch_size}.")
+    as_count(batch_size, "batch_size")
     program: Any = jax.jit if layout is None else layout.jit
-    whole: Any = layout.gather if layout is not None else lambda tree: tree
-
-    def spread(states: State) -> State:
-        return (
-            states if layout is None else State(step=states.step, **layout.spread(_of_each(states)))
-        )
+    whole: Any = (lambda tree: tree) if layout is None else layout.gather
 
     def block(
         states: State, data: Any, orders: Array, num_steps: Array, alive: Array, since: Totals
     ) -> tuple[State, BlockInfo, Array]:
-        size = num_examples(data)
-        num_batches = -(-size // batch_size)
-        gather = make_gather(data)
-
-        def one(carry: tuple[State, Array, Totals]) -> tuple[State, Array, Totals]:
-            states, orders, totals = carry
-            position = states.step % num_batches
-            orders = jax.lax.cond(
-                position == 0,
-                lambda: shuffles(states.key, states.step // num_batches, size),
-                lambda: orders,
-            )
-            rows = jax.vmap(lambda order: batch_rows(order, position, batch_size))(orders)  # [R, B]
-            new, metrics = jax.vmap(step, (AXES, 0), (AXES, 0))(states, gather(rows))
-            totals = jax.vmap(add_metrics, (0, 0, None))(totals, metrics, states.step)
-            return spread(_where(alive & (totals.bad_step < 0), new, states)), orders, totals
-
+        one = _make_one(step, data, alive, batch_size, layout)
         last = states.step + num_steps
         end, orders, totals = jax.lax.while_loop(
-            lambda carry: carry[0].step < last, one, (spread(states), orders, since)
+            lambda carry: carry[0].step < last, one, (_spread(states, layout), orders, since)
         )
         return end, whole(jax.vmap(mean_metrics)(totals)), orders
 
@@ -140,6 +120,41 @@ def make_run(
         return states, info
 
     return run
+
+
+Carry = tuple[State, Array, Totals]  # states, orders [R, N], totals
+
+
+def _make_one(
+    step: Step, data: Any, alive: Array, batch_size: int, layout: Layout | None
+) -> Callable[[Carry], Carry]:
+    """One step of all runs, on examples of `data`: the body of the loop of a block."""
+    size = num_examples(data)
+    num_batches = -(-size // batch_size)
+    gather = make_gather(data)
+
+    def one(carry: Carry) -> Carry:
+        states, orders, totals = carry
+        position = states.step % num_batches
+        orders = jax.lax.cond(
+            position == 0,
+            lambda: shuffles(states.key, states.step // num_batches, size),
+            lambda: orders,
+        )
+        rows = jax.vmap(lambda order: batch_rows(order, position, batch_size))(orders)  # [R, B]
+        new, metrics = jax.vmap(step, (AXES, 0), (AXES, 0))(states, gather(rows))
+        totals = jax.vmap(add_metrics, (0, 0, None))(totals, metrics, states.step)
+        kept = _where(alive & (totals.bad_step < 0), new, states)
+        return _spread(kept, layout), orders, totals
+
+    return one
+
+
+def _spread(states: State, layout: Layout | None) -> State:
+    """The runs over the devices of the layout."""
+    if layout is None:
+        return states
+    return State(step=states.step, **layout.spread(_of_each(states)))
 
 
 def _each(totals: Totals, num: int) -> Totals:
