@@ -127,6 +127,20 @@ def log_joint(params):
 # --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("walk", [up, down])
+def test_the_mean_path_of_a_linear_gaussian_is_its_mean(walk):
+    mean, _ = posterior_moments()
+    found = guide(walk).mean_path()
+    np.testing.assert_allclose(found["z1"], mean[:3], rtol=1e-4)
+    np.testing.assert_allclose(found["z2"], mean[3:], rtol=1e-4)
+    first, second = ("z1", "z2") if walk is up else ("z2", "z1")
+    given = guide(walk).condition({first: found[first] + 1.0}).mean_path()
+    gain = exact_params(walk)["gain"]
+    np.testing.assert_allclose(given[second] - found[second], gain.sum(1), rtol=1e-3, atol=1e-5)
+    with pytest.raises(AttributeError):
+        Program(None, None, lambda *args: args[2]("z", object())).mean_path()
+
+
 def test_draws_have_the_law_that_is_scored():
     p = prior()
     z = p.sample(jax.random.key(0), (5_000,))
@@ -187,7 +201,7 @@ def test_conditioning_holds_what_comes_first():
     np.testing.assert_allclose(p.log_prob({"z1": z["z1"][0]}), wanted, rtol=1e-5)
     with pytest.raises(ValueError, match=r"'z1' comes after \['z2'\]"):
         prior().condition({"z1": jnp.ones(3)}).sample(jax.random.key(0))
-    with pytest.raises(ValueError, match="does not meet"):
+    with pytest.raises(ValueError, match="for which the program has no"):
         prior().condition({"y": z2}).sample(jax.random.key(0))
 
 
@@ -221,13 +235,13 @@ def ahead(params, context, site):
 def test_errors_are_sentences():
     z = {"z1": jnp.ones(3), "z2": jnp.ones(2)}
     for bad, message in [
-        (lambda: prior().log_prob({"z2": z["z2"]}), "meets the site 'z1', and z has"),
-        (lambda: prior().log_prob({**z, "z3": 1.0}), "the walk meets"),
+        (lambda: prior().log_prob({"z2": z["z2"]}), "visits the site 'z1', and z has"),
+        (lambda: prior().log_prob({**z, "z3": 1.0}), "the program visits"),
         (lambda: prior().log_prob((1.0, 2.0)), "got tuple"),
         (lambda: Program(jnp.ones(2), None, twice).sample(jax.random.key(0)), "'z' twice"),
         (lambda: Program(jnp.ones(2), None, batched).sample(jax.random.key(0)), r"\.to_event"),
         (lambda: Program(1.0, None, lambda *_: None).sample(jax.random.key(0)), "no site"),
-        (lambda: Program(jnp.ones(2), None, ahead).log_prob({"z": jnp.ones(2)}), "has not met"),
+        (lambda: Program(jnp.ones(2), None, ahead).log_prob({"z": jnp.ones(2)}), "has not visited"),
     ]:
         with pytest.raises(ValueError, match=message):
             bad()
@@ -276,6 +290,16 @@ def model_of(walk, kl, walk_p=top_down):
         lambda params, x, z: decode(params, x, z).log_prob(x).sum(),
         kl=kl,
     )
+
+
+def test_evaluation_of_a_program_has_the_means_of_its_sites():
+    model = model_of(down, "closed")
+    params = model.init(jax.random.key(0))
+    x = jnp.stack([as_float(X)] * 3)
+    found = vi.diagnostics.amortised.evaluate_examples(jax.random.key(1), model, params, x)
+    mean, _ = posterior_moments()
+    np.testing.assert_allclose(found["latent_mean"]["z1"], [mean[:3]] * 3, rtol=1e-4)
+    np.testing.assert_allclose(found["latent_mean"]["z2"], [mean[3:]] * 3, rtol=1e-4)
 
 
 def other_params(walk):

@@ -275,7 +275,7 @@ def test_a_control_variate_removes_the_noise_and_leaves_the_mean():
     target = vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=1)
     anchor = jnp.array([0.25, -0.1])
     u = jnp.array([0.3, -0.2])
-    quiet = target.anchored(anchor, *jax.value_and_grad(target.log_density)(anchor))
+    quiet = target.control_variate(anchor, *jax.value_and_grad(target.log_density)(anchor))
     keys = jax.random.split(jax.random.key(0), 4000)
 
     def sampled(target, key):
@@ -290,7 +290,7 @@ def test_a_control_variate_removes_the_noise_and_leaves_the_mean():
     assert np.all(np.abs(slope.mean(0) - exact_slope) < 5 * slope.std(0) / 4000**0.5)
     assert value.std() < 0.05 * noisy_value.std()
     assert np.all(slope.std(0) < 0.2 * noisy_slope.std(0))
-    assert vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=2).anchored is None
+    assert vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=2).control_variate is None
 
 
 @pytest.mark.slow

@@ -221,7 +221,8 @@ def _run(name: str, one: Callable[[Problem], Outcome], problem: Problem) -> Outc
 def _require(
     batch: Any, num_data: int | None, per_example: Any, num_samples: int, only: Sequence[str]
 ) -> None:
-    if unknown := sorted(set(only) - set(CHECKS)):
+    unknown = sorted(set(only) - set(CHECKS))
+    if unknown:
         raise ValueError(f"there are no checks {unknown}; there are {', '.join(CHECKS)}.")
     as_count(num_samples, "num_samples", least=MIN_SAMPLES, what="for trustworthy standard errors")
     if batch is None:

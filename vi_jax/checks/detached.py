@@ -162,7 +162,9 @@ def _moves(
     small = moved(SMALL)
     if np.isfinite(small).all() and np.median(small) > 1e-2 * SMALL:
         return True
-    tries = ([moved(step) for step in JUMPS] for _ in range(4 if path == "draws" else 0))
+    if path != "draws":
+        return False
+    tries = ([moved(step) for step in JUMPS] for _ in range(4))
     return any(_jump(less, more) for less, more in tries)
 
 

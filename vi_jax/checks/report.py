@@ -33,7 +33,7 @@ class Report(NamedTuple):
 
     findings: tuple[Finding, ...]
     done: tuple[str, ...]  # names of the checks that ran
-    undecided: tuple[str, ...]  # what was left out or could not be told, and why
+    undecided: tuple[str, ...]  # what was left out or could not be decided, and why
     elapsed: float  # seconds, compiling included
 
     @property

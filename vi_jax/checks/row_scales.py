@@ -17,8 +17,8 @@ class Growth(NamedTuple):
     """How log_joint grows with copies of the same rows."""
 
     name: str  # one of _GROWTH, "constant", "other" or "unknown"
-    log_prior: np.ndarray | None = None  # log p(z) [Z], where the growth tells it
-    notes: tuple[str, ...] = ()  # what could not be told
+    log_prior: np.ndarray | None = None  # log p(z) [Z], where the growth shows it
+    notes: tuple[str, ...] = ()  # what could not be decided
 
 
 def growth_of(f: Rows) -> Growth:
@@ -45,7 +45,8 @@ def growth_of(f: Rows) -> Growth:
     ratios = second[use] / first[use]
     for ratio, name in _GROWTH.items():
         if (np.abs(ratios - ratio) < 0.02 * ratio).all():
-            return Growth(name, 2.0 * one - two if name == "sum" else None)
+            log_prior = 2.0 * one - two if name == "sum" else None
+            return Growth(name, log_prior)
     return Growth("other")
 
 

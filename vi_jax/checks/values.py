@@ -135,9 +135,8 @@ def finite(problem: Problem) -> Outcome:
             return flagged(
                 error("nan", "q.sample gives values that are not finite.", remedy, share=share)
             )
-        results = over_rows(
-            _values_only(problem) if problem.discrete else with_gradients(problem), z, problem.batch
-        )
+        values = _values_only(problem) if problem.discrete else with_gradients(problem)
+        results = over_rows(values, z, problem.batch)
         terms = densities(problem)
         found = [
             finding

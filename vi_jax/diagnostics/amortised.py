@@ -1,5 +1,5 @@
-"""Measures of a model with an encoder: ELBO terms, log p(x), active units, mutual information. One
-number per example.
+"""Evaluation of a model with an encoder: ELBO terms, log p(x), active units, mutual information.
+One number per example.
 
 Every example has a key of its own, split from one by its position, so that results do not depend on
 the batch size.
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vi_jax import bounds
+from vi_jax.distributions import Program
 from vi_jax.losses import batch_terms, densities_of, log_joint
 from vi_jax.losses.free_bits import sum_all
 from vi_jax.losses.sites import site_kls
@@ -41,7 +42,7 @@ def mean_and_stderr(values: Array) -> MeanStderr:
     """Mean and standard error over the first axis [N, ...]; needs N >= 2."""
     if values.shape[0] < 2:
         raise ValueError(
-            f"a standard error over examples wants at least 2 of them; got {values.shape[0]}."
+            f"a standard error over examples needs at least 2 of them; got {values.shape[0]}."
         )
     return MeanStderr(values.mean(0), values.std(0, ddof=1) / values.shape[0] ** 0.5)
 
@@ -66,8 +67,9 @@ def evaluate_examples(
 
     Returns:
       {"elbo": [N], "log_lik": [N], "kl": {site: [N, ...]}}, nats, and "latent_mean", leaves
-      [N, ...] as those of z, where the guide has a `mean`, as numpyro's distributions do. A KL is
-      by dimension [N, D] where it is closed and factorises, else [N].
+      [N, ...] as those of z, where the guide has a `mean`, as numpyro's distributions do; of a
+      `Program` it is the mean of each site given the means of the sites before it. A KL is by
+      dimension [N, D] where it is closed and factorises, else [N].
     """
 
     def one(key_and_x: tuple[Array, Any]) -> dict[str, Any]:
@@ -93,8 +95,10 @@ def evaluate_example(
 
 
 def _mean_of(q: Guide) -> dict[str, Any]:
-    """{"latent_mean": E_q[z]} where the guide states it, else {}."""
+    """{"latent_mean": E_q[z], or `Program.mean_path`} where the guide states it, else {}."""
     try:
+        if isinstance(q, Program):
+            return {"latent_mean": q.mean_path()}
         return {"latent_mean": q.mean}  # type: ignore[attr-defined]
     except (AttributeError, NotImplementedError):  # numpyro's way to say that it has none
         return {}

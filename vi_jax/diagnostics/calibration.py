@@ -172,7 +172,8 @@ def _draws_of(found: Any, key: Array, num_draws: int) -> Any:
     """
     if not hasattr(found, "sample"):
         return found
-    draws = found.sample(key, num_draws if hasattr(found, "guide") else (num_draws,))
+    shape = num_draws if hasattr(found, "guide") else (num_draws,)
+    draws = found.sample(key, shape)
     is_pair = (
         isinstance(draws, tuple)
         and len(draws) == 2

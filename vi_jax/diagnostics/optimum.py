@@ -68,7 +68,7 @@ def slopes(log_density: LogDensity, q: Any, u: Array) -> Slopes:
 
 
 class Rest(NamedTuple):
-    """Whether a trace had come to rest."""
+    """Whether a trace is stationary."""
 
     r_hat: float  # split R-hat of the halves; nan where it does not apply
     mcse: float  # Monte Carlo standard error of the mean, of batches

@@ -38,7 +38,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name == "Layers":
         warnings.warn(
-            "distributions.Layers is now distributions.Program, a walk that names its latents; the "
+            "distributions.Layers is now distributions.Program, which names its latents; the "
             "old name goes with the next version.",
             DeprecationWarning,
             stacklevel=2,

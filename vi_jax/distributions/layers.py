@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vi_jax.distributions.shapes import sample_over
 from vi_jax.distributions.transports import from_noise, to_noise
 
 Array = jax.Array
@@ -29,10 +30,7 @@ class Layers:
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Any, ...]:
         """Draws, top down, each leaf [*sample_shape, ...]."""
-        one = self._one
-        for _ in sample_shape:
-            one = jax.vmap(one)
-        return one(jax.random.split(key, sample_shape) if sample_shape else key)
+        return sample_over(self._one, key, sample_shape)
 
     def _one(self, key: Array) -> tuple[Any, ...]:
         z: tuple[Any, ...] = ()
@@ -61,6 +59,6 @@ class Layers:
     def _given(self, value: tuple[Any, ...]) -> list[Any]:
         if len(value) != len(self.layers):
             raise ValueError(
-                f"Layers wants one z for each of its {len(self.layers)} layers; got {len(value)}."
+                f"Layers expects one z for each of its {len(self.layers)} layers; got {len(value)}."
             )
         return [layer(self.params, *value[:l]) for l, layer in enumerate(self.layers)]

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from vi_jax.distributions.shapes import sample_over
 from vi_jax.distributions.transports import from_noise, to_noise
 
 Array = jax.Array
@@ -64,10 +65,7 @@ class Stack:
             sample = lambda p, n: p.sample(jax.random.wrap_key_data(n, impl=impl))  # noqa: E731
             return self._scan(sample, numbers)[1]
 
-        draw: Callable[[Array], Any] = one
-        for _ in sample_shape:
-            draw = jax.vmap(draw)
-        return draw(jax.random.split(key, sample_shape) if sample_shape else key)
+        return sample_over(one, key, sample_shape)
 
     def log_prob(self, value: Any) -> Array:
         """log p(z) of one z, nats: the sum over layers."""

@@ -110,12 +110,16 @@ def compiler_options(target: Target, method: Method, *, num_starts: int, num_dra
     if sampled is not None and method.stochastic:
         part = largest_array(lambda u: sampled(jax.random.key(0))(u), target.size)
         steps = _LOOKS["batches"]
+    init = options(steps, part)
+    if part < whole:
+        init = options(_LOOKS["init"], part)
+    weighings = num_draws if num_starts == 1 else 2 * num_draws
     return Options(
         start=options(_LOOKS["start"] * num_starts, whole),
         ascent=options(_LOOKS["ascent"], whole),
-        init=options(_LOOKS["init"], part) if part < whole else options(steps, part),
+        init=init,
         steps=options(steps, part),
-        weighing=options(num_draws * (1 if num_starts == 1 else 2), whole),
+        weighing=options(weighings, whole),
     )
 
 

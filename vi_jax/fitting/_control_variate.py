@@ -20,7 +20,7 @@ def applies(target: Target, method: Method, num_starts: int) -> bool:
     """Whether minibatches have a control variate: not where the method takes none, nor for several
     starts, which one location cannot serve.
     """
-    return target.anchored is not None and method.stochastic and num_starts == 1
+    return target.control_variate is not None and method.stochastic and num_starts == 1
 
 
 def search(target: Target, dtype: Any, options: dict[str, Any]) -> Program:
@@ -53,5 +53,5 @@ def added(
     start, the gradients that it took.
     """
     u_mode, value, slope, evaluations = run(u[0])
-    assert target.anchored is not None
-    return traced_once(target.anchored(u_mode, value, slope)), u_mode[None], int(evaluations)
+    assert target.control_variate is not None
+    return traced_once(target.control_variate(u_mode, value, slope)), u_mode[None], int(evaluations)

@@ -26,8 +26,8 @@ def begin(target: Target, method: Method, key: Array, u: Array) -> Loop:
     """The method's states at the starts u [R, D]."""
     num_starts = len(u)
     density_at = densities(target, method)
-    if target.pilot is not None and method.stochastic:
-        density_at = target.pilot
+    if target.sampled_larger is not None and method.stochastic:
+        density_at = target.sampled_larger
 
     def one(key: Array, u: Array) -> Any:
         key_rows, key_method = jax.random.split(key)

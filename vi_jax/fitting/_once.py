@@ -67,14 +67,18 @@ def run_once(key: Array, plan: Plan, *, target: Target, num_draws: int, watch: W
     history = _loop.history(loop, best)
     _end.check(programs.target, history, weighed, beyond)
     spent = programs.evaluations
-    why = f"minibatches with a control variate at a mode, found by {spent} gradients of all rows"
+    why = ""
+    if spent:
+        why = (
+            f"minibatches with a control variate at a mode, found by {spent} gradients of all rows"
+        )
     elsewhere = None
     if starts.seen is not None:
         elsewhere = (np.asarray(starts.seen[0]), np.asarray(starts.seen[1]))
     return Result(
         target=programs.target,
         method=plan.method.name,
-        why=why if spent else "",
+        why=why,
         guide=q,
         state=jax.tree.map(lambda leaf: leaf[best], loop.states),
         history=history,
@@ -108,8 +112,10 @@ def _programs(
     method = plan.method
     key_start, key_init, key_run, key_weigh = jax.random.split(key, 4)
     options = compiler_options(target, method, num_starts=plan.num_starts, num_draws=num_draws)
-    is_quieted = _control_variate.applies(target, method, plan.num_starts)
-    watch.on_phase("finding a mode of all rows" if is_quieted else "choosing where to start")
+    if _control_variate.applies(target, method, plan.num_starts):
+        watch.on_phase("finding a mode of all rows")
+    else:
+        watch.on_phase("choosing where to start")
     target, u, evaluations = _started(key_start, target, plan, options)
     place = (lambda array: array) if layout is None else layout.replicate
     key_init, key_run, key_weigh, u = place((key_init, key_run, key_weigh, u))

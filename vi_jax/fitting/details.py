@@ -192,8 +192,9 @@ def _covariance(result: Any) -> tuple[np.ndarray, np.ndarray, int]:
     u = result.weighed.u[:RESPONSE_DRAWS]
     covariance = np.asarray(jax.jit(partial(linear_response_of_draws, density))(u))
     mean = getattr(result.guide, "mean", None)
-    mean = np.asarray(result.weighed.u.mean(0) if mean is None else mean)
-    return mean, 0.5 * (covariance + covariance.T), 2 * len(u) * 2 * size
+    if mean is None:
+        mean = result.weighed.u.mean(0)
+    return np.asarray(mean), 0.5 * (covariance + covariance.T), 2 * len(u) * 2 * size
 
 
 def _response_ratio(result: Any) -> tuple[np.ndarray, str, int]:

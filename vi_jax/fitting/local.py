@@ -88,7 +88,8 @@ def fit_local(
     compile_seconds = time.perf_counter() - clock
 
     on_phase(f"running {method.name}")
-    blocks = Blocks(method.num_steps if report is None else report_every)
+    length = method.num_steps if report is None else report_every
+    blocks = Blocks(length)
     loop = _run(start_of(key_init, u), partial(run, key_run), method.num_steps, blocks, report)
 
     on_phase(f"weighing {num_draws:,} samples and checking the rows")

@@ -76,6 +76,10 @@ class LocalResult:
         word, advice = _verdict(
             bad, numbers, converged=self.converged, num_rows=self.target.num_rows
         )
+        of_theta = {
+            name: None if shared is None else float(getattr(shared, name))
+            for name in ("k_hat", "effective", "log_evidence", "log_evidence_stderr")
+        }
         elbos = np.asarray(self.checks.elbos, np.float64)
         return LocalDiagnostics(
             verdict=word,
@@ -86,11 +90,8 @@ class LocalResult:
             rows_bad=bad,
             rows_checked=len(k),
             rows_never_visited=int(np.sum(~np.asarray(self.guide.visited))),
-            k_hat=None if shared is None else float(shared.k_hat),
-            effective=None if shared is None else float(shared.effective),
-            log_evidence=None if shared is None else float(shared.log_evidence),
-            log_evidence_stderr=None if shared is None else float(shared.log_evidence_stderr),
             trusted=numbers is not None and trusted(*numbers),
+            **of_theta,
         )
 
     def sample(self, key: Array, num_draws: int = 1000, *, rows: Any = None) -> tuple[Any, Any]:
@@ -154,7 +155,8 @@ class LocalResult:
           key: of the samples, `jax.random.key(0)` if not given.
           rows: as for `sample`.
         """
-        theta, z = self.sample(jax.random.key(0) if key is None else key, num_draws, rows=rows)
+        key = jax.random.key(0) if key is None else key
+        theta, z = self.sample(key, num_draws, rows=rows)
         sites = [
             tree if isinstance(tree, dict) else {name: tree}
             for name, tree in (("theta", theta), ("z", z))

@@ -65,4 +65,5 @@ class Placed:
 
 def log_det(root: Array) -> Array:
     """log |det| of a triangle [D, D], or of a diagonal [D]."""
-    return jnp.log(jnp.abs(root if root.ndim == 1 else jnp.diagonal(root))).sum()
+    diagonal = root if root.ndim == 1 else jnp.diagonal(root)
+    return jnp.log(jnp.abs(diagonal)).sum()

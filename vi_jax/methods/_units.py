@@ -31,7 +31,8 @@ class Units(NamedTuple):
 
     def density(self, log_density: LogDensity) -> LogDensity:
         """That of e."""
-        log_det = jnp.log(self.root if self.root.ndim == 1 else jnp.diag(self.root)).sum()
+        diagonal = self.root if self.root.ndim == 1 else jnp.diag(self.root)
+        log_det = jnp.log(diagonal).sum()
         return lambda e: log_density(self.outward(e)) + log_det
 
     def guide(self, q: Any) -> Any:

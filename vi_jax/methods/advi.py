@@ -108,7 +108,7 @@ def advi(
       A Method, also for minibatches. Its `value` is the noisy bound of each step. Steps whose
       gradient is not finite are skipped.
     """
-    family_of = family_of_size(mean_field if family is None else family)
+    family_of = family_of_size(family or mean_field)
     mirrors = num_draws % 2 == 0 and estimator in (estimators.reparam, estimators.stl)
     rules = Rules(
         optimizer,
@@ -133,7 +133,10 @@ def advi(
 
 
 def _rule_of(params: Params, rules: Rules) -> optax.GradientTransformation:
-    return rules.optimizer or optax.adam(RAW if own_units.kind(params) is None else OWN_UNITS)
+    if rules.optimizer is not None:
+        return rules.optimizer
+    rate = RAW if own_units.kind(params) is None else OWN_UNITS
+    return optax.adam(rate)
 
 
 def _init(key: Array, log_density: LogDensity, start: Array, rules: Rules) -> State:
@@ -243,7 +246,8 @@ def _gaussian(
     took: where `pathfinder` has stopped short of the mass, a Gaussian moved in its own units still
     gets there, and a network does not.
     """
-    method = advi(full_rank if full and start.size <= DENSE else mean_field, max_ascent=max_ascent)
+    family = full_rank if full and start.size <= DENSE else mean_field
+    method = advi(family, max_ascent=max_ascent)
     key_init, key_run = jax.random.split(key)
 
     def going(carry: tuple[State, Array]) -> Array:
@@ -257,9 +261,8 @@ def _gaussian(
         going, advance, (method.init(key_init, log_density, start), jnp.int32(0))
     )
     q = method.guide(state)
-    return Units(
-        q.mean, q.scale_tril if isinstance(q, dist.MultivariateNormal) else q.base_dist.scale
-    ), state.evaluations
+    root = q.scale_tril if isinstance(q, dist.MultivariateNormal) else q.base_dist.scale
+    return Units(q.mean, root), state.evaluations
 
 
 def _at(params: Params, start: Array) -> Params:

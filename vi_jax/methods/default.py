@@ -51,7 +51,8 @@ def choose(
         return Choice(advi(mean_field), f"minibatches; mean field, for {size:,} latents")
     if size <= FULL_RANK_UP_TO:
         # each of several starts keeps to its own path, so that their agreement says something
-        return Choice(bam(num_paths=4 if num_starts == 1 else 1), f"full rank, for {size} latents")
+        num_paths = 4 if num_starts == 1 else 1
+        return Choice(bam(num_paths=num_paths), f"full rank, for {size} latents")
     centre = (
         jnp.zeros(size)
         if start is None

@@ -199,9 +199,11 @@ def _step(key: Array, target: LocalTarget, state: State, rules: Rules) -> tuple[
         gap = running_gap(key_skl, gap, rules.own, target, q, target.rows(index), entry)
 
     # 4. the step size, and the answer where a stage has ended
-    watched = watched_of(shared, None if entry is None else entry.params)
+    entries = None if entry is None else entry.params
+    watched = watched_of(shared, entries)
     schedule, shared = _scheduled(key_skl, state.schedule, watched, shared, gap, target, rules)
-    cost = rules.num_draws * (max(rules.num_local_steps, 1) if rules.own.table else 1)
+    local_steps = max(rules.num_local_steps, 1) if rules.own.table else 1
+    cost = rules.num_draws * local_steps
     new = State(shared, optimizers, new_rows, schedule, gap, state.evaluations + cost)
     return new, MethodInfo(-value.astype(schedule.rate.dtype), new.evaluations, schedule.done)
 
@@ -217,9 +219,10 @@ def _loss_of(target: LocalTarget, index: Array, rules: Rules) -> Loss:
         return target.batch_log_joint(z[0], z[1], index)
 
     def loss(params: tuple[Params, Params], entries: Params, key: Array) -> Array:
+        local_params = entries if rules.own.table else params[1]
         q = BatchGuide(
             rules.family_of(target.size).guide(params[0]),
-            entries if rules.own.table else params[1],
+            local_params,
             rows,
             rules.own,
             target.local_size,

@@ -85,9 +85,10 @@ def from_emission(
     def log_lik(params: Params, x: Any, z: Any) -> Array:
         return pixels.log_lik(params, pixels_of(x), h_of(x, z))
 
-    def stats(params: Params, x: Any, z: Any) -> Any:
+    def of_example(params: Params, x: Any, z: Any) -> Any:
         return pixels.stats(params, pixels_of(x), h_of(x, z))  # type: ignore[misc]
 
+    stats = None if pixels.stats is None else of_example
     return from_densities(
         init,
         guide,
@@ -95,7 +96,7 @@ def from_emission(
         lambda params, x, z: whole(pixels.decode(params, h_of(x, z)), x),
         log_lik,
         kl=kl,
-        stats=None if pixels.stats is None else stats,
+        stats=stats,
         update=pixels.update,
     )
 

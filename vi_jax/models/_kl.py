@@ -33,7 +33,7 @@ def kls_by_site(q: Guide, p: Guide, z: Any, kl: KL) -> Mapping[str, Array | Draw
 
     Raises:
       NotImplementedError: "closed" or "entropy", where no closed form is known.
-      ValueError: "closed", where the order of the walks allows none at a site; or one of q and p is
+      ValueError: "closed", where the order of the sites allows none at one; or one of q and p is
         a Program and the other is not, or they have different sites.
     """
     if not isinstance(q, Program) and not isinstance(p, Program):

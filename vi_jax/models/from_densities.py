@@ -53,12 +53,9 @@ def from_densities(
         q = guide(params, x)
         z = q.sample(key)
         kls = kls_by_site(q, prior(params, x), z, kl)
-        return Terms(
-            log_lik(params, x, z),
-            kls,
-            () if penalty is None else penalty(params, x),
-            () if stats is None else stats(params, x, z),
-        )
+        of_penalty = () if penalty is None else penalty(params, x)
+        of_stats = () if stats is None else stats(params, x, z)
+        return Terms(log_lik(params, x, z), kls, of_penalty, of_stats)
 
     def generate(key: Array, params: Params, x: Any) -> Any:
         return decode(params, x, prior(params, x).sample(key))

@@ -77,15 +77,15 @@ def ladder_vae(
             **pixels.init(key_pixels),
         }
 
-    def walk(params: Params, found: Any, site: Callable[..., Any]) -> None:
-        """From the top down; `found` {site: row of q^}, which the prior's walk does not look at."""
+    def top_down(params: Params, found: Any, site: Callable[..., Any]) -> None:
+        """From the top down; `found` {site: row of q^}, which the prior does not look at."""
         top = names[-1]
         z = site(top, standard_normal(num_latents[-1]), lambda p: diagonal_by_softplus(found[top]))
         for name in names[-2::-1]:
             p = diagonal_by_softplus(down[name].apply(params[name], z))
             z = site(name, p, lambda p, name=name: _merge(found[name], p))
 
-    walk_q, walk_p = paired(walk)
+    function_q, function_p = paired(top_down)
 
     def guide(params: Params, x: Array) -> Program:
         check_shape(x, x_shape)
@@ -94,12 +94,12 @@ def ladder_vae(
         for name in names:
             d = activation(up[name].apply(params["up"][name], d))
             found[name] = heads[name].apply(params["heads"][name], d)
-        return Program(params["down"], found, walk_q)
+        return Program(params["down"], found, function_q)
 
     return from_emission(
         init,
         guide,
-        lambda params, x: Program(params["down"], None, walk_p),
+        lambda params, x: Program(params["down"], None, function_p),
         pixels,
         kl="closed",
         h_of=lambda x, z: z["z1"],

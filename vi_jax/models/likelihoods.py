@@ -70,7 +70,7 @@ def gaussian(sigma: float, *, link: Callable[[Array], Array] = lambda f: f) -> L
       ValueError: sigma is not positive.
     """
     if not sigma > 0:
-        raise ValueError(f"a Gaussian likelihood wants sigma > 0, in the units of x; got {sigma}.")
+        raise ValueError(f"a Gaussian likelihood needs sigma > 0, in the units of x; got {sigma}.")
     return Likelihood(1, _none, lambda _, outputs: dist.Normal(link(outputs[..., 0]), sigma))
 
 
@@ -123,7 +123,7 @@ def _gaussian_trained(
 ) -> Likelihood:
     if not sigma_init > 0:
         raise ValueError(
-            f"a Gaussian likelihood wants sigma_init > 0, in the units of x; got {sigma_init}."
+            f"a Gaussian likelihood needs sigma_init > 0, in the units of x; got {sigma_init}."
         )
 
     def init(x_shape: tuple[int, ...]) -> Params:

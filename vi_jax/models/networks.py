@@ -114,7 +114,7 @@ def _constant(value: Any, shape: tuple[int, ...]) -> Callable[..., Array]:
         return nn.initializers.zeros_init()
     if np.shape(value) != shape:
         raise ValueError(
-            f"output_bias wants the shape of the decoder's outputs, {shape}; got {np.shape(value)}."
+            f"output_bias needs the shape of the decoder's outputs, {shape}; got {np.shape(value)}."
         )
     return lambda key, shape, dtype=jnp.float32: jnp.asarray(value, dtype).reshape(shape)
 
@@ -122,7 +122,7 @@ def _constant(value: Any, shape: tuple[int, ...]) -> Callable[..., Array]:
 def _check_image(x_shape: Sequence[int]) -> None:
     if len(x_shape) not in (2, 3):
         raise ValueError(
-            f"a convolution wants images [H, W] or [H, W, C]; got x_shape {tuple(x_shape)}. Take "
+            f"a convolution expects images [H, W] or [H, W, C]; got x_shape {tuple(x_shape)}. Take "
             "the MLP."
         )
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from vi_jax import families
+from vi_jax.distributions.shapes import sample_over
 from vi_jax.models._layers import standard_normal as _standard_normal
 from vi_jax.types import Array, Family, Params, Prior
 
@@ -143,7 +144,4 @@ class GuideMixture:
             u = jax.tree.map(lambda leaf: leaf[chosen], self.inputs)
             return self.guide(u).sample(key_z)
 
-        draw: Callable[[Array], Any] = one
-        for _ in sample_shape:
-            draw = jax.vmap(draw)
-        return draw(jax.random.split(key, sample_shape) if sample_shape else key)
+        return sample_over(one, key, sample_shape)

@@ -136,6 +136,9 @@ def _num_rows_of(site: dict[str, Any], plate: str) -> int | None:
     """Of a site's value; None where it has no axis of the plate."""
     frame = frame_of(site, plate)
     shape = jnp.shape(site["value"])
-    if frame is None or len(shape) < (axis := len(site["fn"].event_shape) - frame.dim):
+    if frame is None:
+        return None
+    axis = len(site["fn"].event_shape) - frame.dim
+    if len(shape) < axis:
         return None
     return int(shape[-axis])

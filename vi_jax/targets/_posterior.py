@@ -12,7 +12,7 @@ import numpyro
 from numpyro import handlers
 from numpyro.infer.util import constrain_fn, potential_energy
 
-from vi_jax.targets._subsets import PILOT, subset
+from vi_jax.targets._subsets import START_BATCHES, subset
 from vi_jax.targets.local_numpyro import site_log_prob
 from vi_jax.targets.target import Coordinates, TargetError
 from vi_jax.types import Array, LogDensity
@@ -55,8 +55,8 @@ class Posterior:
         return self._on(self._rows(key))
 
     def sampled_larger(self, key: Array) -> LogDensity:
-        """As `sampled`, on PILOT times the rows."""
-        return self._on_more(self._rows(key, batches=PILOT))
+        """As `sampled`, on START_BATCHES times the rows."""
+        return self._on_more(self._rows(key, batches=START_BATCHES))
 
     def constrain(self, u: Array) -> dict[str, Array]:
         """{site: value} of u, deterministic sites included."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from vi_jax.types import Array
 
-PILOT = 8  # batches' worth of rows that a method's start may use, if there are as many
+START_BATCHES = 8  # batches' worth of rows that a method's start may use, if there are as many
 _ROUNDS = 6
 _TURNS = 4
 _SHUFFLED = 1000  # rows up to which a shuffle of all is as quick

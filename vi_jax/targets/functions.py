@@ -10,7 +10,7 @@ import numpy as np
 from numpyro.distributions import constraints as supports
 
 from vi_jax.arguments import require_function
-from vi_jax.targets._subsets import PILOT, subset
+from vi_jax.targets._subsets import START_BATCHES, subset
 from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
 from vi_jax.targets.tracing import in_one_sentence
@@ -66,9 +66,9 @@ def from_rows(
     replacement: unbiased for the whole (Hoffman et al. 2013, sec. 2.2; Kucukelbir et al. 2017, sec.
     2.7).
 
-    Where a batch is at most a tenth of the rows, its `anchored(u, value, slope)` is the same target
-    whose minibatches have a control variate at u, where the log density of all rows has that value
-    and that gradient; `vi.fit` takes one near a mode (as in SVRG).
+    Where a batch is at most a tenth of the rows, its `control_variate(u, value, slope)` is the same
+    target whose minibatches have a control variate at u, where the log density of all rows has that
+    value and that gradient; `vi.fit` takes one near a mode (as in SVRG).
 
     Args:
       log_prior: z -> log p(z), a scalar.
@@ -104,18 +104,18 @@ def from_rows(
 
     whole = density_on(data, num_data)
     layout.trace(whole)
-    pilot = partial(sampled, num_rows=min(PILOT * batch_size, num_data))
+    sampled_larger = partial(sampled, num_rows=min(START_BATCHES * batch_size, num_data))
     target = Target(
         whole,
         lambda u: layout.constrain(u)[0],
         layout.unconstrain,
         layout.names,
         sampled,
-        pilot=pilot,
+        sampled_larger=sampled_larger,
     )
     if num_data < MIN_BATCHES * batch_size:
         return target
-    return target._replace(anchored=partial(_with_control_variate, target))
+    return target._replace(control_variate=partial(_with_control_variate, target))
 
 
 def _with_control_variate(target: Target, anchor: Array, value: Array, slope: Array) -> Target:
@@ -134,9 +134,9 @@ def _with_control_variate(target: Target, anchor: Array, value: Array, slope: Ar
         return lambda u: density(u) + (value - there) + (slope - slope_there) @ (u - anchor)
 
     assert target.sampled is not None
-    assert target.pilot is not None
+    assert target.sampled_larger is not None
     return target._replace(
-        sampled=partial(quiet, target.sampled), pilot=partial(quiet, target.pilot)
+        sampled=partial(quiet, target.sampled), sampled_larger=partial(quiet, target.sampled_larger)
     )
 
 

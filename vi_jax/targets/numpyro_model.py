@@ -67,7 +67,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     )
     if not plates:
         return target
-    return target._replace(sampled=posterior.sampled, pilot=posterior.sampled_larger)
+    return target._replace(sampled=posterior.sampled, sampled_larger=posterior.sampled_larger)
 
 
 def _first_run(

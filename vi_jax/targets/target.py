@@ -13,7 +13,7 @@ from vi_jax.types import Array, LogDensity
 
 
 class TargetError(ValueError):
-    """This model cannot be approximated as it stands; the message names the site and what to do."""
+    """This model cannot be approximated as written; the message names the site and what to do."""
 
 
 class Target(NamedTuple):
@@ -33,9 +33,9 @@ class Target(NamedTuple):
     explain: Callable[[Array], str] | None = None
     # (u0, log p(u0), its gradient) -> the same with a control variate in its minibatches; None
     # where rows are not known
-    anchored: Callable[[Array, Array, Array], "Target"] | None = None
+    control_variate: Callable[[Array, Array, Array], "Target"] | None = None
     # as `sampled`, on eight times the rows: for a method's start
-    pilot: Callable[[Array], LogDensity] | None = None
+    sampled_larger: Callable[[Array], LogDensity] | None = None
 
     @property
     def size(self) -> int:
