@@ -70,7 +70,7 @@ def measure(posterior: Any, draws: np.ndarray, limit: float) -> Row:
     sd = reference.std(0, ddof=1)
     result = vi.fit(jax.random.key(0), target, vi.methods.dadvi())
     response = jax.jit(partial(vi.methods.linear_response_of_draws, target.log_density))
-    covariance = response(result.weighed.u[:RESPONSE_DRAWS])
+    covariance = response(result.weighted.u[:RESPONSE_DRAWS])
     own = jax.jit(partial(vi.methods.linear_response_sd, target.log_density))(result.state)
     off = np.abs(np.asarray(result.guide.mean) - mean) / sd
     guide, own, new = (

@@ -48,9 +48,9 @@ def ours(posterior: Any, name: str, method: Any) -> Row:
     result = vi.fit(jax.random.key(0), target, method, num_draws=NUM_DRAWS)
     result = result.linear_response(jax.random.key(1)) if name.endswith(RESPONSE) else result
     d = result.diagnostics
-    sites = jax.jit(jax.vmap(target.constrain))(result.weighed.u)
+    sites = jax.jit(jax.vmap(target.constrain))(result.weighted.u)
     guide = errors(posterior, sites)
-    best = errors(posterior, sites, result.weighed.log_weights) if d.trusted else guide
+    best = errors(posterior, sites, result.weighted.log_weights) if d.trusted else guide
     return Row(
         posterior.name,
         name,

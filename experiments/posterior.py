@@ -161,9 +161,9 @@ def approximate(config: Any, workdir: Path) -> None:
     with heartbeat.phase("constraining the samples"):
         sites = {
             name: np.asarray(value)
-            for name, value in jax.jit(jax.vmap(target.constrain))(result.weighed.u).items()
+            for name, value in jax.jit(jax.vmap(target.constrain))(result.weighted.u).items()
         }
-    log_weights = np.asarray(result.weighed.log_weights)
+    log_weights = np.asarray(result.weighted.log_weights)
     trusted = result.diagnostics.trusted
     with heartbeat.phase("taking the moments"):
         moments = result.moments()

@@ -103,7 +103,9 @@ def test_linear_response_mends_the_scales_of_mean_field():
 
     result = fit(density, method=vi.methods.dadvi())
     assert result.diagnostics.verdict != "reliable"
-    u = np.asarray(result.weighed.u)
+    u = np.asarray(result.weighted.u)
+    with pytest.warns(DeprecationWarning, match=r"now called Result\.weighted"):
+        assert result.weighed is result.weighted
     # exact: the posterior is Gaussian
     np.testing.assert_allclose(result.details.response_ratio * u.std(0), 1, rtol=1e-3)
     assert np.all(result.details.response_ratio > 1.7)

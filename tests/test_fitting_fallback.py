@@ -94,7 +94,7 @@ def test_one_that_is_no_better_or_fails_leaves_the_first_and_is_told(hard):
 
 def test_a_good_answer_is_left_as_it_is(hard):
     good = dataclasses.replace(
-        hard, weighed=hard.weighed._replace(k_hat=jnp.asarray(0.3), effective=jnp.asarray(3900.0))
+        hard, weighted=hard.weighted._replace(k_hat=jnp.asarray(0.3), effective=jnp.asarray(3900.0))
     )
     assert _fallback.second(good, BUDGET, None) is good
     assert _fallback.second(hard, 0, None) is hard
@@ -167,6 +167,6 @@ def test_posteriors_that_no_gaussian_fits(name, shared_data, x64):
     result = vi.fit(jax.random.key(0), vi.targets.from_numpyro(posterior.model))
     assert result.method == "flow on bam"
     assert result.diagnostics.trusted
-    sites = jax.vmap(result.target.constrain)(result.weighed.u)
-    mean = np.exp(np.asarray(result.weighed.log_weights)) @ np.asarray(posterior.flatten(sites))
+    sites = jax.vmap(result.target.constrain)(result.weighted.u)
+    mean = np.exp(np.asarray(result.weighted.log_weights)) @ np.asarray(posterior.flatten(sites))
     assert np.max(np.abs(mean - posterior.mean) / posterior.sd) < 0.1

@@ -85,7 +85,7 @@ def test_a_fit_names_its_phases_and_prints_nothing(capfd):
     silent = fit(quadratic())
     assert capfd.readouterr() == ("", "")
     np.testing.assert_array_equal(silent.history["value"], told.history["value"])
-    np.testing.assert_array_equal(silent.weighed.u, told.weighed.u)
+    np.testing.assert_array_equal(silent.weighted.u, told.weighted.u)
 
 
 @pytest.mark.integration

@@ -38,7 +38,7 @@ METHODS = FULL_RANK | {
 @pytest.mark.parametrize("name", FULL_RANK)
 def test_a_gaussian_posterior_is_found(name):
     result = vi.fit(jax.random.key(0), TARGET, FULL_RANK[name])
-    u = result.weighed.u
+    u = result.weighted.u
     tolerance = 5 / np.sqrt(len(u)) + 0.02
     np.testing.assert_allclose(
         (u.mean(0) - MEAN) / jnp.sqrt(jnp.diag(COVARIANCE)), 0, atol=tolerance

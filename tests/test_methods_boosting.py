@@ -71,7 +71,7 @@ def test_both_modes_are_found():
         jax.random.key(0), target, boosting(num_components=3), start=jnp.array([95.0, 0.0])
     )
     assert abs(result.diagnostics.elbo) < 0.02  # -KL(q, p); one mode is at -0.36 or -1.2
-    assert abs(jnp.mean(result.weighed.u[:, 0] > 70) - 0.3) < 0.05
+    assert abs(jnp.mean(result.weighted.u[:, 0] > 70) - 0.3) < 0.05
     assert result.diagnostics.k_hat < 0.7
 
 

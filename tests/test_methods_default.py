@@ -172,7 +172,7 @@ def test_the_default_is_right_on_a_lasso_by_quadrature():
     np.testing.assert_allclose((moments["mean"] - mean) / sd, 0, atol=0.05)
     np.testing.assert_allclose(moments["sd"] / sd, 1, atol=0.05)
     # of the guide, unweighted: a Gaussian on a density that is peaked, a little narrow
-    draws = np.asarray(result.weighed.u)
+    draws = np.asarray(result.weighted.u)
     np.testing.assert_allclose((draws.mean(0) - mean) / sd, 0, atol=0.1)
     np.testing.assert_allclose(draws.std(0) / sd, 0.9, atol=0.1)
 

@@ -35,7 +35,7 @@ def draw_all(
     drawn.append(
         tail(
             folder / "weights.png",
-            np.asarray(result.weighed.log_weights),
+            np.asarray(result.weighted.log_weights),
             result.diagnostics,
             title=f"{title}: importance weights",
         )

@@ -14,7 +14,7 @@ MIN_SHARE = 0.1  # share of effective samples below which weights are not truste
 CHUNK = 32  # draws evaluated at a time: a likelihood over a million rows stays in memory
 
 
-class Weighed(NamedTuple):
+class WeightedSamples(NamedTuple):
     """Samples of a guide with their weights."""
 
     u: Array  # [S, D]
@@ -25,10 +25,12 @@ class Weighed(NamedTuple):
     log_evidence_stderr: Array
     k_hat: Array
     effective: Array  # importance-sampling effective sample size
-    num_bad: Array  # draws at which the log density is not a number, which weigh 0
+    num_bad: Array  # draws at which the log density is not a number, of weight 0
 
 
-def weigh(key: Array, log_density: LogDensity, q: Any, *, num_draws: int) -> Weighed:
+def importance_sample(
+    key: Array, log_density: LogDensity, q: Any, *, num_draws: int
+) -> WeightedSamples:
     """S samples of a guide over u, their Pareto-smoothed weights, and what those say (Yao et al.
     2018; Vehtari et al. 2024).
 
@@ -39,12 +41,12 @@ def weigh(key: Array, log_density: LogDensity, q: Any, *, num_draws: int) -> Wei
       num_draws: S, at least 25; the log density is evaluated at each, without gradients.
     """
     u = q.sample(key, (num_draws,))
-    return weigh_values(u, jax.lax.map(log_density, u, batch_size=min(CHUNK, num_draws)), q)
+    return weight_samples(u, jax.lax.map(log_density, u, batch_size=min(CHUNK, num_draws)), q)
 
 
-def weigh_values(u: Array, log_p: Array, q: Any) -> Weighed:
-    """`weigh` of samples u [S, D] of q where log p(x, u) is known, [S] nats, or exp of it without
-    bias.
+def weight_samples(u: Array, log_p: Array, q: Any) -> WeightedSamples:
+    """`importance_sample` for samples u [S, D] of q where log p(x, u) is known, [S] nats, or exp of
+    it without bias.
     """
     num_draws = len(u)
     log_w = log_p - jax.vmap(q.log_prob)(u)
@@ -54,7 +56,7 @@ def weigh_values(u: Array, log_p: Array, q: Any) -> Weighed:
     top = jnp.max(log_w)
     w = jnp.exp(log_w - top)
     relative = jnp.std(w) / jnp.mean(w) / math.sqrt(num_draws)
-    return Weighed(
+    return WeightedSamples(
         u,
         smoothed.log_weights,
         jnp.mean(log_w),

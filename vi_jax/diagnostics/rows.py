@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vi_jax.diagnostics.posterior import NEARLY_EQUAL, Weighed, weigh_values
+from vi_jax.diagnostics.posterior import NEARLY_EQUAL, WeightedSamples, weight_samples
 from vi_jax.diagnostics.psis import effective_draws, psis
 from vi_jax.types import Array
 
@@ -58,7 +58,7 @@ def weigh_shared(
     *,
     num_draws: int,
     num_row_draws: int,
-) -> Weighed:
+) -> WeightedSamples:
     """Samples of theta with their weights, the rows integrated out by importance sampling:
 
         w_s = p(theta_s) / q(theta_s) prod_n (1/M) sum_m p(x_n, z_nm | theta_s) / q(z_nm | theta_s).
@@ -91,4 +91,4 @@ def weigh_shared(
     key_u, key_rows = jax.random.split(key)
     u = q.sample(key_u, (num_draws,))
     values = jax.lax.map(log_p, (jax.random.split(key_rows, num_draws), u))
-    return weigh_values(u, values, q)
+    return weight_samples(u, values, q)

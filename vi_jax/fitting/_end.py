@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.diagnostics.posterior import CHUNK, Weighed, weigh_values
+from vi_jax.diagnostics.posterior import CHUNK, WeightedSamples, weight_samples
 from vi_jax.fitting._stack import Stack, component_log_prob, stack_weights
 from vi_jax.targets.target import Target, TargetError
 from vi_jax.types import Array, Method
@@ -45,7 +45,7 @@ class Beyond(NamedTuple):
 
 def judge(
     target: Target, method: Method, combine: str, num_draws: int, key: Array, states: Any
-) -> tuple[Any, Weighed, Starts, Beyond]:
+) -> tuple[Any, WeightedSamples, Starts, Beyond]:
     """The guide of the best of R states or of all together, S importance-weighted samples of
     it, the results of the starts, and points far out.
     """
@@ -54,9 +54,9 @@ def judge(
     if num_starts == 1:
         state = jax.tree.map(lambda leaf: leaf[0], states)
         q = method.guide(state)
-        weighed, beyond = _weighed(key_draws, target, q, num_draws)
+        weighted, beyond = _weighted(key_draws, target, q, num_draws)
         seen = None if method.seen is None else method.seen(state)
-        return q, weighed, Starts(weighed.elbo[None], jnp.zeros(1), jnp.ones(1), seen), beyond
+        return q, weighted, Starts(weighted.elbo[None], jnp.zeros(1), jnp.ones(1), seen), beyond
     num_each = max(ELBO_DRAWS, num_draws // num_starts) if combine == "stack" else ELBO_DRAWS
     key_each, key_place = jax.random.split(key_elbo)
     keys = jax.random.split(key_each, num_starts)
@@ -71,12 +71,12 @@ def judge(
     distance = _distances(key_place, method, states, best)
     if combine == "stack":
         q, weight = _stacked(method, states, best, u, log_p, log_q)
-    weighed, beyond = _weighed(key_draws, target, q, num_draws)
-    return q, weighed, Starts(elbo, distance, weight, None), beyond
+    weighted, beyond = _weighted(key_draws, target, q, num_draws)
+    return q, weighted, Starts(elbo, distance, weight, None), beyond
 
 
-def _weighed(key: Array, target: Target, q: Any, num_draws: int) -> tuple[Weighed, Beyond]:
-    """As `diagnostics.posterior.weigh`, with the points beyond in the same pass."""
+def _weighted(key: Array, target: Target, q: Any, num_draws: int) -> tuple[WeightedSamples, Beyond]:
+    """As `diagnostics.posterior.importance_sample`, with the points beyond in the same pass."""
     u = q.sample(key, (num_draws,))
     middle = u.mean(0)
     few = u[: min(MAX_RAYS, 1 + num_draws // SAMPLES_PER_RAY)]
@@ -88,7 +88,7 @@ def _weighed(key: Array, target: Target, q: Any, num_draws: int) -> tuple[Weighe
     )
     log_p = values[:num_draws]
     highest = jnp.max(jnp.where(jnp.isnan(log_p), -jnp.inf, log_p))
-    return weigh_values(u, log_p, q), Beyond(
+    return weight_samples(u, log_p, q), Beyond(
         far, values[num_draws:].reshape(len(RAY_LENGTHS), -1), highest
     )
 
@@ -131,10 +131,12 @@ def _distances(key: Array, method: Method, states: Any, best: Array) -> Array:
     return jnp.max(jnp.abs(mean - mean[best]) / sd[best], axis=1)
 
 
-def check(target: Target, history: dict[str, np.ndarray], weighed: Weighed, beyond: Beyond) -> None:
+def check(
+    target: Target, history: dict[str, np.ndarray], weighted: WeightedSamples, beyond: Beyond
+) -> None:
     """Raises where there is no answer."""
     values = history["value"]
-    u = np.asarray(weighed.u)
+    u = np.asarray(weighted.u)
     _require_maximum(target, beyond)
     if not np.all(np.isfinite(u)):
         wrong = np.flatnonzero(~np.isfinite(values))

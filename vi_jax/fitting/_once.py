@@ -59,13 +59,13 @@ def run_once(key: Array, plan: Plan, *, target: Target, num_draws: int, watch: W
     watch.on_phase(f"running {plan.method.name}")
     loop = run_loop(watch, partial(programs.advance, key_run), loop, programs.place)
     weighing(watch, num_draws, time.perf_counter() - clock, loop)
-    q, weighed, starts, beyond = jax.block_until_ready(programs.judge(key_weigh, loop.states))
+    q, weighted, starts, beyond = jax.block_until_ready(programs.judge(key_weigh, loop.states))
     if layout is not None:
-        loop, q, weighed, starts, beyond = layout.fetch((loop, q, weighed, starts, beyond))
+        loop, q, weighted, starts, beyond = layout.fetch((loop, q, weighted, starts, beyond))
 
     best = int(np.argmax(starts.elbo))
     history = _loop.history(loop, best)
-    _end.check(programs.target, history, weighed, beyond)
+    _end.check(programs.target, history, weighted, beyond)
     spent = programs.evaluations
     why = ""
     if spent:
@@ -95,7 +95,7 @@ def run_once(key: Array, plan: Plan, *, target: Target, num_draws: int, watch: W
         elsewhere=elsewhere,
         compile_seconds=compile_seconds,
         seconds=time.perf_counter() - began,
-        weighed=weighed,
+        weighted=weighted,
         names=programs.target.names,
     )
 

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 
 from vi_jax import linalg
 from vi_jax.diagnostics.optimum import Slopes, rest, slopes
-from vi_jax.diagnostics.posterior import weigh
+from vi_jax.diagnostics.posterior import importance_sample
 from vi_jax.fitting._stack import Stack
 from vi_jax.kl.gaussians import is_gaussian_vector
 from vi_jax.methods import frequentist_stderr, linear_response_of_draws
@@ -96,7 +96,7 @@ def examine(result: Any) -> Details:
     """The details of a result, from samples that it holds: gradients at 1,000 of them, and 2 x 50
     for each of 2 D parameters.
     """
-    u = result.weighed.u[:SLOPE_DRAWS]
+    u = result.weighted.u[:SLOPE_DRAWS]
     slope = jax.tree.map(
         np.asarray, jax.jit(partial(slopes, result.target.log_density))(result.guide, u)
     )
@@ -156,8 +156,8 @@ def respond(result: Any, key: Array) -> Any:
     if result.target.size > WHOLE_UP_TO:
         raise ValueError(
             f"linear_response takes a whole covariance, up to {WHOLE_UP_TO} latents; got "
-            f"{result.target.size}. Take the rows of interest, "
-            "vi.methods.linear_response_of_draws(target.log_density, result.weighed.u[:50], which)."
+            f"{result.target.size}. Take the rows of interest, vi.methods.linear_response_of_draws("
+            "target.log_density, result.weighted.u[:50], which)."
         )
     mean, covariance, spent = _covariance(result)
     if not np.all(np.isfinite(covariance)) or not _positive(covariance):
@@ -168,14 +168,14 @@ def respond(result: Any, key: Array) -> Any:
         )
     root = np.linalg.cholesky(covariance)
     q = dist.MultivariateNormal(jnp.asarray(mean), scale_tril=jnp.asarray(root))
-    weighed = jax.jit(
-        partial(weigh, log_density=result.target.log_density, num_draws=len(result.weighed.u))
-    )(key, q=q)
+    num_draws = len(result.weighted.u)
+    sample = partial(importance_sample, log_density=result.target.log_density, num_draws=num_draws)
+    weighted = jax.jit(sample)(key, q=q)
     return replace(
         result,
         method=f"{result.method} with linear response",
         guide=q,
-        weighed=jax.block_until_ready(weighed),
+        weighted=jax.block_until_ready(weighted),
         evaluations=result.evaluations + spent,
         seconds=result.seconds + time.perf_counter() - began,
     )
@@ -189,11 +189,11 @@ def _covariance(result: Any) -> tuple[np.ndarray, np.ndarray, int]:
         raise ValueError(
             "linear response is of one guide at its optimum; this is a mixture of several starts."
         )
-    u = result.weighed.u[:RESPONSE_DRAWS]
+    u = result.weighted.u[:RESPONSE_DRAWS]
     covariance = np.asarray(jax.jit(partial(linear_response_of_draws, density))(u))
     mean = getattr(result.guide, "mean", None)
     if mean is None:
-        mean = result.weighed.u.mean(0)
+        mean = result.weighted.u.mean(0)
     return np.asarray(mean), 0.5 * (covariance + covariance.T), 2 * len(u) * 2 * size
 
 
@@ -214,7 +214,7 @@ def _response_ratio(result: Any) -> tuple[np.ndarray, str, int]:
     variance = np.diag(covariance)
     if not np.all(variance > 0):  # nan too
         return nothing, "none: the guide is at no optimum of its ELBO", spent
-    return np.sqrt(variance) / np.asarray(result.weighed.u).std(0), "", spent
+    return np.sqrt(variance) / np.asarray(result.weighted.u).std(0), "", spent
 
 
 def _positive(covariance: np.ndarray) -> bool:

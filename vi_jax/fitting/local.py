@@ -59,7 +59,7 @@ def fit_local(
         holds latent sites.
       method: `vi.methods.local_advi(...)`; with its defaults if not given.
       start: of theta, u [D]; 0 if not given.
-      num_draws: of theta, weighed at the end where rows are few.
+      num_draws: of theta, weighted at the end where rows are few.
       report, report_every, on_phase: as for `vi.fit`; the value is the mean of the steps since the
         last report.
 
@@ -197,7 +197,7 @@ def _checks(key: Array, target: LocalTarget, guide: LocalGuide, num_draws: int) 
     elbos = jax.jit(lambda key: jax.lax.map(elbo_on, jax.random.split(key, ELBO_BATCHES)))(key_elbo)
     shared = None
     if target.num_rows <= MAX_INTEGRATED_ROWS:
-        weighed = partial(
+        weighted = partial(
             weigh_shared,
             log_global=target.log_global,
             log_weights=log_weights,
@@ -206,5 +206,5 @@ def _checks(key: Array, target: LocalTarget, guide: LocalGuide, num_draws: int) 
             num_draws=num_draws,
             num_row_draws=ROW_DRAWS,
         )
-        shared = jax.jit(weighed)(key_theta)
+        shared = jax.jit(weighted)(key_theta)
     return Checks(elbos, jax.jit(row_k_hats)(key_rows), shared)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.diagnostics.posterior import Weighed, trusted, verdict
+from vi_jax.diagnostics.posterior import WeightedSamples, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
 from vi_jax.fitting.details import plain
 from vi_jax.fitting.result import as_inference
@@ -44,7 +44,7 @@ class Checks(NamedTuple):
 
     elbos: Array  # [200], of random batches
     row_k_hats: Array  # [R]
-    shared: Weighed | None  # samples of theta with their weights
+    shared: WeightedSamples | None  # samples of theta with their weights
 
 
 @dataclass(frozen=True)

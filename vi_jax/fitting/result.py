@@ -1,5 +1,6 @@
 """The result of `vi.fit`: a guide, its importance-weighted samples, and diagnostics."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.diagnostics.posterior import Weighed, trusted, verdict
+from vi_jax.diagnostics.posterior import WeightedSamples, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
-from vi_jax.fitting import _standing
+from vi_jax.fitting import _reliability
 from vi_jax.fitting.details import Details, examine, plain, respond
 from vi_jax.targets.target import Target
 from vi_jax.types import Array
@@ -55,7 +56,7 @@ class Result:
     start_weights: tuple[float, ...]  # in the answer
     compile_seconds: float
     seconds: float  # all in all
-    weighed: Weighed = field(repr=False)
+    weighted: WeightedSamples = field(repr=False)
     names: tuple[str, ...] = field(repr=False, default=())
     # locations [P, D] along the path of the only start, and the ELBO there [P], nats
     elsewhere: tuple[np.ndarray, np.ndarray] | None = field(repr=False, default=None)
@@ -65,13 +66,15 @@ class Result:
     @cached_property
     def diagnostics(self) -> Diagnostics:
         """Of the guide against the log density, by importance sampling."""
-        w = self.weighed
+        w = self.weighted
         num_draws = len(w.u)
         k_hat = float(w.k_hat)
         effective = float(w.effective)
         word, advice = self.by_weights
         num_bad = int(w.num_bad)
-        wrong = _standing.nan_at(self) or _standing.stuck(self) or self.blurred or self.left_out
+        wrong = (
+            _reliability.nan_at(self) or _reliability.stuck(self) or self.blurred or self.left_out
+        )
         if wrong:
             word = "not reliable"
             advice = wrong
@@ -93,7 +96,7 @@ class Result:
     @property
     def by_weights(self) -> tuple[str, str]:
         """The verdict of the weights alone, and its advice: what they can see."""
-        w = self.weighed
+        w = self.weighted
         return verdict(
             float(w.k_hat),
             float(w.effective),
@@ -102,17 +105,27 @@ class Result:
             richer=self._richer,
         )
 
+    @property
+    def weighed(self) -> WeightedSamples:
+        """The old name of `weighted`. To go in 0.2."""
+        warnings.warn(
+            "Result.weighed is now called Result.weighted; the old name goes in vi_jax 0.2.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.weighted
+
     @cached_property
     def left_out(self) -> str:
         """What to do where a mode with mass is not in the answer; empty if none was found."""
-        return _standing.left_out(self)
+        return _reliability.left_out(self)
 
     @cached_property
     def blurred(self) -> str:
         """What to do where a latent's numbers are too large beside its scale for their digits;
         empty if none is.
         """
-        return _standing.blurred(self)
+        return _reliability.blurred(self)
 
     @property
     def _richer(self) -> str:
@@ -163,19 +176,19 @@ class Result:
                 f"the weights cannot be trusted (k-hat {self.diagnostics.k_hat:.2f}); "
                 f"{self.diagnostics.advice}"
             )
-        rows = jax.random.categorical(key, self.weighed.log_weights, shape=(num_draws,))
-        return self._constrained(self.weighed.u[rows])
+        rows = jax.random.categorical(key, self.weighted.log_weights, shape=(num_draws,))
+        return self._constrained(self.weighted.u[rows])
 
     def moments(self) -> dict[str, Any]:
         """{"mean", "sd"} of every site, and "corrected": by smoothed importance weights where k-hat
         allows, else of the guide.
         """
         corrected = self.diagnostics.trusted
-        log_w = self.weighed.log_weights
+        log_w = self.weighted.log_weights
         weights = jnp.full(log_w.shape, 1 / len(log_w), log_w.dtype)
         if corrected:
             weights = jnp.exp(log_w)
-        mean, sd = _moments(self.target.constrain, self.weighed.u, weights)
+        mean, sd = _moments(self.target.constrain, self.weighted.u, weights)
         return {
             "mean": jax.tree.map(np.asarray, mean),
             "sd": jax.tree.map(np.asarray, sd),
@@ -228,14 +241,14 @@ class Result:
             *([("second method", self.fallback)] if self.fallback else []),
             ("latents", f"{self.target.size:,} unconstrained numbers"),
             ("ELBO", f"{d.elbo:,.3f} ± {d.elbo_stderr:.3f} nats"),
-            ("log evidence", _standing.evidence_row(d)),
-            ("k-hat", _standing.k_hat_row(d)),
+            ("log evidence", _reliability.evidence_row(d)),
+            ("k-hat", _reliability.k_hat_row(d)),
             ("effective samples", f"{d.effective:,.0f} of {d.num_draws:,}"),
             ("gradient evaluations", f"{self.evaluations:,} in {self.num_steps:,} steps"),
             ("time", f"{self.seconds:.1f} s, of which compiling {self.compile_seconds:.1f} s"),
         ]
         if len(self.starts) > 1:
-            rows.append(("starts", _standing.starts_row(self)))
+            rows.append(("starts", _reliability.starts_row(self)))
         if self.skipped or d.num_bad:
             rows.append(
                 ("not finite", f"{self.skipped:,} steps skipped, {d.num_bad:,} samples of weight 0")

@@ -31,7 +31,7 @@ def starts_row(result: Any) -> str:
 
 
 def k_hat_row(d: Any) -> str:
-    """k-hat and its standing."""
+    """k-hat, and whether it is good."""
     limit = f"under {d.k_threshold:.2f} is good; S = {d.num_draws:,}"
     if d.k_hat == -np.inf:
         return f"none: the weights have no tail ({limit})"
@@ -54,7 +54,7 @@ def evidence_row(d: Any) -> str:
 
 def nan_at(result: Any) -> str:
     """What to do where the log density is not a number at some samples; empty if there are none."""
-    w = result.weighed
+    w = result.weighted
     if not int(w.num_bad):
         return ""
     rows = np.flatnonzero(np.asarray(w.log_weights) == -np.inf)  # nan weighs nothing
@@ -84,8 +84,8 @@ def blurred(result: Any) -> str:
     """What to do where a latent's numbers are too large beside its scale for their digits; empty if
     none is.
     """
-    kind = result.weighed.u.dtype
-    u = np.asarray(result.weighed.u, np.float64)
+    kind = result.weighted.u.dtype
+    u = np.asarray(result.weighted.u, np.float64)
     apart = float(jnp.finfo(kind).eps) * np.abs(u).max(0)  # neighbouring numbers there
     sd = u.std(0)
     worst = int(np.argmax(apart / np.maximum(sd, 1e-300)))
@@ -104,7 +104,7 @@ def _seen(result: Any) -> Iterable[tuple[float, float]]:
     """
     if result.elsewhere is None:
         return ()
-    u = np.asarray(result.weighed.u, np.float64)
+    u = np.asarray(result.weighted.u, np.float64)
     locations, elbos = result.elsewhere
     distances = np.max(np.abs(locations - u.mean(0)) / np.maximum(u.std(0), 1e-300), axis=1)
     return zip(elbos.tolist(), distances.tolist(), strict=True)
