@@ -9,7 +9,8 @@ PyTorch, in one run.
 All start from the same weights, and have to agree on the loss there before anything is timed. Then
 they take turns, a second each, in an order that rotates from round to round; what is reported is
 the median over rounds, of the rate and of the ratio *within* a round, so that a slow minute of the
-machine hits everyone. Import, compilation and memory are those of a process each.
+machine hits everyone, and of the processor time, which other work on the cores disturbs less.
+Import, compilation and memory are those of a process each.
 """
 
 import argparse
@@ -41,10 +42,14 @@ from benchmarks.throughput_table import describe, versions
 BLOCKS = {"throughput": ("mlp", "iwae"), "convolutions": ("conv", "photos")}  # of README.md
 PROBLEMS = tuple(name for names in BLOCKS.values() for name in names)
 CHECKS = 20  # draws of the loss at the start
-# Contenders left out: in a compiled loop on a CPU, lax's convolution takes a second a step; of
-# photographs, of which any step takes seconds, one contender of each kind is enough.
-_LOOPS = ("hand-written loop", "NumPyro SVI, in a scan")
-LEFT_OUT = {"conv": _LOOPS, "photos": (*_LOOPS, "NumPyro SVI, jit loop", "Flax example")}
+# Contenders that train no convolutions: in a compiled loop on a CPU lax's takes a second a step,
+# and outside a loop all of JAX have the same one.
+NO_CONVOLUTIONS = (
+    "hand-written loop",
+    "NumPyro SVI, in a scan",
+    "NumPyro SVI, jit loop",
+    "Flax example",
+)
 
 
 class Ready(NamedTuple):
@@ -105,20 +110,31 @@ def require_agreement(all_ready: list[Ready]) -> tuple[float, float]:
     return float(means.mean()), float(stderr.max())
 
 
-def take_turns(all_ready: list[Ready], num_rounds: int) -> dict[str, list[float]]:
-    """Steps per second of every contender in every round."""
+class Turns(NamedTuple):
+    """By contender, a number for each round."""
+
+    rates: dict[str, list[float]]  # steps per second
+    processor: dict[str, list[float]]  # seconds of processor time a step, all threads together
+
+
+def take_turns(all_ready: list[Ready], num_rounds: int) -> Turns:
+    """Every contender in every round."""
     rates: dict[str, list[float]] = {ready.contender.name: [] for ready in all_ready}
+    processor: dict[str, list[float]] = {ready.contender.name: [] for ready in all_ready}
     for i in range(num_rounds):
         shift = i % len(all_ready)
         for ready in all_ready[shift:] + all_ready[:shift]:
+            name = ready.contender.name
             began = time.perf_counter()
+            began_processor = time.process_time()
             ready.running.steps(ready.turn)
-            rates[ready.contender.name].append(ready.turn / (time.perf_counter() - began))
+            processor[name].append((time.process_time() - began_processor) / ready.turn)
+            rates[name].append(ready.turn / (time.perf_counter() - began))
         report.say(
             f"round {i + 1}/{num_rounds}: "
             + ", ".join(f"{name} {r[-1]:.1f}" for name, r in rates.items())
         )
-    return rates
+    return Turns(rates, processor)
 
 
 def alone(contender: Contender, problem: Problem, data_dir: str) -> Alone:
@@ -148,7 +164,7 @@ def measure(problem: Problem, flags: argparse.Namespace) -> dict[str, Any]:
     for contender in CONTENDERS:
         if flags.only not in contender.name or (flags.skip and flags.skip in contender.name):
             continue
-        if contender.name in LEFT_OUT.get(problem.name, ()):
+        if problem.conv and contender.name in NO_CONVOLUTIONS:
             continue
         try:
             all_ready.append(get_ready(contender, problem, weights, x, flags.seconds))
@@ -159,7 +175,7 @@ def measure(problem: Problem, flags: argparse.Namespace) -> dict[str, Any]:
     report.say(
         f"{problem.name}: all have the loss {loss:.2f}, standard error {stderr:.2f}, at the start"
     )
-    rates = take_turns(all_ready, flags.rounds)
+    turns = take_turns(all_ready, flags.rounds)
     processes = {
         ready.contender.name: alone(ready.contender, problem, flags.data_dir)
         for ready in all_ready
@@ -171,7 +187,7 @@ def measure(problem: Problem, flags: argparse.Namespace) -> dict[str, Any]:
         "load_average": load,
         "loss_at_start": loss,
         "loss_stderr": stderr,
-        "rates": rates,
+        **turns._asdict(),
         "alone": {name: found._asdict() for name, found in processes.items()},
         "not_available": absent,
     }

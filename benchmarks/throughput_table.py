@@ -26,6 +26,7 @@ def rows_of(found: dict[str, Any]) -> list[list[str]]:
                 _ratio(own, rates.get(OURS)),
                 _ratio(own, rates.get(floor)) + (", the floor" if name == floor else ""),
                 _ratio(rates.get(LIMIT), own).split(" ")[0],
+                _three_digits(1e3 * statistics.median(found["processor"][name])),
                 *(
                     [
                         f"{process['compiling']:.1f}",
@@ -41,7 +42,7 @@ def rows_of(found: dict[str, Any]) -> list[list[str]]:
 
 
 def _three_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _ratio(rates: list[float] | None, base: list[float] | None) -> str:
@@ -63,6 +64,7 @@ def describe(results: dict[str, dict[str, Any]], num_rounds: int) -> str:
         f"vs {OURS}",
         "vs the floor",
         "times the products'",
+        "processor, ms a step",
         "compiling, s",
         "imports, s",
         "memory, MB",

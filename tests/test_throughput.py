@@ -8,7 +8,7 @@ import pytest
 
 throughput = pytest.importorskip("benchmarks.throughput")
 
-from benchmarks import contenders_jax, contenders_vi, wide  # noqa: E402
+from benchmarks import contenders_jax, contenders_vi, throughput_table, wide  # noqa: E402
 from benchmarks.contenders import CONTENDERS  # noqa: E402
 from benchmarks.problem import NotAvailable, Problem, make_weights  # noqa: E402
 
@@ -96,6 +96,33 @@ def test_ours_and_that_by_hand_have_one_loss_and_another_is_seen():
     worse = pair[0]._replace(losses=[loss + 1.0 for loss in pair[0].losses])
     with pytest.raises(RuntimeError, match="another loss"):
         throughput.require_agreement([pair[0], pair[1], worse])
+
+
+def test_a_table_has_a_row_for_each_contender_and_the_numbers_of_its_turns():
+    """Two rounds made up: rates, their ratio within a round, milliseconds of processor time."""
+    names = ("vi_jax", "hand-written loop", "matrix products alone")
+    found = {
+        "title": "MLP",
+        "source": "noise",
+        "load_average": 0.25,
+        "loss_at_start": 1.0,
+        "loss_stderr": 0.1,
+        "rates": dict(zip(names, ([10.0, 20.0], [20.0, 50.0], [40.0, 40.0]), strict=True)),
+        "processor": dict(zip(names, ([0.1, 0.1], [0.2, 1.8], [0.001, 0.002]), strict=True)),
+        "alone": {},
+        "not_available": {},
+    }
+    text = throughput_table.describe({"mlp": found}, 2)
+    table = [line.split(" | ") for line in text.split("\n\n")[0].split("\n")]
+    assert [len(row) for row in table] == [9] * 5
+    assert table[3][1:6] == [
+        "35",
+        "2.25 (2.00..2.50)",
+        "1.00 (1.00..1.00), the floor",
+        "1.40",
+        "1,000",
+    ]
+    assert "the load average before was 0.2" in text
 
 
 def test_the_limit_counts_every_product():
