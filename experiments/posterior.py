@@ -125,7 +125,7 @@ def approximate(config: Any, workdir: Path) -> None:
     method = ROOMS.build(METHOD, config.method, where="config.method", facts={})
 
     try:
-        with heartbeat.phase("tracing the model"):
+        with heartbeat.phase("tracing the model"), posterior_models.its_errors(config.model):
             target = vi.targets.from_numpyro(model)
         if isinstance(target, LocalTarget):
             raise cli.UserError(
@@ -138,7 +138,10 @@ def approximate(config: Any, workdir: Path) -> None:
             workdir / DATA, posterior_models.fingerprint(config.model, config.data)
         )  # from here on the folder is this config's
         key = jax.random.key(config.seed)
-        with heartbeat.phase("choosing a method", patience=PATIENCE):
+        with (
+            heartbeat.phase("choosing a method", patience=PATIENCE),
+            posterior_models.its_errors(config.model),
+        ):
             progress = FitProgress(totals_of(method, target))
             result = vi.fit(
                 key,

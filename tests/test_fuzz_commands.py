@@ -33,7 +33,18 @@ from PIL import Image
 from test_fuzz import BAIT, FIELDS, MARKER, VALUES, damages
 
 import vi_jax as vi
-from experiments import build, cli, config_file, evals, files, nonfinite, overrides, session, train
+from experiments import (
+    build,
+    cli,
+    config_file,
+    evals,
+    files,
+    nonfinite,
+    overrides,
+    posterior_models,
+    session,
+    train,
+)
 from experiments import settings as config_settings
 from experiments.run import environment, folder, lock, loop
 from experiments.run.contents import CONFIG
@@ -654,6 +665,12 @@ FOUND = {
     for name in ("evaluate", "sample")
     for group, value in (("data", {}), ("data", "x"), ("eval", None), ("mesh", [1]))
 }
+FOUND["posterior: a number of the model that is an array"] = Case(
+    "posterior",
+    BASE["posterior"],
+    (functools.partial(change_arrays, "model.npz", {"num": ("i8", [2, 0])}, None),),
+    ("model.npz", "own.py"),
+)
 
 
 @pytest.mark.integration
@@ -664,6 +681,32 @@ def test_what_ended_in_a_traceback_once_ends_in_a_sentence(what, sandbox, call):
     code, said = call(FOUND[what].name, FOUND[what].args)
     assert code == 2
     judge(sandbox, elsewhere, code, said)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("TypeError('two\\nlines')", "own.py, line 2: TypeError: two lines."),
+        ("ZeroDivisionError", "own.py, line 2: ZeroDivisionError."),
+        ("TargetError('the site x')", None),
+        ("FloatingPointError('nan')", None),
+        ("MemoryError", None),
+    ],
+)
+def test_an_error_in_the_file_of_a_model_names_its_line(error, said, tmp_path):
+    """What has a sentence elsewhere passes, and so does what fails outside of the file."""
+    path = tmp_path / "own.py"
+    text = f"def model():\n    raise {error}\n\nfrom vi_jax.targets import TargetError\n"
+    path.write_text(text)
+    name = f"file:{path}:model"
+    model, _ = posterior_models.get_model(name, "")
+    with pytest.raises(Exception) as caught, posterior_models.its_errors(name):
+        model()
+    assert isinstance(caught.value, cli.UserError) == (said is not None)
+    if said is not None:
+        assert str(caught.value).endswith(said)
+    with pytest.raises(TypeError), posterior_models.its_errors(name):
+        len(3)
 
 
 def test_a_field_of_a_group_that_a_config_lacks_is_not_set():
