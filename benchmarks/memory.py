@@ -36,7 +36,7 @@ from benchmarks.memory_table import EXAMPLES
 from benchmarks.problem import Problem, make_problem
 from experiments.build import binarise
 from experiments.evals import evidence
-from experiments.streaming import make_streaming_run
+from experiments.run.streaming import make_streaming_run
 from vi_jax.diagnostics import amortised
 
 

@@ -12,13 +12,13 @@ import vi_jax as vi
 from experiments import rooms
 from experiments.choices import NAME, as_choice, find
 from experiments.cli import UserError
+from experiments.overrides import flatten
 from experiments.rooms import ROOMS
 from vi_jax.training import State
 
 PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
+FLOWS = {"iaf", "maf", "neural_spline", "planar", "radial", "real_nvp", "sylvester"}
 GRAD_NORM_EVERY = 10  # steps; see `vi.make_step`
-NUM_ROWS = 1_000  # training images for `rows`
-MIN_PROBABILITY = 1e-3  # of a pixel of the mean image, whose logit a decoder may start at
 
 
 class Units(NamedTuple):
@@ -33,60 +33,6 @@ class Units(NamedTuple):
         return 1.0 / (self.num_levels - 1) if self.support == "levels" else 1.0
 
 
-def facts(config: Any, dataset: Any) -> dict[str, Any]:
-    """What is known of the training data and of the run, for the arguments of choices that ask for
-    it by name.
-    """
-    labels = dataset.train.labels
-    mean = mean_image(dataset)
-    known = {
-        **sizes(config),
-        "x_shape": tuple(dataset.train.images.shape[1:]),
-        "num_levels": dataset.num_levels,
-        "num_data": len(dataset.train.images),
-        "mean": mean,
-        "rows": first_rows(config, dataset),
-        "output_bias": _output_bias(config, dataset.num_levels, mean),
-    }
-    return known if labels is None else {**known, "num_classes": int(labels.max()) + 1}
-
-
-def facts_of_batch(config: Any, batch: Any) -> dict[str, Any]:
-    """The same where a batch is all that is left of the data (`nonfinite.Batch`): what only decides
-    where parameters start is made up, since they are read.
-    """
-    known = {
-        **sizes(config),
-        "x_shape": batch.x_shape,
-        "num_levels": batch.num_levels,
-        "num_data": batch.num_data,
-        "mean": np.full(batch.x_shape, 0.5),
-        "rows": np.full((NUM_ROWS, *batch.x_shape), 0.5, np.float32),
-        "output_bias": None,
-    }
-    return known if batch.num_classes is None else {**known, "num_classes": batch.num_classes}
-
-
-def _output_bias(config: Any, num_levels: int, mean: np.ndarray) -> np.ndarray | None:
-    """Where a Bernoulli decoder's last bias starts: the logit of the mean image (Burda et al. 2016,
-    appendix C).
-    """
-    if units(config, num_levels).support != "binary":
-        return None
-    clipped = np.clip(mean, MIN_PROBABILITY, 1.0 - MIN_PROBABILITY)
-    return np.log(clipped / (1.0 - clipped))[..., None]
-
-
-def first_rows(config: Any, dataset: Any) -> np.ndarray:
-    """Up to NUM_ROWS training images in an order of config.data.shuffle_seed, in [0, 1]: what
-    pseudo-inputs and codebooks start at.
-    """
-    num = len(dataset.train.images)
-    order = np.random.default_rng(config.data.shuffle_seed).permutation(num)[:NUM_ROWS]
-    rows = np.asarray(dataset.train.images[np.sort(order)], np.float32)
-    return rows[np.argsort(np.argsort(order))] / (dataset.num_levels - 1)
-
-
 def sizes(config: Any) -> dict[str, Any]:
     """The facts that need no data."""
     return {"total_steps": config.train.num_steps, "dtype": PRECISIONS[config.precision]}
@@ -99,6 +45,27 @@ def model(config: Any, known: dict[str, Any]) -> vi.Model:
       UserError: the config or the data do not fit it.
     """
     return ROOMS.build(rooms.MODEL, config.model, where="config.model", facts=known)
+
+
+class Traits(NamedTuple):
+    """What the names in a config say of the size of its arrays, for a guess without a trace."""
+
+    is_by_level: bool  # p(x | z) has a number for each level of a pixel
+    convolves: bool  # a network has its widths at every pixel
+    flows: bool  # the guide has layers of its own
+    has_covariance: bool  # the encoder returns a covariance of all latents
+
+
+def traits(config: Any, num_levels: int) -> Traits:
+    """The traits of a config's model; those of a user's own functions are not known."""
+    fields = flatten(config.model.to_dict())
+    words = {value for value in fields.values() if isinstance(value, str)}
+    return Traits(
+        is_by_level=units(config, num_levels).support == "levels",
+        convolves="conv" in words,
+        flows=bool(words & FLOWS),
+        has_covariance="full_rank" in words,
+    )
 
 
 def loss(config: Any, the_model: vi.Model) -> vi.losses.Loss:
@@ -267,9 +234,3 @@ def binarise(key: jax.Array, levels: jax.Array, num_levels: int) -> jax.Array:
 def to_unit(units: Units, x: np.ndarray) -> np.ndarray:
     """x, or the mean of p(x | z), as grey in [0, 1] for pictures."""
     return np.clip(np.asarray(x, np.float32) * units.scale, 0.0, 1.0)
-
-
-def mean_image(dataset: Any) -> np.ndarray:
-    """The mean training image, in [0, 1]."""
-    images = dataset.train.images[np.arange(min(len(dataset.train.images), 60_000))]
-    return images.mean(0, dtype=np.float64) / (dataset.num_levels - 1)

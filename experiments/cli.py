@@ -18,8 +18,9 @@ from typing import NoReturn
 
 from absl import flags
 
-from experiments import command_line, heartbeat, startup
+from experiments import command_line, startup
 from experiments.errors import Requeue, UserError
+from experiments.run import heartbeat
 
 STARTED = time.perf_counter()
 MAX_COUNT = 2**31 - 1  # of what programs count in int32

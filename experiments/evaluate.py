@@ -14,7 +14,8 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli, heartbeat, own_code
+from experiments import cli, own_code
+from experiments.run import heartbeat
 
 
 def define_flags() -> None:
@@ -77,8 +78,9 @@ def evaluate(
     """Measures a run and writes evaluation-SPLIT.json."""
     import jax
 
-    from experiments import estimate, files, session
+    from experiments import files
     from experiments.evals import closing
+    from experiments.run import estimate, session
 
     layout = session.make_layout(config, cuts_batches=False)
     dataset = session.load_data(config)

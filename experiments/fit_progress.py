@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from experiments.live import Line, Rate, Schedule, clock, per_second
+from experiments.run.live import Line, Rate, Schedule, clock, per_second
 
 
 class FitProgress:

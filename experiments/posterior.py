@@ -21,9 +21,10 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli, command_line, heartbeat, posterior_models
+from experiments import cli, command_line, posterior_models
 from experiments.fit_progress import FitProgress, totals_of
 from experiments.rooms import METHOD, ROOMS
+from experiments.run import heartbeat
 
 RESULT = "result.json"
 MOMENTS = "moments.json"
@@ -113,8 +114,9 @@ def approximate(config: Any, workdir: Path) -> None:
     import numpy as np
 
     import vi_jax as vi
-    from experiments import estimate, files
+    from experiments import files
     from experiments.figures import posterior as figures
+    from experiments.run import estimate
     from experiments.run.contents import DATA
     from vi_jax.targets import LocalTarget, TargetError
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli, heartbeat, own_code
+from experiments import cli, own_code
+from experiments.run import heartbeat
 
 
 def define_flags() -> None:
@@ -49,7 +50,8 @@ def replay(config: Any, workdir: Path, step: int = -1) -> int:
     import jax.numpy as jnp
     import numpy as np
 
-    from experiments import build, nonfinite, session
+    from experiments import build, facts
+    from experiments.run import nonfinite, session
 
     kept = nonfinite.recorded(workdir)
     if not kept:
@@ -64,7 +66,7 @@ def replay(config: Any, workdir: Path, step: int = -1) -> int:
     batch = nonfinite.read_batch(path, with_labels=config.data.with_labels)
     units = build.units(config, batch.num_levels)
     try:
-        model = build.model(config, build.facts_of_batch(config, batch))
+        model = build.model(config, facts.of_batch(config, batch))
         moment = nonfinite.read(path, session.start_state(config, model), batch)
     except (ValueError, TypeError) as error:
         raise cli.UserError(f"{path} does not fit the config of {workdir}: {error}") from None
@@ -101,7 +103,8 @@ def first_line(config: Any, model: Any, units: Any, moment: Any) -> str:
     import jax
     import jax.numpy as jnp
 
-    from experiments import build, nonfinite
+    from experiments import build
+    from experiments.run import nonfinite
     from vi_jax.checks.trace import first_bad
     from vi_jax.training import step_key
 

@@ -17,12 +17,12 @@ import numpy as np
 import optax
 
 import vi_jax as vi
-from experiments import build, cli, estimate, files, heartbeat, processes, session
+from experiments import build, cli, files
 from experiments.evals.base import mean_stderr
-from experiments.metrics import METRICS, MetricsLog, Progress, read_rows
-from experiments.run import loop
+from experiments.run import estimate, heartbeat, loop, processes, session
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.folder import check_data, open_folder
+from experiments.run.metrics import METRICS, MetricsLog, Progress, read_rows
 from experiments.run.parts import Parts
 from experiments.run.record import read_json
 from experiments.run.recorder import Member, Recorder, View, num_batches

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli, heartbeat, own_code
+from experiments import cli, own_code
+from experiments.run import heartbeat
 
 
 def define_flags() -> None:
@@ -66,8 +67,9 @@ def sample(
     """Draws, and writes the pictures and samples.npz."""
     import jax
 
-    from experiments import estimate, files, session
+    from experiments import files
     from experiments.evals import images
+    from experiments.run import estimate, session
 
     dataset = session.load_data(config)
     estimate.require_samples(config, dataset, num)

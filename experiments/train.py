@@ -18,7 +18,8 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli, command_line, config_file, heartbeat, own_code, processes, settings
+from experiments import cli, command_line, config_file, own_code, settings
+from experiments.run import heartbeat, processes
 
 
 def define_flags() -> None:
@@ -48,7 +49,7 @@ def main() -> int:
     cli.find_devices()
     from experiments.run import lock
     from experiments.run.folder import default_folder, open_folder, refuse_foreign
-    from experiments.stopping import Stop
+    from experiments.run.stopping import Stop
 
     workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else default_folder(config)
     refuse_foreign(workdir)
@@ -69,9 +70,9 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
     """Runs what is left of a run and returns its summary; `stop` (`stopping.Stop`) ends it early,
     after a save.
     """
-    from experiments import estimate, session
+    from experiments.run import estimate, session
     from experiments.run.folder import check_data
-    from experiments.stopping import Stop
+    from experiments.run.stopping import Stop
 
     stop = stop or Stop()
     layout = session.make_layout(config)
@@ -92,7 +93,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Any = None) -> dic
 
 def _introduce(built: Any, layout: Any) -> None:
     """What is trained, on what."""
-    from experiments import session
+    from experiments.run import session
 
     config = built.config
     images = built.dataset.train.images
@@ -111,10 +112,10 @@ def _introduce(built: Any, layout: Any) -> None:
 
 def _run(built: Any, workdir: Path, layout: Any, *, resumed: bool, stop: Any) -> tuple[Any, Any]:
     """The state at the end, and the recorder of the run."""
-    from experiments import build, nonfinite, session
-    from experiments.metrics import MetricsLog, Progress, Silence
-    from experiments.run import loop
+    from experiments import build
+    from experiments.run import loop, nonfinite, session
     from experiments.run.checkpoints import Checkpoints
+    from experiments.run.metrics import MetricsLog, Progress, Silence
     from experiments.run.parts import Parts
     from experiments.run.recorder import Member, Recorder, num_batches
 

@@ -14,9 +14,9 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 import vi_jax as vi
-from experiments import processes
 from experiments.build import binarise
-from experiments.streaming import make_streaming_run
+from experiments.run import processes
+from experiments.run.streaming import make_streaming_run
 from vi_jax.training import on_layout
 
 NUM_STEPS = 50

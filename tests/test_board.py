@@ -7,9 +7,9 @@ import struct
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from experiments import metrics
-from experiments.board import Board
 from experiments.cli import UserError
+from experiments.run import metrics
+from experiments.run.board import Board
 
 
 def events(path):

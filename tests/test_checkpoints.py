@@ -18,9 +18,9 @@ from command_helpers import ROOT, environment, small
 from helpers import tree_equal
 
 import vi_jax as vi
-from experiments import build, session
+from experiments import build
 from experiments.cli import UserError
-from experiments.run import step_folders
+from experiments.run import session, step_folders
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.checksum import checksum
 from experiments.run.saved import to_leaves

@@ -165,7 +165,7 @@ def test_train_reports_its_progress_line_by_line(trained):
 def test_the_live_line_fits_its_terminal(columns):
     """Steps, epochs, rate, time left and both bounds are seen on 80 columns too."""
     code = (
-        "from experiments.metrics import Progress; p = Progress(start=0, total=40_000, "
+        "from experiments.run.metrics import Progress; p = Progress(start=0, total=40_000, "
         "steps_per_epoch=196);"
         "p.trained(1000, 10.0); p.show(20_000, ('ELBO', -100.125), -101.5, evaluated=True); "
         "p.say('a note'); p.close()"

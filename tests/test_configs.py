@@ -12,7 +12,8 @@ import pytest
 from command_helpers import ROOT, small, write_idx
 
 from configs import replay
-from experiments import config_file, files, session, settings
+from experiments import config_file, files, settings
+from experiments.run import session
 from experiments.run.folder import default_folder
 from experiments.run.record import FORMAT, from_plain, to_plain
 from vi_jax.training import evaluation_params

@@ -13,10 +13,11 @@ import pytest
 from command_helpers import ROOT, small
 
 from configs.vae import VARIANTS, get_config
-from experiments import build, config_file, estimate, memory, programs, settings
+from experiments import build, config_file, facts, settings
 from experiments.cli import UserError
 from experiments.evals import evidence
 from experiments.overrides import Override
+from experiments.run import duration, estimate, memory, programs, rough
 from vi_jax.models import networks
 
 GB = 1e9
@@ -202,8 +203,8 @@ def test_estimates_are_below_what_xla_allocates(changes):
     least = inputs + programs.largest(step, problem.state, batch)
     exact = programs.allocated(step, problem.state, batch)
     assert exact / 30 < least < estimate.TRACED * exact
-    rough = estimate._rough(config, dataset(), 500 * estimate._samples_of(config))
-    assert rough > exact / 3, "a guess that is too low looks at nothing"
+    guess = rough.num_bytes(config, dataset(), 500 * rough.samples_of(config))
+    assert guess > exact / 3, "a guess that is too low looks at nothing"
 
 
 def test_importance_samples_count_in_chunks():
@@ -268,12 +269,12 @@ def test_convolutions_count_their_products_and_their_arrays(layer):
 
 
 def test_importance_sampling_of_days_is_refused_and_of_minutes_is_said(hand, monkeypatch, capsys):
-    monkeypatch.setattr(estimate, "_rate", lambda: 1e11)
+    monkeypatch.setattr(duration, "rate", lambda: 1e11)
     config = made(model__network__hidden=(256, 256))
     estimate.require_evaluation(config, dataset(), num_samples=10**7)
     said = capsys.readouterr().err
     assert said.startswith("note: log p(x) with config.eval.num_importance_samples=10,000,000 on ")
-    monkeypatch.setattr(estimate, "SLOW_SECONDS", 3600.0)
+    monkeypatch.setattr(duration, "SLOW_SECONDS", 3600.0)
     with pytest.raises(UserError, match=r"--num_samples=100,000,000 on 360 .* at least \d+ days"):
         estimate.require_evaluation(config, dataset(), num_samples=10**8, key="--num_samples")
 
@@ -316,7 +317,7 @@ def test_memory_of_control_groups(version, tmp_path):
 def test_memory_that_ulimit_leaves():
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30));"
-        "from experiments import memory; print(*memory._of_process())"
+        "from experiments.run import memory; print(*memory._of_process())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -353,7 +354,7 @@ def test_memory_of_accelerators(monkeypatch):
 
 
 def test_bytes_in_words():
-    assert [estimate.in_words(n) for n in (0, 999, 1500, 4.26e12, 1e19)] == [
+    assert [memory.in_words(n) for n in (0, 999, 1500, 4.26e12, 1e19)] == [
         "0 bytes",
         "999 bytes",
         "1.5 kB",
@@ -365,7 +366,7 @@ def test_bytes_in_words():
 def test_a_run_that_is_refused_allocates_nothing(hand, monkeypatch):
     """No array is made on the way to the refusal, and no program compiled."""
     config = made(model__network__hidden=(10**6, 10**6))
-    monkeypatch.setattr(build, "mean_image", lambda dataset: pytest.fail("it made an array"))
+    monkeypatch.setattr(facts, "mean_image", lambda dataset: pytest.fail("it made an array"))
     monkeypatch.setattr(programs, "allocated", lambda *args: pytest.fail("it compiled"))
     with pytest.raises(UserError, match="takes at least"):
         estimate.require_run(config, dataset())

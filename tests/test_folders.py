@@ -33,16 +33,13 @@ from experiments import (
     evaluate,
     figures,
     files,
-    metrics,
-    nonfinite,
     posterior,
     posterior_models,
-    session,
     settings,
     train,
 )
 from experiments.cli import UserError
-from experiments.run import lock
+from experiments.run import lock, metrics, nonfinite, session
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.contents import CONFIG, CONTENTS, DATA, check_contents
 from experiments.run.folder import default_folder, open_folder, refuse_foreign
@@ -238,7 +235,7 @@ ALLOWED = {
     "experiments/data/base.py": {"importlib.import_module"},  # of a name in our code
     "experiments/data/features.py": {"Image.open"},  # of bytes
     "experiments/data/folder.py": {"Image.open"},  # of an open file
-    "experiments/memory.py": {"path.read_text"},  # of the kernel's files
+    "experiments/run/memory.py": {"path.read_text"},  # of the kernel's files
     "experiments/posterior_models.py": {"spec.loader.exec_module"},  # the user's own model
     "experiments/startup.py": {"os.open"},  # of the null device
     "experiments/run/step_folders.py": {"os.open"},  # of a folder, to sync it

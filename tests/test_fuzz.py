@@ -24,11 +24,12 @@ from test_checkpoints import made_state, plain_key
 from test_data_tfds import config as data_config
 from test_data_tfds import prepare_tiny
 
-from experiments import build, config_file, data, metrics, nonfinite, session
+from experiments import build, config_file, data
 from experiments import settings as config_settings
 from experiments.cli import UserError
 from experiments.data import idx
 from experiments.overrides import split
+from experiments.run import metrics, nonfinite, session
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.contents import CONFIG, DATA
 from experiments.run.folder import check_data, default_folder

@@ -10,9 +10,9 @@ import time
 import pytest
 from command_helpers import on_a_terminal
 
-from experiments import heartbeat, metrics
-from experiments.heartbeat import Heartbeat
-from experiments.live import Count, Rate, Schedule, clock, per_second
+from experiments.run import heartbeat, metrics
+from experiments.run.heartbeat import Heartbeat
+from experiments.run.live import Count, Rate, Schedule, clock, per_second
 
 
 class Clock:
@@ -174,8 +174,8 @@ def test_what_is_counted_says_its_rate_and_time_left_and_nothing_of_what_is_quic
 
 LIVE = """
 import time
-from experiments import heartbeat, live
-from experiments.metrics import Progress
+from experiments.run import heartbeat, live
+from experiments.run.metrics import Progress
 
 with heartbeat.beating(heartbeat.Heartbeat(shortest=0.05, longest=0.05)):
     progress = Progress(start=0, total=40, steps_per_epoch=10)

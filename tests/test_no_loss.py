@@ -21,8 +21,7 @@ from command_helpers import ROOT, as_flags, environment
 from fault_program import block_of, state_of
 from helpers import tree_equal
 
-from experiments import session
-from experiments.run import lock, step_folders
+from experiments.run import lock, session, step_folders
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.record import read_config
 

@@ -15,13 +15,13 @@ import pytest
 from command_helpers import small, stub_evaluations
 from helpers import tree_equal
 
-from experiments import build, cli, metrics, processes, replicas, session, train
+from experiments import build, cli, replicas, train
 from experiments.cli import UserError
 from experiments.evals import closing
-from experiments.run import parts
+from experiments.run import metrics, parts, processes, session
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.parts import Parts
-from experiments.stopping import Stop
+from experiments.run.stopping import Stop
 from vi_jax.training import BlockInfo, Totals
 
 pytestmark = pytest.mark.usefixtures("no_key_check")

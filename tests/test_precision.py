@@ -14,7 +14,8 @@ from helpers import tree_equal
 from test_models import conv_vae, mlp_vae
 
 import vi_jax as vi
-from experiments import session, settings
+from experiments import settings
+from experiments.run import session
 from experiments.run.saved import from_leaves, to_leaves
 from vi_jax.models import amortised, likelihoods, networks, vae
 from vi_jax.training import State

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from command_helpers import ROOT, as_flags, environment
 
-from experiments import processes
 from experiments.cli import UserError
+from experiments.run import processes
 
 pytest_plugins = ["command_helpers"]
 

@@ -13,11 +13,12 @@ import pytest
 from command_helpers import small
 
 import vi_jax as vi
-from experiments import build, cli, evals, heartbeat, replicas, session, train
+from experiments import build, cli, evals, replicas, train
 from experiments.evals import evidence
 from experiments.figures import image_grid
-from experiments.heartbeat import Heartbeat
-from experiments.stopping import Stop
+from experiments.run import heartbeat, session
+from experiments.run.heartbeat import Heartbeat
+from experiments.run.stopping import Stop
 
 pytest_plugins = ["command_helpers"]
 STEP = 1.5  # seconds that a slow step, or a slow chunk of samples, sleeps

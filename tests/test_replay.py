@@ -12,9 +12,10 @@ import pytest
 from command_helpers import small, stub_evaluations
 from helpers import tree_equal
 
-from experiments import build, files, metrics, nonfinite, replay, session, train
+from experiments import build, files, replay, train
 from experiments.cli import UserError
 from experiments.evals import closing
+from experiments.run import metrics, nonfinite, session
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.folder import open_folder
 from experiments.run.record import FORMAT, read_config, to_plain

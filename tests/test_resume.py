@@ -18,12 +18,12 @@ import pytest
 from command_helpers import ROOT, SMALL, as_flags
 from helpers import tree_equal
 
-from experiments import cli, session
+from experiments import cli
 from experiments.cli import UserError
-from experiments.run import lock
+from experiments.run import lock, session
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.record import read_config
-from experiments.stopping import Stop
+from experiments.run.stopping import Stop
 
 pytest_plugins = ("command_helpers",)
 
@@ -256,7 +256,7 @@ def test_a_run_goes_on_on_another_number_of_devices(commands, tmp_path, monkeypa
 
 def test_a_second_signal_ends_a_process_at_once():
     code = (
-        "import time; from experiments.stopping import Stop; stop = Stop()\n"
+        "import time; from experiments.run.stopping import Stop; stop = Stop()\n"
         "with stop.listening(), stop.deferred():\n"
         "    print('ready', flush=True)\n"
         "    while not stop._name: time.sleep(0.01)\n"

@@ -19,16 +19,16 @@ from command_helpers import small, stub_evaluations
 from helpers import assert_mean, tree_allclose
 
 import vi_jax as vi
-from experiments import build, cli, evals, files, metrics, session, train
+from experiments import build, cli, evals, files, train
 from experiments.cli import UserError
 from experiments.evals import closing, evidence
 from experiments.evals.base import mean_stderr
 from experiments.evals.collapse import collapse_alarm
-from experiments.run import lock
+from experiments.run import lock, metrics, session
 from experiments.run.contents import DATA
 from experiments.run.folder import check_data, default_folder, open_folder
 from experiments.run.record import from_plain, read_config, to_plain
-from experiments.streaming import make_streaming_run
+from experiments.run.streaming import make_streaming_run
 from vi_jax.training import make_run, make_stepwise_run
 
 pytestmark = pytest.mark.usefixtures("no_key_check")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from helpers import tree_equal
 
-from experiments import streaming
-from experiments.mapped import make_announce
-from experiments.streaming import AHEAD, make_streaming_run
+from experiments.run import streaming
+from experiments.run.mapped import make_announce
+from experiments.run.streaming import AHEAD, make_streaming_run
 from vi_jax.training import State, batch_rows, make_run, shuffle
 
 DATA = np.sqrt(np.arange(2.0, 12.0, dtype=np.float32))[:, None]

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from experiments import files
 from experiments.data.base import DataError, say
-from experiments.live import Count
+from experiments.run.live import Count
 
 ANSWER_SECONDS = 3.0  # for all hosts together, the look-up of their names included
 PART_BYTES = 2**18  # read at a time

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 import vi_jax as vi
-from experiments import heartbeat
-from experiments.live import Count
+from experiments.run import heartbeat
+from experiments.run.live import Count
 from vi_jax.diagnostics.amortised import MeanStderr
 from vi_jax.types import num_examples
 

@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import cli, figures, files, heartbeat, processes, session
+from experiments import cli, figures, files
 from experiments.evals import evidence, images
 from experiments.evals.base import Measures, Row, said
-from experiments.metrics import METRICS, read_rows
-from experiments.session import Built
+from experiments.run import heartbeat, processes, session
+from experiments.run.metrics import METRICS, read_rows
+from experiments.run.session import Built
 
 SUMMARY = "summary.json"
 

@@ -10,7 +10,7 @@ import numpy as np
 
 import vi_jax as vi
 from experiments.evals.base import Row, batches, mean_stderr, said
-from experiments.live import Count, Portions
+from experiments.run.live import Count, Portions
 from vi_jax.diagnostics.psis import k_hat_of_largest, tail_size
 from vi_jax.losses import densities_of, log_joint
 from vi_jax.shard import Layout

@@ -19,9 +19,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import heartbeat, processes
 from experiments.cli import UserError
-from experiments.run import saved, step_folders
+from experiments.run import heartbeat, processes, saved, step_folders
 from experiments.run.parts import as_numbers
 from experiments.run.saved import BLOCK, CHECKSUM, ELBO, IS_OVER, checksum_of, to_leaves
 from experiments.run.storage import hush, reason, saving_context

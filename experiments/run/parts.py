@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import heartbeat, processes
-from experiments.live import Portions
+from experiments.run import heartbeat, processes
+from experiments.run.live import Portions
 from vi_jax.training import BlockInfo, State, Totals
 
 SECONDS = 5.0  # of a part, where a step takes no more

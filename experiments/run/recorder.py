@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments import build, cli, heartbeat, session
+from experiments import build, cli
 from experiments.evals import Measures
 from experiments.evals.collapse import collapse_alarm
-from experiments.metrics import evaluation_row, training_row
-from experiments.processes import any_of_them
+from experiments.run import heartbeat, session
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.loop import Block
+from experiments.run.metrics import evaluation_row, training_row
+from experiments.run.processes import any_of_them
+from experiments.run.session import Built
 from experiments.run.together import wait_for_all
-from experiments.session import Built
 from vi_jax.shard import Layout
 from vi_jax.training import State, Totals
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from experiments import heartbeat
+from experiments.run import heartbeat
 
 FIRST = 3.0  # seconds from the start before the first line of what is soon done
 SHORTEST = 10.0  # seconds between plain lines at first

@@ -3,35 +3,27 @@ is beyond what is at hand.
 
 A wrong refusal is worse than none, so these are lower bounds: parameters and optimiser by their
 shapes; programs as JAX traces them, where only operations that read and write whole arrays count
-and what runs in chunks counts as chunks (`experiments.programs`). On a CPU, where the kernel ends a
-process that takes too much, a program that is large by a rough guess is compiled too, and XLA says
-what it will allocate. Where a rough guess of all is small, nothing is traced.
+and what runs in chunks counts as chunks (`programs`). On a CPU, where the kernel ends a process
+that takes too much, a program that is large by a rough guess (`rough`) is compiled too, and XLA
+says what it will allocate. Where a rough guess of all is small, nothing is traced.
 """
 
-import math
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments import heartbeat, memory
 from experiments.errors import UserError
-from experiments.overrides import flatten
-from experiments.programs import allocated, largest, num_bytes, products
+from experiments.run import duration, heartbeat, memory, rough
+from experiments.run.programs import allocated, largest, num_bytes, products
 
 CERTAIN = 1.1  # times what is at hand before arrays that there will be are refused
 TRACED = 2.0  # the same of what a program seems to take: XLA may find a way with less
-SLOW_SECONDS = 3 * 24 * 3600.0  # of importance sampling before it is refused
-NOTED_SECONDS = 600.0  # of it before a line says how long it will take
 # Shares of what is at hand that a program takes by a rough guess before it is looked at.
 _WORTH_TRACING = 0.1
 _WORTH_COMPILING = 0.5
 _MANY_SAMPLES = 100_000  # importance samples of an example from which on it may take long
-_NUM_ARRAYS = 10  # of the size of a program's largest, in the rough guess
-_FLOWS = ("iaf", "maf", "neural_spline", "planar", "radial", "real_nvp", "sylvester")
 _FILES_OF_A_RUN = 2  # that stay open, metrics.jsonl and timing.jsonl
 _REMEDY = "take smaller batches or fewer samples"
 
@@ -57,11 +49,11 @@ def require_run(config: Any, dataset: Any, *, num_replicas: int = 1) -> None:
 
     _require_files(num_replicas)
     hand = memory.at_hand()
-    _require(_covariances(config), hand)
+    _require(_covariances(config, dataset.num_levels), hand)
     spec = config.train
-    draws = _samples_of(config)
-    rough = _rough(config, dataset, spec.batch_size * draws) * num_replicas
-    if rough > _WORTH_TRACING * hand.num_bytes:
+    draws = rough.samples_of(config)
+    guess = rough.num_bytes(config, dataset, spec.batch_size * draws) * num_replicas
+    if guess > _WORTH_TRACING * hand.num_bytes:
         problem = _problem(config, dataset)
         _require(_parameters(config, problem, num_replicas), hand)
         what = f"a step on a batch of config.train.batch_size={spec.batch_size:,}"
@@ -69,7 +61,7 @@ def require_run(config: Any, dataset: Any, *, num_replicas: int = 1) -> None:
             what += f" with config.objective.num_samples={draws:,}"
         step = build.step(config, problem.model, problem.units)
         arguments = (problem.state, _stored(config, dataset, spec.batch_size))
-        _require_program(what, rough, hand, step, arguments, times=num_replicas)
+        _require_program(what, guess, hand, step, arguments, times=num_replicas)
     require_evaluation(config, dataset, num_samples=config.eval.num_importance_samples)
 
 
@@ -94,9 +86,10 @@ def require_evaluation(
     size = min(spec.batch_size, num_examples)
     together = evidence.chunk_for(num_samples, chunk)
     num_chunks = num_samples // together
-    rough_elbo = _rough(config, dataset, size * spec.num_samples)
+    rough_elbo = rough.num_bytes(config, dataset, size * spec.num_samples)
     rough_evidence = (
-        _rough(config, dataset, size * together) + _NUM_ARRAYS * 8.0 * size * num_chunks
+        rough.num_bytes(config, dataset, size * together)
+        + rough.NUM_ARRAYS * 8.0 * size * num_chunks
     )
     is_small = max(rough_elbo, rough_evidence) < _WORTH_TRACING * hand.num_bytes
     if is_small and num_samples < _MANY_SAMPLES:
@@ -123,12 +116,12 @@ def require_evaluation(
     program = evidence.make_program(problem.model, num_chunks, together)
     _require_program(what, rough_evidence, hand, program, with_sums)
     flops = products(program, *with_sums) * num_chunks * num_examples / size
-    _require_time(flops, f"log p(x) with {field} on {num_examples:,} examples")
+    duration.require_time(flops, f"log p(x) with {field} on {num_examples:,} examples")
 
 
 def require_samples(config: Any, dataset: Any, num: int) -> None:
     """Raises UserError where the images of prior samples cannot fit."""
-    pixels = _num_pixels(dataset)
+    pixels = rough.num_pixels(dataset)
     what = f"--num={num:,} prior samples of {pixels:,} pixels"
     _require(Need(4.0 * num * pixels, what, "take fewer"), memory.at_hand())
 
@@ -163,7 +156,7 @@ class _Problem(NamedTuple):
 
 
 class _Shapes(NamedTuple):
-    """What `build.facts_of_batch` asks of the data."""
+    """What `facts.of_batch` asks of the data."""
 
     x_shape: tuple[int, ...]
     num_levels: int
@@ -172,13 +165,14 @@ class _Shapes(NamedTuple):
 
 
 def _problem(config: Any, dataset: Any) -> _Problem:
-    from experiments import build, session
+    from experiments import build, facts
+    from experiments.run import session
 
     labels = dataset.train.labels
     num_classes = None if labels is None else int(labels.max()) + 1
     images = dataset.train.images
     shapes = _Shapes(tuple(images.shape[1:]), dataset.num_levels, images.shape[0], num_classes)
-    model = build.model(config, build.facts_of_batch(config, shapes))
+    model = build.model(config, facts.of_batch(config, shapes))
     state = jax.eval_shape(lambda: session.start_state(config, model))
     return _Problem(model, build.units(config, dataset.num_levels), state)
 
@@ -226,81 +220,33 @@ def _parameters(config: Any, problem: _Problem, num_replicas: int) -> Need:
     remedy = "take narrower layers or fewer latents"
     if num_replicas > 1:
         remedy = "take fewer replicas"
-    what = f"the model{many}, with its optimiser and averages ({_sizes_in_words(config)}),"
+    what = f"the model{many}, with its optimiser and averages ({rough.sizes_in_words(config)}),"
     return Need(num_bytes(problem.state) * num_replicas, what, remedy)
 
 
-def _covariances(config: Any) -> Need:
+def _covariances(config: Any, num_levels: int) -> Need:
     """Those of a full-rank family, before its rows and columns are listed in memory."""
-    latents = max(_ints(config.model.get("num_latents")), default=0)
+    from experiments import build
+
+    latents = max(rough.ints_in(config.model.get("num_latents")), default=0)
     what = f"a covariance of config.model.num_latents={latents:,}"
-    size = latents**2 if "full_rank" in _words(config) else 0
+    size = latents**2 if build.traits(config, num_levels).has_covariance else 0
     return Need(4.0 * size, what, "take fewer latents, or config.model.family=low_rank")
 
 
-def _sizes_in_words(config: Any) -> str:
-    """The three largest sizes that a model's config names."""
-    found = flatten(config.model.to_dict())
-    sized = {name: value for name, value in found.items() if _ints(value)}
-    largest_first = sorted(sized, key=lambda name: -max(_ints(sized[name])))
-    shown = [f"{name}={sized[name]}" for name in largest_first[:3]]
-    return "config.model: " + ", ".join(shown)
-
-
-def _samples_of(config: Any) -> int:
-    """Samples of each example in a step, where the objective says how many."""
-    number = config.objective.get("num_samples", 1)
-    return number if isinstance(number, int) else 1
-
-
-def _rough(config: Any, dataset: Any, rows: float) -> float:
-    """Bytes of a program on so many rows, samples times examples; more than it usually takes."""
-    fields = flatten(config.model.to_dict())
-    words = _words(config)
-    sizes = sum(size for value in fields.values() for size in _ints(value))
-    pixels = _num_pixels(dataset)
-    is_by_level = {"categorical", "discretized_logistic"} & set(words)
-    levels = dataset.num_levels if is_by_level else 1
-    places = pixels if "conv" in words else 1
-    layers = 10 if set(_FLOWS) & set(words) else 1
-    latents = max(
-        (max(_ints(v), default=0) for k, v in fields.items() if "latents" in k), default=0
-    )
-    put_out = latents**2 if "full_rank" in words else 0
-    widths = pixels * levels + 2.0 * places * sizes + put_out
-    weights = (sizes + pixels + put_out) * float(sizes)
-    return _NUM_ARRAYS * 4.0 * layers * (rows * widths + 4.0 * weights)
-
-
-def _words(config: Any) -> list[str]:
-    """The names in a model's config: of its networks, likelihood and family."""
-    fields = flatten(config.model.to_dict())
-    return [value for value in fields.values() if isinstance(value, str)]
-
-
-def _ints(value: Any) -> list[int]:
-    """The whole numbers above 0 in a value of a config, as tuples hold them."""
-    if isinstance(value, tuple | list):
-        return [size for part in value for size in _ints(part)]
-    is_size = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return [value] if is_size else []
-
-
-def _num_pixels(dataset: Any) -> int:
-    return math.prod(dataset.train.images.shape[1:])
-
-
 def _require(need: Need, hand: memory.AtHand) -> None:
+    least = memory.in_words(need.num_bytes)
+    there = memory.in_words(hand.num_bytes)
     if need.num_bytes > need.margin * hand.num_bytes:
         raise UserError(
-            f"{need.what} takes at least {in_words(need.num_bytes)}, and {in_words(hand.num_bytes)}"
-            f" are at hand ({hand.source}); {need.remedy}."
+            f"{need.what} takes at least {least}, and {there} are at hand ({hand.source}); "
+            f"{need.remedy}."
         )
 
 
 def _require_program(
     what: str,
-    rough: float,
+    guess: float,
     hand: memory.AtHand,
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
@@ -310,7 +256,7 @@ def _require_program(
     """Refuses a program that cannot fit, by its trace and, where it may be close, once compiled."""
     least = times * (num_bytes(arguments) + largest(function, *arguments))
     _require(Need(least, what, _REMEDY, TRACED), hand)
-    if rough > _WORTH_COMPILING * hand.num_bytes and jax.default_backend() == "cpu":
+    if guess > _WORTH_COMPILING * hand.num_bytes and jax.default_backend() == "cpu":
         with heartbeat.compiling("compiling a program to see what it takes"):
             exact = times * allocated(function, *arguments)
         _require(Need(exact, what, _REMEDY), hand)
@@ -329,42 +275,3 @@ def _require_files(num_replicas: int) -> None:
             f"{num_replicas:,} replicas keep {needed:,} files open, and this process may open "
             f"{most:,} (ulimit -n); take fewer replicas."
         )
-
-
-def _require_time(flops: float, what: str) -> None:
-    """Refuses what would take days by its matrix products alone; says so of what takes minutes."""
-    if flops < 1e13:
-        return
-    from experiments import processes
-
-    seconds = flops / _rate()
-    if seconds > SLOW_SECONDS:
-        raise UserError(
-            f"{what} takes at least {seconds / 86400:,.0f} days here; take fewer samples, or a "
-            "faster machine."
-        )
-    if seconds > NOTED_SECONDS:
-        processes.say(f"note: {what} takes at least {seconds / 60:,.0f} minutes here.")
-
-
-def _rate(size: int = 1024) -> float:
-    """Floating-point operations a second of a matrix product, on all devices together."""
-    matrix = jnp.ones((size, size))
-    product = jax.jit(lambda a: a @ a)
-    product(matrix).block_until_ready()
-    best = 0.0
-    for _ in range(5):  # the fastest: others may be using the machine
-        began = time.perf_counter()
-        product(matrix).block_until_ready()
-        best = max(best, 2.0 * size**3 / (time.perf_counter() - began))
-    accelerators = sum(device.platform != "cpu" for device in jax.devices())
-    return best * max(accelerators, 1)
-
-
-def in_words(count: float) -> str:
-    """Bytes as `4.2 TB`."""
-    for unit in ("bytes", "kB", "MB", "GB", "TB", "PB"):
-        if count < 1000 or unit == "PB":
-            return f"{count:,.{0 if count >= 100 or unit == 'bytes' else 1}f} {unit}"
-        count /= 1000
-    raise AssertionError

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.mapped import Announce, make_announce
+from experiments.run.mapped import Announce, make_announce
 from vi_jax.shard import Layout
 from vi_jax.training import (
     BlockInfo,
@@ -53,8 +53,8 @@ def make_streaming_run(
     was not finite, and names its step. On a `layout` each device is sent its own rows, and each
     process reads those alone.
 
-    Rows of a `np.memmap` are announced to the kernel before they are read (`experiments.mapped`),
-    so that a file larger than the memory streams as fast as its disk serves many rows at once.
+    Rows of a `np.memmap` are announced to the kernel before they are read (`mapped`), so that a
+    file larger than the memory streams as fast as its disk serves many rows at once.
 
     Raises:
       ValueError: batch_size or most_steps is not positive, or batch_size no multiple of the number

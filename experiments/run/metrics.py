@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments import cli, files
-from experiments.board import Board
 from experiments.cli import UserError
-from experiments.live import Line, Rate, Schedule, clock, per_second
+from experiments.run.board import Board
+from experiments.run.live import Line, Rate, Schedule, clock, per_second
 
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"

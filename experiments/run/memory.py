@@ -103,3 +103,12 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def in_words(count: float) -> str:
+    """Bytes as `4.2 TB`."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB", "PB"):
+        if count < 1000 or unit == "PB":
+            return f"{count:,.{0 if count >= 100 or unit == 'bytes' else 1}f} {unit}"
+        count /= 1000
+    raise AssertionError

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from experiments.cli import Requeue
-from experiments.processes import any_of_them
+from experiments.run.processes import any_of_them
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

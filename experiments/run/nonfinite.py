@@ -16,9 +16,9 @@ import numpy as np
 
 from experiments import build, files
 from experiments.cli import UserError
-from experiments.processes import is_first
+from experiments.run.processes import is_first
 from experiments.run.saved import from_leaves, to_leaves
-from experiments.session import Built, examples
+from experiments.run.session import Built, examples
 from vi_jax.training import State, batch_rows, shuffle
 
 # of a run; of the names of a state's arrays in a file

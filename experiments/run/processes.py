@@ -12,8 +12,9 @@ from typing import Any
 
 from absl import flags
 
-from experiments import heartbeat, startup
+from experiments import startup
 from experiments.cli import UserError
+from experiments.run import heartbeat
 
 # Variables that say how many processes a launcher has started, where JAX finds out the rest by
 # itself.

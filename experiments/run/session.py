@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import build, evals, heartbeat
+from experiments import build, evals, facts
 from experiments.build import Units
 from experiments.cli import UserError
 from experiments.data import DataError, Dataset, Split, load
 from experiments.evals import Meter, Subject
+from experiments.run import heartbeat
 from experiments.run.checkpoints import Checkpoints
-from experiments.streaming import MOST_STEPS, make_streaming_run
+from experiments.run.streaming import MOST_STEPS, make_streaming_run
 from vi_jax.shard import Layout
 from vi_jax.training import State, evaluation_params, require_batches
 
@@ -83,7 +84,7 @@ def key_at(key: jax.Array, step: int) -> jax.Array:
 def make_model(config: Any, dataset: Dataset) -> vi.Model:
     """The model of a config for a data set; what does not fit is a UserError."""
     with heartbeat.phase("averaging the training images"):
-        known = build.facts(config, dataset)
+        known = facts.of_data(config, dataset)
     return build.model(config, known)
 
 

@@ -1,0 +1,70 @@
+"""What is known of the training data and of the run, for the arguments of choices that ask for it
+by name.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from experiments import build
+
+NUM_ROWS = 1_000  # training images for `rows`
+MIN_PROBABILITY = 1e-3  # of a pixel of the mean image, whose logit a decoder may start at
+
+
+def of_data(config: Any, dataset: Any) -> dict[str, Any]:
+    """The facts of a data set, by the names of arguments."""
+    labels = dataset.train.labels
+    mean = mean_image(dataset)
+    known = {
+        **build.sizes(config),
+        "x_shape": tuple(dataset.train.images.shape[1:]),
+        "num_levels": dataset.num_levels,
+        "num_data": len(dataset.train.images),
+        "mean": mean,
+        "rows": first_rows(config, dataset),
+        "output_bias": _output_bias(config, dataset.num_levels, mean),
+    }
+    return known if labels is None else {**known, "num_classes": int(labels.max()) + 1}
+
+
+def of_batch(config: Any, batch: Any) -> dict[str, Any]:
+    """The same where a batch is all that is left of the data (`nonfinite.Batch`): what only decides
+    where parameters start is made up, since they are read.
+    """
+    known = {
+        **build.sizes(config),
+        "x_shape": batch.x_shape,
+        "num_levels": batch.num_levels,
+        "num_data": batch.num_data,
+        "mean": np.full(batch.x_shape, 0.5),
+        "rows": np.full((NUM_ROWS, *batch.x_shape), 0.5, np.float32),
+        "output_bias": None,
+    }
+    return known if batch.num_classes is None else {**known, "num_classes": batch.num_classes}
+
+
+def _output_bias(config: Any, num_levels: int, mean: np.ndarray) -> np.ndarray | None:
+    """Where a Bernoulli decoder's last bias starts: the logit of the mean image (Burda et al. 2016,
+    appendix C).
+    """
+    if build.units(config, num_levels).support != "binary":
+        return None
+    clipped = np.clip(mean, MIN_PROBABILITY, 1.0 - MIN_PROBABILITY)
+    return np.log(clipped / (1.0 - clipped))[..., None]
+
+
+def first_rows(config: Any, dataset: Any) -> np.ndarray:
+    """Up to NUM_ROWS training images in an order of config.data.shuffle_seed, in [0, 1]: what
+    pseudo-inputs and codebooks start at.
+    """
+    num = len(dataset.train.images)
+    order = np.random.default_rng(config.data.shuffle_seed).permutation(num)[:NUM_ROWS]
+    rows = np.asarray(dataset.train.images[np.sort(order)], np.float32)
+    return rows[np.argsort(np.argsort(order))] / (dataset.num_levels - 1)
+
+
+def mean_image(dataset: Any) -> np.ndarray:
+    """The mean training image, in [0, 1]."""
+    images = dataset.train.images[np.arange(min(len(dataset.train.images), 60_000))]
+    return images.mean(0, dtype=np.float64) / (dataset.num_levels - 1)
