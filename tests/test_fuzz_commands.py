@@ -39,14 +39,12 @@ from experiments import (
     config_file,
     evals,
     files,
-    nonfinite,
     overrides,
     posterior_models,
-    session,
     train,
 )
 from experiments import settings as config_settings
-from experiments.run import environment, folder, lock, loop
+from experiments.run import environment, folder, lock, loop, nonfinite, session
 from experiments.run.contents import CONFIG
 from experiments.run.record import from_plain, to_plain
 
