@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from experiments import files, own_code
 from experiments.cli import UserError
-from experiments.posterior_models import FILE, RECORDED
+from experiments.posteriors.models import FILE, RECORDED
 from experiments.run.record import BESIDE, refuse_old
 
 

@@ -70,7 +70,7 @@ SCHEDULE = Room(
     names=("constant", "cosine", "cyclical_warmup", "linear", "linear_warmup"),
     takes_numbers=True,
 )
-METHOD = Room("method", "experiments.posterior_methods")
+METHOD = Room("method", "experiments.posteriors.methods")
 
 ROOMS = Rooms(
     {

@@ -14,7 +14,6 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli, own_code
-from experiments.run import heartbeat
 
 
 def define_flags() -> None:
@@ -57,46 +56,10 @@ def main() -> int:
         ) from None
     cli.set_up_jax()
     cli.find_devices()
-    sample(config, workdir, out, num=args.num, seed=args.seed, checkpoint=args.checkpoint)
+    from experiments.evals import samples
+
+    samples.sample(config, workdir, out, num=args.num, seed=args.seed, checkpoint=args.checkpoint)
     return 0
-
-
-def sample(
-    config, workdir: Path, out: Path, *, num: int, seed: int, checkpoint: str = "latest"
-) -> None:
-    """Draws, and writes the pictures and samples.npz."""
-    import jax
-
-    from experiments import files
-    from experiments.evals import images
-    from experiments.run import estimate, session
-
-    dataset = session.load_data(config)
-    estimate.require_samples(config, dataset, num)
-    built = session.build_all(config, dataset)
-    params, step = session.trained_params(config, built.model, workdir, checkpoint)
-    if built.model.densities is None:
-        raise cli.UserError(f"{workdir} is of a model without densities; it has no pictures.")
-    key_samples, key_measures = jax.random.split(jax.random.key(seed))
-    with heartbeat.compiling(f"evaluating the {config.eval.split} split"):
-        measures = built.meter.measure(key_measures, params, built.x)
-    with heartbeat.compiling("computing the samples and what the figures show"):
-        decoded = images.decode(
-            key_samples, built.subject, params, built.x, built.labels, num_samples=num
-        )
-        paths = images.draw(out, decoded, built.subject, params, built.x, built.labels, measures)
-    arrays = {
-        "samples": decoded.samples,
-        "originals": decoded.originals,
-        "reconstructions": decoded.reconstructions,
-        "paths": decoded.paths,
-        **{f"z/{site}": leaf for site, leaf in decoded.z.items()},
-    }
-    files.write_npz(out / "samples.npz", arrays, compressed=True)
-    print(
-        f"{config.name}, step {step:,}: {num:,} prior samples; {len(paths)} figures and "
-        f"samples.npz in {out}"
-    )
 
 
 if __name__ == "__main__":

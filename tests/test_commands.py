@@ -27,8 +27,9 @@ from command_helpers import (
 from PIL import Image
 
 from configs import replay
-from experiments import config_file, evaluate
+from experiments import config_file
 from experiments.cli import UserError
+from experiments.evals import report
 from experiments.run.folder import open_folder
 from experiments.run.record import FORMAT, read_config, to_plain
 
@@ -232,7 +233,7 @@ def test_evaluate_measures_every_example_once(commands, copy):
     with config.unlocked():
         config.eval.batch_size = 7
     with jax.debug_key_reuse(False):  # which takes the keys of a scan inside a vmap for used ones
-        by_seven = evaluate.evaluate(config, copy, num_samples=12, most=5, seed=3)
+        by_seven = report.evaluate(config, copy, num_samples=12, most=5, seed=3)
     for name, value in found.items():
         if isinstance(value, dict):
             assert by_seven[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name

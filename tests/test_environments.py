@@ -356,7 +356,7 @@ def test_a_flag_file_is_read(tmp_path, monkeypatch):
 
 def test_a_model_of_a_file_imports_the_module_beside_it(folder, monkeypatch):
     """When the file is loaded, and when the model is called."""
-    from experiments import posterior_models
+    from experiments.posteriors import models as posterior_models
 
     (folder / "late.py").write_text("NUMBER = 2\n")
     (folder / "own.py").write_text(

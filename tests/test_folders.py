@@ -27,19 +27,12 @@ from test_checkpoints import made_state, plain_key
 from test_data_tfds import prepare_tiny
 
 from configs import replay as replay_config
-from experiments import (
-    config_file,
-    data,
-    evaluate,
-    figures,
-    files,
-    posterior,
-    posterior_models,
-    settings,
-    train,
-)
+from experiments import config_file, data, figures, files, settings
 from experiments.cli import UserError
-from experiments.run import lock, metrics, nonfinite, session
+from experiments.evals import report
+from experiments.posteriors import config as posterior_config
+from experiments.posteriors import models as posterior_models
+from experiments.run import lock, metrics, nonfinite, session, single
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.contents import CONFIG, CONTENTS, DATA, check_contents
 from experiments.run.folder import default_folder, open_folder, refuse_foreign
@@ -236,7 +229,7 @@ ALLOWED = {
     "experiments/data/features.py": {"Image.open"},  # of bytes
     "experiments/data/folder.py": {"Image.open"},  # of an open file
     "experiments/run/memory.py": {"path.read_text"},  # of the kernel's files
-    "experiments/posterior_models.py": {"spec.loader.exec_module"},  # the user's own model
+    "experiments/posteriors/own.py": {"spec.loader.exec_module"},  # the user's own model
     "experiments/startup.py": {"os.open"},  # of the null device
     "experiments/run/step_folders.py": {"os.open"},  # of a folder, to sync it
     "experiments/run/storage.py": {
@@ -367,8 +360,8 @@ def test_the_table_is_of_what_a_run_leaves(tmp_path):
     with jax.debug_key_reuse(False):
         open_folder(tmp_path, config, overwrite=False)
         with lock.locked(tmp_path):
-            train.train(config, tmp_path, resumed=False)
-        evaluate.evaluate(config, tmp_path, num_samples=2, most=2, seed=0)
+            single.train(config, tmp_path, resumed=False)
+        report.evaluate(config, tmp_path, num_samples=2, most=2, seed=0)
     check_contents(tmp_path, writes=True)
     top = set(CONTENTS[""])
     for path in tmp_path.iterdir():
@@ -556,7 +549,7 @@ def test_no_field_of_a_config_runs_code(field, trap, tmp_path):
             )
 
 
-@pytest.mark.parametrize("field", [*sorted(posterior.FIELDS), "more"])
+@pytest.mark.parametrize("field", [*sorted(posterior_config.FIELDS), "more"])
 def test_no_field_of_a_record_runs_code(field, trap, tmp_path):
     """That of a posterior, repeated: the file that it names is named by the user, or not run."""
     for name in trap:
@@ -568,12 +561,12 @@ def test_no_field_of_a_record_runs_code(field, trap, tmp_path):
         files.write_json(tmp_path / "config.json", plain | {field: name})
         config = replay_config.get_config(str(tmp_path))
         with contextlib.suppress(UserError):
-            posterior.validate(config)
+            posterior_config.validate(config)
             posterior_models.get_model(config.model, config.data_dir, config.data)
             assert field not in ("model", "method", "combine", "data")
         if field == "model" and name.startswith("file:"):
             with pytest.raises(UserError, match=r"a record runs no code.*--config\.model=file:"):
-                posterior.validate(config)
+                posterior_config.validate(config)
 
 
 class Bait:

@@ -40,11 +40,10 @@ from experiments import (
     evals,
     files,
     overrides,
-    posterior_models,
-    train,
 )
 from experiments import settings as config_settings
-from experiments.run import environment, folder, lock, loop, nonfinite, session
+from experiments.posteriors import models as posterior_models
+from experiments.run import environment, folder, lock, loop, nonfinite, session, single
 from experiments.run.contents import CONFIG
 from experiments.run.record import from_plain, to_plain
 
@@ -138,7 +137,7 @@ def sandbox(tmp_path_factory):
     with jax.debug_key_reuse(False):
         folder.open_folder(found.templates / "run", config, overwrite=False)
         with lock.locked(found.templates / "run"):
-            train.train(config, found.templates / "run", resumed=False)
+            single.train(config, found.templates / "run", resumed=False)
         built = session.build_all(config)
         state = session.start_state(config, built.model)
     moment = nonfinite._moment(state, built)

@@ -15,10 +15,10 @@ import pytest
 from command_helpers import small, stub_evaluations
 from helpers import tree_equal
 
-from experiments import build, cli, replicas, train
+from experiments import build, cli
 from experiments.cli import UserError
 from experiments.evals import closing
-from experiments.run import metrics, parts, processes, session
+from experiments.run import metrics, parts, processes, replicas, session, single
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.parts import Parts
 from experiments.run.stopping import Stop
@@ -170,11 +170,11 @@ def test_a_run_that_is_stopped_anywhere_ends_as_the_unbroken_one(
         (tmp_path / name).mkdir()
     with monkeypatch.context() as unbroken:
         unbroken.setattr(parts, "SECONDS", 1e9)
-        train.train(config, tmp_path / "whole", resumed=False)
+        single.train(config, tmp_path / "whole", resumed=False)
     said = []
     for turn in range(20):
         try:
-            train.train(
+            single.train(
                 config,
                 tmp_path / "run",
                 resumed=turn > 0,
@@ -208,13 +208,13 @@ def test_the_only_checkpoint_is_not_written_anew(quick, tmp_path):
     config = small(**FIELDS, train__keep_best=True, train__keep_checkpoints=1)
     only = tmp_path / "checkpoints" / "3"
     with pytest.raises(cli.Requeue, match="step 3 of 5"):
-        train.train(config, tmp_path, resumed=False, stop=StopAt(2))
+        single.train(config, tmp_path, resumed=False, stop=StopAt(2))
     before = files_of(only)
     with pytest.raises(cli.Requeue, match="step 3 of 5"):
-        train.train(config, tmp_path, resumed=True, stop=StopAt(0))
+        single.train(config, tmp_path, resumed=True, stop=StopAt(0))
     assert files_of(only) == before
     with pytest.raises(cli.Requeue, match="step 4 of 5"):
-        train.train(config, tmp_path, resumed=True, stop=StopAt(1))
+        single.train(config, tmp_path, resumed=True, stop=StopAt(1))
     after = files_of(only)
     assert {name: after.get(name) for name in before} == before
     assert set(after) - set(before) == {"later.json"}
@@ -226,7 +226,7 @@ def test_the_only_checkpoint_is_not_written_anew(quick, tmp_path):
 def test_a_sweep_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_path, monkeypatch):
     # two of the four stop by themselves
     config = small(**FIELDS, replicas=2, sweep__learning_rates=(1e-3, 1e9))
-    monkeypatch.setattr(replicas, "_finish", lambda *args: [])
+    monkeypatch.setattr(replicas, "finish", lambda *args: [])
     for name in ("whole", "run"):
         (tmp_path / name).mkdir()
     with monkeypatch.context() as unbroken:
@@ -255,7 +255,7 @@ def test_sums_that_are_not_those_that_were_saved_are_damage(quick, tmp_path):
     config = small(**FIELDS)
     (tmp_path / "run").mkdir()
     with pytest.raises(cli.Requeue, match="step 2 of 5 is saved"):
-        train.train(config, tmp_path / "run", resumed=False, stop=StopAt(1))
+        single.train(config, tmp_path / "run", resumed=False, stop=StopAt(1))
     [path] = [
         path
         for path in (tmp_path / "run" / "checkpoints" / "2").rglob("*")
@@ -265,7 +265,7 @@ def test_sums_that_are_not_those_that_were_saved_are_damage(quick, tmp_path):
     found["custom_metadata"]["block"]["sums.loss"][1] += 1e-3
     path.write_text(json.dumps(found))
     with pytest.raises(UserError, match="no checkpoint in"):
-        train.train(config, tmp_path / "run", resumed=True)
+        single.train(config, tmp_path / "run", resumed=True)
 
 
 def test_sigterm_is_answered_within_a_part_of_a_slow_block(quick, tmp_path, monkeypatch):
@@ -311,6 +311,6 @@ def test_sigterm_is_answered_within_a_part_of_a_slow_block(quick, tmp_path, monk
     with stop.listening():
         sender.start()
         with pytest.raises(cli.Requeue, match=r"stopped by SIGTERM; step \d+ of 400 is saved"):
-            train.train(small(**many), tmp_path / "run", resumed=False, stop=stop)
+            single.train(small(**many), tmp_path / "run", resumed=False, stop=stop)
     sender.join()
     assert len(taken) - at_signal[0] <= 20

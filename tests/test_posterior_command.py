@@ -11,9 +11,11 @@ import pytest
 from command_helpers import ROOT
 
 import vi_jax as vi
-from experiments import config_file, posterior, posterior_models
+from experiments import config_file
 from experiments.cli import UserError
-from experiments.fit_progress import FitProgress, totals_of
+from experiments.posteriors import config as posterior_config
+from experiments.posteriors import models as posterior_models
+from experiments.posteriors.progress import FitProgress, totals_of
 
 pytest_plugins = ("command_helpers",)
 
@@ -33,7 +35,7 @@ def test_every_config_is_valid_and_says_how_to_run_it(path, tmp_path):
     assert f"--config=configs/posterior/{path.name}" in module.__doc__
     own = tmp_path / "own.py"
     own.write_text("def model():\n    pass\n")
-    posterior.validate(
+    posterior_config.validate(
         module.get_config(f"{own}:model") if path.stem == "file" else module.get_config()
     )
 
@@ -197,4 +199,4 @@ def test_wrong_fields_are_one_sentence(changes, words):
     config = load(ROOT / "configs" / "posterior" / "eight_schools.py").get_config()
     config.update(changes)
     with pytest.raises(UserError, match=words):
-        posterior.validate(config)
+        posterior_config.validate(config)

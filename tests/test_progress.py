@@ -13,10 +13,10 @@ import pytest
 from command_helpers import small
 
 import vi_jax as vi
-from experiments import build, cli, evals, replicas, train
+from experiments import build, cli, evals
 from experiments.evals import evidence
 from experiments.figures import image_grid
-from experiments.run import heartbeat, session
+from experiments.run import heartbeat, replicas, session, single
 from experiments.run.heartbeat import Heartbeat
 from experiments.run.stopping import Stop
 
@@ -116,7 +116,7 @@ def slow_steps(monkeypatch):
 )
 def test_a_slow_step_is_seen_whatever_log_every(slow_steps, timed, tmp_path, fields):
     with timed, pytest.raises(cli.Requeue, match=r"step [4-7] of 1,000 is saved"):
-        train.train(small(**MANY, **fields), tmp_path, resumed=False, stop=StopAfter(3))
+        single.train(small(**MANY, **fields), tmp_path, resumed=False, stop=StopAfter(3))
     waited = timed.first(LEFT) - timed.first("the first step done")
     assert waited < 10.0
     [line] = [line for _, line in timed.lines if re.search(LEFT, line)]

@@ -12,10 +12,10 @@ import pytest
 from command_helpers import small, stub_evaluations
 from helpers import tree_equal
 
-from experiments import build, files, replay, train
+from experiments import build, files
 from experiments.cli import UserError
 from experiments.evals import closing
-from experiments.run import metrics, nonfinite, session
+from experiments.run import diagnosis, metrics, nonfinite, session, single
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.folder import open_folder
 from experiments.run.record import FORMAT, read_config, to_plain
@@ -84,7 +84,7 @@ def run(folder, config, *, resumed=False):
     folder.mkdir(exist_ok=True)
     record = {"format": FORMAT, **to_plain(config)}
     files.write_json(folder / "config.json", record)
-    train.train(config, folder, resumed=resumed)
+    single.train(config, folder, resumed=resumed)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_bad_step_is_kept_and_runs_again_alone(planted, tmp_path, capsys, loop
     )
     capsys.readouterr()
 
-    assert replay.replay(read_config(folder), folder) == 0
+    assert diagnosis.replay(read_config(folder), folder) == 0
     said = capsys.readouterr().out
     assert said.startswith(
         f"step {bad} of vae-digits, from {path}\n  batch        100 examples (8, 8), levels 0 to "
@@ -196,7 +196,7 @@ def test_a_run_that_stopped_may_go_on_with_skip(planted, tmp_path, capsys):
         "note: train.on_nonfinite was 'stop' and is 'skip', from here on."
         in capsys.readouterr().err
     )
-    train.train(skip, folder, resumed=True)
+    single.train(skip, folder, resumed=True)
     rows = metrics.read_rows(folder / metrics.METRICS)
     assert [row["step"] for row in rows] == [15, 30]
     assert sum(row.get("train/skipped", 0) for row in rows) == len(bad_steps(config, planted))
@@ -286,16 +286,16 @@ def kept(tmp_path_factory):
 
 def test_a_finite_step_says_so(kept, capsys):
     folder, config = kept
-    assert replay.replay(config, folder) == 1
+    assert diagnosis.replay(config, folder) == 1
     assert "it is finite here" in capsys.readouterr().out
 
 
 def test_a_step_that_was_not_kept(kept, tmp_path):
     folder, config = kept
     with pytest.raises(UserError, match="has kept no step 5; it has 4"):
-        replay.replay(config, folder, 5)
+        diagnosis.replay(config, folder, 5)
     with pytest.raises(UserError, match="has kept no step that was not finite"):
-        replay.replay(config, tmp_path)
+        diagnosis.replay(config, tmp_path)
 
 
 class Bomb:
@@ -328,4 +328,4 @@ def test_a_damaged_or_foreign_moment_is_a_sentence(kept, tmp_path, how):
     with pytest.raises(
         UserError, match=r"step_4\.npz (cannot be read|is of another model: step is int32 \(3,\))"
     ):
-        replay.replay(config, tmp_path)
+        diagnosis.replay(config, tmp_path)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from command_helpers import as_flags, small
 
-from experiments import replicas, settings
+from experiments import settings
 from experiments.cli import UserError
 from experiments.figures import replica_curves
+from experiments.run import replicas
 
 pytest_plugins = ["command_helpers"]
 

@@ -19,12 +19,12 @@ from command_helpers import small, stub_evaluations
 from helpers import assert_mean, tree_allclose
 
 import vi_jax as vi
-from experiments import build, cli, evals, files, train
+from experiments import build, cli, evals, files
 from experiments.cli import UserError
 from experiments.evals import closing, evidence
 from experiments.evals.base import mean_stderr
 from experiments.evals.collapse import collapse_alarm
-from experiments.run import lock, metrics, session
+from experiments.run import lock, metrics, session, single
 from experiments.run.contents import DATA
 from experiments.run.folder import check_data, default_folder, open_folder
 from experiments.run.record import from_plain, read_config, to_plain
@@ -49,7 +49,7 @@ def no_evaluation(monkeypatch, quiet_end):
 def run_folder(folder, config, *, resumed=False):
     """Trains in this process; returns the rows of metrics."""
     folder.mkdir(exist_ok=True)
-    train.train(config, folder, resumed=resumed)
+    single.train(config, folder, resumed=resumed)
     return metrics.read_rows(folder / metrics.METRICS)
 
 

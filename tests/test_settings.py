@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 import vi_jax as vi
 from configs.posterior import eight_schools
 from configs.vae import get_config
-from experiments import build, config_file, posterior, rooms, settings, signatures
+from experiments import build, config_file, rooms, settings, signatures
 from experiments.choices import Room
 from experiments.cli import UserError
 from experiments.data import BINARISATIONS
 from experiments.overrides import Override, flatten
+from experiments.posteriors import config as posterior_config
 from experiments.rooms import ROOMS
 from experiments.run.record import from_plain, to_plain
 
@@ -220,7 +221,7 @@ def test_methods_take_their_options_from_a_config(name):
     if name == "advi":
         given += [Override("method.family", "full_rank"), Override("method.num_draws", "3")]
     config = config_file.set_fields(config, given)
-    posterior.validate(config)
+    posterior_config.validate(config)
     method = ROOMS.build(rooms.METHOD, config.method, where="config.method", facts={})
     assert method is None if name == "default" else method.name
 

@@ -23,7 +23,7 @@ def get_config(variant: str = "noncentered") -> ConfigDict:
         dict(
             name=f"eight_schools-{variant}",
             seed=0,
-            # see experiments/posterior_models.py; or file:PATH.py:FUNCTION, or posteriordb:NAME
+            # see experiments/posteriors/models.py; or file:PATH.py:FUNCTION, or posteriordb:NAME
             model=f"eight_schools_{variant}",
             data="",  # an .npz with the arguments of a model of FILE
             data_dir="",  # of posteriordb

@@ -5,16 +5,14 @@ scikit-learn.
 import contextlib
 import functools
 import hashlib
-import importlib.util
-import inspect
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from experiments import files
-from experiments.beside import importable
 from experiments.cli import UserError, suggest
+from experiments.posteriors import own
 
 NAMES = ("eight_schools_noncentered", "eight_schools_centered", "breast_cancer", "diabetes")
 FILE = "file:"  # before PATH.py:FUNCTION, a model of the user's own
@@ -35,10 +33,10 @@ STDERRS = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
 def check_name(name: str) -> None:
     """Raises UserError where no model goes by this name."""
     if name.startswith(RECORDED):
-        own = name.removeprefix(RECORDED)
+        theirs = name.removeprefix(RECORDED)
         raise UserError(
-            f"the model of this record is {own}, and a record runs no code: look at that file, and "
-            f"name it yourself, --config.model={own}."
+            f"the model of this record is {theirs}, and a record runs no code: look at that file, "
+            f"and name it yourself, --config.model={theirs}."
         )
     if name.startswith(FILE):
         path = name.removeprefix(FILE).rpartition(":")[0]
@@ -85,8 +83,9 @@ def get_model(name: str, data_dir: str, data: str = "") -> tuple[Callable[[], An
         arguments.
     """
     if name.startswith(FILE):
-        model = _from_file(name.removeprefix(FILE))
-        return functools.partial(model, **_arguments(model, name.rpartition(":")[2], data)), None
+        model = own.from_file(name.removeprefix(FILE))
+        arguments = own.arguments_of(model, name.rpartition(":")[2], data)
+        return functools.partial(model, **arguments), None
     if name.startswith("posteriordb:"):
         from experiments import posteriordb
         from experiments.data.base import DataError
@@ -200,83 +199,3 @@ def diabetes() -> None:
     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
     sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
     numpyro.sample("y", dist.Normal(b + jnp.asarray(x) @ w, sigma).to_event(1), obs=jnp.asarray(y))
-
-
-def _from_file(path_and_function: str) -> Callable[[], Any]:
-    path, _, name = path_and_function.rpartition(":")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path!r} is no Python file; config.model wants file:PATH.py:FUNCTION.")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        with importable(Path(path).parent):
-            spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(
-            f"{path} fails when it is imported: {type(error).__name__}: {error}"
-        ) from error
-    model = getattr(module, name, None)
-    if not callable(model):
-        functions = [n for n, value in vars(module).items() if inspect.isfunction(value)]
-        raise UserError(
-            f"{path} has no function {name!r}; it has "
-            f"{', '.join(functions) or 'none'}{suggest(name, functions)}."
-        )
-    return model
-
-
-def _arguments(model: Callable[..., Any], function: str, data: str) -> dict[str, Any]:
-    """The arrays of an .npz by the names of a function's arguments; a single number is a Python
-    one, fit to be a size.
-    """
-    arrays = _read(Path(data)) if data else {}
-    parameters = inspect.signature(model).parameters.values()
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    names = [
-        p.name for p in parameters if p.kind not in (*several, inspect.Parameter.POSITIONAL_ONLY)
-    ]
-    wanted = [
-        p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind not in several
-    ]
-    missing = [name for name in wanted if name not in arrays or name not in names]
-    takes = f"{function} takes {', '.join(names) or 'no arguments'}"
-    if missing and not data:
-        raise UserError(
-            f"{takes}: give them by --config.data=FILE.npz, written by np.savez(FILE, "
-            f"{missing[0]}=...)."
-        )
-    if missing:
-        raise UserError(
-            f"{takes}, by these names; {data} has no {', '.join(missing)}, it has "
-            f"{', '.join(arrays) or 'nothing'}."
-        )
-    unexpected = [name for name in arrays if name not in names]
-    if unexpected and not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        raise UserError(
-            f"{takes}; {data} also has {', '.join(unexpected)}{suggest(unexpected[0], names)}: "
-            "leave it out."
-        )
-    return arrays
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Every array of an .npz; nothing is unpickled."""
-    import jax.numpy as jnp
-
-    from experiments.data.base import DataError
-    from experiments.data.npz import open_npz, read_array
-
-    try:
-        with open_npz(path) as opened:
-            arrays = {name: read_array(opened, name, path) for name in opened.files}
-    except DataError as error:
-        raise UserError(f"config.data: {error}") from None
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biuf":
-            raise UserError(
-                f"config.data: {path}: {name!r} is of {array.dtype}; a model's arguments are "
-                "numbers."
-            )
-    return {
-        name: jnp.asarray(array) if array.ndim else array.item() for name, array in arrays.items()
-    }

@@ -1,0 +1,76 @@
+"""The evaluation of a trained run: the table, and evaluation-SPLIT.json beside its checkpoints."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments import cli, files
+from experiments.evals import closing
+from experiments.run import estimate, heartbeat, session
+
+
+def evaluate(
+    config, workdir: Path, *, num_samples: int, most: int, seed: int, checkpoint: str = "latest"
+) -> dict:
+    """Measures a run and writes evaluation-SPLIT.json."""
+    layout = session.make_layout(config, cuts_batches=False)
+    dataset = session.load_data(config)
+    estimate.require_evaluation(
+        config, dataset, num_samples=num_samples, chunk=most, key="--num_samples"
+    )
+    built = session.build_all(config, dataset)
+    params, step = session.trained_params(config, built.model, workdir, checkpoint)
+    key_measures, key_evidence = jax.random.split(jax.random.key(seed))
+    with heartbeat.compiling(f"evaluating the {config.eval.split} split"):
+        measures = built.meter.measure(key_measures, params, built.x)
+    evidence = closing.log_evidence(
+        key_evidence, built, params, num_samples=num_samples, layout=layout, most=most
+    )
+    summary = {
+        "split": config.eval.split,
+        "step": step,
+        "seed": seed,
+        **measures.summary,
+        **evidence,
+        **by_dimension(measures),
+        "seconds": time.perf_counter() - cli.STARTED,
+    }
+    print(closing.table(built, f"{config.name}, step {step:,}", summary))
+    for line in dimension_lines(measures):
+        print(line)
+    path = workdir / f"evaluation-{config.eval.split}.json"
+    try:
+        files.write_json(path, summary)
+    except OSError as error:  # as of a folder that may only be read; the table above is the same
+        raise cli.UserError(f"{path} cannot be written ({error.strerror}).") from None
+    print(f"  {summary['seconds']:.0f} s; written to {path}")
+    return summary
+
+
+def by_dimension(measures: Any) -> dict[str, Any]:
+    """The KL of each latent dimension and whether it is active, by site; of the only site as they
+    stand.
+    """
+    found = {}
+    for name, key in (("kl_per_dimension", "kl_per_dimension"), ("active", "active")):
+        sites = {site: leaf.tolist() for site, leaf in measures.arrays.get(key, {}).items()}
+        if sites:
+            found[name] = next(iter(sites.values())) if len(sites) == 1 else sites
+    return found
+
+
+def dimension_lines(measures: Any) -> list[str]:
+    """The KL of each latent dimension, largest first, a line for each site that has them."""
+    lines = []
+    kls = measures.arrays["kl_per_dimension"]
+    for site, kl in kls.items():
+        active = measures.arrays.get("active", {}).get(site)
+        if kl.ndim != 1 or active is None or active.shape != kl.shape:
+            continue
+        order = (-kl).argsort()
+        shown = [f"{d}: {kl[d]:.3f}{'' if active[d] else ' (inactive)'}" for d in order]
+        of_site = "" if len(kls) == 1 else f" of {site}"
+        lines.append(f"  KL per latent dimension{of_site}    {'  '.join(shown)}")
+    return lines

@@ -1,0 +1,42 @@
+"""Samples, reconstructions and interpolations of a trained run, as PNG and as numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments import cli, files
+from experiments.evals import images
+from experiments.run import estimate, heartbeat, session
+
+
+def sample(
+    config: Any, workdir: Path, out: Path, *, num: int, seed: int, checkpoint: str = "latest"
+) -> None:
+    """Draws, and writes the pictures and samples.npz."""
+    dataset = session.load_data(config)
+    estimate.require_samples(config, dataset, num)
+    built = session.build_all(config, dataset)
+    params, step = session.trained_params(config, built.model, workdir, checkpoint)
+    if built.model.densities is None:
+        raise cli.UserError(f"{workdir} is of a model without densities; it has no pictures.")
+    key_samples, key_measures = jax.random.split(jax.random.key(seed))
+    with heartbeat.compiling(f"evaluating the {config.eval.split} split"):
+        measures = built.meter.measure(key_measures, params, built.x)
+    with heartbeat.compiling("computing the samples and what the figures show"):
+        decoded = images.decode(
+            key_samples, built.subject, params, built.x, built.labels, num_samples=num
+        )
+        paths = images.draw(out, decoded, built.subject, params, built.x, built.labels, measures)
+    arrays = {
+        "samples": decoded.samples,
+        "originals": decoded.originals,
+        "reconstructions": decoded.reconstructions,
+        "paths": decoded.paths,
+        **{f"z/{site}": leaf for site, leaf in decoded.z.items()},
+    }
+    files.write_npz(out / "samples.npz", arrays, compressed=True)
+    print(
+        f"{config.name}, step {step:,}: {num:,} prior samples; {len(paths)} figures and "
+        f"samples.npz in {out}"
+    )

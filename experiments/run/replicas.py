@@ -1,0 +1,247 @@
+"""Runs side by side in one program: seeds, and learning rates, each with a run folder of its own
+under that of the sweep.
+
+A replica is the run that its config.json describes: it is evaluated, sampled from and gone on with
+like any other.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import vi_jax as vi
+from experiments import build, cli, files
+from experiments.run import estimate, heartbeat, loop, processes, session
+from experiments.run.folder import check_data
+from experiments.run.metrics import MetricsLog, Progress
+from experiments.run.parts import Parts
+from experiments.run.recorder import Member, Recorder, View, num_batches
+from experiments.run.replicas_end import finish
+from experiments.run.replicas_start import STOPPED, Replica, open_all, restored
+from experiments.run.session import Built
+from experiments.run.stopping import Stop
+from vi_jax.shard import Layout
+from vi_jax.training import State, Totals
+
+
+class _Run(NamedTuple):
+    """What the runs have in common."""
+
+    built: Built
+    replicas: list[Replica]
+    layout: Layout | None
+    stop: Stop
+
+
+class _Start(NamedTuple):
+    """Where the runs stand: at the same step."""
+
+    states: State  # leaves [R, ...] but for the step
+    alive: np.ndarray  # [R], which go on; what stops is marked in place
+    since: Totals | None  # the sums of the block that they were stopped inside
+
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return int(self.states.step)
+
+
+def configs(config: Any) -> list[Any]:
+    """The configs of the runs: config.replicas seeds from config.seed on, at each of
+    config.sweep.learning_rates.
+    """
+    runs = []
+    for rate in config.sweep.learning_rates or (build.peak_rate(config),):
+        for number in range(config.replicas):
+            one = config.copy_and_resolve_references()
+            with one.unlocked():
+                one.replicas = 1
+                one.sweep.learning_rates = ()
+                one.seed = config.seed + number
+                build.set_peak_rate(one, float(rate))
+            runs.append(one)
+    return runs
+
+
+def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
+    """Trains what is left of all runs and returns their summaries; `stop` (`stopping.Stop`) ends
+    them early, after a save.
+    """
+    layout = _layout(config)
+    dataset = session.load_data(config)
+    estimate.require_run(config, dataset, num_replicas=_count(config))
+    runs = configs(config)
+    built = session.build_all(config, dataset)
+    check_data(workdir, built.dataset)
+    images = built.dataset.train.images
+    processes.say(
+        f"{config.name}: {len(runs)} replicas side by side, {len(images):,} training examples "
+        f"{images.shape[1:]}"
+    )
+    with heartbeat.phase("training"), contextlib.ExitStack() as stack, stop.deferred():
+        with heartbeat.phase("opening the folders of the replicas"):
+            replicas = open_all(stack, workdir, runs, built.dataset)
+        run = _Run(built, replicas, layout, stop)
+        with heartbeat.compiling("initialising the replicas, or reading their checkpoints"):
+            start = _Start(*restored(replicas, config, built.model))
+        progress, recorder = _open_records(stack, run, start)
+        states = _advance(run, start, progress, recorder)
+    if not start.alive.any():
+        raise cli.UserError(
+            f"none of the {len(replicas)} replicas is left: each has a {STOPPED} in its folder; "
+            "try lower rates."
+        )
+    ends = {}
+    for which in map(int, np.flatnonzero(start.alive)):
+        state = vi.replicas.pick(states, which)
+        measures = recorder.final_measures(which, state)
+        ends[which] = (session.whole_params(state, layout), measures)
+    return finish(built, workdir, replicas, ends)
+
+
+def _open_records(
+    stack: contextlib.ExitStack, run: _Run, start: _Start
+) -> tuple[Progress, Recorder]:
+    """The live line and the recorder of all runs, which the stack closes."""
+    config = run.built.config
+    first_row = start.step - loop.num_steps(start.since)
+    members = []
+    for which, each in enumerate(run.replicas):
+        log = stack.enter_context(contextlib.closing(MetricsLog(each.folder, from_step=first_row)))
+        prefix = f"replica {which}: "
+        members.append(Member(each.config, each.folder, each.checkpoints, log, prefix))
+    progress = Progress(
+        start=start.step,
+        total=config.train.num_steps,
+        steps_per_epoch=num_batches(run.built),
+        split=config.eval.split,
+    )
+    stack.callback(progress.close)
+    recorder = Recorder(
+        members,
+        run.built,
+        layout=run.layout,
+        stop=run.stop,
+        progress=progress,
+        view=SIDE_BY_SIDE,
+        label=_label(config),
+    )
+    return progress, recorder
+
+
+def _advance(run: _Run, start: _Start, progress: Progress, recorder: Recorder) -> State:
+    """Takes the blocks that are left and records them; the states at the end."""
+    config = run.built.config
+    alive = start.alive
+    name = build.metric_name(config)
+    several = _make_run(run)
+    data = session.on_devices(session.examples(config, run.built.dataset.train), run.layout)
+
+    def report(step: int, steps: int, seconds: float | None, means: Any, over: bool) -> None:
+        best = _best_of(means[name], alive)
+        progress.part(step, steps, seconds, (_label(config), best), over=over)
+
+    parts = Parts(several, run.stop.asked, report)
+
+    def advance(states: State, steps: int, since: Totals | None) -> Any:
+        return parts(states, data, steps, alive, since=since)
+
+    def goes_on() -> bool:
+        return bool(alive.any())
+
+    states = start.states
+    for block in loop.blocks(advance, states, config.train, since=start.since, goes_on=goes_on):
+        states = block.state
+        alive[:] = _stopped(run.replicas, alive, np.asarray(block.info.bad_step), progress)
+        recorder.record(block, [int(which) for which in np.flatnonzero(alive)])
+    return states
+
+
+def _make_run(run: _Run) -> Any:
+    """The `run` of all replicas, each at a learning rate of its own."""
+    config = run.built.config
+    rule = with_rate(build.optimizer(config))
+    step = build.step(config, run.built.model, run.built.units, rule=rule)
+    return vi.replicas.make_run(step, batch_size=config.train.batch_size, layout=run.layout)
+
+
+def _label(config: Any) -> str:
+    """Of the bound on the live line."""
+    return f"best {build.metric_name(config).upper()}"
+
+
+def with_rate(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """An optimiser whose updates are scaled by a number in its state, 1 at first: a learning rate
+    for each replica.
+    """
+
+    def init(params: Any) -> Any:
+        return inner.init(params), jnp.ones(())
+
+    def update(gradient: Any, state: Any, params: Any = None) -> Any:
+        updates, new = inner.update(gradient, state[0], params)
+        return jax.tree.map(lambda leaf: leaf * state[1].astype(leaf.dtype), updates), (
+            new,
+            state[1],
+        )
+
+    return optax.GradientTransformation(init, update)
+
+
+def _count(config: Any) -> int:
+    """How many runs there are, before there are their configs."""
+    return config.replicas * max(len(config.sweep.learning_rates), 1)
+
+
+def _layout(config: Any) -> Any:
+    if jax.process_count() > 1:
+        raise cli.UserError(
+            "config.replicas are trained by one process; in several, set config.replicas=1 and "
+            "no sweep."
+        )
+    num = _count(config)
+    layout = session.make_layout(config, cuts_batches=False)
+    if layout is not None and num % layout.num_shards:
+        raise cli.UserError(
+            f"{num} replicas do not lie evenly over {layout.num_shards} devices; take a multiple "
+            "of that."
+        )
+    return layout
+
+
+def _best_of(values: Any, alive: np.ndarray) -> float:
+    """The highest of the values [R] of the runs that go on; nan where none is a number."""
+    found = np.asarray(values)[alive]
+    found = found[~np.isnan(found)]
+    return float(found.max()) if len(found) else float("nan")
+
+
+def _alone(states: State, which: int) -> State:
+    """The state of one run as the run by itself has it."""
+    state = vi.replicas.pick(states, which)
+    return state._replace(opt_state=state.opt_state[0])
+
+
+def _leaf(tree: Any, which: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[which], tree)
+
+
+SIDE_BY_SIDE = View(_alone, _leaf)
+
+
+def _stopped(
+    replicas: list[Replica], alive: np.ndarray, bad: np.ndarray, progress: Progress
+) -> np.ndarray:
+    """Who goes on; what stops is recorded and told."""
+    for which in np.flatnonzero(alive & (bad >= 0)):
+        files.write_json(replicas[which].folder / STOPPED, {"step": int(bad[which])})
+        progress.say(
+            f"replica {which} stops: its loss or gradient was not finite at step {bad[which]:,}; "
+            "the others go on"
+        )
+    return alive & (bad < 0)

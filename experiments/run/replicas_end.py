@@ -1,0 +1,104 @@
+"""What replicas end with: their summaries, replicas.json, their curves and the table."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import build, cli, files
+from experiments.evals.base import mean_stderr
+from experiments.run import heartbeat, session
+from experiments.run.metrics import METRICS, read_rows
+from experiments.run.record import read_json
+from experiments.run.replicas_start import STOPPED, Replica
+
+SUMMARY = "replicas.json"
+
+
+def finish(
+    built: session.Built, workdir: Path, replicas: list[Replica], ends: dict[int, Any]
+) -> list[dict[str, Any]]:
+    """Evaluates each run, writes their summaries and replicas.json, draws their curves and prints
+    the table.
+    """
+    from experiments import figures
+    from experiments.evals import closing
+
+    config = built.config
+    rows = []
+    for which, each in enumerate(replicas):
+        row = {
+            "replica": which,
+            "seed": each.config.seed,
+            "learning_rate": build.peak_rate(each.config),
+        }
+        if which in ends:
+            params, measures = ends[which]
+            own = built._replace(config=each.config, keys=session.keys(each.config))
+            with heartbeat.phase(f"summarising {each.folder.name} of {len(replicas)} replicas"):
+                rows.append(row | closing.summarise(own, each.folder, params, measures))
+        else:
+            rows.append(row | {"stopped": read_json(each.folder / STOPPED)["step"]})
+    files.write_json(workdir / SUMMARY, rows)
+    curves = {
+        _name(row): read_rows(each.folder / METRICS)
+        for row, each in zip(rows, replicas, strict=True)
+    }
+    files.make_folder(workdir / "figures")
+    figures.replica_curves(
+        workdir / "figures" / "replicas.png",
+        curves,
+        key=f"{config.eval.split}/elbo",
+        title=f"{config.name}: ELBO of the replicas",
+    )
+    print(table(config, rows))
+    print(
+        f"  {time.perf_counter() - cli.STARTED:.0f} s in all; {SUMMARY}, figures/replicas.png "
+        f"and replica_*/ in {workdir}"
+    )
+    print(f"  pictures: python -m experiments.sample --workdir={workdir}/replica_{_best(rows)}")
+    return rows
+
+
+def table(config: Any, rows: list[dict[str, Any]]) -> str:
+    """One line for each run, and the mean over seeds with its standard error for each learning
+    rate; nats.
+    """
+    lines = [
+        f"{config.name}: nats per example on the {config.eval.split} split, mean ± standard "
+        "error over examples"
+    ]
+    lines += [f"  {'replica':<9}{'seed':>5}  {'learning rate':>13}  {'ELBO':>20}  {'log p(x)':>20}"]
+    for row in rows:
+        head = f"  {row['replica']:<9}{row['seed']:>5}  {row['learning_rate']:>13g}  "
+        if "stopped" in row:
+            lines.append(f"{head}not finite at step {row['stopped']:,}")
+            continue
+        evidence = _pair(row["log_evidence"]) if "log_evidence" in row else ""
+        lines.append(f"{head}{_pair(row['elbo']):>20}  {evidence:>20}")
+    for rate in dict.fromkeys(row["learning_rate"] for row in rows):
+        elbos = np.array(
+            [row["elbo"]["mean"] for row in rows if row["learning_rate"] == rate and "elbo" in row]
+        )
+        if len(elbos) > 1:
+            spread = mean_stderr(elbos)
+            lines.append(
+                f"  over {len(elbos)} seeds at {rate:g}: ELBO {_pair(spread)}, standard error "
+                "over seeds"
+            )
+    return "\n".join(lines)
+
+
+def _pair(pair: dict[str, float]) -> str:
+    return f"{pair['mean']:.3f} ± {pair['stderr']:.3f}"
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['replica']}: seed {row['seed']}, rate {row['learning_rate']:g}"
+
+
+def _best(rows: list[dict[str, Any]]) -> int:
+    return max((row for row in rows if "elbo" in row), key=lambda row: row["elbo"]["mean"])[
+        "replica"
+    ]
