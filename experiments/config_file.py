@@ -121,28 +121,34 @@ def to_dict(config: Any, where: str) -> dict[str, Any]:
 
 
 def _plain(value: Any, where: str, inside: tuple[int, ...]) -> Any:
+    """A value and what is in it, plain; `inside` are the ids of the groups around it."""
     if id(value) in inside:
         raise UserError(f"{where} contains itself; a config is a tree of plain values.")
+    deeper = (*inside, id(value))
     if hasattr(value, "items"):
         for name in value:
             if not isinstance(name, str):
                 raise UserError(f"{where} has a field {name!r}; names of fields are text.")
-        deeper = (*inside, id(value))
         return {name: _plain(part, f"{where}.{name}", deeper) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        deeper = (*inside, id(value))
         return tuple(_plain(part, f"{where}[{i}]", deeper) for i, part in enumerate(value))
+    _require_plain(value, where)
+    return value
+
+
+def _require_plain(value: Any, where: str) -> None:
+    """Raises UserError for a single value that no JSON file can hold."""
     if isinstance(value, str) and ("\0" in value or not is_text(value)):
         raise UserError(f"{where} is {value!r}; it has to be text of Unicode, without zero bytes.")
     if isinstance(value, int) and value.bit_length() > MAX_BITS:
         raise UserError(f"{where} is a number of {value.bit_length():,} bits; take a smaller one.")
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    shown = " ".join(repr(value).split())[:60]
-    raise UserError(
-        f"{where} is {shown} of type {type(value).__name__}; a config holds numbers, text, True, "
-        "False, None, tuples and groups of them, so that it can be written down and run again."
-    )
+    if value is not None and not isinstance(value, bool | int | float | str):
+        shown = " ".join(repr(value).split())[:60]
+        raise UserError(
+            f"{where} is {shown} of type {type(value).__name__}; a config holds numbers, text, "
+            "True, False, None, tuples and groups of them, so that it can be written down and run "
+            "again."
+        )
 
 
 def as_config(fields: dict[str, Any]) -> ConfigDict:

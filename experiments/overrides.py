@@ -79,8 +79,8 @@ def apply(
     fields = _copy(config)
     notes: list[str] = []
     ordered = sorted(overrides, key=lambda each: _rank(each.field))
-    for field, text in ordered:
-        _set(fields, field, text, rooms, choices, notes)
+    for override in ordered:
+        _set(fields, override, rooms, choices, notes)
     return fields, notes
 
 
@@ -90,55 +90,81 @@ def _rank(field: str) -> int:
     return 2 * (len(parts) - 1) if parts[-1] == NAME else 2 * len(parts) + 1
 
 
+class _Place(NamedTuple):
+    """The group of fields that a dotted field is in."""
+
+    node: dict[str, Any]
+    where: str  # its own dotted name, for messages
+    room: Room | None  # of the function that it chooses, where it is a choice
+    table: Mapping[str, Room]  # which fields of it are choices themselves
+
+
 def _set(
     fields: dict[str, Any],
-    field: str,
-    text: str,
+    override: Override,
     rooms: Rooms,
     choices: Mapping[str, Room],
     notes: list[str],
 ) -> None:
     """Sets one dotted field in place."""
+    (field, text) = override
+    (node, where, room, table) = _find_place(fields, field, rooms, choices)
+    last = field.rpartition(".")[2]
+    inner = table.get(last)
+    if room is not None and last == NAME:
+        _rename(node, room, text, where, notes)
+    elif last in node and inner is not None:
+        node[last] = _choice(node[last], inner, text, f"config.{field}", notes)
+    elif last in node:
+        node[last] = parse(text, node[last], f"config.{field}")
+    elif room is not None:
+        _require_argument(node[NAME], last, room, where)
+        node[last] = _literal(text)
+    else:
+        raise _unknown(fields, field)
+
+
+def _find_place(
+    fields: dict[str, Any], field: str, rooms: Rooms, choices: Mapping[str, Room]
+) -> _Place:
+    """The group of a dotted field; a choice on the way that is a bare name becomes a dictionary."""
     *path, last = field.split(".")
     node = fields
     room: Room | None = None
     table: Mapping[str, Room] = choices
     for depth, part in enumerate(path):
-        where = ".".join(path[: depth + 1])
+        where = f"config.{'.'.join(path[: depth + 1])}"
         if part not in node:
             raise _unknown(fields, field)
         room = table.get(part)
         if isinstance(node[part], str) and room is not None:
-            node[part] = as_choice(node[part], room, f"config.{where}")
+            node[part] = as_choice(node[part], room, where)
         if not isinstance(node[part], dict):
-            raise UserError(f"config.{where} is {node[part]!r} and has no field {last!r}.")
+            raise UserError(f"{where} is {node[part]!r} and has no field {last!r}.")
         node = node[part]
         table = rooms.by_argument if room is not None else {}
-    where = f"config.{'.'.join(path)}"
-    if room is not None and last == NAME:
-        _rename(node, room, text, where, notes)
-        return
-    inner = table.get(last)
-    if inner is not None and last in node and _is_name(text, node[last]):
-        is_choice = isinstance(node[last], str | dict) and bool(node[last])
-        chosen = as_choice(node[last], inner, f"config.{field}") if is_choice else {}
-        _rename(chosen, inner, text, f"config.{field}", notes)
-        node[last] = chosen if len(chosen) > 1 else text
-    elif inner is not None and last in node:
-        node[last] = _literal(text)  # a number in a choice's place, such as a constant rate
-    elif last in node:
-        node[last] = parse(text, node[last], f"config.{field}")
-    elif room is not None:
-        signature = find(room, node[NAME], where)
-        takes = sorted(set(signature.parameters) - set(room.later))
-        if last not in takes and not signature.takes_any:
-            raise UserError(
-                f"{where}: {node[NAME]} has no argument {last!r}{suggest(last, takes)}; it takes "
-                f"{', '.join(takes) or 'none'}."
-            )
-        node[last] = _literal(text)
-    else:
-        raise _unknown(fields, field)
+    return _Place(node, f"config.{'.'.join(path)}", room, table)
+
+
+def _choice(old: Any, room: Room, text: str, where: str, notes: list[str]) -> Any:
+    """What takes the place of a choice: another name, or a number such as a constant rate."""
+    if not _is_name(text, old):
+        return _literal(text)
+    is_choice = isinstance(old, str | dict) and bool(old)
+    chosen = as_choice(old, room, where) if is_choice else {}
+    _rename(chosen, room, text, where, notes)
+    return chosen if len(chosen) > 1 else text
+
+
+def _require_argument(function: str, name: str, room: Room, where: str) -> None:
+    """Raises UserError where a function has no argument of a name; says which it has."""
+    signature = find(room, function, where)
+    takes = sorted(set(signature.parameters) - set(room.later))
+    if name not in takes and not signature.takes_any:
+        raise UserError(
+            f"{where}: {function} has no argument {name!r}{suggest(name, takes)}; it takes "
+            f"{', '.join(takes) or 'none'}."
+        )
 
 
 def _rename(choice: dict[str, Any], room: Room, name: str, where: str, notes: list[str]) -> None:
@@ -185,18 +211,23 @@ def parse(text: str, old: Any, where: str) -> Any:
         if not isinstance(value, tuple | list):
             raise UserError(f"{where} is {text!r}; it has to be a tuple, such as (1,2) or ().")
         return tuple(value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(old, int) and not (is_number and isinstance(value, int)):
-        raise UserError(f"{where} is {text!r}; it has to be a whole number.")
-    if isinstance(old, float):
-        if not is_number:
-            raise UserError(f"{where} is {text!r}; it has to be a number.")
-        return float(value)
+    if isinstance(old, int | float):
+        return _number(value, old, text, where)
     if isinstance(old, dict) and not isinstance(value, dict):
         raise UserError(
             f"{where} is {text!r}; it is a group of fields: {', '.join(old)}. Set one of them."
         )
     return value
+
+
+def _number(value: Any, old: float, text: str, where: str) -> float:
+    """A number of the type of the one that it replaces."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(old, int) and not (is_number and isinstance(value, int)):
+        raise UserError(f"{where} is {text!r}; it has to be a whole number.")
+    if not is_number:
+        raise UserError(f"{where} is {text!r}; it has to be a number.")
+    return value if isinstance(old, int) else float(value)
 
 
 def _literal(text: str) -> Any:

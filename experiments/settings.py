@@ -61,6 +61,17 @@ def validate(config: Any) -> None:
 
     expected = base.get_config().to_dict()
     _validate_fields(config, expected)
+    _validate_values(config)
+    _validate_data(config)
+    _validate_sweep(config)
+    _validate_mesh(config)
+    _validate_training(config)
+    for field, room in FUNCTIONS.items():
+        ROOMS.check(room, get(config, field), where=f"config.{field}", facts=FACTS)
+
+
+def _validate_values(config: Any) -> None:
+    """That fields have one of their values, or lie in their range."""
     for field, names in CHOICES.items():
         value = get(config, field)
         if value not in names:
@@ -78,12 +89,6 @@ def validate(config: Any) -> None:
     for field in SEEDS:
         if not 0 <= get(config, field) < 2**32:
             raise _wrong(field, config, "a seed has to be at least 0 and below 2^32")
-    _validate_data(config)
-    _validate_sweep(config)
-    _validate_mesh(config)
-    _validate_training(config)
-    for field, room in FUNCTIONS.items():
-        ROOMS.check(room, get(config, field), where=f"config.{field}", facts=FACTS)
 
 
 def change(config: Any, fields: Mapping[str, Any]) -> None:
@@ -152,13 +157,17 @@ def _validate_type(field: str, value: Any, default: Any) -> None:
         if not isinstance(value, str):
             raise _bad(field, value, "it has to be text")
     elif isinstance(default, int | float):
-        kinds = (int,) if isinstance(default, int) else (int, float)
-        is_number = isinstance(value, kinds) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value):
-            kind = "whole" if kinds == (int,) else "finite"
-            raise _bad(field, value, f"it has to be a {kind} number")
+        _validate_number(field, value, is_whole=isinstance(default, int))
     elif isinstance(default, tuple) and not isinstance(value, tuple | list):
         raise _bad(field, value, "it has to be a tuple, such as (1,2) or ()")
+
+
+def _validate_number(field: str, value: Any, *, is_whole: bool) -> None:
+    kinds = (int,) if is_whole else (int, float)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
+        kind = "whole" if is_whole else "finite"
+        raise _bad(field, value, f"it has to be a {kind} number")
 
 
 def _validate_data(config: Any) -> None:

@@ -102,11 +102,7 @@ def module_file(module: str) -> Path:
     file = Path(spec.origin or "")
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     for part in rest:
-        candidates = [folder / part for folder in folders]
-        packages = [folder for folder in candidates if folder.is_dir()]
-        files = [folder / "__init__.py" for folder in packages]
-        files += [folder.with_name(f"{part}.py") for folder in candidates]
-        present = [each for each in files if each.is_file()]
+        (present, packages) = _inside(folders, part)
         if not part.isidentifier() or not (present or packages):
             raise NoSuchFunction(f"there is no module {module}")
         file = present[0] if present else Path()
@@ -114,6 +110,15 @@ def module_file(module: str) -> Path:
     if file.suffix != ".py":
         raise NoSuchFunction(f"{module} has no Python source file")
     return file
+
+
+def _inside(folders: list[Path], name: str) -> tuple[list[Path], list[Path]]:
+    """The source files of a module in the folders of a package, and its own folders."""
+    candidates = [folder / name for folder in folders]
+    packages = [folder for folder in candidates if folder.is_dir()]
+    files = [folder / "__init__.py" for folder in packages]
+    files += [folder.with_name(f"{name}.py") for folder in candidates]
+    return [each for each in files if each.is_file()], packages
 
 
 @functools.lru_cache(maxsize=512)
@@ -137,37 +142,59 @@ def _follow(file: Path, module: str, name: str, hops: int) -> Signature:
     """The definition behind a name, hop by hop."""
     if hops == 0:
         raise NoSuchFunction(f"{module}.{name} is re-exported too often to be followed")
-    found = None
+    defined = _definition(file, name)
+    if defined is not None:
+        return defined
+    imported = None
     for node in ast.walk(_tree(file)):
         match node:
-            case ast.FunctionDef(name=defined) if defined == name and node in _tree(file).body:
-                return _of_function(node, file)
-            case ast.ClassDef(name=defined) if defined == name:
-                return _of_class(node, file)
             case ast.ImportFrom():
-                aliases = {alias.asname or alias.name: alias.name for alias in node.names}
-                if name in aliases:
-                    source = _absolute(node, module, file)
-                    found = (source, aliases[name])
-            case ast.Assign(targets=[ast.Name(id=target)], value=ast.Name(id=other)) if (
-                target == name
-            ):
-                return _follow(file, module, other, hops - 1)
-            case ast.Assign(
-                targets=[ast.Name(id=target)],
-                value=ast.Call(func=called, args=[ast.Name(id=other), *_]),
-            ) if target == name and ast.unparse(called).endswith("partial"):
-                return _follow(file, module, other, hops - 1)
-            case ast.Assign(targets=[ast.Name(id=target)], value=ast.Attribute()) if target == name:
-                found = _of_attribute(node.value, file, module)
-    if found is None:
+                imported = _of_import(node, name, file, module) or imported
+            case ast.Assign(targets=[ast.Name(id=target)], value=value) if target == name:
+                other = _other_name(value)
+                if other is not None:
+                    return _follow(file, module, other, hops - 1)
+                imported = _of_attribute(value, file, module) or imported
+    if imported is None:
         raise NoSuchFunction(f"{module or file} defines no function {name}")
-    source, original = found
+    (source, original) = imported
     return _follow(module_file(source), source, original, hops - 1)
 
 
+def _definition(file: Path, name: str) -> Signature | None:
+    """Of a function at the top of a file, or of a class; None where there is neither."""
+    tree = _tree(file)
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=defined) if defined == name and node in tree.body:
+                return _of_function(node, file)
+            case ast.ClassDef(name=defined) if defined == name:
+                return _of_class(node, file)
+    return None
+
+
+def _other_name(value: ast.expr) -> str | None:
+    """The name in the same file that an assigned value is, by itself or in a `partial`."""
+    match value:
+        case ast.Name(id=other):
+            return other
+        case ast.Call(func=called, args=[ast.Name(id=other), *_]):
+            return other if ast.unparse(called).endswith("partial") else None
+    return None
+
+
+def _of_import(node: ast.ImportFrom, name: str, file: Path, module: str) -> tuple[str, str] | None:
+    """(module, name there) of a name that an import brings; None of another."""
+    for alias in node.names:
+        if (alias.asname or alias.name) == name:
+            return _absolute(node, module, file), alias.name
+    return None
+
+
 def _of_attribute(value: ast.expr, file: Path, module: str) -> tuple[str, str] | None:
-    """(module, name) of `alias.name`, where alias is an imported module."""
+    """(module, name) of `alias.name`, where alias is an imported module; None of another value."""
+    if not isinstance(value, ast.Attribute):
+        return None
     alias, _, name = ast.unparse(value).rpartition(".")
     for node in _tree(file).body:
         if isinstance(node, ast.Import):

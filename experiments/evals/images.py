@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import build, figures
+from experiments import figures
+from experiments.evals import plane
 from experiments.evals.base import Measures, Subject
+from experiments.evals.decoding import make_mean_of, rows_of, to_grey
 from experiments.evals.latents import by_site
 from vi_jax.distributions import from_noise, to_noise
 from vi_jax.types import num_examples
 
 SHOWN = 20  # examples that are reconstructed
 PATH_POINTS = 11  # images from one example to another
-PLANE_POINTS = 15  # images along each side of the latent plane
-PLANE_EXTENT = (-2.0, 2.0)
 
 
 class Decoded(NamedTuple):
@@ -103,38 +103,7 @@ def draw(
             )
         )
     paths += _kl_figures(folder, name, split, measures)
-    return paths + _plane(folder, subject, params, x, labels, measures)
-
-
-def make_mean_of(subject: Subject) -> Callable[[Any, Any, Any], np.ndarray]:
-    """(params, contexts leaves [n, ...], z leaves [n, ...]) -> E[x | z] as grey in [0, 1], a numpy
-    array [n, *x_shape].
-    """
-    densities: Any = subject.model.densities
-
-    @jax.jit
-    def means(params: Any, x: Any, z: Any) -> jax.Array:
-        return jax.vmap(lambda x, z: mean_of(densities.decode(params, x, z)))(x, z)
-
-    return lambda params, x, z: build.to_unit(subject.units, np.asarray(means(params, x, z)))
-
-
-def mean_of(p: Any) -> jax.Array:
-    """E[x | z]; for classes that are levels, the mean level."""
-    if hasattr(p, "logits") and p.logits.ndim > len(p.batch_shape):
-        return jax.nn.softmax(p.logits) @ jnp.arange(p.logits.shape[-1], dtype=p.logits.dtype)
-    return p.mean
-
-
-def to_grey(subject: Subject, x: Any) -> np.ndarray:
-    """Examples as grey in [0, 1]."""
-    image = x["image"] if isinstance(x, dict) else x
-    return build.to_unit(subject.units, np.asarray(image))
-
-
-def rows_of(x: Any, rows: np.ndarray) -> Any:
-    """Some examples of a pytree [N, ...]."""
-    return jax.tree.map(lambda leaf: leaf[rows], x)
+    return paths + plane.draw(folder, subject, params, x, labels, measures)
 
 
 def pairs(
@@ -242,71 +211,3 @@ def _kl_figures(folder: Path, name: str, split: str, measures: Measures) -> list
         title = f"{name}: KL of each latent dimension{of_site}, {split}"
         drawn.append(figures.kl_per_dimension(path, kl, flags, title=title))
     return drawn
-
-
-def _plane(
-    folder: Path,
-    subject: Subject,
-    params: Any,
-    x: Any,
-    labels: np.ndarray | None,
-    measures: Measures,
-) -> list[Path]:
-    """Posterior means in the plane, of two latents or of their two main directions; and what is
-    decoded over the plane, of two latents.
-    """
-    name = subject.config.name
-    split = subject.config.eval.split
-    by_name = measures.arrays["latent_mean"]
-    means = np.concatenate([np.asarray(each) for each in by_name.values()], axis=1)
-    num_latents = means.shape[1]
-    if num_latents < 2:
-        return []
-    if num_latents == 2:
-        points = means
-        what = "posterior means"
-        axes = ("z1", "z2")
-    else:
-        points, explained = figures.pca_2d(means)
-        first, second = (
-            f"principal component {i + 1} ({100 * part:.0f} % of variance)"
-            for i, part in enumerate(explained)
-        )
-        axes = (first, second)
-        what = f"posterior means of {num_latents} latents, projected"
-    title = f"{name}: {what}, {split}"
-    path = folder / "latent_plane.png"
-    drawn = [
-        figures.latent_plane(path, points, labels, title=title, xlabel=axes[0], ylabel=axes[1])
-    ]
-    if num_latents == 2 and _is_plane(subject, params, x):
-        drawn.append(_manifold(folder, subject, params, x))
-    return drawn
-
-
-def _is_plane(subject: Subject, params: Any, x: Any) -> bool:
-    """Whether z is one real vector of two numbers."""
-    densities: Any = subject.model.densities
-
-    def sample(key: jax.Array, x: Any) -> Any:
-        return densities.guide(params, x).sample(key)
-
-    z = jax.eval_shape(sample, jax.random.key(0), rows_of(x, np.array(0)))
-    sites = by_site(z)
-    leaf = next(iter(sites.values()))
-    is_real = jnp.issubdtype(leaf.dtype, jnp.floating)
-    return len(sites) == 1 and not isinstance(z, dict) and leaf.shape == (2,) and bool(is_real)
-
-
-def _manifold(folder: Path, subject: Subject, params: Any, x: Any) -> Path:
-    grid = figures.manifold_grid(PLANE_POINTS, PLANE_EXTENT)
-    z = jnp.asarray(np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2), jnp.float32)
-    contexts = rows_of(x, np.zeros(len(z), int))
-    images = make_mean_of(subject)(params, contexts, z)
-    images = images.reshape(PLANE_POINTS, PLANE_POINTS, *images.shape[1:])
-    return figures.manifold(
-        folder / "manifold.png",
-        images,
-        extent=PLANE_EXTENT,
-        title=f"{subject.config.name}: E[x | z] over the latent plane",
-    )

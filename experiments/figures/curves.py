@@ -64,37 +64,55 @@ def learning_curves(path: str | Path, rows: Sequence[Mapping[str, Any]], *, titl
         `test/elbo`, `test/elbo_stderr` and so on. Of two rows with one step the later wins, as
         after a resumed run.
     """
-    without = [i for i, row in enumerate(rows) if "step" not in row]
-    if not rows or without:
-        raise ValueError(
-            f"figures.learning_curves wants one or more rows with a 'step' each; got {len(rows)} "
-            "rows, "
-            f"and none in rows {without[:5]}."
-        )
+    _require_steps(rows)
     panels = _panels_for(rows)
-    wide = (
-        panels[0].heading == "ELBO" or len(panels) == 1
-    )  # the first panel takes a line of its own
+    wide = int(panels[0].heading == "ELBO" or len(panels) == 1)  # the first has a line of its own
     lines = wide + math.ceil((len(panels) - wide) / 2)
     handles: dict[str, Any] = {}
     with new_page(path, title=title, size=(8.5, 1.4 + 2.2 * lines + 0.6 * wide)) as fig:
         grid = fig.add_gridspec(lines, 2, height_ratios=[1.0 + 0.3 * wide] + [1.0] * (lines - 1))
         for i, panel in enumerate(panels):
-            line, column = (0, 0) if wide and i == 0 else divmod(i + wide, 2)
-            alone = column == 0 and (i + 1 == len(panels) or (wide and i == 0))
-            ax = fig.add_subplot(grid[line, :] if alone else grid[line, column])
-            _step_axis(ax, rows, epochs=line == 0 and panel.scale == "linear")
+            place = _place(i, len(panels), wide=wide)
+            ax = fig.add_subplot(grid[place])
+            _step_axis(ax, rows, epochs=place[0] == 0 and panel.scale == "linear")
             _draw_panel(ax, panel, rows)
-            if panel.scale == "log":
-                own = ax.get_legend_handles_labels()
-                ax.legend(*own, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1, ncols=2)
-            else:
-                handles |= {
-                    label: handle
-                    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
-                }
+            handles |= _legend(ax, panel)
         fig.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
     return Path(path)
+
+
+def _require_steps(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ValueError where there are no rows, or one is without its step."""
+    without = [i for i, row in enumerate(rows) if "step" not in row]
+    if not rows or without:
+        raise ValueError(
+            f"figures.learning_curves wants one or more rows with a 'step' each; got {len(rows)} "
+            f"rows, and none in rows {without[:5]}."
+        )
+
+
+def _place(i: int, num_panels: int, *, wide: int) -> tuple[int, Any]:
+    """Line and column of a panel: two on a line, but the first where it is `wide`, and the last
+    where it is left over.
+    """
+    if wide and i == 0:
+        return 0, slice(None)
+    (line, column) = divmod(i + wide, 2)
+    is_last = i + 1 == num_panels
+    return line, slice(None) if column == 0 and is_last else column
+
+
+def _legend(ax: "Axes", panel: _Panel) -> dict[str, Any]:
+    """The handles of a panel's curves for the legend of the page; none where the panel has its own,
+    above it.
+    """
+    (handles, labels) = ax.get_legend_handles_labels()
+    if panel.scale == "log":
+        ax.legend(
+            handles, labels, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1, ncols=2
+        )
+        return {}
+    return dict(zip(labels, handles, strict=True))
 
 
 def _panels_for(rows: Sequence[Mapping[str, Any]]) -> list[_Panel]:
@@ -216,10 +234,8 @@ def _cut(ax: "Axes", panel: _Panel, curves: Sequence[np.ndarray], error: float) 
     sign = -1 if panel.cut == "above" else 1
     log = panel.scale == "log"
     values = [sign * (np.log10(points[:, 1]) if log else points[:, 1]) for points in curves]
-    quartiles = [np.quantile(value, 0.25) for value in values]
-    low = min(max(v.min(), q - 3 * (v.max() - q)) for v, q in zip(values, quartiles, strict=True))
-    high = max(v.max() for v in values)
-    lowest = min(v.min() for v in values)
+    (low, high) = _range_without_start(values)
+    lowest = min(value.min() for value in values)
     if low - lowest <= 0.25 * (high - low):
         return ""
     pad = 0.06 * (high - low) + (0 if log else error) or 1.0  # flat but for the first steps
@@ -227,8 +243,18 @@ def _cut(ax: "Axes", panel: _Panel, curves: Sequence[np.ndarray], error: float) 
     ax.set_ylim(*(10**view if log else view))
     points = np.concatenate(curves)
     step, value = points[(sign * points[:, 1]).argmin()]
-    arrow, way = ("↑", "up") if panel.cut == "above" else ("↓", "down")
+    arrow = "↑" if panel.cut == "above" else "↓"
+    way = "up" if panel.cut == "above" else "down"
     return minus(f"{arrow} view cut: {way} to {value:,.4g} at step {step:,.0f}")
+
+
+def _range_without_start(values: Sequence[np.ndarray]) -> tuple[float, float]:
+    """From the lowest value that is shown of any curve [n] to the highest."""
+    lows = []
+    for value in values:
+        quartile = np.quantile(value, 0.25)
+        lows.append(max(value.min(), quartile - 3 * (value.max() - quartile)))
+    return min(lows), max(value.max() for value in values)
 
 
 def _step_axis(ax: "Axes", rows: Sequence[Mapping[str, Any]], *, epochs: bool) -> None:

@@ -106,6 +106,15 @@ class Recorder:
         late = self._is_late()
         every = self._built.config.train.checkpoint_every
         is_due = block.ends or stops or late or block.now % every == 0
+        self._record_all(block, alive, is_due=is_due)
+        # 3. a stop between two blocks
+        if stops and not block.ends:
+            self._requeue(block, alive)
+        if block.ends:
+            self._wait(alive)
+
+    def _record_all(self, block: Block, alive: Sequence[int], *, is_due: bool) -> None:
+        """Records each run and shows the best of them; `is_due`: their checkpoints are."""
         if is_due:
             self._wait(alive)
         elbos = [self._record_one(which, block, is_due=is_due) for which in alive]
@@ -118,11 +127,6 @@ class Recorder:
             self._progress.show(
                 block.now, (self._label, best), self._elbo, evaluated=block.evaluates
             )
-        # 3. a stop between two blocks
-        if stops and not block.ends:
-            self._requeue(block, alive)
-        if block.ends:
-            self._wait(alive)
 
     def final_measures(self, which: int, state: State) -> Measures:
         """The evaluation of a run at its end; computed only where the last block had none."""

@@ -4,6 +4,7 @@ a thread and sent over.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import jax
@@ -64,20 +65,8 @@ def make_streaming_run(
     if most_steps < 1:
         raise ValueError(f"most_steps is at least 1; got {most_steps}.")
     step = on_layout(step, layout)
-
-    def several(
-        state: State, batches: Any, totals: Totals, num_steps: jax.Array
-    ) -> tuple[State, Totals]:
-        def one(i: Any, carry: tuple[State, Totals]) -> tuple[State, Totals]:
-            state, totals = carry
-            new_state, metrics = step(state, jax.tree.map(lambda leaf: leaf[i], batches))
-            return new_state, add_metrics(totals, metrics, state.step)
-
-        if num_examples(batches) == 1:
-            return one(0, (state, totals))
-        return jax.lax.fori_loop(0, num_steps, one, (state, totals))
-
-    compiled = (jax.jit if layout is None else layout.jit)(several, donate_argnums=0)
+    jit = jax.jit if layout is None else layout.jit
+    compiled = jit(partial(_several, step), donate_argnums=0)
     order_of = _make_order_of()
     start = starting_totals(step, batch_size, layout)
     announced = _Announced()
@@ -106,16 +95,33 @@ def make_streaming_run(
         for batches, count in _batches(data, groups, size, batch_size, rows_of, tell, layout):
             before = totals
             (state, totals) = compiled(state, batches, totals, np.int32(count))
-            if (
-                layout is not None
-            ):  # many host devices on few cores deadlock when programs are queued
+            if layout is not None:
+                # many host devices on few cores deadlock when programs are queued
                 jax.block_until_ready(totals)
-            jax.block_until_ready(
-                before
-            )  # calls do not wait: batches would pile up on a device slower than the host
+            # calls do not wait: batches would pile up on a device slower than the host
+            jax.block_until_ready(before)
         return state, mean_metrics(totals)
 
     return run
+
+
+def _several(
+    step: Callable[[State, Any], tuple[State, Metrics]],
+    state: State,
+    batches: Any,
+    totals: Totals,
+    num_steps: jax.Array,
+) -> tuple[State, Totals]:
+    """The first `num_steps` steps of a group of batches, leaves [steps, B, ...]."""
+
+    def one(i: Any, carry: tuple[State, Totals]) -> tuple[State, Totals]:
+        state, totals = carry
+        new_state, metrics = step(state, jax.tree.map(lambda leaf: leaf[i], batches))
+        return new_state, add_metrics(totals, metrics, state.step)
+
+    if num_examples(batches) == 1:
+        return one(0, (state, totals))
+    return jax.lax.fori_loop(0, num_steps, one, (state, totals))
 
 
 def _length(data: Any) -> int:
@@ -169,9 +175,8 @@ class _Announced:
 
     def of(self, data: Any, rows_of: RowsOf, *, ahead: int) -> Callable[[int], None]:
         """`tell(first)`: announces the `ahead` steps from `first` on."""
-        if (
-            data is not self._data
-        ):  # where processes share a batch, all of them would read all of it
+        if data is not self._data:
+            # where processes share a batch, all of them would read all of it
             self._data = data
             self._until = 0
             self._announce = []

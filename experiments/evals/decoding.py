@@ -1,0 +1,42 @@
+"""Images of latents: the mean of p(x | z) as grey levels, and examples in the same units."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import build
+from experiments.evals.base import Subject
+
+
+def make_mean_of(subject: Subject) -> Callable[[Any, Any, Any], np.ndarray]:
+    """(params, contexts leaves [n, ...], z leaves [n, ...]) -> E[x | z] as grey in [0, 1], a numpy
+    array [n, *x_shape].
+    """
+    densities: Any = subject.model.densities
+
+    @jax.jit
+    def means(params: Any, x: Any, z: Any) -> jax.Array:
+        return jax.vmap(lambda x, z: mean_of(densities.decode(params, x, z)))(x, z)
+
+    return lambda params, x, z: build.to_unit(subject.units, np.asarray(means(params, x, z)))
+
+
+def mean_of(p: Any) -> jax.Array:
+    """E[x | z]; for classes that are levels, the mean level."""
+    if hasattr(p, "logits") and p.logits.ndim > len(p.batch_shape):
+        return jax.nn.softmax(p.logits) @ jnp.arange(p.logits.shape[-1], dtype=p.logits.dtype)
+    return p.mean
+
+
+def to_grey(subject: Subject, x: Any) -> np.ndarray:
+    """Examples as grey in [0, 1]."""
+    image = x["image"] if isinstance(x, dict) else x
+    return build.to_unit(subject.units, np.asarray(image))
+
+
+def rows_of(x: Any, rows: np.ndarray) -> Any:
+    """Some examples of a pytree [N, ...]."""
+    return jax.tree.map(lambda leaf: leaf[rows], x)
