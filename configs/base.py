@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
                 loop="compiled",
             ),
             eval=dict(
-                split="test",
+                split="test",  # test | validation
                 batch_size=256,
                 num_samples=16,  # samples of z per example for the ELBO
                 # K of the bound in the closing table; experiments.evaluate takes 5,000
@@ -71,7 +71,8 @@ def digits() -> dict:
     of a pixel being on.
     """
     return dict(
-        # digits | mnist | fashion_mnist | binarized_mnist | tfds:NAME | npz:FILE | images:DIR
+        # digits | mnist | fashion_mnist | binarized_mnist | tfds:NAME | npz:FILE | images:DIR |
+        # FILE.py:FUNCTION
         name="digits",
         # where the files are, or are put when they are fetched; "" is the user's cache
         data_dir="",

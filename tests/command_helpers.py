@@ -35,6 +35,27 @@ SMALL = {
 }
 
 
+# config.json of a version before configs named functions: no format, and fields of other names
+OLD_RECORD = {
+    "name": "vae-digits",
+    "seed": 0,
+    "replicas": 1,
+    "sweep": {"learning_rates": []},
+    "bound": "analytic_elbo",
+    "estimator": "reparam",
+    "num_samples": 1,
+    "family": "mean_field",
+    "precision": "float32",
+    "mesh": {"data": -1, "model": 1},
+    "data": {"name": "digits", "train": "all[:1257]", "test": "all[1437:]"},
+    "model": {"network": "mlp", "hidden": [256, 256], "activation": "tanh", "num_latents": 10},
+    "objective": {"beta": 1.0, "warmup": "none", "warmup_steps": 0, "free_bits": 0.0},
+    "optim": {"name": "adam", "learning_rate": 3e-3, "schedule": "cosine", "ema": 0.998},
+    "train": {"batch_size": 128, "num_steps": 4000, "log_every": 200},
+    "eval": {"split": "test", "batch_size": 256},
+}
+
+
 def small(variant="digits", **changes):
     """A config of configs/vae.py that takes a second; `train__num_steps=5` sets train.num_steps."""
     config = get_config(variant)

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from command_helpers import (
+    OLD_RECORD,
     ROOT,
     SMALL,
     as_flags,
@@ -27,7 +28,7 @@ from command_helpers import (
 from PIL import Image
 
 from configs import replay
-from experiments import config_file
+from experiments import config_file, files
 from experiments.cli import UserError
 from experiments.evals import report
 from experiments.run.folder import open_folder
@@ -333,6 +334,7 @@ def test_help_and_config_errors_answer_before_jax_is_imported(name, args, code, 
 # -------------------------------------------------------------------------------------------------
 
 CONFIG = "--config=configs/vae.py"
+OLD = "{old}/config.json is of a version of vi_jax before configs named functions, which this one"
 
 
 def mistakes():
@@ -415,7 +417,6 @@ def mistakes():
             ["--workdir={odd}"],
             "config.train.batch_size is 'ten'; it has to be a whole number",
         ),
-        "no field": (["--workdir={old}"], "of a version of vi_jax before configs named functions"),
         "no checkpoint": (
             ["--workdir={bare}"],
             "{bare} has no checkpoint yet; train with experiments.train",
@@ -440,7 +441,12 @@ def mistakes():
         ),
         "no number": (["--workdir={run}", "--num=few"], "--num=few"),
     }
-    groups = {"train": train, "evaluate": evaluate, "sample": sample}
+    replay_cases: dict = {}
+    for cases in (evaluate, sample, replay_cases):
+        cases["an older version"] = (["--workdir={old}"], OLD)
+    train["an older version"] = ([*as_flags(), "--workdir={old}"], OLD)
+    train["a record of an older version"] = (["--config=configs/replay.py:{old}"], OLD)
+    groups = {"train": train, "evaluate": evaluate, "sample": sample, "replay": replay_cases}
     return {
         f"{command}: {what}": (command, *case)
         for command, cases in groups.items()
@@ -468,9 +474,7 @@ def places(trained, tmp_path_factory):
     (folders["odd"] / "config.json").write_text(
         json.dumps({**config, "train": {**config["train"], "batch_size": "ten"}})
     )
-    (folders["old"] / "config.json").write_text(
-        json.dumps({name: value for name, value in config.items() if name != "format"})
-    )
+    files.write_json(folders["old"] / "config.json", OLD_RECORD)
     shutil.rmtree(folders["bare"] / "checkpoints")
     for path in folders["broken"].rglob("manifest.ocdbt"):
         path.write_bytes(b"damaged")

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments import rooms
+from experiments import rooms, settings
+from experiments.choices import Room
+from experiments.data import names
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,6 +54,65 @@ def test_the_readme_is_short_and_the_rooms_are_in_the_docs():
     text = (ROOT / "docs" / "configs.md").read_text()
     for name in rooms.ROOMS.by_argument:
         assert f"`{name}`" in text, f"docs/configs.md lacks the room of {name}"
+
+
+ROOMS_OF_NAMES = {room.kind: room for room in vars(rooms).values() if isinstance(room, Room)}
+
+
+def names_listed(kind):
+    """The names that docs/configs.md lists for a room, by its line under "The names there are"."""
+    text = (ROOT / "docs" / "configs.md").read_text()
+    lists = text.split("## The names there are")[1].split("\n## ")[0]
+    items = re.findall(r"^- ([a-z ]+): (.*\n(?:  .*\n)*)", lists, re.MULTILINE)
+    found = [re.findall(r"`(\w+)`", listed) for title, listed in items if title == KINDS[kind]]
+    assert len(found) == 1, f"docs/configs.md has no list of {KINDS[kind]}"
+    return found[0]
+
+
+KINDS = {  # of a room: the title of its list
+    "model": "models",
+    "network": "architectures",
+    "activation": "activations",
+    "likelihood": "likelihoods",
+    "family": "guides",
+    "prior": "priors",
+    "objective": "losses",
+    "bound": "bounds",
+    "estimator": "gradient estimators",
+    "optimiser": "optimisers",
+    "schedule": "schedules",
+    "method": "methods",
+}
+
+
+@pytest.mark.parametrize("kind", ROOMS_OF_NAMES)
+def test_every_name_of_a_room_is_in_the_docs(kind):
+    assert names_listed(kind) == list(ROOMS_OF_NAMES[kind].all_names())
+
+
+@pytest.mark.parametrize("field", settings.CHOICES)
+def test_every_value_of_a_field_is_in_the_comments_of_the_base_config(field):
+    """`one | two | three` in the comment above the field, or beside it."""
+    lines = (ROOT / "configs" / "base.py").read_text().splitlines()
+    name = field.split(".")[-1]
+    (number,) = [i for i, line in enumerate(lines) if re.match(rf"\s+{name}=\"", line)]
+    first = number
+    while lines[first - 1].strip().startswith("#"):
+        first -= 1
+    comment = " ".join(
+        line.partition("#")[2].strip() for line in [*lines[first:number], lines[number]]
+    )
+    said = [part.strip() for part in comment.split("|")]
+    assert len(said) == len(settings.CHOICES[field]), comment
+    for value, part in zip(settings.CHOICES[field], said, strict=True):
+        assert re.search(rf"\b{value}\b", part), f"configs/base.py does not say {value} of {field}"
+
+
+def test_every_kind_of_data_is_in_the_comments_of_the_base_config():
+    text = (ROOT / "configs" / "base.py").read_text()
+    (comment,) = re.findall(r"((?: +#.*\n)+) +name=\"digits\"", text)
+    said = " ".join(line.strip(" #") for line in comment.splitlines()).split(" | ")
+    assert said == names.all_names()
 
 
 def test_nothing_of_one_machine_is_in_the_project():

@@ -20,7 +20,7 @@ import jax
 import matplotlib
 import numpy as np
 import pytest
-from command_helpers import as_flags, small, write_idx
+from command_helpers import OLD_RECORD, as_flags, small, write_idx
 from helpers import tree_equal
 from PIL import Image
 from test_checkpoints import made_state, plain_key
@@ -309,6 +309,28 @@ def make_run_folder(folder, **changes):
     files.write_json(folder / CONFIG, {"format": FORMAT, **to_plain(config)})
     files.write_json(folder / DATA, {"name": "digits", "source": "", "fingerprint": "x"})
     return config
+
+
+@pytest.mark.parametrize("form", [None, 1, 3, "2", [2]])
+def test_a_record_of_another_version_is_refused_in_one_sentence(form, tmp_path):
+    """By what train, evaluate, sample and replay read it with, and by configs/replay.py."""
+    config = make_run_folder(tmp_path)
+    record = OLD_RECORD if form is None else {"format": form, **to_plain(config)}
+    files.write_json(tmp_path / CONFIG, record)
+    before = snapshot(tmp_path)
+    said = "before configs named functions" if form is None else f"of format {form!r}"
+    readers = (
+        lambda: open_folder(tmp_path, config, overwrite=False),
+        lambda: read_run(tmp_path, []),
+        lambda: replay_config.get_config(str(tmp_path)),
+    )
+    for read in readers:
+        with pytest.raises((UserError, ValueError)) as caught:  # a config file's own is the second
+            read()
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).endswith("or train again with --overwrite.")
+    assert snapshot(tmp_path) == before
 
 
 def snapshot(folder):

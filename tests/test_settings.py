@@ -2,13 +2,15 @@
 function of every room is reachable from a config.
 """
 
+import ast
+import contextlib
 from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 import pytest
-from command_helpers import small
+from command_helpers import ROOT, small
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -203,6 +205,20 @@ def test_everything_is_reachable_from_a_config(kind, name):
     assert found is not None or name == "default"
 
 
+@pytest.mark.parametrize(("kind", "name"), EVERYTHING)
+def test_every_option_is_reachable_from_a_config(kind, name):
+    """Those with a default are given it, as its source has it, where a config can hold that."""
+    room = ROOM_OF[kind]
+    options = choice_of(kind, name)
+    for option, parameter in signatures.find(room.module, name).parameters.items():
+        if parameter.is_required or option in (*room.later, *options):
+            continue
+        with contextlib.suppress(ValueError):  # a function, or a constant of its module
+            options[option] = ast.literal_eval(parameter.default)
+    found = ROOMS.build(room, options, where=f"config.{kind}", facts=FACTS)
+    assert found is not None or name == "default"
+
+
 def test_no_public_function_of_the_library_is_left_out():
     """A new bound, estimator, family or method can be named by a config at once."""
     for kind in ("bound", "estimator", "family", "prior", "likelihood", "model"):
@@ -224,6 +240,27 @@ def test_methods_take_their_options_from_a_config(name):
     posterior_config.validate(config)
     method = ROOMS.build(rooms.METHOD, config.method, where="config.method", facts={})
     assert method is None if name == "default" else method.name
+
+
+KINDS_OF_MODELS = ("model", "network", "likelihood", "family", "prior")
+LAYOUTS = {"experiments/figures/page.py": {"constrained"}}  # a word of matplotlib's
+
+
+def names_in(source):
+    """The names of models, networks, likelihoods, families and priors that a source spells out."""
+    names = {name for kind in KINDS_OF_MODELS for name in ROOM_OF[kind].all_names()}
+    nodes = ast.walk(ast.parse(source))
+    return {node.value for node in nodes if isinstance(node, ast.Constant)} & names
+
+
+def test_what_a_model_is_made_of_is_asked_by_name_in_build_alone():
+    """Elsewhere by what it can do, so that a new one, or a user's own, is treated like ours."""
+    homes = {"experiments/build.py", "experiments/rooms.py", "experiments/posteriors/methods.py"}
+    for path in sorted((ROOT / "experiments").rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        found = names_in(path.read_text()) - LAYOUTS.get(name, set())
+        assert not found or name in homes, f"{name} asks for {', '.join(found)} by name"
+    assert names_in("if config.model.likelihood == 'bernoulli': pass") == {"bernoulli"}
 
 
 def trace(config):

@@ -11,6 +11,7 @@ FOLDERS = ("vi_jax", "experiments", "configs", "benchmarks", "tests")
 COLUMNS = 100
 PRAGMA = re.compile(r"  # (noqa|type: ignore).*")  # does not count
 FUNCTION_LINES = 60  # without the docstring; outside tests
+COMMAND_LINES = 100
 FILE_LINES = 300  # outside tests
 UNPACKED = ("vi_jax/",)  # no conditional expression or walrus in an argument or a condition
 COMPLEXITY = 12  # branches of a function and of those inside it, plus one; outside tests
@@ -123,6 +124,18 @@ def test_lines_are_at_most_100_columns():
         if len(PRAGMA.sub("", line)) > COLUMNS
     ]
     assert not long, f"more than {COLUMNS} columns: {', '.join(long)}"
+
+
+def test_a_command_is_its_flags_and_a_call():
+    """What a command does is in the rooms of experiments/."""
+    sizes = {
+        path: source.count("\n")
+        for path, source in files().items()
+        if re.fullmatch(r"experiments/\w+\.py", path) and '__name__ == "__main__"' in source
+    }
+    assert len(sizes) >= 5
+    long = [f"{path} has {size} lines" for path, size in sizes.items() if size >= COMMAND_LINES]
+    assert not long, f"a command has fewer than {COMMAND_LINES} lines: {', '.join(long)}"
 
 
 def test_an_assignment_is_of_one_value():

@@ -27,7 +27,9 @@ PREFIXES = {"tfds": "NAME", "npz": "FILE", "images": "DIR"}
 def check_name(name: str) -> None:
     """Raises DataError for a data name that cannot be one, before anything slow."""
     if not isinstance(name, str):
-        raise DataError(f"config.data.name={name!r} is no string; give one of {_all_names()}.")
+        raise DataError(
+            f"config.data.name={name!r} is no string; give one of {', '.join(all_names())}."
+        )
     if is_in_file(name):
         return
     prefix, colon, argument = name.partition(":")
@@ -38,12 +40,15 @@ def check_name(name: str) -> None:
             f"config.data.name={name!r} stops short; write {prefix}:{PREFIXES[prefix]}."
         )
     hint = did_you_mean(prefix, [*_PLAIN, *_PREFIXED])
-    raise DataError(f"config.data.name={name!r} is not known; it is one of {_all_names()}.{hint}")
+    raise DataError(
+        f"config.data.name={name!r} is not known; it is one of {', '.join(all_names())}.{hint}"
+    )
 
 
-def _all_names() -> str:
+def all_names() -> list[str]:
+    """What a data name can be."""
     prefixed = [f"{prefix}:{argument}" for prefix, argument in PREFIXES.items()]
-    return ", ".join([*_PLAIN, *prefixed, "FILE.py:FUNCTION"])
+    return [*_PLAIN, *prefixed, "FILE.py:FUNCTION"]
 
 
 def open_source(name: str, data_dir: str, limit_mb: float) -> Source:

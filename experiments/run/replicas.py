@@ -68,9 +68,9 @@ def configs(config: Any) -> list[Any]:
     return runs
 
 
-def train(config: Any, workdir: Path, *, stop: Any) -> list[dict[str, Any]]:
-    """Trains what is left of all runs and returns their summaries; `stop` (`stopping.Stop`) ends
-    them early, after a save.
+def train(config: Any, workdir: Path, *, stop: Stop) -> list[dict[str, Any]]:
+    """Trains what is left of all runs and returns their summaries; `stop` ends them early, after a
+    save.
     """
     layout = _layout(config)
     dataset = session.load_data(config)

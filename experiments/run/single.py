@@ -126,7 +126,7 @@ def _say_where(run: _Run, start: _Start) -> None:
 
 
 def _open_records(stack: contextlib.ExitStack, run: _Run, start: _Start) -> tuple[Any, Recorder]:
-    """The live line and the recorder, which the stack closes; both silent but in one process."""
+    """The live line and the recorder, which the stack closes; silent in all processes but one."""
     config = run.built.config
     log: Any = Silence()
     progress: Any = Silence()
