@@ -210,7 +210,7 @@ def main() -> None:
             for name in flags.problems.split(",")
         }
         texts = {
-            block: describe({name: result[name] for name in names if name in result}, flags.rounds)
+            block: describe({name: result[name] for name in names if name in result})
             for block, names in BLOCKS.items()
             if set(names) & set(result)
         }

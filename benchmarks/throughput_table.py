@@ -27,18 +27,20 @@ def rows_of(found: dict[str, Any]) -> list[list[str]]:
                 _ratio(own, rates.get(floor)) + (", the floor" if name == floor else ""),
                 _ratio(rates.get(LIMIT), own).split(" ")[0],
                 _three_digits(1e3 * statistics.median(found["processor"][name])),
-                *(
-                    [
-                        f"{process['compiling']:.1f}",
-                        f"{process['imports']:.1f}",
-                        f"{process['memory']:,.0f}",
-                    ]
-                    if process
-                    else [""] * 3
-                ),
+                *_alone(process),
             ]
         )
     return rows
+
+
+def _alone(process: dict[str, float] | None) -> list[str]:
+    if process is None:
+        return []
+    return [
+        f"{process['compiling']:.1f}",
+        f"{process['imports']:.1f}",
+        f"{process['memory']:,.0f}",
+    ]
 
 
 def _three_digits(value: float) -> str:
@@ -52,12 +54,11 @@ def _ratio(rates: list[float] | None, base: list[float] | None) -> str:
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})"
 
 
-def describe(results: dict[str, dict[str, Any]], num_rounds: int) -> str:
+def describe(results: dict[str, dict[str, Any]]) -> str:
     """A table for each problem, and what they were measured on and with.
 
     Args:
       results: of `benchmarks.throughput.measure`, by problem.
-      num_rounds: turns of each contender.
     """
     head = [
         "steps/s",
@@ -65,12 +66,13 @@ def describe(results: dict[str, dict[str, Any]], num_rounds: int) -> str:
         "vs the floor",
         "times the products'",
         "processor, ms a step",
-        "compiling, s",
-        "imports, s",
-        "memory, MB",
     ]
+    alone = ["compiling, s", "imports, s", "memory, MB"]
     tables = [
-        report.markdown_table([found["title"], *head], rows_of(found)) for found in results.values()
+        report.markdown_table(
+            [found["title"], *head, *(alone if found["alone"] else ())], rows_of(found)
+        )
+        for found in results.values()
     ]
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     absent = {
@@ -80,12 +82,11 @@ def describe(results: dict[str, dict[str, Any]], num_rounds: int) -> str:
     }
     lines = [
         f"Float32. {report.device_name()}; {used}.",
-        f"Medians over {num_rounds} rounds; ratios above 1 are faster, with their least and "
-        "greatest in brackets; "
-        "the floor is the faster of the two loops by hand.",
+        "Medians over rounds; ratios above 1 are faster, with their least and greatest in "
+        "brackets; the floor is the faster of the two loops by hand.",
         *[
-            f"{found['title']}: {found['source']}; the loss at the start is "
-            f"{found['loss_at_start']:.2f} nats for all, within "
+            f"{found['title']}: {found['source']}; {_num_rounds(found)} rounds; the loss at the "
+            f"start is {found['loss_at_start']:.2f} nats for all, within "
             f"{found['loss_stderr']:.2f} of standard error{_load(found)}."
             for found in results.values()
         ],
@@ -93,6 +94,10 @@ def describe(results: dict[str, dict[str, Any]], num_rounds: int) -> str:
         *_torch_threads(results),
     ]
     return "\n\n".join([*tables, " ".join(lines)])
+
+
+def _num_rounds(found: dict[str, Any]) -> int:
+    return len(next(iter(found["rates"].values())))
 
 
 def _load(found: dict[str, Any]) -> str:

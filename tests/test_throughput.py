@@ -112,9 +112,9 @@ def test_a_table_has_a_row_for_each_contender_and_the_numbers_of_its_turns():
         "alone": {},
         "not_available": {},
     }
-    text = throughput_table.describe({"mlp": found}, 2)
-    table = [line.split(" | ") for line in text.split("\n\n")[0].split("\n")]
-    assert [len(row) for row in table] == [9] * 5
+    text = throughput_table.describe({"mlp": found})
+    table = [line.strip("| ").split(" | ") for line in text.split("\n\n")[0].split("\n")]
+    assert [len(row) for row in table] == [6] * 5
     assert table[3][1:6] == [
         "35",
         "2.25 (2.00..2.50)",
@@ -122,7 +122,11 @@ def test_a_table_has_a_row_for_each_contender_and_the_numbers_of_its_turns():
         "1.40",
         "1,000",
     ]
+    assert "noise; 2 rounds; " in text
     assert "the load average before was 0.2" in text
+    process = dict(imports=1.0, compiling=2.0, memory=3000.0)
+    text = throughput_table.describe({"mlp": found | {"alone": dict.fromkeys(names, process)}})
+    assert text.count("| 2.0 | 1.0 | 3,000 |") == 3
 
 
 def test_the_limit_counts_every_product():
