@@ -42,10 +42,11 @@ _WATCHED = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """A test that runs the commands as processes is an integration test, unless it is slow."""
+    """Tests that run the commands as processes are integration tests; slow ones are only slow."""
     for item in items:
-        starts_processes = "commands" in getattr(item, "fixturenames", ())
-        if starts_processes and item.get_closest_marker("slow") is None:
+        if item.get_closest_marker("slow") is not None:
+            item.own_markers = [mark for mark in item.own_markers if mark.name != "integration"]
+        elif "commands" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.integration)
 
 

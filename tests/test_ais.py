@@ -32,6 +32,7 @@ EVIDENCE = dist.MultivariateNormal(
 ).log_prob(X)
 
 
+@pytest.mark.integration
 def test_weights_have_the_evidence_as_their_mean_and_bracket_it():
     settings = {"num_temperatures": 150, "step_size": 0.4, "num_leapfrog": 4}
     up = jax.jit(lambda key: ais.forward(key, log_joint, PRIOR, num_chains=2_000, **settings))(
@@ -53,6 +54,7 @@ def test_weights_have_the_evidence_as_their_mean_and_bracket_it():
     assert 0.4 < up.acceptance.mean() <= 1.0
 
 
+@pytest.mark.integration
 def test_without_transitions_that_move_it_is_plain_importance_sampling():
     out = ais.forward(
         jax.random.key(3),

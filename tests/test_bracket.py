@@ -31,6 +31,7 @@ def numbers(log_joint, q, **kwargs):
 ORDER = ("elbo", "tvo", "iwae", "ais", "tvo_upper", "eubo", "cubo", "ais_reverse")
 
 
+@pytest.mark.integration
 def test_the_bounds_lie_in_order_around_the_evidence():
     # the prior: wider than the posterior, weights are bounded
     q = dist.Normal(jnp.zeros(1), jnp.ones(1)).to_event(1)
@@ -46,6 +47,7 @@ def test_the_bounds_lie_in_order_around_the_evidence():
     assert abs(values[0] - elbo) < 5 * sides["elbo"].stderr
 
 
+@pytest.mark.integration
 def test_at_the_posterior_the_bracket_is_a_point():
     q = dist.Normal(jnp.full(1, 0.5), jnp.full(1, 0.5**0.5)).to_event(1)
     sides = numbers(log_joint, q, num_draws=400, num_chains=4, num_temperatures=3)
@@ -63,6 +65,7 @@ def joint_of_three(z):  # z ~ N(0, I_3), x | z ~ N(sum z, 0.25), x = 2: p(x) = N
 EVIDENCE_OF_THREE = float(dist.Normal(0.0, 3.25**0.5).log_prob(2.0))
 
 
+@pytest.mark.integration
 def test_annealing_tightens_both_ends_where_the_posterior_is_correlated():
     # mean-field: 1 / precision_jj
     q = dist.Normal(jnp.full(3, 2 / 3.25), jnp.full(3, 5**-0.5)).to_event(1)

@@ -22,6 +22,7 @@ def infer(shift, scale):
     return lambda key, x: dist.Normal(x / 2 + shift, scale * 0.5**0.5 * jnp.ones(2)).to_event(1)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("shift", "scale", "uniform", "symmetric"),
     [
@@ -73,6 +74,7 @@ def looped(key, x):  # as the docstring of calibrate_fits has it
     return jax.vmap(target.constrain)(METHOD.guide(state).sample(key_draws, (200,)))
 
 
+@pytest.mark.integration
 def test_a_fit_for_each_data_set_compiles_once_under_jit():
     seen = []
     result = calibrate_fits(
@@ -98,6 +100,7 @@ def test_a_fit_for_each_data_set_compiles_once_under_jit():
     )
 
 
+@pytest.mark.integration
 def test_results_of_fit_are_ranked_by_the_guides_draws():
     fit = lambda key, x: vi.fit(key, vi.targets.from_numpyro(model, x), num_draws=100)  # noqa: E731
     result = calibrate_fits(jax.random.key(4), named, fit, num_simulations=2, num_draws=400)
@@ -117,6 +120,7 @@ def test_a_fit_that_cannot_be_traced_is_sent_to_calibrate_fits():
         calibrate(jax.random.key(0), simulate, lambda key, x: None + x, num_simulations=4)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("draws", "error", "words"),
     [
@@ -135,6 +139,7 @@ def test_draws_that_do_not_fit_end_it_and_name_the_simulation(draws, error, word
     assert np.all(np.isnan(spoilt.uniform_p))
 
 
+@pytest.mark.integration
 def test_p_values_are_uniform_where_the_posterior_is_exact():
     keys = jax.random.split(jax.random.key(1), 60)
     results = [

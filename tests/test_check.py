@@ -431,6 +431,7 @@ def faulty(fault):
     return lambda params: Faulty(params["loc"], params["log_scale"], fault)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "fault", "only"),
     [

@@ -734,6 +734,7 @@ def on_devices(number, *args):
     return done.stdout
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("axes", ["Auto", pytest.param("Explicit", marks=pytest.mark.slow)])
 def test_a_checkpoint_is_the_same_on_any_number_of_devices(tmp_path, axes):
     """Saved from arrays cut over 4 devices, restored on 1 and on 2, each to where its own state

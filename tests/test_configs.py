@@ -98,6 +98,7 @@ def shrink(choice):
             shrink(value)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("name", "variant"), MEMBERS)
 def test_every_variant_trains(name, variant, tmp_path):
     """Three steps by the pieces of experiments.train: every parameter moves, and one example can be

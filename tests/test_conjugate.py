@@ -188,6 +188,7 @@ def test_with_one_component_the_elbo_is_the_evidence(x64):
     )
 
 
+@pytest.mark.integration
 def test_a_mixture_is_found_from_several_starts():
     locs = [[-4.0, 0.0], [4.0, 0.0], [0.0, 5.0]]
     x = clusters(300, locs, seed=1)
@@ -256,6 +257,7 @@ def start_of(model, x):
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", some("gaussian_mixture", "linear_regression"))
 def test_no_sweep_lowers_the_elbo_and_the_end_is_stationary(x64, name):
     model, x = MODELS[name]()
@@ -310,6 +312,7 @@ def normal_gamma_evidence(x, y, precision, a, b):
     )
 
 
+@pytest.mark.integration
 def test_linear_regression_is_just_below_its_evidence(x64):
     x, y = regression()
     fit = linear_regression.fit(x, y, precision=0.5, shape=2.0, rate=1.0, tolerance=1e-13)
@@ -354,6 +357,7 @@ def grid_posterior(x, y, precision):
     )
 
 
+@pytest.mark.integration
 def test_logistic_regression_is_a_lower_bound_near_the_posterior(x64):
     x, y = labels()
     evidence, mean, covariance = grid_posterior(x, y, 1.0)

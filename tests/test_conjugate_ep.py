@@ -50,6 +50,7 @@ def test_with_gaussian_sites_one_full_sweep_is_exact(x64):
     np.testing.assert_allclose(state.log_evidence, marginal.log_prob(y), rtol=1e-6)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("log_lik", "by_numpy"), [(ep.logistic, lambda a: -np.logaddexp(0, -a)), (ep.probit, log_ndtr)]
 )
@@ -65,6 +66,7 @@ def test_classification_is_near_quadrature(log_lik, by_numpy):
     )
 
 
+@pytest.mark.integration
 def test_at_the_end_marginals_match_the_tilted_ones(x64):
     x, y = (jnp.asarray(leaf) for leaf in labels(15, seed=2))
     state = ep.fit(x, y, ep.probit, tolerance=1e-9).state

@@ -89,6 +89,7 @@ def posterior_kl(x):
 # -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("num_samples", "chunk"), [(1, 100), (12, 4), (200, 100)])
 def test_log_evidence_is_exact_where_the_guide_is_the_posterior(num_samples, chunk):
     found = amortised.log_evidence(
@@ -143,6 +144,7 @@ def test_chunks_that_do_not_divide_are_refused(num_samples, chunk):
         )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("batch_size", [1, 4, 1000])
 def test_batch_size_never_changes_log_evidence(batch_size):
     args = dict(num_samples=6, chunk=3)
@@ -158,6 +160,7 @@ def test_batch_size_never_changes_log_evidence(batch_size):
 # --------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("batch_size", [1, 4, 1000])
 def test_batch_size_never_changes_the_terms(batch_size):
     want = amortised.evaluate_examples(
@@ -292,6 +295,7 @@ def test_information_and_marginal_kl_add_up_to_the_mean_kl():
     assert abs(gap) < 5 * (once.mutual_information.stderr + once.marginal_kl.stderr)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 1000])
 def test_batch_size_never_changes_the_aggregate(batch_size):
     """11 examples in batches that do not divide them: the rows that fill the last batch count for
@@ -303,6 +307,7 @@ def test_batch_size_never_changes_the_aggregate(batch_size):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("gap", [0.0, 1.0, 100.0])
 def test_information_is_between_nothing_and_log_n(gap):
     num = 7

@@ -151,6 +151,7 @@ def test_jaxs_dirichlet_has_lost_the_slope_of_its_logarithm_at_small_concentrati
 # Ours for von Mises: the slope itself, the draws at any concentration.
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("k", [1e-3, 0.1, 1.0, 5.0, 24.0, 26.0, 1e4])
 def test_von_mises_slope_is_that_of_the_cdf(k, x64):
     angle = np.array([1e-3, 0.3, 0.75, 1.0, 1.5, 2.0, 3.0]) * min(1.0, k**-0.5)
@@ -175,6 +176,7 @@ def test_von_mises_slope_is_that_of_the_cdf(k, x64):
     np.testing.assert_allclose(narrow, expected, rtol=1e-5)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("k", [1e-30, 1e-3, 1.0, 30.0, 1e6, 1e15])
 def test_von_mises_draws_are_fine_at_any_concentration(k):
     draws, slopes = jax.jit(
@@ -197,6 +199,7 @@ def test_von_mises_draws_follow_scipys_cdf():
     )
 
 
+@pytest.mark.integration
 def test_von_mises_is_still_numpyros(x64):
     q = VonMises(0.3, jnp.array([0.5, 90.0]))
     theirs = dist.VonMises(0.3, jnp.array([0.5, 90.0]))
@@ -210,6 +213,7 @@ def test_von_mises_is_still_numpyros(x64):
     assert (np.abs(shifted) <= np.pi).all()
 
 
+@pytest.mark.integration
 def test_von_mises_under_jit_vmap_grad_and_hessian():
     draw = lambda k, key: VonMises(0.3, k).sample(key)  # noqa: E731
     concentrations = jnp.array([0.5, 80.0])

@@ -56,6 +56,7 @@ def test_log_gamma_keeps_its_digits_in_float32(a):
     assert all_finite(gradient)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("a", CONCENTRATIONS)
 def test_log_gamma_draws_and_their_gradients(a):
     """E[y] = digamma(a) - log b, and the moments' slopes in a and log b; float32."""
@@ -90,6 +91,7 @@ def test_why_it_is_here():
     assert slope < 0.2 * polygamma(1, 1e-3)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("a", [1e-3, 1e-6])
 def test_no_draw_and_no_gradient_is_lost_at_tiny_concentrations(a):
     def objective(a, key):
@@ -127,6 +129,7 @@ def test_log_dirichlet_is_the_dirichlet_with_its_jacobian(x64):
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("a", [(1e-3, 2e-3, 1.0), (0.3, 0.5, 4.0)])
 def test_log_dirichlet_draws_and_their_gradients(a):
     """E[y_c] = digamma(a_c) - digamma(sum a)."""
@@ -151,6 +154,7 @@ def test_log_dirichlets_moments(x64):
         np.testing.assert_allclose(ours, moment, rtol=1e-7)
 
 
+@pytest.mark.integration
 def test_their_kl_is_that_of_the_variates():
     pairs = [
         (LogGamma(1e-3, 2.0), LogGamma(0.5, 1.0), dist.Gamma(1e-3, 2.0), dist.Gamma(0.5, 1.0)),
@@ -169,6 +173,7 @@ def test_their_kl_is_that_of_the_variates():
     assert abs(estimate.value - vi.kl_divergence(q, p)) < 5 * estimate.stderr
 
 
+@pytest.mark.integration
 def test_shapes_and_pytrees():
     q = LogGamma(jnp.ones((4, 1)), jnp.ones(3)).to_event(1)
     assert (q.batch_shape, q.event_shape) == ((4,), (3,))

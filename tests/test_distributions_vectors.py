@@ -88,6 +88,7 @@ def test_precision_normal_is_scipys(x64):
     assert np.abs(np.triu(q.precision_matrix, 2)).max() == 0.0
 
 
+@pytest.mark.integration
 def test_precision_normal_gradient_of_its_density(x64):
     f = lambda t: PrecisionNormal(LOC, band(t)).log_prob(jnp.zeros(4))  # noqa: E731
     np.testing.assert_allclose(
@@ -95,6 +96,7 @@ def test_precision_normal_gradient_of_its_density(x64):
     )
 
 
+@pytest.mark.integration
 def test_precision_normal_draws_and_their_gradient():
     """E[z z'] = covariance, and the slope of E[sum z^2] by central differences of its trace."""
     loc = jnp.asarray(LOC, jnp.float32)
@@ -108,6 +110,7 @@ def test_precision_normal_draws_and_their_gradient():
     assert_mean(slopes, central_differences(lambda t: np.trace(covariance(t)), THETA))
 
 
+@pytest.mark.integration
 def test_precision_normal_batches_and_pytree():
     q = PrecisionNormal(jnp.zeros(3), jnp.tile(2.0 * jnp.eye(3), (4, 1, 1)))
     assert (q.batch_shape, q.event_shape) == ((4,), (3,))

@@ -177,6 +177,7 @@ def test_a_program_near_the_limit_is_judged_by_what_xla_says(rows, hand):
         estimate.require_run(config, dataset())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "changes",
     [

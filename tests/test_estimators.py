@@ -118,6 +118,7 @@ def test_a_log_joint_that_is_no_scalar_is_refused_with_what_to_do(estimate):
         vi.analytic_elbo(jax.random.key(0), lambda z: -(z**2), gaussian(), gaussian())
 
 
+@pytest.mark.integration
 def test_a_guide_may_be_any_pytree(estimate):
     def joint(z):
         return -0.5 * (z["a"] ** 2).sum() - 0.5 * z["b"] ** 2

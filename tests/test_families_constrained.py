@@ -51,6 +51,7 @@ def some_guide(example, base=vi.families.mean_field, size=0.3):
     return family.guide(unravel(jnp.asarray(size * normal(0, row.size), row.dtype)))
 
 
+@pytest.mark.integration
 def test_draws_lie_within_and_densities_are_those_of_the_jacobian(x64):
     """All supports in one guide, whose Jacobian is then taken whole."""
     q = some_guide(
@@ -106,6 +107,7 @@ def test_importance_weights_have_mean_one(x64):
         assert_mean(weight, 1.0)
 
 
+@pytest.mark.integration
 def test_densities_integrate_to_one(x64):
     positive = some_guide({"z": (constraints.positive, ())})
     z = np.exp(np.linspace(-9, 9, 4001))
@@ -128,6 +130,7 @@ def test_densities_integrate_to_one(x64):
     np.testing.assert_allclose((density * (1 - a)).mean(), 1.0, rtol=1e-3)
 
 
+@pytest.mark.integration
 def test_several_names_are_one_guide(x64):
     example = {
         "scale": (constraints.positive, (2,)),
@@ -154,6 +157,7 @@ def test_several_names_are_one_guide(x64):
         _ = q.mean
 
 
+@pytest.mark.integration
 def test_the_elbo_is_log_p_at_the_posterior(x64):
     """A conjugate pair: at q = posterior every draw gives log p(x) (here LogNormal prior, LogNormal
     likelihood).

@@ -155,6 +155,7 @@ def test_steps_that_do_not_fit_are_refused(example, num_steps):
         vi.families.gaussian_markov_chain(example, num_steps=num_steps)
 
 
+@pytest.mark.integration
 def test_low_rank_keeps_its_digits_in_float32():
     """With a factor 300 times the diagonal, Woodbury's difference of two numbers of 1e5 would leave
     an error of about 0.01.

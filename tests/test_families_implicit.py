@@ -54,6 +54,7 @@ def assert_gradient(estimate, expected):
         assert np.abs(value).max() > 1e-3, f"the integrand does not test {name}"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("num_latents", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize(
     ("family", "start", "half"),
@@ -90,6 +91,7 @@ def test_stratified_gradients_are_those_of_quadrature(num_latents, x64):
     )
 
 
+@pytest.mark.integration
 def test_a_draw_moves_with_its_quantile(x64):
     """In one dimension dz/dtheta is the derivative of F^-1(u; theta) at the u of the draw, out to
     the tails.
@@ -141,6 +143,7 @@ def test_a_mixture_of_one_is_reparameterised_as_a_gaussian(x64):
     np.testing.assert_allclose(slopes["logits"], 0.0, atol=1e-12)
 
 
+@pytest.mark.integration
 def test_components_that_are_far_apart_leave_gradients_finite():
     params = {
         "logits": jnp.array([0.0, -30.0, 3.0]),
@@ -157,6 +160,7 @@ def test_components_that_are_far_apart_leave_gradients_finite():
     assert all_finite(jax.jit(jax.value_and_grad(value))(params))
 
 
+@pytest.mark.integration
 def test_a_heavy_tail_is_drawn_as_scipy_draws_it(x64):
     q = vi.families.student_t(2).guide(as_arrays(STUDENT, 2))
     z = np.asarray(jax.jit(lambda key: q.sample(key, (20_000,)))(jax.random.key(0)))
@@ -171,6 +175,7 @@ def test_a_heavy_tail_is_drawn_as_scipy_draws_it(x64):
     np.testing.assert_allclose(q.log_prob(jnp.asarray(z[:9])), expected, rtol=1e-10)
 
 
+@pytest.mark.integration
 def test_t_with_many_degrees_of_freedom_is_the_gaussian_in_float32():
     guide = vi.families.student_t(3).guide
     params = {"loc": jnp.zeros(3), "log_scale": jnp.zeros(3), "raw_df": jnp.full(3, 1e6)}
@@ -185,6 +190,7 @@ def test_degrees_of_freedom_of_one_are_refused():
         vi.families.student_t(2, df=1.0)
 
 
+@pytest.mark.integration
 def test_the_density_of_a_mixture_of_guides(x64):
     params = as_arrays(MIXTURE, 2)
     whole = vi.families.mixture(2, num_components=3).guide(params)

@@ -37,6 +37,7 @@ NAMES = [name for name in rooms.FAMILY.all_names() if name != "constrained"]
 MEMBERS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in NAMES]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", MEMBERS)
 def test_two_steps_move_every_parameter(name):
     config, model, units = config_of(name)
@@ -61,6 +62,7 @@ def test_two_steps_move_every_parameter(name):
     assert not still, f"these parameters did not move: {still}"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", MEMBERS)
 def test_it_is_evaluated(name):
     config, model, units = config_of(name)
@@ -97,6 +99,7 @@ def flow_model():
     )
 
 
+@pytest.mark.integration
 def test_means_by_samples_are_the_exact_ones():
     # the second latent ignores x
     x = jnp.asarray(normal(0, 400, 2) * np.array([0.5, 0.0]), jnp.float32)

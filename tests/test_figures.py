@@ -197,6 +197,7 @@ def words(drawn):
     return [text.get_text() for text, _ in drawn["texts"]]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_decodes_and_its_text_is_whole(name, once):
     seen, returned, files, pixels, settings_kept = once(name)

@@ -97,6 +97,7 @@ def test_details_say_how_far_the_guide_is_from_its_optimum(result):
     ]
 
 
+@pytest.mark.integration
 def test_linear_response_mends_the_scales_of_mean_field():
     def density(u):  # precision 1 / 0.19 [[1, -0.9], [-0.9, 1]]: variances 1, correlation 0.9
         return -0.5 * (u[0] ** 2 + u[1] ** 2 - 1.8 * u[0] * u[1]) / 0.19
@@ -117,6 +118,7 @@ def test_linear_response_mends_the_scales_of_mean_field():
     np.testing.assert_allclose(np.cov(draws.T), [[1, 0.9], [0.9, 1]], rtol=0.15)
 
 
+@pytest.mark.integration
 def test_a_run_is_a_function_of_its_key_and_reports_do_not_change_it(result):
     seen = []
     target = vi.targets.from_numpyro(eight_schools, Y)
@@ -197,6 +199,7 @@ def test_the_value_is_looked_at_before_the_gradient():
             vi.fit(jax.random.key(0), target._replace(log_density=density))
 
 
+@pytest.mark.integration
 def test_averaged_parameters_are_what_is_at_rest():
     details = fit(
         lambda u: -0.5 * jnp.sum(u**2 * jnp.array([1.0, 9.0])), method=vi.methods.advi()

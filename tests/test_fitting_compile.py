@@ -68,6 +68,7 @@ def test_a_density_is_traced_once_whatever_is_asked_of_it():
     np.testing.assert_allclose(jax.grad(target.log_density)(u), jax.grad(dense)(u), rtol=1e-6)
 
 
+@pytest.mark.integration
 def test_what_this_xla_does_not_know_is_not_asked_of_it(monkeypatch):
     assert not _compile._is_known("xla_no_such_option", False)
     target = vi.targets.from_log_density(lambda u: -0.5 * jnp.sum(u**2), 2)

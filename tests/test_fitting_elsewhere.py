@@ -30,6 +30,7 @@ def fit(density, size=2, method=None, **options):
     )
 
 
+@pytest.mark.integration
 def test_one_start_tells_of_the_place_that_another_ascent_came_by():
     result = fit(two_places)
     assert result.diagnostics.verdict == "not reliable"
@@ -38,6 +39,7 @@ def test_one_start_tells_of_the_place_that_another_ascent_came_by():
     assert not result.moments()["corrected"]
 
 
+@pytest.mark.integration
 def test_starts_of_the_default_keep_to_their_own_places():
     best = fit(two_places, num_starts=8)
     assert best.diagnostics.verdict == "not reliable"
@@ -49,6 +51,7 @@ def test_starts_of_the_default_keep_to_their_own_places():
     assert abs(stacked.moments()["mean"][0] - 1.6) < 0.4
 
 
+@pytest.mark.integration
 def test_a_place_far_below_is_not_told_of():
     def density(z):
         return jnp.logaddexp(
@@ -59,6 +62,7 @@ def test_a_place_far_below_is_not_told_of():
     assert fit(density).diagnostics.verdict == "reliable"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", [None, vi.methods.pathfinder()], ids=["default", "pathfinder"])
 def test_a_density_that_rises_far_out_is_unbounded(method):
     with pytest.raises(TargetError, match="unbounded above"):
@@ -67,12 +71,14 @@ def test_a_density_that_rises_far_out_is_unbounded(method):
         fit(lambda z: jnp.sum(z), method=method)
 
 
+@pytest.mark.integration
 def test_heavy_tails_and_far_places_are_not_unbounded():
     cauchy = fit(lambda z: -jnp.log1p(z**2).sum(), fallback=0)
     assert 2 * np.log(np.pi) - 1 < cauchy.diagnostics.elbo < 2 * np.log(np.pi)
     assert fit(lambda z: -0.5 * jnp.sum((z - 300.0) ** 2)).diagnostics.verdict == "reliable"
 
 
+@pytest.mark.integration
 def test_numbers_without_digits_are_not_called_reliable():
     result = fit(lambda z: -0.5 * jnp.sum(((z - 1e6) / 0.1) ** 2))
     assert result.diagnostics.verdict == "not reliable"
@@ -83,11 +89,13 @@ def test_numbers_without_digits_are_not_called_reliable():
         )
 
 
+@pytest.mark.integration
 def test_an_edge_is_told_as_one():
     with pytest.raises(FloatingPointError, match="expects a constraint"):
         fit(lambda z: jnp.where(z[0] > 1, -jnp.inf, -0.5 * jnp.sum(z**2)))
 
 
+@pytest.mark.integration
 def test_nan_at_draws_names_the_site():
     def model():
         a = numpyro.sample("a", dist.Normal(0.0, 1.0))
@@ -105,6 +113,7 @@ def test_the_table_gives_k_hat_and_the_evidence_their_reliability():
     assert "not to be trusted" in str(fit(two_places))
 
 
+@pytest.mark.integration
 def test_dadvi_tells_what_its_few_draws_cost():
     result = fit(
         lambda z: -0.5 * jnp.sum(z**2) + 0.1 * jnp.sum(jnp.sin(z)), method=vi.methods.dadvi()

@@ -33,6 +33,7 @@ def hard():
     return vi.fit(jax.random.key(0), TARGET, fallback=0)
 
 
+@pytest.mark.integration
 def test_a_hard_posterior_is_not_called_reliable(hard):
     assert hard.diagnostics.verdict == "not reliable"
     assert hard.fallback == ""
@@ -40,6 +41,7 @@ def test_a_hard_posterior_is_not_called_reliable(hard):
         hard.resample(jax.random.key(0))
 
 
+@pytest.mark.integration
 def test_a_flow_on_top_is_better_and_counts(hard):
     key = jax.random.key(1)
     result = _fallback.second(

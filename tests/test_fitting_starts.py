@@ -50,6 +50,7 @@ def test_the_best_start_is_kept_and_what_it_leaves_out_is_said():
     assert not result.moments()["corrected"]
 
 
+@pytest.mark.integration
 def test_stacked_starts_weigh_modes_by_their_mass_and_a_failed_one_by_nothing():
     result = fit(combine="stack")
     np.testing.assert_allclose(sum(result.start_weights[:3]), 1 - SHARE, atol=1e-3)

@@ -64,6 +64,7 @@ def fit(target, **more):
     return vi.fit(jax.random.key(0), target, method, num_draws=50, **more)
 
 
+@pytest.mark.integration
 def test_a_fit_names_its_phases_and_prints_nothing(capfd):
     phases = []
     reports = []
@@ -101,6 +102,7 @@ def test_a_second_method_is_named_too():
     assert phases[-1] == "weighing 4,000 samples"
 
 
+@pytest.mark.integration
 def test_a_slow_density_reports_each_step_and_says_how_long_its_samples_take_at_most():
     """A value sleeps: seconds for the samples, and a word at each few steps."""
     phases = []

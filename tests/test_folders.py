@@ -472,6 +472,7 @@ def printable(name):
     return ascii(name)[:20]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", SERVED, ids=printable)
 def test_a_folder_of_any_name_holds_a_run(name, tmp_path, capsys):
     """Saved, gone on with and read; the numbers are what they were, in this process and again."""

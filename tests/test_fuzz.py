@@ -287,6 +287,7 @@ def test_metrics_jsonl(number, tmp_path, capsys):
     fuzz(number, damage=damages())(attempt)
 
 
+@pytest.mark.integration
 @cases(25, 1000)
 def test_moments(number, tmp_path):
     config = small()
@@ -306,6 +307,7 @@ def test_moments(number, tmp_path):
     fuzz(number, damage=damages())(attempt)
 
 
+@pytest.mark.integration
 @cases(12, 400)
 def test_checkpoints(number, tmp_path, capfd):
     """One file of the newest checkpoint is damaged: it is restored to the last bit, or named and

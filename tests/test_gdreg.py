@@ -123,6 +123,7 @@ BOUNDS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("bound", sorted(BOUNDS))
 def test_the_mean_gradient_is_exact(bound):
     samples = stacked(gradients(vi.estimators.gdreg, BOUNDS[bound], PARAMS, 2, 40_000))
@@ -143,11 +144,13 @@ def variance_ratio(part, params, num_samples):
     return better / plain
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("num_samples", [4, 64])
 def test_the_guides_gradient_has_less_noise(num_samples):
     assert variance_ratio("guide", PARAMS, num_samples) < 0.05  # 0.015 and less
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("num_samples", [1, 16])
 def test_the_priors_gradient_has_less_noise_where_the_data_say_little_and_more_where_they_say_much(
     num_samples,
@@ -218,6 +221,7 @@ def log_evidence(params):
     ).log_prob(X)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("bound", ["elbo", "iwae", "renyi"])
 def test_at_the_posterior_the_guides_gradient_is_zero_and_the_models_is_that_of_the_evidence(bound):
     params = {**PARAMS, "guide": jax.tree.map(jnp.float32, posterior())}
@@ -275,6 +279,7 @@ DENSITIES = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(DENSITIES))
 def test_noise_there_and_back_and_its_law(name):
     make = DENSITIES[name]

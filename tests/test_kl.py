@@ -380,6 +380,7 @@ def value_and_gradient(name):
     return jax.jit(jax.value_and_grad(lambda t: vi.kl_divergence(*PAIRS[name][0](t)).sum()))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(PAIRS))
 def test_value_and_gradient_are_those_of_the_oracle(name, x64):
     _, oracle, theta = PAIRS[name]

@@ -322,6 +322,7 @@ def test_sampled_and_analytic_elbo_agree_in_the_mean():
     assert abs(a.mean() - b.mean()) < 5 * ((a.var() + b.var()) / 2000) ** 0.5
 
 
+@pytest.mark.integration
 def test_iwae_with_many_draws_is_the_evidence():
     """One latent line through two pixels: the evidence by quadrature."""
     model = vae((2,), num_latents=1, hidden=(3,))
@@ -373,6 +374,7 @@ def test_examples_of_any_rank(shape, loss):
     assert all_finite(gradient_of(make, params, x))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("make", [likelihoods.discretized_logistic, likelihoods.categorical])
 def test_levels(make):
     model = vae((4, 3), num_latents=D, hidden=(4,), likelihood=make(16))

@@ -219,6 +219,7 @@ def batched_map():
         yield
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("batched_map")
 def test_log_evidence_takes_discrete_latents():
     model = discrete()

@@ -125,6 +125,7 @@ def reference(bound):
     return mean_and_stderr(samples)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("name", "bound"), pairs("gaussian"))
 def test_gaussian_guide_has_the_exact_mean_gradient(name, bound):
     toy = vector_toy if name == "price" else gaussian_toy

@@ -36,6 +36,7 @@ def temporary_bytes(monkeypatch, num_samples, chunk):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.integration
 def test_log_evidence_of_5000_draws_fits_where_that_of_100_does(monkeypatch):
     of = {k: temporary_bytes(monkeypatch, k, evidence.chunk_for(k)) for k in (100, 5_000)}
     at_once = temporary_bytes(monkeypatch, 5_000, 5_000)

@@ -82,6 +82,7 @@ def test_init_and_step_live_in_a_loop_of_ones_own(name):
     assert q.log_prob(q.sample(jax.random.key(2))).shape == ()
 
 
+@pytest.mark.integration
 def test_batch_and_match_solves_its_equation_and_meets_a_gaussian_exactly():
     from vi_jax.methods.bam import _solve
 

@@ -25,6 +25,7 @@ def distance(state, method, mean, covariance):
     return float(jnp.sqrt(vi.kl_divergence(q, p) + vi.kl_divergence(p, q)))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", FAMILIES)
 def test_it_stops_by_itself_where_the_best_gaussian_is(name):
     mean, covariance = best_gaussian(full_rank=FAMILIES[name])
@@ -34,6 +35,7 @@ def test_it_stops_by_itself_where_the_best_gaussian_is(name):
     assert distance(state, method, mean, covariance) < 0.1
 
 
+@pytest.mark.integration
 def test_a_run_that_is_too_short_says_so():
     target = vi.targets.from_log_density(logistic, 2)
     result = vi.fit(jax.random.key(0), target, vi.methods.advi(num_steps=150))
@@ -41,6 +43,7 @@ def test_a_run_that_is_too_short_says_so():
     assert result.diagnostics.verdict == "not converged"
 
 
+@pytest.mark.integration
 def test_minibatches_end_at_the_answer_of_all_data():
     target = vi.targets.from_rows(log_prior, log_lik, (X, Y), 2, batch_size=10)
     mean, covariance = best_gaussian(full_rank=False)
@@ -89,6 +92,7 @@ def test_a_gradient_that_is_not_finite_is_skipped():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", FAMILIES)
 def test_units_and_correlations_do_not_matter(name):
     """A Gaussian whose standard deviations go from 0.001 to 1000, a thousand of the narrow ones
@@ -134,6 +138,7 @@ def random_gaussian(kind, size):
     return own | (scale if kind == "mean_field" else tril)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_gaussians_own_units_are_those_of_its_noise(name):
     """Moving by d in them is z = m + L (d_loc + D eps): the gradient there, by automatic
@@ -172,6 +177,7 @@ def blocks(series):
     return jax.lax.scan(step, averaging.empty(series[0]), series)[0]
 
 
+@pytest.mark.integration
 def test_windows_of_blocks_are_those_of_the_iterates():
     rng = np.random.default_rng(0)
     series = 100 + rng.normal(size=(1000, 3)).cumsum(0) / 30

@@ -88,6 +88,7 @@ def banana(u):
     return log_standard_normal(jnp.stack([x, y])) - np.log(50.0 * 0.001) + 1.7
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gaussian_that_the_family_holds_is_met(name):
     cov = covariance(name)
@@ -117,6 +118,7 @@ def base_guide(name, size=3):
     return made.guide(jax.tree.map(lambda leaf: leaf + 0.1, made.init(jax.random.key(1))))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("root", ["diagonal", "triangle"])
 # without `sample_and_log_prob`, and with
 @pytest.mark.parametrize("name", ["student_t", "real_nvp"])
@@ -140,6 +142,7 @@ def test_a_guide_pushed_through_an_affine_map_keeps_its_mass(name, root):
     np.testing.assert_allclose(log_q, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["mean_field", "full_rank", "low_rank"])
 def test_gaussians_keep_their_form_in_other_units(name):
     units = Units(jnp.array([1.0, -2.0, 30.0]), jnp.array([2.0, 0.1, 40.0]))

@@ -27,6 +27,7 @@ def banana(u):
     return normal(u[0]) + normal(u[1], 0.5 * u[0] ** 2 - 0.5, 0.5)
 
 
+@pytest.mark.integration
 def test_a_mixture_is_the_density_of_its_draws():
     rng = np.random.default_rng(0)
     params = {
@@ -65,6 +66,7 @@ def _is_list(x):
     return isinstance(x, list)
 
 
+@pytest.mark.integration
 def test_both_modes_are_found():
     target = vi.targets.from_log_density(two_modes, 2)
     result = vi.fit(

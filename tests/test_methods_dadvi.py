@@ -23,6 +23,7 @@ def gaussian(u):
     )
 
 
+@pytest.mark.integration
 def test_linear_response_is_exact_where_mean_field_is_too_narrow(x64):
     state, info, _ = run(
         jax.random.key(0), vi.methods.dadvi(num_draws=1000, tolerance=1e-8), gaussian, np.zeros(3)
@@ -57,6 +58,7 @@ def test_with_many_draws_it_is_the_best_mean_field_gaussian():
     np.testing.assert_allclose(sd, np.sqrt(np.diag(exact)), rtol=0.08)
 
 
+@pytest.mark.integration
 def test_the_standard_error_is_that_of_repeats():
     method = vi.methods.dadvi(num_draws=30)
 
@@ -89,6 +91,7 @@ def test_conjugate_gradients_agree_with_the_dense_solve(monkeypatch, x64):
     assert np.isnan(saddle).all()
 
 
+@pytest.mark.integration
 def test_linear_response_of_draws_is_exact_on_a_gaussian_whatever_the_guide(x64):
     covariance = np.linalg.inv(PRECISION)
     for scale, num in ((0.1, 20), (1.0, 50)):

@@ -63,6 +63,7 @@ def found(log_density, dtype):
         return float(measured.kink), float(measured.step)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SMOOTH)
 def test_what_is_smooth_is_called_so(name, dtype):
@@ -134,6 +135,7 @@ def test_kinks_are_looked_for_about_the_start():
     assert choose(jax.random.key(0), far, jnp.full((2, 401), 50.0)).method.name == "advi"
 
 
+@pytest.mark.integration
 def test_fit_counts_what_the_choice_took():
     result = vi.fit(jax.random.key(0), large(normal))
     assert result.method == "pathfinder"

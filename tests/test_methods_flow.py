@@ -27,6 +27,7 @@ def far(u):
     return banana(jnp.array([(u[0] - 300) / 50, 1000 * u[1]]))
 
 
+@pytest.mark.integration
 def test_on_a_gaussian_it_begins_at_the_answer_and_stays():
     method = flow(num_draws=8)
 

@@ -69,6 +69,7 @@ def exact_guide(guides):
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (theta, rows))
 
 
+@pytest.mark.integration
 def test_at_the_posterior_every_draw_of_all_rows_gives_the_evidence():
     target = hierarchy(NUM)
     guides = vi.methods.coupled_table()
@@ -82,6 +83,7 @@ def test_at_the_posterior_every_draw_of_all_rows_gives_the_evidence():
     np.testing.assert_allclose(values, EVIDENCE, rtol=1e-4)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "name", ["table", "coupled_table", pytest.param("encoder", marks=pytest.mark.slow)]
 )
@@ -127,6 +129,7 @@ def test_the_mean_over_all_batches_is_the_gradient_of_all_rows(name):
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("source", "batch_size"),
     [
@@ -252,6 +255,7 @@ def test_probabilistic_pca_with_an_encoder():
     assert result.diagnostics.verdict == "reliable"
 
 
+@pytest.mark.integration
 def test_rows_outside_of_a_batch_wait_and_those_in_it_go_as_if_alone():
     rule = optax.adam(0.1)
     num = 5
@@ -297,6 +301,7 @@ def test_rows_outside_of_a_batch_wait_and_those_in_it_go_as_if_alone():
     assert int(later.visits[0]) == 0
 
 
+@pytest.mark.integration
 def test_what_does_not_fit_is_said():
     with pytest.raises(ValueError, match="local_advi"):
         vi.fit(jax.random.key(0), hierarchy(4), vi.methods.advi())

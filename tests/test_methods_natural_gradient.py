@@ -14,6 +14,7 @@ from vi_jax.methods import natural_gradient
 from vi_jax.methods.natural_gradient import _price, _stein
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("gradient", [_stein, _price])
 def test_gradients_are_those_of_the_elbo(gradient, x64):
     """b = L' dELBO/dmu and A = 2 L' dELBO/dSigma L, by Gauss-Hermite quadrature."""

@@ -30,6 +30,7 @@ def test_a_move_of_gsm_matches_the_score_at_its_draw(x64):
     assert np.linalg.eigvalsh(covariance + change).min() > 0
 
 
+@pytest.mark.integration
 def test_a_match_of_low_rank_solves_the_equation_of_the_dense_one(x64):
     size = 6
     draws = 4
@@ -64,6 +65,7 @@ def chain(u):
     return -0.5 * jnp.sum((u - 1) ** 2) - 0.25 * jnp.sum(jnp.diff(u) ** 2)
 
 
+@pytest.mark.integration
 def test_a_match_of_low_rank_keeps_its_digits_in_float32(x64):
     """By differences it had eigenvalues of -11 where the true least is 0.28."""
     factor = 0.06 * RNG.normal(size=(300, 8))
@@ -109,14 +111,17 @@ def a_chain_of_three_hundred():
     assert log_z - 15 < result.diagnostics.elbo < log_z
 
 
+@pytest.mark.integration
 def test_low_rank_at_three_hundred_latents():
     a_chain_of_three_hundred()
 
 
+@pytest.mark.integration
 def test_low_rank_at_three_hundred_latents_in_float64(x64):
     a_chain_of_three_hundred()
 
 
+@pytest.mark.integration
 def test_low_rank_starts_from_the_gaussian_of_pathfinder(x64):
     basis, _ = jnp.linalg.qr(jnp.asarray(RNG.normal(size=(20, 2))))
     scale = jnp.asarray(RNG.uniform(0.5, 2, size=20))
@@ -147,6 +152,7 @@ def test_a_patch_finds_the_low_rank_that_is_there(x64):
     np.testing.assert_allclose(v, variances, atol=1e-4)
 
 
+@pytest.mark.integration
 def test_low_rank_at_a_hundred_latents():
     factor = jnp.asarray(RNG.normal(size=(100, 3)), jnp.float32)
     variances = jnp.asarray(RNG.uniform(0.1, 1, 100), jnp.float32)
@@ -161,6 +167,7 @@ def test_low_rank_at_a_hundred_latents():
 METHODS = {"gsm": vi.methods.gsm(), "bam_low_rank": vi.methods.bam_low_rank()}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", METHODS)
 def test_a_posterior_that_is_not_gaussian(name):
     mean, covariance, _ = quadrature()

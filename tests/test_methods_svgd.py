@@ -22,6 +22,7 @@ def two_modes(u):
     return jnp.logaddexp(-0.5 * jnp.sum((u - 2.0) ** 2), -0.5 * jnp.sum((u + 2.0) ** 2))
 
 
+@pytest.mark.integration
 def test_the_direction_is_equation_8_by_autodiff(x64):
     particles = jax.random.normal(jax.random.key(0), (7, 3)) + 1.0
     scores = jax.random.normal(jax.random.key(1), (7, 3))
@@ -50,6 +51,7 @@ def test_coincident_particles_climb_together(x64):
     )
 
 
+@pytest.mark.integration
 def test_moments_of_a_gaussian_are_recovered():
     result = vi.fit(
         jax.random.key(0),

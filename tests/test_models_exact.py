@@ -54,6 +54,7 @@ def maximum_likelihood():
     return -0.5 * (P * np.log(2 * np.pi) + log_det + P), variance**0.5
 
 
+@pytest.mark.integration
 def test_a_linear_vae_reaches_the_maximum_likelihood_of_ppca():
     x = jnp.asarray(ROWS, jnp.float32)
     model = linear_vae()
@@ -106,6 +107,7 @@ def tables(model, params):
     return jax.vmap(joint)(z), jax.vmap(q.log_prob)(z)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("model", [NET, COINS], ids=["belief net", "discrete VAE"])
 def test_log_evidence_is_that_of_the_enumeration(model):
     params = moved(model)

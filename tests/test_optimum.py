@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import pytest
 
 from vi_jax.diagnostics.optimum import rest, slopes
 
@@ -50,6 +51,7 @@ def test_elsewhere_they_are_the_gradients_of_the_elbo():
     assert found.signal_to_noise < 0.05
 
 
+@pytest.mark.integration
 def test_draws_at_which_the_density_is_nan_are_left_out():
     q = dist.Normal(jnp.zeros(2), jnp.ones(2)).to_event(1)
     u = q.sample(jax.random.key(0), (500,)).at[3].set(1e4)

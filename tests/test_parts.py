@@ -152,6 +152,7 @@ def last_state(folder, config):
     return state._replace(key=jax.random.key_data(state.key))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "fields",
     [
@@ -201,6 +202,7 @@ def files_of(folder):
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
 
 
+@pytest.mark.integration
 def test_the_only_checkpoint_is_not_written_anew(quick, tmp_path):
     """A run that was stopped before its first evaluation, whose ELBO is then the best: killed while
     that is saved, it would have nothing left. Stopped there again, the same.
@@ -251,6 +253,7 @@ def test_a_sweep_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_pa
         )
 
 
+@pytest.mark.integration
 def test_sums_that_are_not_those_that_were_saved_are_damage(quick, tmp_path):
     config = small(**FIELDS)
     (tmp_path / "run").mkdir()

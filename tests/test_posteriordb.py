@@ -72,6 +72,7 @@ IN_DEFAULT = (
 )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "name",
     [
@@ -121,6 +122,7 @@ def float32_error(name, root):
     return np.abs((rounded - exact) @ np.linalg.cholesky(np.cov(u, rowvar=False))).max()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", HARD_IN_FLOAT32)
 def test_the_gradient_is_accurate_in_float32(name, root):
     assert float32_error(name, root) < 2e-3
@@ -132,6 +134,7 @@ def test_every_gradient_is_accurate_in_float32(name, root):
     assert float32_error(name, root) < 2e-3
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", REPARAMETERISED)
 def test_flatten_undoes_unflatten(name, root, x64):
     posterior = posteriordb.load(name, root)
@@ -158,6 +161,7 @@ def test_flatten_names_what_is_missing(root, x64):
         posterior.flatten({"mu": np.zeros(3), "alpha0": np.zeros(3), "alpha1": np.zeros(3)})
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ODES)
 def test_halving_the_step_changes_nothing(name, root, x64):
     """Scores by 20 and by 40 Runge-Kutta steps between observations differ by less than a hundredth
@@ -271,6 +275,7 @@ def test_summaries_serve_where_there_are_no_draws(root):
         posteriordb.reference_draws("mcycle_gp-accel_gp", root)
 
 
+@pytest.mark.integration
 def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(DataError, match="git clone"):
         posteriordb.load("arK-arK", tmp_path / "nowhere")

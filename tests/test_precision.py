@@ -133,6 +133,7 @@ def test_an_output_is_not_rounded_to_8_bits():
     assert out.item() == 1 + 2**-12
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("make", [mlp_vae, conv_vae])
 def test_without_a_dtype_float64_parameters_stay_float64(make, x64):
     model = make(X_SHAPE)

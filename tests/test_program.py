@@ -141,6 +141,7 @@ def test_the_mean_path_of_a_linear_gaussian_is_its_mean(walk):
         Program(None, None, lambda *args: args[2]("z", object())).mean_path()
 
 
+@pytest.mark.integration
 def test_draws_have_the_law_that_is_scored():
     p = prior()
     z = p.sample(jax.random.key(0), (5_000,))
@@ -332,6 +333,7 @@ def test_closed_and_drawn_kls_have_one_mean(walk, kl):
     assert (a - b).std() > 0.1  # another estimate of the same number
 
 
+@pytest.mark.integration
 def test_the_order_of_the_walks_decides_what_is_closed_and_the_names_say_it():
     key = jax.random.key(7)
     kls = loss_terms(model_of(up, "half_closed"), up, key).kl
@@ -418,6 +420,7 @@ def detached(params, context, site):
     site("z1", gaussian(params["a"] @ vi.freeze(z2), params["scale1"]))
 
 
+@pytest.mark.integration
 def test_the_linter_takes_programs():
     params = jax.tree.map(as_float, PRIOR)
     names = ("stein", "normalisation", "score", "detached")
@@ -489,6 +492,7 @@ def test_every_bound_under_every_estimator_is_the_evidence(name, walk, x64):
             assert largest < 1e-10
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("walk", [up, down])
 def test_away_from_the_posterior_the_estimators_agree_in_the_mean(walk):
     """Sticking the landing freezes the guide's numbers and keeps its path through z: a density

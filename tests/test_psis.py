@@ -17,6 +17,7 @@ from vi_jax.diagnostics.psis import (
 )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("freedom", [1.5, 3.0, 30.0])
 @pytest.mark.parametrize("num_draws", [100, 1000, 4000])
 def test_weights_and_k_hat_are_those_of_arviz(num_draws, freedom):

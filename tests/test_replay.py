@@ -87,6 +87,7 @@ def run(folder, config, *, resumed=False):
     single.train(config, folder, resumed=resumed)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "loop",
     [
@@ -155,6 +156,7 @@ def test_the_state_that_is_kept_is_that_of_the_run(planted, tmp_path):
     assert tree_equal(*plain)
 
 
+@pytest.mark.integration
 def test_steps_may_be_left_out(planted, tmp_path, capsys):
     """The run goes on to its end; it is stopped and resumed on the way, and its count with it."""
     skip = dict(train__on_nonfinite="skip", train__max_skipped=5)
@@ -284,6 +286,7 @@ def kept(tmp_path_factory):
     return folder, config
 
 
+@pytest.mark.integration
 def test_a_finite_step_says_so(kept, capsys):
     folder, config = kept
     assert diagnosis.replay(config, folder) == 1

@@ -37,6 +37,7 @@ def assert_same(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6), a, b)
 
 
+@pytest.mark.integration
 def test_each_ends_where_it_would_alone():
     run = vi.replicas.make_run(STEP, batch_size=8)
     states = vi.replicas.stack(starts())
@@ -86,6 +87,7 @@ def test_replicas_that_do_not_go_together_are_refused():
         )
 
 
+@pytest.mark.integration
 def test_examples_may_be_a_pytree():
     """The pictures and, beside them, a number for each that says how much of it is shown."""
     base = vi.losses.negative_elbo(MODEL)

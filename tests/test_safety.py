@@ -160,6 +160,7 @@ def test_both_precisions_keep_theirs_and_agree(estimator, bound, x64):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("estimator", "bound"), FEW)
 def test_jit_vmap_and_grad_compose_to_the_same(estimator, bound):
     def one(params, seed):
@@ -176,6 +177,7 @@ def test_jit_vmap_and_grad_compose_to_the_same(estimator, bound):
             np.testing.assert_allclose(gradients[name][i], leaf, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("bound", SMOOTH)
 def test_the_hessian_of_a_smooth_bound_is_that_of_differences(bound, x64):
     start = np.array([PARAMS[name] for name in sorted(PARAMS)])
@@ -226,6 +228,7 @@ def test_the_program_does_not_grow_with_the_number_of_draws(estimator, bound):
         assert size(1_000) == size(10)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("chunk", [1, 3, 8, 20])
 @pytest.mark.parametrize(
     ("estimator", "bound"),

@@ -24,6 +24,7 @@ def log_joint(z):
     return dist.Normal(jnp.zeros(2), 1.0).log_prob(z).sum() + jnp.tanh(z).sum()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("guide", [DIAGONAL, FULL], ids=["diagonal", "full"])
 @pytest.mark.parametrize("wrap", [vi.sampling.antithetic, vi.sampling.quasi])
 def test_each_draw_alone_has_the_guides_distribution(wrap, guide):

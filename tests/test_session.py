@@ -135,6 +135,7 @@ HEALTH = dict(
 )
 
 
+@pytest.mark.integration
 def test_a_collapsed_run_raises_the_alarm(tmp_path, quiet_end, capsys):
     rows = run_folder(tmp_path / "run", small(**HEALTH, objective__beta=50.0))
     assert rows[-1]["test/active_units"] == 0
@@ -297,6 +298,7 @@ def test_the_best_checkpoint_is_saved_and_kept(tmp_path, elbos, capsys):
     assert session.trained_params(config, model, tmp_path / "run")[1] == 8
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("minutes", "steps"), [(0.0, [8]), (1e-9, [2, 4, 6, 8]), (60.0, [8])])
 def test_a_run_saves_by_the_minute(tmp_path, elbos, minutes, steps):
     run_folder(
@@ -384,6 +386,7 @@ def test_streaming_stops_at_a_loss_that_is_not_finite():
     assert int(info.bad_step) == 3
 
 
+@pytest.mark.integration
 def test_a_streamed_run_has_the_metrics_of_one_on_the_device(tmp_path, no_evaluation):
     """20 steps that pass the end of an epoch of 13, by three loops."""
     few = dict(
@@ -631,6 +634,7 @@ def small_model():
     return built, built.model.init(jax.random.key(3)), built.x[:23]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("batch_size", [5, 100])
 def test_log_evidence_counts_every_example_once(small_model, batch_size):
     built, params, x = small_model

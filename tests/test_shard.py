@@ -67,6 +67,7 @@ def two_processes():
         return list(pool.map(lambda number: run_program(4, coordinator, 2, number), range(2)))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("layout", ["data", "fsdp", "explicit", "stepwise", "streaming"])
 def test_eight_devices_have_the_losses_of_one(one, eight, layout):
     assert eight["devices"] == 8
@@ -74,6 +75,7 @@ def test_eight_devices_have_the_losses_of_one(one, eight, layout):
     assert one["vae"][-1] < one["vae"][0] - 1.0  # it trains
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("layout", ["data", "fsdp", "streaming"])
 def test_two_processes_have_the_losses_of_one(one, two_processes, layout):
     for process in two_processes:
@@ -151,6 +153,7 @@ def test_rules(name, shape, spec):
     assert vi.shard.spec_of(path, shape, AbstractMesh((4, 2), ("data", "model"))) == spec
 
 
+@pytest.mark.integration
 def test_draws_over_devices_are_a_guide_like_its_own():
     mesh = vi.shard.make_mesh()
     q = dist.Normal(jnp.zeros(2), 1.0).to_event(1)
@@ -164,6 +167,7 @@ def test_draws_over_devices_are_a_guide_like_its_own():
     assert over.event_shape == (2,)
 
 
+@pytest.mark.integration
 def test_batches_that_do_not_divide_are_refused_and_a_run_compiles_once():
     layout = vi.shard.make_layout(vi.shard.make_mesh())
     model = vi.models.vae((4,), num_latents=2, hidden=(8,))

@@ -115,6 +115,7 @@ def test_its_kl_is_by_layer_closed_or_drawn():
     assert np.abs(closed["deep"].value).max() > 0.01
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("by", ["batch", "example"])
 def test_free_bits_go_by_its_layers(by):
     model = stacked_model("closed")

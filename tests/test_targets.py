@@ -28,6 +28,7 @@ def many_kinds(y):
     numpyro.sample("y", dist.Normal(theta, 1.0).to_event(1), obs=y)
 
 
+@pytest.mark.integration
 def test_a_numpyro_model_has_numpyros_density_and_gradient():
     y = jnp.array([1.0, -1.0, 0.5, 2.0])
     target = vi.targets.from_numpyro(many_kinds, y)
@@ -129,6 +130,7 @@ def test_minibatches_are_unbiased():
     assert values.std() > 0.1
 
 
+@pytest.mark.integration
 def test_a_plate_with_a_subsample_is_a_minibatch():
     x = jax.random.normal(jax.random.key(1), (30,)) + 1.0
 

@@ -112,6 +112,7 @@ def test_the_whole_is_the_model_written_out():
     assert len(whole.names) == whole.size
 
 
+@pytest.mark.integration
 def test_a_subsampled_plate_with_latents_is_the_same_target():
     ours = by_rows(4)
     theirs = from_model(plain_model, 4)

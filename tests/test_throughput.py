@@ -85,6 +85,7 @@ def test_all_contenders_have_one_loss(name):
             assert ready.running.steps(300) > -loss + 0.5, f"{ready.contender.name} does not learn"
 
 
+@pytest.mark.integration
 def test_ours_and_that_by_hand_have_one_loss_and_another_is_seen():
     problem = SMALL["iwae"]
     weights = noisy(SMALL["iwae"])

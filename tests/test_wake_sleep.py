@@ -95,6 +95,7 @@ def test_the_mean_gradient_is_that_of_the_enumeration(make, asleep):
         assert np.abs(exact[name]).max() > 0.01, f"a gradient of 0 in {name} tests nothing"
 
 
+@pytest.mark.integration
 def test_at_the_posterior_the_model_climbs_the_evidence_and_the_guide_rests():
     posterior = jax.vmap(lambda x: jax.nn.log_softmax(log_joint(PARAMS, x)))(IMAGES)
     params = {**PARAMS, "guide": posterior}
@@ -108,6 +109,7 @@ def test_at_the_posterior_the_model_climbs_the_evidence_and_the_guide_rests():
         assert_mean(samples["guide"], np.zeros((4, STATES)))
 
 
+@pytest.mark.integration
 def test_the_value_is_minus_iwae_and_the_metrics_say_what_pulls_the_guide():
     def key():
         return jax.random.key(4)
