@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from experiments import signatures
 from experiments.beside import importable
 from experiments.cli import UserError, suggest
+from experiments.errors import in_own_code
 from experiments.signatures import NoSuchFunction, Signature
 
 NAME = "name"
@@ -123,6 +124,12 @@ class Rooms(NamedTuple):
             return function(**arguments)
         except (TypeError, ValueError) as error:
             raise UserError(f"{where}: {choice[NAME]}: {error}") from error
+        except Exception as error:
+            names = list(self.outside(room, choice))
+            if isinstance(error, UserError) or not names or in_own_code(error) is not None:
+                raise
+            said = f"{type(error).__name__}: {error}"
+            raise UserError(f"{where}: {choice[NAME]} of {', '.join(names)}: {said}") from error
 
     def normal(self, room: Room, value: Any, *, where: str) -> dict[str, Any]:
         """A choice with every name in it as a dictionary, so that two ways to write it are one."""

@@ -19,7 +19,7 @@ from typing import NoReturn
 from absl import flags
 
 from experiments import command_line, startup
-from experiments.errors import Requeue, UserError
+from experiments.errors import Requeue, UserError, in_own_code
 from experiments.run import heartbeat
 
 STARTED = time.perf_counter()
@@ -96,7 +96,7 @@ def _in_a_sentence(error: Exception) -> str | None:
         )
     if isinstance(error, OSError) and error.errno is not None:  # of a system call
         return _of_the_machine(error)
-    return None
+    return in_own_code(error)
 
 
 def _guarded(

@@ -51,7 +51,7 @@ def approximate(config: Any, workdir: Path) -> None:
     method = ROOMS.build(METHOD, config.method, where="config.method", facts={})
     # 1. the fit
     try:
-        target = _target(config.model, model)
+        target = _target(model)
         result = _fit(config, workdir, target, method)
     except (TargetError, FloatingPointError) as error:
         raise cli.UserError(str(error)) from None
@@ -71,8 +71,8 @@ def approximate(config: Any, workdir: Path) -> None:
     print(f"  {num_figures} figures; run folder {workdir}")
 
 
-def _target(name: str, model: Any) -> Any:
-    with heartbeat.phase("tracing the model"), models.its_errors(name):
+def _target(model: Any) -> Any:
+    with heartbeat.phase("tracing the model"):
         target = vi.targets.from_numpyro(model)
     if isinstance(target, LocalTarget):
         raise cli.UserError(
@@ -87,10 +87,7 @@ def _fit(config: Any, workdir: Path, target: Any, method: Any) -> Any:
     estimate.require_fit(config, target.size, 0 if method is None else method.num_steps)
     print(f"{config.name}: {target.size:,} unconstrained latents", file=sys.stderr)
     files.write_json(workdir / DATA, models.fingerprint(config.model, config.data))
-    with (
-        heartbeat.phase("choosing a method", patience=PATIENCE),
-        models.its_errors(config.model),
-    ):
+    with heartbeat.phase("choosing a method", patience=PATIENCE):
         progress = FitProgress(totals_of(method, target))
         result = vi.fit(
             jax.random.key(config.seed),

@@ -2,11 +2,9 @@
 scikit-learn.
 """
 
-import contextlib
 import functools
 import hashlib
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,31 +101,6 @@ def get_model(name: str, data_dir: str, data: str = "") -> tuple[Callable[[], An
         "breast_cancer": breast_cancer,
         "diabetes": diabetes,
     }[name], None
-
-
-@contextlib.contextmanager
-def its_errors(name: str) -> Iterator[None]:
-    """Turns what fails inside the file of a model into a UserError that names the line.
-
-    What `vi_jax` says of a model (TargetError, FloatingPointError) and what the machine says pass.
-    """
-    import jax
-
-    from vi_jax.targets.target import TargetError
-
-    path = Path(name.removeprefix(FILE).rpartition(":")[0])
-    known = (UserError, TargetError, FloatingPointError, MemoryError, OSError, Warning)
-    try:
-        yield
-    except (*known, jax.errors.JaxRuntimeError):
-        raise
-    except Exception as error:
-        places = traceback.extract_tb(error.__traceback__)
-        inside = [place for place in places if Path(place.filename).resolve() == path.resolve()]
-        if not name.startswith(FILE) or not inside:
-            raise
-        said = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":.")
-        raise UserError(f"{path}, line {inside[-1].lineno}: {said}.") from error
 
 
 def eight_schools_noncentered() -> None:
