@@ -73,6 +73,7 @@ def test_without_transitions_that_move_it_is_plain_importance_sampling():
     )
 
 
+@pytest.mark.integration
 def test_more_temperatures_tighten_both_bounds():
     gaps = []
     for num in (5, 50):

@@ -100,6 +100,7 @@ def test_groups_have_to_divide_the_draws():
         bracket(jax.random.key(0), log_joint, q, num_draws=100, num_groups=30)
 
 
+@pytest.mark.integration
 def test_latents_may_be_a_pytree():
     """The three latents as a number and a pair; the same bracket, and a program of two layers."""
     q = vi.families.mean_field({"a": jnp.zeros(()), "b": jnp.zeros(2)}).guide(

@@ -157,6 +157,7 @@ def test_p_values_are_uniform_where_the_posterior_is_exact():
         assert abs(np.mean(p < 0.5) - 0.5) < 5 * (0.25 / 400) ** 0.5 + 0.03
 
 
+@pytest.mark.integration
 def test_the_laws_are_scipys():
     x = np.linspace(0.3, 2.0, 10)
     np.testing.assert_allclose([kolmogorov(v) for v in x], stats.kstwobign.sf(x), atol=1e-5)

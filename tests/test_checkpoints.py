@@ -590,6 +590,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("limit", [pytest.param(100, marks=pytest.mark.slow), 2500])
 def test_a_save_that_the_disk_refuses_is_said_once(tmp_path, limit):
     """Files may not grow beyond a limit, as with a quota: by turns the first and a later write of a

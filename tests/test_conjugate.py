@@ -47,6 +47,7 @@ def labels(num_data=40, seed=0):
     )
 
 
+@pytest.mark.integration
 def test_gradients_of_log_normalisers_are_the_expectations(x64):
     dirichlet = jax.grad(factors.dirichlet)({"log": jnp.array([0.5, 1.0, 2.0])})
     np.testing.assert_allclose(dirichlet["log"], psi([1.5, 2.0, 3.0]) - psi(6.5), rtol=1e-12)
@@ -81,6 +82,7 @@ def test_gradients_of_log_normalisers_are_the_expectations(x64):
         np.testing.assert_allclose(joint[name], value, rtol=1e-12)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("log_normaliser", "natural", "as_distribution", "statistics"),
     [

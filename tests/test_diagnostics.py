@@ -110,6 +110,7 @@ def evidence_of_a_wrong_guide(num_samples, chunk=100, repeats=4000):
     )
 
 
+@pytest.mark.integration
 def test_log_evidence_of_a_wrong_guide_rises_to_the_truth():
     one, ten = (evidence_of_a_wrong_guide(size, repeats=4000) for size in (1, 10))
     truth = log_marginal(X[0])
@@ -281,6 +282,7 @@ def test_aggregate_posterior_equals_enumeration(scale):
     np.testing.assert_allclose(many.max_information, np.log(3), rtol=1e-6)
 
 
+@pytest.mark.integration
 def test_information_and_marginal_kl_add_up_to_the_mean_kl():
     q = jax.vmap(wrong_posterior)(X32).base_dist
     loc = np.asarray(q.loc, np.float64)

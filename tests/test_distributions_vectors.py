@@ -16,6 +16,7 @@ from vi_jax.distributions import OneHotCategorical, PrecisionNormal
 LOGITS = np.array([0.4, -1.1, 2.0])
 
 
+@pytest.mark.integration
 def test_one_hot_is_the_categorical(x64):
     q = OneHotCategorical(jnp.asarray(LOGITS))
     plain = dist.Categorical(logits=jnp.asarray(LOGITS))
@@ -45,6 +46,7 @@ def test_one_hot_far_out_and_at_impossible_classes():
         np.testing.assert_allclose(gradient, np.eye(3)[0] - softmax(logits), atol=1e-6)
 
 
+@pytest.mark.integration
 def test_one_hot_batches():
     q = OneHotCategorical(jnp.zeros((4, 3)))
     assert (q.batch_shape, q.event_shape) == ((4,), (3,))
@@ -72,6 +74,7 @@ def covariance(t):
     return np.linalg.inv(tril @ tril.T)
 
 
+@pytest.mark.integration
 def test_precision_normal_is_scipys(x64):
     q = PrecisionNormal(LOC, band(THETA))
     frozen = stats.multivariate_normal(LOC, covariance(THETA))

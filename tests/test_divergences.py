@@ -242,6 +242,7 @@ FAR = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(FAR))
 def test_renyi_is_infinite_where_the_integral_diverges(name):
     q, p = FAR[name]
@@ -348,6 +349,7 @@ def test_wasserstein_of_scalars_is_that_of_quantiles(x64):
     )
 
 
+@pytest.mark.integration
 def test_wasserstein_batches_and_the_diagonal_is_the_full_one():
     loc = jnp.asarray(normal(1, 4, 3), jnp.float32)
     scale = jnp.exp(jnp.asarray(normal(2, 4, 3), jnp.float32))

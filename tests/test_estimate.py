@@ -162,6 +162,7 @@ def test_the_configs_are_not_refused(variant, hand):
     estimate.require_evaluation(config, found, num_samples=5_000)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("rows", [20_000, 40_000])
 def test_a_program_near_the_limit_is_judged_by_what_xla_says(rows, hand):
     """Refused where XLA will allocate more than is at hand, and not where it will not."""

@@ -157,6 +157,7 @@ def test_jit_gives_the_same(estimate):
     )
 
 
+@pytest.mark.integration
 def test_vmap_over_examples_is_a_loop(estimate):
     def one(key, x):
         q = dist.Normal(jnp.full(3, x), jnp.ones(3)).to_event(1)

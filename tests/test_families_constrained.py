@@ -84,6 +84,7 @@ def test_draws_lie_within_and_densities_are_those_of_the_jacobian(x64):
     np.testing.assert_allclose(log_q_there, expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.integration
 def test_importance_weights_have_mean_one(x64):
     """E_q[p / q] = 1 for numpyro's p on the same support: the two are densities in the same
     coordinates.

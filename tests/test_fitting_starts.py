@@ -36,6 +36,7 @@ def fit(**kwargs):
     return vi.fit(jax.random.key(0), TARGET, METHOD, num_starts=5, start=STARTS, **kwargs)
 
 
+@pytest.mark.integration
 def test_the_best_start_is_kept_and_what_it_leaves_out_is_said():
     result = fit()
     assert np.all(np.asarray(result.guide.mean) > 2)

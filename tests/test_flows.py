@@ -131,6 +131,7 @@ def test_depth_is_a_loop_and_not_unrolled(name):
     assert program(20) == program(2)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("which", ["planar", pytest.param("sylvester", marks=pytest.mark.slow)])
 def test_inverses_by_roots_have_first_and_second_derivatives(which, x64):
     """The implicit function theorem at the root: in z and in the parameters, against differences of

@@ -121,6 +121,7 @@ CALLS = {
 
 
 # 20 columns: some groups of several matrices, some of one; 5 and 50 matrices: apart and in loops
+@pytest.mark.integration
 @pytest.mark.parametrize("batch", [(5,), (2, 25)])
 @pytest.mark.parametrize("name", CALLS)
 def test_a_batch_gives_what_its_matrices_give(name, batch, x64):

@@ -79,6 +79,7 @@ def gradient_of(loss, params, x, seed=1, step=STEP):
     return jax.jit(jax.grad(loss, has_aux=True))(params, jax.random.key(seed), x, step)[0]
 
 
+@pytest.mark.integration
 def test_terms_are_those_worked_out_by_hand():
     model = linear_vae(log_scale=NARROW)
     x = binary(B, PIXELS)
@@ -201,6 +202,7 @@ def real(*shape, seed=4):
     return jnp.asarray(normal(seed, *shape), jnp.float32)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("sigma", [0.2, 1.7])
 def test_fixing_sigma_is_weighing_the_kl(sigma):
     """sigma^2 (SE / (2 sigma^2) + KL) = SE / 2 + sigma^2 KL: the gradients are proportional, beta =

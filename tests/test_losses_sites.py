@@ -320,6 +320,7 @@ def test_an_update_keeps_the_shape_of_the_parameters():
         run(negative_elbo(model), model.init(None), jnp.ones(B))
 
 
+@pytest.mark.integration
 def test_old_names_go_on_for_a_version():
     model = vi.models.vae((3,), num_latents=2, hidden=(4,))
     params = model.init(jax.random.key(0))

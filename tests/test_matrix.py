@@ -197,6 +197,7 @@ TOYS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("toy", "name", "bound"), [(toy, *pair) for toy in TOYS for pair in pairs(toy)]
 )
@@ -255,6 +256,7 @@ def test_guides_without_a_path_are_refused(name):
         ESTIMATORS[name](jax.random.key(0), bound, log_joint, q, num_samples=2)
 
 
+@pytest.mark.integration
 def test_values_are_those_of_the_bound():
     """Whatever the gradient does, the number is the bound of the log-weights (piwae's is IWAE,
     price's has the exact entropy).

@@ -53,6 +53,7 @@ def test_minibatches_end_at_the_answer_of_all_data():
     assert distance(state, method, mean, covariance) < 0.2
 
 
+@pytest.mark.integration
 def test_a_family_of_ones_own_without_a_closed_form():
     def init(key):
         del key
@@ -193,6 +194,7 @@ def test_windows_of_blocks_are_those_of_the_iterates():
     np.testing.assert_allclose(window.r_hat, r_hat.max(), rtol=1e-3)
 
 
+@pytest.mark.integration
 def test_a_drift_is_seen_and_noise_is_not():
     noise = jax.random.normal(jax.random.key(0), (2000, 5))
     assert averaging.best_window(blocks(noise)).r_hat < 1.05

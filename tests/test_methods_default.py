@@ -70,6 +70,7 @@ def test_what_is_smooth_is_called_so(name, dtype):
     assert found(SMOOTH[name], dtype) == (0.0, 0.0)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", KINKS)
 def test_kinks_are_seen(name, dtype):
@@ -155,6 +156,7 @@ def lasso(u):  # both coefficients near 0, where the prior has its kinks
     )
 
 
+@pytest.mark.integration
 def test_the_default_is_right_on_a_lasso_by_quadrature():
     grid = jnp.linspace(-4.0, 4.0, 400)  # an even number: no point on a kink
     points = jnp.stack(jnp.meshgrid(grid, grid, indexing="ij"), -1).reshape(-1, 2)

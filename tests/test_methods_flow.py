@@ -53,6 +53,7 @@ def test_on_a_gaussian_it_begins_at_the_answer_and_stays():
     np.testing.assert_allclose(q.log_prob(z), log_q, rtol=1e-3)
 
 
+@pytest.mark.integration
 def test_a_banana_is_met():
     result = vi.fit(
         jax.random.key(0),

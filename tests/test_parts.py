@@ -271,6 +271,7 @@ def test_sums_that_are_not_those_that_were_saved_are_damage(quick, tmp_path):
         single.train(config, tmp_path / "run", resumed=True)
 
 
+@pytest.mark.integration
 def test_sigterm_is_answered_within_a_part_of_a_slow_block(quick, tmp_path, monkeypatch):
     """A block of 400 steps of 50 ms, 20 s: asked after 1 s, it takes few steps more. Counted, since
     a machine may be busy.

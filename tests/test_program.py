@@ -177,6 +177,7 @@ def test_noise_there_and_back():
     np.testing.assert_allclose(moved, A.sum(0), rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_a_program_is_a_pytree_and_a_guide():
     p = prior()
     assert isinstance(p, vi.types.Guide)

@@ -34,6 +34,7 @@ def test_weights_and_k_hat_are_those_of_arviz(num_draws, freedom):
         np.testing.assert_allclose(ours.log_weights, theirs, atol=1e-6)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("k", [0.1, 0.5, 0.9])
 def test_the_shape_of_a_pareto_tail_is_found(k):
     with jax.enable_x64(True):
@@ -43,12 +44,14 @@ def test_the_shape_of_a_pareto_tail_is_found(k):
         np.testing.assert_allclose(sigma, 2.0, rtol=0.02)
 
 
+@pytest.mark.integration
 def test_equal_weights_have_no_tail():
     smoothed = psis(jnp.full(400, -3.0))
     assert float(smoothed.k_hat) == -jnp.inf
     np.testing.assert_allclose(effective_draws(smoothed.log_weights), 400, rtol=1e-4)
 
 
+@pytest.mark.integration
 def test_weights_of_zero_and_few_draws():
     log_w = jnp.where(jnp.arange(1000) < 500, -jnp.inf, jnp.linspace(-1, 1, 1000))
     smoothed = psis(log_w)
@@ -59,6 +62,7 @@ def test_weights_of_zero_and_few_draws():
         psis(jnp.zeros(24))
 
 
+@pytest.mark.integration
 def test_a_guide_that_is_too_narrow_is_found_out_and_one_too_wide_is_not():
     def k_hat(scale):  # of N(0, scale^2) as a proposal for N(0, 1), 5 dimensions
         u = scale * jax.random.normal(jax.random.key(1), (4000, 5))

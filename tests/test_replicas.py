@@ -55,6 +55,7 @@ def test_each_ends_where_it_would_alone():
         np.testing.assert_allclose(np.array(rows)[:, which], losses, rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_one_that_is_not_finite_stands_still_and_the_others_go_on():
     def breaking(state, batch):
         new, metrics = STEP(state, batch)

@@ -157,6 +157,7 @@ def test_a_healthy_run_raises_none(tmp_path, quiet_end, capsys):
 # --------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_not_finite_is_one_sentence_that_names_the_step(tmp_path, no_evaluation):
     """The rate starts at 0 and rises to 1e9: the first steps are sound, and saved."""
     config = small(
@@ -324,6 +325,7 @@ def blank_state(seed=0):
     return vi.training.State(jnp.zeros((), jnp.int32), jax.random.key(seed), {}, (), ())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("batch_size", [1, 4, 13])
 def test_every_loop_sees_the_same_batches(batch_size):
     """Ten examples, thirteen steps one at a time: compiled, stepwise, streamed, and streamed in
@@ -680,6 +682,7 @@ def test_portions_of_samples_of_any_size_are_one_program(small_model, monkeypatc
     assert len(traced) == 1
 
 
+@pytest.mark.integration
 def test_measures_are_those_of_each_example(small_model):
     built, params, x = small_model
     found = built.meter.measure(jax.random.key(5), params, x)

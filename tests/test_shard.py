@@ -85,12 +85,14 @@ def test_two_processes_have_the_losses_of_one(one, two_processes, layout):
     assert two_processes[1]["from the first"] == {"process": 0}
 
 
+@pytest.mark.integration
 def test_examples_that_are_pytrees_lie_over_devices(one, eight, two_processes):
     for each in (eight, *two_processes):
         for name in ("tree", "tree, streaming"):
             np.testing.assert_allclose(each[name], one["tree"], rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_starts_over_devices_come_to_what_they_do_on_one(one, eight, two_processes):
     for fitted in (*eight["fit"], *two_processes[0]["fit"]):
         for found, wanted in zip(fitted, one["fit"], strict=True):
@@ -102,6 +104,7 @@ def test_starts_over_devices_come_to_what_they_do_on_one(one, eight, two_process
         )
 
 
+@pytest.mark.integration
 def test_parameters_and_all_that_is_kept_of_them_are_cut_when_asked(eight, two_processes):
     assert eight["data slices"] == [1]
     # every kernel, its average and its two moments
@@ -109,11 +112,13 @@ def test_parameters_and_all_that_is_kept_of_them_are_cut_when_asked(eight, two_p
     assert eight["explicit slices"] == [2]
 
 
+@pytest.mark.integration
 def test_data_parallel_steps_reduce_gradients_and_nothing_else(eight):
     assert set(eight["data collectives"]) == {"all-reduce"}
     assert set(eight["fsdp collectives"]) <= {"all-reduce", "all-gather", "reduce-scatter"}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("devices", ["2", "8"])
 def test_the_bound_is_right_on_any_split_of_its_draws(eight, devices):
     wrapped, mapped = eight["draws"][devices]

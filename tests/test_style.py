@@ -138,6 +138,7 @@ def test_a_command_is_its_flags_and_a_call():
     assert not long, f"a command has fewer than {COMMAND_LINES} lines: {', '.join(long)}"
 
 
+@pytest.mark.integration
 def test_an_assignment_is_of_one_value():
     found = [
         f"{path}:{line}"

@@ -190,6 +190,7 @@ def test_data_of_one_batch_are_not_taken_for_all_rows(take, num, batch_size):
         vi.targets.from_numpyro(rows_by(take, batch_size), jnp.arange(num) * 1.0)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "take",
     [lambda x, index: x[index], lambda x, index: numpyro.subsample(x, 0), lambda x, index: 3.0],

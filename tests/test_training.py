@@ -487,6 +487,7 @@ def test_a_batch_size_that_is_none_is_refused(make_run):
         make_run(vi.make_step(loss, OPTIMIZER), batch_size=0)
 
 
+@pytest.mark.integration
 def test_the_gradient_norm_is_measured_where_asked_and_averaged_over_those():
     model = vi.models.vae((4,), num_latents=2, hidden=(8,))
     optimizer = optax.sgd(1e-3)
