@@ -130,8 +130,11 @@ def test_the_open_file_is_what_is_checked(place, monkeypatch):
     writer.start()
     with pytest.raises(files.NotRegular):
         files.read_bytes(place)
-    place.open("rb").close()  # lets the writer go
+    # lets the writer go, wherever it is: it may have been let go already, and not wait for a reader
+    reader = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
     writer.join(timeout=10)
+    os.close(reader)
+    assert not writer.is_alive()
 
 
 def test_a_file_of_two_names_is_replaced_and_not_appended_to(place, elsewhere):
