@@ -96,6 +96,8 @@ def climbs(path, source):
             continue
         if other not in FLOOR_OF:
             problems.append(f"{path}: imports {name}, which has no floor")
+        elif other != room and any(part.startswith("_") for part in name.split(".")[2:]):
+            problems.append(f"{path}: imports {name}, which is private to its folder")
         elif other != room and FLOOR_OF[other] >= FLOOR_OF[room]:
             problems.append(
                 f"{path}: floor {FLOOR_OF[room]} imports {name} of floor {FLOOR_OF[other]}"
@@ -158,6 +160,7 @@ def test_each_thing_has_its_home():
         ("losses/elbo.py", "from vi_jax.training import train"),
         ("families/flow.py", "from . import mean_field"),
         ("cellar.py", "import jax"),
+        ("methods/advi.py", "from vi_jax.families._flow import Flow"),
     ],
 )
 def test_a_climb_is_seen(path, source):

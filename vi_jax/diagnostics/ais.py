@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vi_jax.types import Array, Guide, LogJoint
+from vi_jax.types import Array, Guide, LogJoint, select
 
 
 class Annealed(NamedTuple):
@@ -189,9 +189,7 @@ def _hmc(
     end_momentum = kick(end_momentum, end, -0.5 * step_size)
     change = log_density(end) - log_density(z) + _energy(momentum) - _energy(end_momentum)
     accept = jnp.log(jax.random.uniform(key_accept)) < change  # nan counts as a refusal
-    return jax.tree.map(lambda new, old: jnp.where(accept, new, old), end, z), accept.astype(
-        jnp.result_type(float)
-    )
+    return select(accept, end, z), accept.astype(jnp.result_type(float))
 
 
 def _energy(momentum: Any) -> Array:

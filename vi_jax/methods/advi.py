@@ -14,13 +14,12 @@ from jax.flatten_util import ravel_pytree
 
 from vi_jax import estimators
 from vi_jax.bounds import elbo
-from vi_jax.families import full_rank, mean_field
-from vi_jax.families._flow import Flow
+from vi_jax.families import Flow, full_rank, mean_field
 from vi_jax.kl.gaussians import is_gaussian_vector
 from vi_jax.methods._units import DENSE, Units, ascend
 from vi_jax.optimise import own_units, step_size
 from vi_jax.sampling import antithetic
-from vi_jax.types import Array, Family, LogDensity, Method, MethodInfo, Params
+from vi_jax.types import Array, Family, LogDensity, Method, MethodInfo, Params, select
 
 # Adam's step in a Gaussian's own units, and in parameters as they are
 OWN_UNITS = 0.1
@@ -201,9 +200,7 @@ def _step(
     if own_units.kind(params) is None:
         ending = ending._replace(least=MIN_RAW_ITERATES, averaged=num)
     schedule, ended = step_size.advance(state.schedule, watched, skl, ending, size=size)
-    params = jax.tree.map(
-        lambda a, p: jnp.where(ended, a, p), unravel(schedule.answer[:num]), params
-    )
+    params = select(ended, unravel(schedule.answer[:num]), params)
     new = State(state.units, params, optimizer_state, schedule, state.evaluations + rules.num_draws)
     return new, MethodInfo(-value.astype(schedule.rate.dtype), new.evaluations, schedule.done)
 
@@ -230,9 +227,7 @@ def moved(
     good = jnp.isfinite(value) & jnp.all(jnp.isfinite(flat))
     updates, new_state = rule.update(own_units.inward(params, slope), optimizer_state, params)
     new = own_units.outward(params, jax.tree.map(lambda d: rate * d, updates))
-    return jax.tree.map(
-        lambda new, old: jnp.where(good, new, old), (new, new_state), (params, optimizer_state)
-    )
+    return select(good, (new, new_state), (params, optimizer_state))
 
 
 def family_of_size(family: Callable[[int], Family] | Family) -> Callable[[int], Family]:

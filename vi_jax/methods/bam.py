@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 from vi_jax import linalg
 from vi_jax.methods.pathfinder import State as Path
 from vi_jax.methods.pathfinder import advance, begin
-from vi_jax.types import Array, LogDensity, Method, MethodInfo
+from vi_jax.types import Array, LogDensity, Method, MethodInfo, select
 
 # of the paths, see `pathfinder`
 _MEMORY = 32
@@ -155,7 +155,7 @@ def _match(
     moved = state._replace(
         mean=mean + root @ shift, root=root @ factor, drift=drift, late=state.late + settled
     )
-    new: State = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, state)
+    new = select(good, moved, state)
     new = new._replace(step=state.step + 1, evaluations=state.evaluations + size)
     log_q = (
         -0.5 * jnp.sum(eps**2, 1)

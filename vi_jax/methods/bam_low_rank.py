@@ -11,7 +11,7 @@ from vi_jax.families.low_rank import LowRankNormal
 from vi_jax.kl import kl_divergence
 from vi_jax.methods.pathfinder import FactoredNormal
 from vi_jax.optimise import lbfgs
-from vi_jax.types import Array, LogDensity, Method, MethodInfo
+from vi_jax.types import Array, LogDensity, Method, MethodInfo, select
 
 _SEARCH_TOLERANCE = 1e-3  # nats that a step of the search may gain where matching takes over
 _SCORE_TOLERANCE = 0.02  # squared length of the mean score in units of the covariance, per latent
@@ -157,7 +157,7 @@ def _match(
     drift = kl_divergence(q, new_q) + kl_divergence(new_q, q)
     good = jnp.isfinite(drift)
     moved = state._replace(mean=mean, factor=factor, variances=variances, drift=drift)
-    new: State = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, state)
+    new = select(good, moved, state)
     score = state.score + jnp.where(good, 2 / (state.step + 2), 0.0) * (
         jnp.where(good, scores.mean(0), 0.0) - state.score
     )

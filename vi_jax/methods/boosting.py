@@ -13,7 +13,7 @@ from vi_jax.gaussian import HALF_LOG_TWO_PI, over_leading
 from vi_jax.methods._placed import Placed, log_det
 from vi_jax.methods.flow import run_to_end
 from vi_jax.methods.pathfinder import pathfinder
-from vi_jax.types import Array, LogDensity, Method, MethodInfo, Params, freeze
+from vi_jax.types import Array, LogDensity, Method, MethodInfo, Params, freeze, select
 
 _WIDTHS = (1.0, 2.0, 4.0, 8.0)  # of the mixture that candidates come from
 _DEPTH = 10.0  # nats under the highest density seen, below which log q does not count
@@ -199,7 +199,7 @@ def _step(
     elbo = _elbo(key_elbo, inside, grown)
     better = elbo > state.elbo
     gain = elbo - state.elbo
-    mixture: LowRankMixture = jax.tree.map(lambda a, b: jnp.where(better, a, b), grown, old)
+    mixture = select(better, grown, old)
     new = state._replace(
         mixture=mixture,
         num_components=number + 1,
@@ -250,7 +250,7 @@ def _trained(
         updates, new = rules.rule.update(gradient, optimizer, params)
         good = jnp.isfinite(optax.tree.norm(gradient))
         moved = (optax.apply_updates(params, updates), new)
-        kept: Any = jax.tree.map(lambda a, b: jnp.where(good, a, b), moved, carry)
+        kept = select(good, moved, carry)
         return kept, None
 
     keys = jax.random.split(key, rules.num_inner_steps)

@@ -13,7 +13,7 @@ from vi_jax.bounds import elbo
 from vi_jax.families import real_nvp
 from vi_jax.methods._placed import Placed, log_det
 from vi_jax.methods.bam import bam
-from vi_jax.types import Array, Family, LogDensity, Method, MethodInfo, Params
+from vi_jax.types import Array, Family, LogDensity, Method, MethodInfo, Params, select
 
 
 class State(NamedTuple):
@@ -127,9 +127,7 @@ def _step(
     updates, optimizer = rules.rule.update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     good = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
-    kept: Any = jax.tree.map(
-        lambda a, b: jnp.where(good, a, b), (params, optimizer), (state.params, state.optimizer)
-    )
+    kept: Any = select(good, (params, optimizer), (state.params, state.optimizer))
     new = state._replace(
         params=kept[0],
         optimizer=kept[1],

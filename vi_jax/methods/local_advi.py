@@ -13,12 +13,12 @@ from vi_jax import estimators
 from vi_jax.bounds import elbo
 from vi_jax.families import full_rank
 from vi_jax.methods._local_guides import LocalGuides, coupled_table
-from vi_jax.methods._local_q import BatchGuide, LocalGuide
 from vi_jax.methods._local_schedule import running_gap, slower_scales, watched_of
 from vi_jax.methods.advi import _at, family_of_size, moved
+from vi_jax.methods.local_guide import BatchGuide, LocalGuide
 from vi_jax.optimise import row_optimisers, step_size
 from vi_jax.targets.local import LocalTarget
-from vi_jax.types import Array, Family, MethodInfo, Params
+from vi_jax.types import Array, Family, MethodInfo, Params, select
 
 VISITS = 10  # of each row on a stage, on average, before its end
 
@@ -284,7 +284,7 @@ def _scheduled(
         distance=jnp.sqrt(gap),
     )
     answer = unravel(schedule.answer[:num_shared])
-    return schedule, jax.tree.map(lambda a, p: jnp.where(ended, a, p), answer, shared)
+    return schedule, select(ended, answer, shared)
 
 
 def _guide(target: LocalTarget, state: State, rules: Rules) -> LocalGuide:

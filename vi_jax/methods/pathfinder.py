@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from vi_jax import linalg
 from vi_jax.gaussian import VectorGuide, log_standard_normal
 from vi_jax.optimise import lbfgs
-from vi_jax.types import Array, LogDensity, Method, MethodInfo
+from vi_jax.types import Array, LogDensity, Method, MethodInfo, select
 
 
 @jax.tree_util.register_dataclass
@@ -123,7 +123,7 @@ def advance(
 
     elbo = jax.lax.cond(search.moved, measure, lambda: jnp.full_like(state.best_elbo, -jnp.inf))
     better = elbo > state.best_elbo
-    best: Any = jax.tree.map(lambda new, old: jnp.where(better, new, old), q, state.best)
+    best: Any = select(better, q, state.best)
     best_elbo = jnp.maximum(elbo, state.best_elbo)
     done = (search.gain < tolerance) | search.stuck
     return State(search, best, best_elbo), MethodInfo(best_elbo, search.evaluations, done)

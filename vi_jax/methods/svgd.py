@@ -9,7 +9,7 @@ import optax
 
 from vi_jax import linalg
 from vi_jax.gaussian import HALF_LOG_TWO_PI, over_leading
-from vi_jax.types import Array, LogDensity, Method, MethodInfo
+from vi_jax.types import Array, LogDensity, Method, MethodInfo, select
 
 
 class State(NamedTuple):
@@ -67,7 +67,7 @@ def svgd(
         )
         number = state.num_steps + 1
         new = State(state.particles + updates, optimizer, number, state.evaluations + num_particles)
-        kept: State = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
+        kept = select(good, new, state)
         kept = kept._replace(num_steps=number, evaluations=new.evaluations)
         value = -jnp.sqrt(jnp.mean(jnp.sum(direction**2, 1)))
         return kept, MethodInfo(value, kept.evaluations, number >= num_steps)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from vi_jax.kl import kl_divergence
 from vi_jax.kl.gaussians import is_gaussian_vector
 from vi_jax.optimise import averaging
-from vi_jax.types import Array
+from vi_jax.types import Array, select
 
 MIN_WINDOW = 200  # iterates before the first look
 BASE_COST = 1000  # K_0, iterates
@@ -128,7 +128,7 @@ def _look(
     newest = ends | (schedule.stages == 0)
     new = Schedule(
         rate=jnp.where(ends, RATIO * schedule.rate, schedule.rate),
-        iterates=jax.tree.map(lambda a, b: jnp.where(ends, a, b), fresh, schedule.iterates),
+        iterates=select(ends, fresh, schedule.iterates),
         answer=jnp.where(newest, window.average, schedule.answer),
         stages=schedule.stages + ends,
         cost=jnp.where(ends, cost, schedule.cost),
