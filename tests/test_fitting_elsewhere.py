@@ -91,7 +91,7 @@ def test_numbers_without_digits_are_not_called_reliable():
 
 @pytest.mark.integration
 def test_an_edge_is_told_as_one():
-    with pytest.raises(FloatingPointError, match="expects a constraint"):
+    with pytest.raises(FloatingPointError, match="needs a constraint"):
         fit(lambda z: jnp.where(z[0] > 1, -jnp.inf, -0.5 * jnp.sum(z**2)))
 
 

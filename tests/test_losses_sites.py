@@ -316,7 +316,7 @@ def test_an_update_serves_every_objective():
 
 def test_an_update_keeps_the_shape_of_the_parameters():
     model = with_average()._replace(update=lambda key, params, stats: {"w": params["w"]})
-    with pytest.raises(ValueError, match=r"Model\.update expects to return parameters"):
+    with pytest.raises(ValueError, match=r"Model\.update has to return parameters"):
         run(negative_elbo(model), model.init(None), jnp.ones(B))
 
 

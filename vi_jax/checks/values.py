@@ -239,7 +239,9 @@ def _outside(
 def supports(problem: Problem) -> Outcome:
     """With `support`, the model's: samples of q lie in it, and q reaches all of it."""
     if not isinstance(problem.support, constraints.Constraint):
-        note = "support: whether q reaches it needs support=, one numpyro constraint"
+        note = (
+            "support: whether q reaches the model's support needs support=, one numpyro constraint"
+        )
         if problem.support is not None:
             note += "; a pytree of them serves for coordinates only"
         return undecided(f"{note}.")

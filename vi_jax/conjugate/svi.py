@@ -83,7 +83,7 @@ def fit(
     num_data = jax.tree.leaves(x)[0].shape[0]
     if not 1 <= batch_size <= num_data:
         raise ValueError(
-            f"batch_size expects 1..{num_data}, the rows of the data; got {batch_size}."
+            f"batch_size has to be 1..{num_data}, the rows of the data; got {batch_size}."
         )
     if not 0.5 < forgetting <= 1.0 or delay < 1.0:
         raise ValueError(

@@ -160,7 +160,7 @@ class Program:
                 return self.given[name]
             if getattr(p, "batch_shape", ()):
                 raise ValueError(
-                    f"the density of the site {name!r} expects an event of its own; got batch "
+                    f"the density of the site {name!r} needs an event of its own; got batch "
                     f"shape {p.batch_shape}. Use .to_event(n)."
                 )
             free = None if given is None else [each for each in given if each not in self.given]

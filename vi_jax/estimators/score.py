@@ -35,7 +35,7 @@ def score(
     require_independent(q, "the score-function estimator")
     if num_samples < 2:
         raise ValueError(
-            f"leave-one-out baselines want num_samples of at least 2; got {num_samples}."
+            f"leave-one-out baselines need num_samples of at least 2; got {num_samples}."
         )
     z = freeze(draw(key, q, num_samples))
     log_p = model_path(log_joint, z)

@@ -34,7 +34,7 @@ def vimco(
     )
     require_independent(q, "vimco")
     if num_samples < 2:
-        raise ValueError(f"vimco's baselines want num_samples of at least 2; got {num_samples}.")
+        raise ValueError(f"vimco's baselines need num_samples of at least 2; got {num_samples}.")
     z = freeze(draw(key, q, num_samples))
     log_q = log_densities(q, z)
     log_w = model_path(log_joint, z) - log_q

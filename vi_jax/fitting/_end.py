@@ -156,7 +156,7 @@ def check(
         raise FloatingPointError(
             "no step had a finite value: some of the samples of each fell where the log density "
             "is not finite"
-            f"{f' ({site})' if site else ''}. A density with an edge expects a constraint, so that "
+            f"{f' ({site})' if site else ''}. A density with an edge needs a constraint, so that "
             "the edge is at infinity; nan, see "
             "vi.check, which names the line."
         )

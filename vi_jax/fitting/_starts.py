@@ -36,8 +36,8 @@ def require(target: Target, num_starts: int, start: Array | None) -> None:
     value = _shape(target.log_density, u, "evaluated")
     if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise TargetError(
-            f"the log density expects one floating-point number, nats; got shape {value.shape} of "
-            f"{value.dtype}."
+            "the log density has to be one floating-point number, nats; got shape "
+            f"{value.shape} of {value.dtype}."
         )
     _shape(jax.grad(target.log_density), u, "differentiated")
 

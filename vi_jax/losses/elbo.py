@@ -191,6 +191,6 @@ def _beta_metrics(beta: Beta, weights: dict[str, Array]) -> dict[str, Array]:
 def _require_samples(num_samples: Any) -> None:
     if not isinstance(num_samples, int) or isinstance(num_samples, bool) or num_samples < 1:
         raise ValueError(
-            "num_samples is the number of draws K, a whole number of at least 1; got "
+            "num_samples is the number of samples K, a whole number of at least 1; got "
             f"{num_samples!r}."
         )

@@ -51,7 +51,7 @@ def updated(model: Model, key: Array, params: Params, stats: Any) -> tuple[Param
     now = jax.tree.map(lambda leaf: leaf.shape, shapes)
     if now != was:
         raise ValueError(
-            "Model.update expects to return parameters of the structure and shapes that it was "
+            "Model.update has to return parameters of the structure and shapes that it was "
             f"given, {was}; it returned {now}."
         )
     given = traced.jaxpr.invars[1 : 1 + len(old)]

@@ -22,7 +22,7 @@ Schedule = Callable[[Array], Array | float]
 def linear_warmup(num_steps: int, *, final: float = 1.0) -> Schedule:
     """beta from 0 to `final` over `num_steps` (Bowman et al. 2016; Sonderby et al. 2016)."""
     if num_steps < 1:
-        raise ValueError(f"a warm-up expects at least 1 step; got {num_steps}.")
+        raise ValueError(f"a warm-up needs at least 1 step; got {num_steps}.")
     return lambda step: final * jnp.clip(step / num_steps, 0.0, 1.0)
 
 
@@ -32,7 +32,7 @@ def cyclical_warmup(num_steps: int, *, ramp: float = 0.5, final: float = 1.0) ->
     """
     if num_steps < 1 or not 0.0 < ramp <= 1.0:
         raise ValueError(
-            f"a cycle expects at least 1 step and 0 < ramp <= 1; got {num_steps} and {ramp}."
+            f"a cycle needs at least 1 step and 0 < ramp <= 1; got {num_steps} and {ramp}."
         )
     return lambda step: final * jnp.clip((step % num_steps) / (ramp * num_steps), 0.0, 1.0)
 

@@ -40,7 +40,7 @@ def kls_by_site(q: Guide, p: Guide, z: Any, kl: KL) -> Mapping[str, Array | Draw
         return {"z": one_kl(q, p, z, kl)}
     if not isinstance(q, Program) or not isinstance(p, Program):
         raise ValueError(
-            "guide and prior expect to be Programs both, or neither; got "
+            "guide and prior have to be Programs both, or neither; got "
             f"{type(q).__name__} and {type(p).__name__}."
         )
     of_q = q.visits(z)

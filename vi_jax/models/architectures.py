@@ -105,7 +105,7 @@ def _widths(hidden: Sequence[int]) -> tuple[int, ...]:
     is_sequence = isinstance(hidden, list | tuple)
     if not is_sequence or not all(isinstance(width, int) and width > 0 for width in hidden):
         raise ValueError(
-            "hidden expects positive sizes, whole numbers such as (500,) or (32, 64); got "
+            "hidden has to be positive sizes, whole numbers such as (500,) or (32, 64); got "
             f"{hidden!r}."
         )
     return tuple(hidden)

@@ -52,7 +52,7 @@ def gated_mlp_decoder(
     sizes = (num_latents, *hidden, math.prod(shape))
     if output_bias is not None and jnp.shape(output_bias) != shape:
         raise ValueError(
-            f"output_bias expects the shape of the decoder's outputs, {shape}; got "
+            f"output_bias needs the shape of the decoder's outputs, {shape}; got "
             f"{jnp.shape(output_bias)}."
         )
 

@@ -212,7 +212,7 @@ def _num_rows(data: Any, batch_size: int) -> int:
     (num_data,) = sizes.pop()
     if not 1 <= batch_size <= num_data:
         raise TargetError(
-            f"batch_size expects 1..{num_data}, the rows of the data; got {batch_size}."
+            f"batch_size has to be 1..{num_data}, the rows of the data; got {batch_size}."
         )
     return int(num_data)
 
@@ -260,7 +260,7 @@ class _Layout:
         leaves, treedef = jax.tree.flatten(constraints, is_leaf=is_leaf)
         if treedef != self._treedef:
             raise TargetError(
-                f"constraints want the structure of the example, {self._treedef}; got {treedef}."
+                f"constraints need the structure of the example, {self._treedef}; got {treedef}."
             )
         return [leaf or supports.real for leaf in leaves]
 
