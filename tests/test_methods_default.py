@@ -121,7 +121,7 @@ def test_kinks_keep_off_a_method_that_rests_on_curvature():
         == "mean field, for 401 latents; not smooth (it jumps by 3 nats, which no gradient sees)"
     )
     assert (smooth.method.name, smooth.why) == ("pathfinder", "low rank, for 401 latents")
-    assert kinks.evaluations == steps.evaluations == smooth.evaluations == smoothness.COST
+    assert kinks.evaluations == steps.evaluations == smooth.evaluations == smoothness.NUM_GRADIENTS
     small = choose(jax.random.key(0), vi.targets.from_log_density(KINKS["laplace"], SIZE))
     assert (small.method.name, small.why, small.evaluations) == (
         "bam",
@@ -141,7 +141,8 @@ def test_fit_counts_what_the_choice_took():
     result = vi.fit(jax.random.key(0), large(normal))
     assert result.method == "pathfinder"
     assert (
-        result.evaluations == result.history["evaluations"][-1] + NUM_CANDIDATES + smoothness.COST
+        result.evaluations
+        == result.history["evaluations"][-1] + NUM_CANDIDATES + smoothness.NUM_GRADIENTS
     )
 
 

@@ -14,8 +14,8 @@ from vi_jax.checks.report import Finding, Outcome, error, undecided, warning
 Array = jax.Array
 NUM_DRAWS = 256
 OFF_ZERO = 5e-2
-SMALL = 1e-4  # a nudge of a parameter under which no sample jumps
-JUMPS = (0.1, 0.3)  # nudges under which discrete choices do
+SMALL_NUDGE = 1e-4  # a nudge of a parameter under which no sample jumps
+JUMP_NUDGES = (0.1, 0.3)  # nudges under which discrete choices do
 
 
 def detached(problem: Problem, *, own: bool) -> Outcome:
@@ -159,12 +159,12 @@ def _moves(
         ]
         return (np.abs(paths.at(values)[path] - before) / size).max(1)
 
-    small = moved(SMALL)
-    if np.isfinite(small).all() and np.median(small) > 1e-2 * SMALL:
+    small = moved(SMALL_NUDGE)
+    if np.isfinite(small).all() and np.median(small) > 1e-2 * SMALL_NUDGE:
         return True
     if path != "draws":
         return False
-    tries = ([moved(step) for step in JUMPS] for _ in range(4))
+    tries = ([moved(step) for step in JUMP_NUDGES] for _ in range(4))
     return any(_jump(less, more) for less, more in tries)
 
 

@@ -26,7 +26,7 @@ from vi_jax.checks.trace import first_bad
 Array = jax.Array
 NUM_DRAWS = 64
 STEPS = (1e-1, 1e-2, 1e-3, 1e-5)  # in standard deviations of q
-FAR = 5.0  # standard deviations: one coordinate of one sample in two million is that far out
+FAR_SDS = 5.0  # standard deviations: one coordinate of one sample in two million is that far out
 _EPS32 = float(np.finfo(np.float32).eps)
 
 
@@ -153,12 +153,12 @@ def float32(problem: Problem) -> Outcome:
 
 
 def _with_one_far(problem: Problem) -> np.ndarray:
-    """Samples with one coordinate each set FAR standard deviations out, on a side of its own."""
+    """Samples with one coordinate each at FAR_SDS standard deviations, on a side of its own."""
     u = problem.draws[:NUM_DRAWS].copy()
     rng = problem.rng("far")
     axis = rng.integers(0, u.shape[1], len(u))
     side = rng.choice([-1.0, 1.0], len(u))
-    u[np.arange(len(u)), axis] = problem.mean[axis] + FAR * side * problem.scale[axis]
+    u[np.arange(len(u)), axis] = problem.mean[axis] + FAR_SDS * side * problem.scale[axis]
     return u
 
 
@@ -191,7 +191,7 @@ def _cliff(problem: Problem, name: str, z: Any, narrow: Any, wide: Any) -> Findi
     return None
 
 
-_FAR_OUT = f"{FAR:g} standard deviations of q out"
+_FAR_OUT = f"{FAR_SDS:g} standard deviations of q out"
 
 
 def _cliff_finding(

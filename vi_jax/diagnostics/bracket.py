@@ -27,9 +27,9 @@ LOWER = {"elbo": bounds.elbo, "tvo": bounds.tvo, "iwae": bounds.iwae}
 UPPER = {"tvo_upper": bounds.tvo_upper, "eubo": bounds.eubo, "cubo": bounds.cubo}
 REVERSE = "upper, as far as the weighted samples are the posterior's"
 FULL_UP_TO = 200  # latents whose covariance chains are whitened by; beyond, their variances
-# of the chains, in whitened coordinates: STEP / D^(1/4)
-STEP = 0.7
-LEAPFROG = 5
+# of the chains, in whitened coordinates: LEAPFROG_STEP / D^(1/4)
+LEAPFROG_STEP = 0.7
+NUM_LEAPFROG = 5
 
 
 def bracket(
@@ -187,8 +187,8 @@ def _annealed(
 
     numbers = {
         "num_temperatures": num_temperatures,
-        "step_size": STEP / size**0.25,
-        "num_leapfrog": LEAPFROG,
+        "step_size": LEAPFROG_STEP / size**0.25,
+        "num_leapfrog": NUM_LEAPFROG,
     }
     lower = ais.forward(key_forward, joint, white, num_chains=num_chains, **numbers)
     upper = ais.reverse(key_reverse, joint, white, white.whiten(u[rows]), **numbers)

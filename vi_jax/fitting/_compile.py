@@ -13,17 +13,17 @@ from vi_jax.targets.target import Target
 from vi_jax.types import Array, LogDensity, Method
 
 # numbers in the largest array of a log density that is cheap enough for thousands of evaluations
-SMALL = 10_000
+SMALL_DENSITY = 10_000
 # Loops straight to LLVM, not by way of MLIR: half the time to compile, and no slower here. Other
 # releases may not know it.
 _PLAIN_LOOPS = ("xla_cpu_use_fusion_emitters", False)
 # not optimised: a fifth of the time to compile, a third of the speed
-_AS_IT_STANDS = ("xla_backend_optimization_level", 0)
+_UNOPTIMISED = ("xla_backend_optimization_level", 0)
 # numbers that a program goes through, from which on it pays to have it optimised: a second for a
 # second
-_WORTH = 1e9
+_MIN_OPTIMISED = 1e9
 # of a density, by a program
-_LOOKS = {"start": 30, "ascent": 100, "init": 1_000, "steps": 100_000, "batches": 300_000}
+_NUM_EVALUATIONS = {"start": 30, "ascent": 100, "init": 1_000, "steps": 100_000, "batches": 300_000}
 _READ_IN_PART = ("gather", "dynamic_slice")  # their first operand is not gone through
 
 
@@ -98,25 +98,25 @@ def compiler_options(target: Target, method: Method, *, num_starts: int, num_dra
     if jax.default_backend() != "cpu":
         return Options(*[{}] * len(Options._fields))
     plain = quick_loops()
-    quick = {**plain, **dict([_AS_IT_STANDS])}
+    quick = {**plain, **dict([_UNOPTIMISED])}
 
     def options(looks: int, numbers: int) -> dict[str, Any]:
-        return quick if looks * numbers <= _WORTH else plain
+        return quick if looks * numbers <= _MIN_OPTIMISED else plain
 
     whole = largest_array(target.log_density, target.size)
     part = whole
     sampled = target.sampled
-    steps = _LOOKS["steps"]
+    steps = _NUM_EVALUATIONS["steps"]
     if sampled is not None and method.stochastic:
         part = largest_array(lambda u: sampled(jax.random.key(0))(u), target.size)
-        steps = _LOOKS["batches"]
+        steps = _NUM_EVALUATIONS["batches"]
     init = options(steps, part)
     if part < whole:
-        init = options(_LOOKS["init"], part)
+        init = options(_NUM_EVALUATIONS["init"], part)
     weighings = num_draws if num_starts == 1 else 2 * num_draws
     return Options(
-        start=options(_LOOKS["start"] * num_starts, whole),
-        ascent=options(_LOOKS["ascent"], whole),
+        start=options(_NUM_EVALUATIONS["start"] * num_starts, whole),
+        ascent=options(_NUM_EVALUATIONS["ascent"], whole),
         init=init,
         steps=options(steps, part),
         weighing=options(weighings, whole),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from vi_jax.families import mean_field
-from vi_jax.fitting._compile import SMALL, largest_array
+from vi_jax.fitting._compile import SMALL_DENSITY, largest_array
 from vi_jax.fitting.result import Result
 from vi_jax.methods.advi import advi
 from vi_jax.methods.default import FULL_RANK_UP_TO
@@ -23,7 +23,7 @@ BUDGET = 100_000  # gradients, where the log density is small
 FLOW_DRAWS = 64  # gradients a step
 # numbers in the largest array, where there are many latents: mean field needs half of the
 # gradients
-WIDE_SMALL = 1_000_000
+SMALL_WIDE_DENSITY = 1_000_000
 MEAN_FIELD_DRAWS = 10  # gradients a step
 MIN_STEPS = 100
 MIN_STDERRS = 3.0  # by which the second ELBO has to be higher
@@ -49,7 +49,7 @@ def budget(given: int | None, target: Target, method: Method | None, *, spread: 
     if given is not None:
         return given
     numbers = largest_array(target.log_density, target.size)
-    most = WIDE_SMALL if target.size > FULL_RANK_UP_TO else SMALL
+    most = SMALL_WIDE_DENSITY if target.size > FULL_RANK_UP_TO else SMALL_DENSITY
     return BUDGET if numbers <= most else 0
 
 

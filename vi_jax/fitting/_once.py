@@ -19,7 +19,7 @@ from vi_jax.shard import Layout, make_layout
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method
 
-NEGLIGIBLE = 1e-3  # weight of a start that need not have converged
+NEGLIGIBLE_WEIGHT = 1e-3  # weight of a start that need not have converged
 
 
 class Plan(NamedTuple):
@@ -82,7 +82,9 @@ def run_once(key: Array, plan: Plan, *, target: Target, num_draws: int, watch: W
         guide=q,
         state=jax.tree.map(lambda leaf: leaf[best], loop.states),
         history=history,
-        converged=bool(np.all(np.asarray(loop.done)[np.asarray(starts.weight) > NEGLIGIBLE])),
+        converged=bool(
+            np.all(np.asarray(loop.done)[np.asarray(starts.weight) > NEGLIGIBLE_WEIGHT])
+        ),
         num_steps=len(history["value"]),
         evaluations=_loop.evaluations(loop)
         + _starts.evaluations(plan.num_starts, plan.start)

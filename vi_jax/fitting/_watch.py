@@ -13,7 +13,7 @@ from vi_jax.types import Array
 
 Report = Callable[[int, float], None]
 OnPhase = Callable[[str], None]
-SECONDS = 2.0  # between reports, where their steps are not given
+REPORT_SECONDS = 2.0  # between reports, where their steps are not given
 PROCESSES_EVERY = 100  # steps between reports in several processes, whose clocks differ
 
 
@@ -31,7 +31,7 @@ def silently(text: str) -> None:
 
 class Blocks:
     """Steps between two reports: as given; else one, and then up to twice as many as before
-    while they take no more than SECONDS.
+    while they take no more than REPORT_SECONDS.
     """
 
     def __init__(self, every: int | None, now: Callable[[], float] = time.perf_counter) -> None:
@@ -50,7 +50,7 @@ class Blocks:
         """A block of so many steps is over."""
         if self._by_time:
             pace = max(self._now() - self._began, 1e-9) / max(steps, 1)
-            self.size = max(1, min(2 * self.size, int(SECONDS / pace)))
+            self.size = max(1, min(2 * self.size, int(REPORT_SECONDS / pace)))
 
 
 def run_loop(

@@ -24,7 +24,7 @@ from vi_jax.types import Array
 SLOPE_DRAWS = 1000  # gradients
 RESPONSE_DRAWS = 50
 RESPONSE_UP_TO = 50  # latents whose linear response is a part of the details
-OFF = 1.0  # of the ELBO's gradient, nats per standard deviation
+MAX_GRADIENT = 1.0  # of the ELBO's gradient, nats per standard deviation
 WHOLE_UP_TO = 400  # latents whose whole covariance is taken at all
 
 
@@ -84,7 +84,7 @@ class Details(NamedTuple):
                     f"({self.names[worst]}) of the guide's SDs",
                 )
             )
-        rough = "; rough, as the guide is off its optimum" if self._off > OFF else ""
+        rough = "; rough, as the guide is off its optimum" if self._off > MAX_GRADIENT else ""
         scales = f"SDs {_range(self.response_ratio, self.names)} times the guide's{rough}"
         rows.append(("linear response", self.response_why or scales))
         rows.append(("these took", f"{self.evaluations:,} gradients"))

@@ -15,8 +15,8 @@ from vi_jax.methods.pathfinder import begin, pathfinder
 from vi_jax.types import Array, LogDensity
 
 _MEMORY = 32  # pairs of L-BFGS
-DENSE = 500  # latents up to which the start has a covariance; a diagonal beyond
-_TRIES = 20  # samples by which two starts are compared
+DENSE_UP_TO = 500  # latents up to which the start has a covariance; a diagonal beyond
+_NUM_COMPARED = 20  # samples by which two starts are compared
 
 
 class Units(NamedTuple):
@@ -80,7 +80,7 @@ def ascend(
     state, evaluations, _ = jax.lax.while_loop(going, advance, begun)
     best = ascent.guide(state)
     size = start.size
-    if size > DENSE:
+    if size > DENSE_UP_TO:
         return Units(best.loc, jnp.exp(log_scales_of(best))), evaluations
 
     slope = jax.grad(log_density)
@@ -94,7 +94,7 @@ def ascend(
         )
     else:
         roots = jnp.stack([jnp.exp(log_scales_of(best)), jnp.diag(curvature) ** -0.5])
-    eps = jax.random.normal(key_tries, (_TRIES, size), start.dtype)
+    eps = jax.random.normal(key_tries, (_NUM_COMPARED, size), start.dtype)
 
     def elbo_of(root: Array) -> Array:
         value = jnp.mean(jax.lax.map(Units(best.loc, root).density(log_density), eps))

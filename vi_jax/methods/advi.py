@@ -16,14 +16,14 @@ from vi_jax import estimators
 from vi_jax.bounds import elbo
 from vi_jax.families import Flow, full_rank, mean_field
 from vi_jax.kl.gaussians import is_gaussian_vector
-from vi_jax.methods._units import DENSE, Units, ascend
+from vi_jax.methods._units import DENSE_UP_TO, Units, ascend
 from vi_jax.optimise import own_units, step_size
 from vi_jax.sampling import antithetic
 from vi_jax.types import Array, Family, LogDensity, Method, MethodInfo, Params, select
 
 # Adam's step in a Gaussian's own units, and in parameters as they are
-OWN_UNITS = 0.1
-RAW = 0.01
+OWN_UNITS_STEP = 0.1
+RAW_STEP = 0.01
 MIN_RAW_ITERATES = 1_000  # iterates of a stage at that: a drift shows later where steps are smaller
 MAX_GAUSSIAN_STEPS = 2_000  # steps of the Gaussian in whose coordinates a family begins
 NUM_PROBES = 4  # samples of the guide from noise that stays, by which it is seen to be stationary
@@ -134,7 +134,7 @@ def advi(
 def _rule_of(params: Params, rules: Rules) -> optax.GradientTransformation:
     if rules.optimizer is not None:
         return rules.optimizer
-    rate = RAW if own_units.kind(params) is None else OWN_UNITS
+    rate = RAW_STEP if own_units.kind(params) is None else OWN_UNITS_STEP
     return optax.adam(rate)
 
 
@@ -241,7 +241,7 @@ def _gaussian(
     took: where `pathfinder` has stopped short of the mass, a Gaussian moved in its own units still
     gets there, and a network does not.
     """
-    family = full_rank if full and start.size <= DENSE else mean_field
+    family = full_rank if full and start.size <= DENSE_UP_TO else mean_field
     method = advi(family, max_ascent=max_ascent)
     key_init, key_run = jax.random.split(key)
 

@@ -16,7 +16,7 @@ from vi_jax.methods.pathfinder import pathfinder
 from vi_jax.types import Array, LogDensity, Method, MethodInfo, Params, freeze, select
 
 _WIDTHS = (1.0, 2.0, 4.0, 8.0)  # of the mixture that candidates come from
-_DEPTH = 10.0  # nats under the highest density seen, below which log q does not count
+_MAX_DEPTH = 10.0  # nats under the highest density seen, below which log q does not count
 
 
 @jax.tree_util.register_dataclass
@@ -277,7 +277,7 @@ def _newcomer(
     log_p = jax.lax.map(log_density, x, batch_size=min(32, num_candidates)) - jnp.where(
         number == 0, 0.0, state.elbo
     )
-    score = log_p - jnp.maximum(state.mixture.log_prob(x), jnp.max(log_p) - _DEPTH)
+    score = log_p - jnp.maximum(state.mixture.log_prob(x), jnp.max(log_p) - _MAX_DEPTH)
     first = number == 0
     factor = 0.1 * jax.random.normal(key_factor, (size, rank), x.dtype)
     return {

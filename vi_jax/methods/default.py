@@ -68,9 +68,9 @@ def choose(
         return Choice(
             advi(mean_field),
             f"mean field, for {size:,} latents; not smooth ({rough})",
-            smoothness.COST,
+            smoothness.NUM_GRADIENTS,
         )
-    return Choice(pathfinder(), f"low rank, for {size:,} latents", smoothness.COST)
+    return Choice(pathfinder(), f"low rank, for {size:,} latents", smoothness.NUM_GRADIENTS)
 
 
 def _rough(found: smoothness.Smoothness) -> str:

@@ -20,7 +20,7 @@ from vi_jax.optimise import row_optimisers, step_size
 from vi_jax.targets.local import LocalTarget
 from vi_jax.types import Array, Family, MethodInfo, Params, select
 
-VISITS = 10  # of each row on a stage, on average, before its end
+VISITS_PER_STAGE = 10  # of each row on a stage, on average, before its end
 
 
 class LocalMethod(NamedTuple):
@@ -274,7 +274,7 @@ def _scheduled(
 
     least = step_size.MIN_WINDOW
     if rules.own.table:
-        least = max(least, round(VISITS * target.scale))
+        least = max(least, round(VISITS_PER_STAGE * target.scale))
     schedule, ended = step_size.advance(
         schedule,
         watched,

@@ -10,7 +10,7 @@ from vi_jax.distributions import Bernoulli
 from vi_jax.models.networks import Network
 from vi_jax.types import Array, Params
 
-_ONE = 0.5413248546129181  # log(e - 1), where softplus is 1
+_SOFTPLUS_ONE = 0.5413248546129181  # log(e - 1), where softplus is 1
 
 
 def diagonal(row: Array) -> dist.Independent:
@@ -24,7 +24,7 @@ def diagonal_by_softplus(row: Array) -> dist.Independent:
     samples of one layer go into the next, and exponentials of exponentials overflow.
     """
     loc, raw = jnp.split(row, 2)
-    return dist.Normal(loc, jax.nn.softplus(raw + _ONE)).to_event(1)
+    return dist.Normal(loc, jax.nn.softplus(raw + _SOFTPLUS_ONE)).to_event(1)
 
 
 def standard_normal(num_latents: int) -> dist.Independent:

@@ -10,7 +10,7 @@ from vi_jax.types import Array
 
 NUM_BLOCKS = 32
 FIRST_BLOCK = 10  # iterates of a block, at first
-STARTS = (0.05, 0.25, 0.45, 0.65)  # of the windows tried, as shares of the iterates
+WINDOW_STARTS = (0.05, 0.25, 0.45, 0.65)  # of the windows tried, as shares of the iterates
 
 
 class Iterates(NamedTuple):
@@ -78,7 +78,7 @@ def best_window(iterates: Iterates, *, first: int = 0) -> Window:
     """
     blocks = iterates.num // iterates.width
     # [4], blocks of half a window
-    half = (blocks - jnp.floor(jnp.asarray(STARTS) * blocks).astype(jnp.int32)) // 2
+    half = (blocks - jnp.floor(jnp.asarray(WINDOW_STARTS) * blocks).astype(jnp.int32)) // 2
     place = jnp.arange(NUM_BLOCKS)
     late = (place >= blocks - half[:, None]) & (place < blocks)  # [4, 32]
     early = (place >= blocks - 2 * half[:, None]) & (place < blocks - half[:, None])

@@ -14,7 +14,7 @@ import optax
 from vi_jax.optimise import own_units
 from vi_jax.types import Array, Params
 
-TAIL = 3.0  # of the averages: the weight of a visit grows as the third power of its number
+AVERAGE_POWER = 3.0  # of the averages: the weight of a visit grows as the third power of its number
 
 
 class Rows(NamedTuple):
@@ -74,7 +74,7 @@ def move(rule: optax.GradientTransformation, entry: Rows, slope: Params, rate: A
     params = jax.vmap(own_units.outward)(entry.params, jax.tree.map(lambda d: rate * d, updates))
     visits = entry.visits + 1
     # polynomial-decay averaging (Shamir & Zhang 2013, sec. 4)
-    weight = (1 + TAIL) / (visits + TAIL)
+    weight = (1 + AVERAGE_POWER) / (visits + AVERAGE_POWER)
 
     def mean(old: Array, new: Array) -> Array:
         return (old + weight.reshape(-1, *[1] * (old.ndim - 1)) * (new - old)).astype(old.dtype)

@@ -13,12 +13,12 @@ NUM_SEGMENTS = 4, 2  # for jumps of the gradient, and of the density
 RADIUS = 2.0  # of the cube in which their ends lie
 # to a length of about 1e-4: what turns within that is a kink to any step that is longer
 NUM_HALVINGS = 14
-LAST = 4  # halvings over which a jump stays the same
-SHARE = 0.5  # of a change that is a jump, at the least
-ROUNDING = 100.0  # units of rounding that a jump has to be larger than
+STABLE_HALVINGS = 4  # halvings over which a jump stays the same
+MIN_JUMP_SHARE = 0.5  # of a change that is a jump, at the least
+MIN_JUMP_ROUNDINGS = 100.0  # units of rounding that a jump has to be larger than
 # gradients: a segment takes two ends, and at each halving the middle and two derivatives along it,
 # of which the gradient's count 2
-COST = NUM_SEGMENTS[0] * (2 + 5 * NUM_HALVINGS) + NUM_SEGMENTS[1] * (2 + 3 * NUM_HALVINGS)
+NUM_GRADIENTS = NUM_SEGMENTS[0] * (2 + 5 * NUM_HALVINGS) + NUM_SEGMENTS[1] * (2 + 3 * NUM_HALVINGS)
 
 
 class Smoothness(NamedTuple):
@@ -92,12 +92,12 @@ def _jump(field: Callable[[Array], Array], a: Array, b: Array) -> Array:
 
     end, errors = jax.lax.scan(halve, _Segment(a, b, field(a), field(b)), None, length=NUM_HALVINGS)
     jump = errors[-1]
-    late = errors[-1 - LAST : -1]
+    late = errors[-1 - STABLE_HALVINGS : -1]
     size = jnp.linalg.norm(jump)
-    same = jnp.all(jnp.linalg.norm(late - jump, axis=1) < (1 - SHARE) * size)
-    most = size > SHARE * jnp.linalg.norm(end.at_b - end.at_a)
+    same = jnp.all(jnp.linalg.norm(late - jump, axis=1) < (1 - MIN_JUMP_SHARE) * size)
+    most = size > MIN_JUMP_SHARE * jnp.linalg.norm(end.at_b - end.at_a)
     noise = (
-        ROUNDING
+        MIN_JUMP_ROUNDINGS
         * jnp.finfo(a.dtype).eps
         * jnp.maximum(jnp.linalg.norm(end.at_a), jnp.linalg.norm(end.at_b))
     )

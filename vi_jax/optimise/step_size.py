@@ -30,7 +30,7 @@ from vi_jax.types import Array, select
 MIN_WINDOW = 200  # iterates before the first look
 BASE_COST = 1000  # K_0, iterates
 SKL_DRAWS = 100  # where the family has no closed form
-RATIO = 0.5  # gamma' / gamma, and e_gamma' / e_gamma
+STEP_RATIO = 0.5  # gamma' / gamma, and e_gamma' / e_gamma
 
 
 class Schedule(NamedTuple):
@@ -121,13 +121,18 @@ def _look(
     mcse = jnp.sqrt(of_halves / (12 * size))
     ends = still & (mcse < rule.mcse)
     gap = jnp.maximum(jnp.sqrt(of_answers), distance)
-    left = gap * RATIO / (1 - RATIO)
+    left = gap * STEP_RATIO / (1 - STEP_RATIO)
     cost = schedule.iterates.num
-    worth = (RATIO * left + rule.accuracy) / (left + 1e-30) * (cost / RATIO) / (cost + BASE_COST)
+    worth = (
+        (STEP_RATIO * left + rule.accuracy)
+        / (left + 1e-30)
+        * (cost / STEP_RATIO)
+        / (cost + BASE_COST)
+    )
     fresh = averaging.empty(window.average)
     newest = ends | (schedule.stages == 0)
     new = Schedule(
-        rate=jnp.where(ends, RATIO * schedule.rate, schedule.rate),
+        rate=jnp.where(ends, STEP_RATIO * schedule.rate, schedule.rate),
         iterates=select(ends, fresh, schedule.iterates),
         answer=jnp.where(newest, window.average, schedule.answer),
         stages=schedule.stages + ends,
