@@ -126,7 +126,7 @@ class Rooms(NamedTuple):
             raise UserError(f"{where}: {choice[NAME]}: {error}") from error
         except Exception as error:
             names = list(self.outside(room, choice))
-            if isinstance(error, UserError) or not names or in_own_code(error) is not None:
+            if _is_explained(error, names):
                 raise
             said = f"{type(error).__name__}: {error}"
             raise UserError(f"{where}: {choice[NAME]} of {', '.join(names)}: {said}") from error
@@ -260,6 +260,13 @@ def import_file(file: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def _is_explained(error: Exception, names: list[str]) -> bool:
+    """Whether an error of a choice stays as it is: it is a sentence already, the choice names
+    nothing of the user's, or its traceback leads to their own lines.
+    """
+    return isinstance(error, UserError) or not names or in_own_code(error) is not None
 
 
 def _plain(value: Any) -> Any:
