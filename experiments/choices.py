@@ -91,6 +91,10 @@ class Rooms(NamedTuple):
                 raise UserError(
                     f"{where}: {choice[NAME]} needs {name!r}; it is {_shown(signature, room)}."
                 )
+        for name, wanted in signatures.wrong_sizes(signature, choice):
+            raise UserError(
+                f"{where}.{name} is {choice[name]!r}; {choice[NAME]} takes {wanted} for it."
+            )
         known = {*facts, *given}
         for name, inner in self._nested(choice):
             self.check(inner, choice[name], where=f"{where}.{name}", facts=known)

@@ -8,11 +8,15 @@ run to find out.
 import ast
 import functools
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.files import read_bytes
 
+NUMBER = "a whole number"
+NUMBERS = "a tuple of whole numbers"
+SIZES = {"int": NUMBER, "Sequence[int]": NUMBERS, "tuple[int, ...]": NUMBERS}  # by annotation
 MAX_HOPS = 12  # re-exports that are followed from a package's __init__ to a definition
 
 
@@ -22,6 +26,7 @@ class Parameter(NamedTuple):
     name: str
     is_required: bool
     default: str  # its source text; "" where there is none
+    annotation: str = ""  # likewise
 
 
 class Signature(NamedTuple):
@@ -86,6 +91,22 @@ def functions_in_file(file: Path) -> list[str]:
     tree = _tree(file)
     found = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     return [name for name in found if not name.startswith("_")]
+
+
+def wrong_sizes(signature: Signature, given: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The arguments that are annotated as whole numbers and given something else, and what they
+    take.
+    """
+    found = []
+    for name in signature.parameters.keys() & given.keys():
+        wanted = SIZES.get(signature.parameters[name].annotation)
+        value = given[name]
+        values = (value,) if wanted == NUMBER else value
+        is_several = isinstance(values, list | tuple)
+        is_whole = is_several and all(type(each) is int for each in values)
+        if wanted is not None and not is_whole:
+            found.append((name, wanted))
+    return found
 
 
 @functools.cache
@@ -227,7 +248,10 @@ def _of_function(node: ast.FunctionDef, file: Path) -> Signature:
     pairs += zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
     parameters = {
         argument.arg: Parameter(
-            argument.arg, default is None, "" if default is None else ast.unparse(default)
+            argument.arg,
+            default is None,
+            "" if default is None else ast.unparse(default),
+            "" if argument.annotation is None else ast.unparse(argument.annotation),
         )
         for argument, default in pairs
     }

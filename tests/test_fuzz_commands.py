@@ -418,7 +418,7 @@ LIKELY = st.sampled_from(
 )  # fmt: skip
 EXPRESSIONS = st.sampled_from(
     ["config", "len", "{1, 2}", "object()", "1j", "float('nan')", "[config]", "lambda: 3", "int",
-     "range(3)", "1 / 0", "nothing", "__import__('numpy').zeros(3)", "exit(3)", "b'x'", "(", "..."]
+     "range(3)", "1 / 0", "nothing", "__import__('numpy').zeros(3)", "exit(1)", "b'x'", "(", "..."]
 )  # fmt: skip
 SETTER = "from configs.vae import get_config as base\n\n\ndef get_config(variant=''):\n"
 SETTER += "    config = base()\n    config.update_from_flattened_dict({tiny!r})\n"
@@ -664,6 +664,16 @@ FOUND = {
     for name in ("evaluate", "sample")
     for group, value in (("data", {}), ("data", "x"), ("eval", None), ("mesh", [1]))
 }
+FOUND |= {
+    f"{name}: a record of num_latents {value!r}": Case(
+        name,
+        BASE[name],
+        (functools.partial(set_field, "model.num_latents", value, None),),
+        ("run",),
+    )
+    for name in ("evaluate", "sample", "replay")
+    for value in (1.5, True)
+}
 FOUND["posterior: a number of the model that is an array"] = Case(
     "posterior",
     BASE["posterior"],
@@ -710,6 +720,26 @@ def test_an_error_in_code_of_the_users_own_names_its_line(line, said, tmp_path, 
     with pytest.raises(TypeError) as caught:
         len(3)
     assert errors.in_own_code(caught.value) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("num_latents", 1.5, "num_latents is 1.5; vae takes a whole number for it."),
+        ("num_latents", True, "num_latents is True; vae takes a whole number for it."),
+        ("hidden", 4, "hidden is 4; vae takes a tuple of whole numbers for it."),
+        ("hidden", ("x",), "hidden is ('x',); vae takes a tuple of whole numbers for it."),
+        ("hidden", (4, 2), None),
+    ],
+)
+def test_sizes_in_a_choice_are_whole_numbers(field, value, said):
+    choice = {"name": "vae", "num_latents": 2, field: value}
+    if said is None:
+        rooms.ROOMS.check(rooms.MODEL, choice, where="config.model", facts=["x_shape"])
+        return
+    with pytest.raises(cli.UserError) as caught:
+        rooms.ROOMS.check(rooms.MODEL, choice, where="config.model", facts=["x_shape"])
+    assert str(caught.value) == f"config.model.{said}"
 
 
 def test_a_field_of_a_group_that_a_config_lacks_is_not_set():
