@@ -1,11 +1,14 @@
 """benchmarks/README.md fits a screen at a time; longer tables are files beside it."""
 
 import csv
+import importlib
 import re
 
 import pytest
+from command_helpers import ROOT
 
 report = pytest.importorskip("benchmarks.report")
+models = pytest.importorskip("benchmarks.models")
 
 
 def lengths(text):
@@ -44,3 +47,27 @@ def test_a_long_table_is_written_as_numbers(tmp_path, monkeypatch):
             ["a, b", "1234.5"],
             ["> 5", "+1000000"],
         ]
+
+
+def test_every_config_is_a_kind_of_model_of_the_benchmark():
+    variants = {
+        f"{path.stem}:{variant}"
+        for path in (ROOT / "configs").glob("*.py")
+        for variant in getattr(importlib.import_module(f"configs.{path.stem}"), "VARIANTS", ())
+    }
+    assert set(models.ROWS) <= variants
+    assert {row.split(":")[0] for row in models.ROWS} == {name.split(":")[0] for name in variants}
+
+
+def test_the_table_of_models_has_what_was_measured():
+    found = {
+        "steps": 4000,
+        "elbo": {"mean": -22.6, "stderr": 0.19},
+        "log_evidence": {"mean": -22.1, "stderr": 0.18},
+        "num_importance_samples": 5000,
+        "seconds": 61.4,
+    }
+    text = models.describe({"vae:digits": found})
+    assert "| `vae:digits` | a VAE, Kingma & Welling 2013 | 4,000 |" in text
+    assert "| -22.60 ± 0.19 | -22.10 ± 0.18 | 61 |" in text
+    assert "5,000 importance samples" in text
