@@ -13,6 +13,7 @@ from command_helpers import ROOT, small, write_idx
 
 from configs import replay
 from experiments import config_file, files, settings
+from experiments.evals import images
 from experiments.run import session
 from experiments.run.folder import default_folder
 from experiments.run.record import FORMAT, from_plain, to_plain
@@ -101,8 +102,8 @@ def shrink(choice):
 @pytest.mark.integration
 @pytest.mark.parametrize(("name", "variant"), MEMBERS)
 def test_every_variant_trains(name, variant, tmp_path):
-    """Three steps by the pieces of experiments.train: every parameter moves, and one example can be
-    decoded.
+    """Three steps by the pieces of experiments.train: every parameter moves, the ELBO and what the
+    pictures show are finite.
     """
     config = stand_in(config_of(name, variant), tmp_path / "data")
     settings.validate(config)
@@ -121,8 +122,15 @@ def test_every_variant_trains(name, variant, tmp_path):
         if not each
     ]
     assert not still, f"these parameters did not move: {still}"
-    measures = built.meter.measure(jax.random.key(0), evaluation_params(state), built.x)
+    params = evaluation_params(state)
+    measures = built.meter.measure(jax.random.key(0), params, built.x)
     assert np.isfinite(measures.summary["elbo"]["mean"])
+    decoded = images.decode(
+        jax.random.key(1), built.subject, params, built.x, built.labels, num_samples=4
+    )
+    assert decoded.samples.shape[0] == 4
+    for shown in (decoded.samples, decoded.reconstructions, decoded.paths):
+        assert np.isfinite(shown).all()
 
 
 # --- JSON and back

@@ -221,6 +221,15 @@ def test_draws_are_reparameterised_where_those_of_every_site_are():
         vi.elbo(jax.random.key(0), lambda z: z["z1"].sum(), discrete)
 
 
+def test_shapes_are_enough_to_say_whether_samples_are_reparameterised():
+    def one(params, context, site):
+        mean = jnp.asarray(context) @ jnp.asarray(params)  # which no ShapeDtypeStruct would take
+        site("z", dist.Normal(mean, jnp.ones(2)).to_event(1))
+
+    q = jax.eval_shape(lambda x: Program(jnp.ones((3, 2)), x, one), jnp.ones(3))
+    assert q.has_rsample
+
+
 def twice(params, context, site):
     site("z", gaussian(params, jnp.zeros(())))
     site("z", gaussian(params, jnp.zeros(())))

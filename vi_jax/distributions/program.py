@@ -56,12 +56,13 @@ class Program:
         """Whether the samples of all latents are reparameterised."""
         kinds: list[bool] = []
 
-        def one(key: Array) -> Any:
-            z, densities = self._run(_draw(key))
+        def one(program: Program, key: Array) -> Any:
+            z, densities = program._run(_draw(key))
             kinds.extend(getattr(p, "has_rsample", True) for p in densities.values())
             return z
 
-        jax.eval_shape(one, jax.eval_shape(lambda: jax.random.key(0)))
+        # by shapes alone: its own leaves may be shapes too
+        jax.eval_shape(one, self, jax.eval_shape(lambda: jax.random.key(0)))
         return all(kinds)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> dict[str, Any]:
