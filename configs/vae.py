@@ -1,6 +1,6 @@
 """The variational auto-encoder of Kingma & Welling (2013) on images, one latent layer.
 
-    python -m experiments.train --config=configs/vae.py            # digits: no download, a minute
+    python -m experiments.train --config=configs/vae.py       # digits: no download, half a minute
     python -m experiments.train --config=configs/vae.py:mnist --config.data.data_dir=DIR
 
 DIR holds the IDX files of MNIST. Variants: digits (default), mnist, aevb, fashion_mnist, gaussian,

@@ -178,7 +178,7 @@ def _end_soon(main: Callable[[], int | None], code: int) -> None:
         return
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(2 * PATIENCE)
+        signal.alarm(6 * PATIENCE)  # an exit may take long beside other work
     timer = threading.Timer(PATIENCE, _end_now, [code])
     timer.daemon = True
     timer.start()

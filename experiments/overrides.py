@@ -7,6 +7,7 @@ them at their defaults.
 """
 
 import ast
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -227,7 +228,11 @@ def _number(value: Any, old: float, text: str, where: str) -> float:
         raise UserError(f"{where} is {text!r}; it has to be a whole number.")
     if not is_number:
         raise UserError(f"{where} is {text!r}; it has to be a number.")
-    return value if isinstance(old, int) else float(value)
+    if isinstance(old, int):
+        return value
+    if abs(value) > sys.float_info.max:
+        raise UserError(f"{where} is {text!r}; it has to be a finite number.")
+    return float(value)
 
 
 def _literal(text: str) -> Any:

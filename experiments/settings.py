@@ -2,7 +2,7 @@
 checked before anything slow is imported.
 """
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -165,7 +165,7 @@ def _validate_type(field: str, value: Any, default: Any) -> None:
 def _validate_number(field: str, value: Any, *, is_whole: bool) -> None:
     kinds = (int,) if is_whole else (int, float)
     is_number = isinstance(value, kinds) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):
+    if not is_number or not abs(value) <= sys.float_info.max:  # nor is nan
         kind = "whole" if is_whole else "finite"
         raise _bad(field, value, f"it has to be a {kind} number")
 

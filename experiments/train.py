@@ -1,7 +1,7 @@
 """Trains a model, evaluates it and leaves a folder worth looking at; run again, it goes on from the
 last checkpoint.
 
-    python -m experiments.train --config=configs/vae.py    # 8x8 digits, about a minute
+    python -m experiments.train --config=configs/vae.py    # 8x8 digits, half a minute
     python -m experiments.train --config=configs/vae.py:mnist --config.data.data_dir=DIR
     python -m experiments.train --config=configs/vae.py --config.model.num_latents=2 \\
         --config.seed=1 --workdir=runs/plane
@@ -51,7 +51,7 @@ def main() -> int:
 
     workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else default_folder(config)
     refuse_foreign(workdir)
-    with processes.first_holds(lambda: lock.locked(workdir)), (stop := Stop()).listening():
+    with (stop := Stop()).listening(), processes.first_holds(lambda: lock.locked(workdir)):
         resumed = processes.from_first(
             lambda: open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
         )

@@ -153,6 +153,7 @@ def test_another_name_drops_the_arguments_that_it_does_not_take_and_says_so():
         ("train.num_steps", "1.5", "a whole number"),
         ("train.num_steps", "many", "a whole number"),
         ("train.ratio", "x", "it has to be a number"),
+        ("train.ratio", "1" + 400 * "0", "it has to be a finite number"),
         ("train.keep", "maybe", "True or False"),
         ("train.widths", "x", "a tuple"),
         ("train", "3", "a group of fields: num_steps"),

@@ -159,8 +159,9 @@ def test_a_failed_write_leaves_what_was_there(place):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space") as failed:
         files.write_whole(place, fail)
+    assert failed.value.filename == str(place)  # which a write does not know
     assert place.read_text() == "before"
     assert list(place.parent.iterdir()) == [place]
 

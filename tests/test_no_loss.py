@@ -311,6 +311,14 @@ def test_stopped_at_a_write_and_then_killed_at_one_a_run_loses_nothing(
             shutil.rmtree(folder)
 
 
+@pytest.mark.integration
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_stopped_at_its_first_writes_a_run_says_so(forks, tmp_path, at):
+    code, said, _ = forks.train(tmp_path / "run", at=at, kind="term")
+    assert code == 75, said
+    assert "nothing is lost" in said
+
+
 @every
 def test_a_full_disk_ends_a_run_in_a_sentence(forks, unbroken, tmp_path, sample):
     """No room from each of the first 200 writes on: a sentence that names the folder, no hang, no

@@ -80,7 +80,11 @@ def test_amounts_are_at_least_0(field):
 
 
 @pytest.mark.parametrize("field", [*settings.POSITIVE, *settings.NOT_NEGATIVE, *settings.SEEDS])
-@pytest.mark.parametrize("value", ["7", None, True, (), float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "value",
+    ["7", None, True, (), float("nan"), float("inf"), 10**400],
+    ids=lambda value: repr(value)[:5],
+)
 def test_numbers_are_numbers(field, value):
     """As a config.json edited by hand may have it; the command line sees to types itself."""
     assert f"config.{field} is {value!r}" in refused({field: value})
