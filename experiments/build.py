@@ -1,6 +1,6 @@
 """From a config to what a run is made of; the only place where a name becomes a function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +18,8 @@ from vi_jax.training import State
 
 PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
 FLOWS = {"iaf", "maf", "neural_spline", "planar", "radial", "real_nvp", "sylvester"}
+METRICS = {"negative_elbo": "elbo", "wake_wake": "iwae", "wake_sleep": "iwae"}  # no bound's name
+MINUS_LOSS = "-loss"
 GRAD_NORM_EVERY = 10  # steps; see `vi.make_step`
 
 
@@ -83,14 +85,19 @@ def loss(config: Any, the_model: vi.Model) -> vi.losses.Loss:
 
 
 def metric_name(config: Any) -> str:
-    """What the bound that is trained is called in the metrics: by the bound's own name, `elbo`
-    where the objective names none.
+    """What is maximised is called this in the metrics: the bound's own name where the objective
+    has one; minus the loss of an objective that is not ours, see `maximised`.
     """
     bound = config.objective.get("bound")
     if bound is None:
-        return "elbo"
+        return METRICS.get(config.objective[NAME], MINUS_LOSS)
     name = as_choice(bound, rooms.BOUND, "config.objective.bound")[NAME]
     return name.rpartition(":")[2]
+
+
+def maximised(metrics: Mapping[str, Any], name: str) -> Any:
+    """The metric of `metric_name`."""
+    return -metrics["loss"] if name == MINUS_LOSS else metrics[name]
 
 
 def beta(config: Any) -> vi.losses.Schedule | None:

@@ -188,7 +188,7 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        if error.filename is None:  # of a write, which knows no name
+        if error.errno is not None and error.filename is None:  # a write knows no name
             error.filename = str(path)
         raise
     finally:

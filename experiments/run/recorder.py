@@ -123,7 +123,9 @@ class Recorder:
         if is_due:
             self._saved_at = time.monotonic()
         if alive:
-            best = max(float(self._own(block, which)[self._name]) for which in alive)
+            best = max(
+                float(build.maximised(self._own(block, which), self._name)) for which in alive
+            )
             self._progress.show(
                 block.now, (self._label, best), self._elbo, evaluated=block.evaluates
             )

@@ -143,7 +143,7 @@ def _advance(run: _Run, start: _Start, progress: Progress, recorder: Recorder) -
     data = session.on_devices(session.examples(config, run.built.dataset.train), run.layout)
 
     def report(step: int, steps: int, seconds: float | None, means: Any, over: bool) -> None:
-        best = _best_of(means[name], alive)
+        best = _best_of(build.maximised(means, name), alive)
         progress.part(step, steps, seconds, (_label(config), best), over=over)
 
     parts = Parts(several, run.stop.asked, report)

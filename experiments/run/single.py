@@ -157,7 +157,8 @@ def _advance(run: _Run, start: _Start, progress: Any, recorder: Recorder) -> Sta
     name = build.metric_name(run.built.config)
 
     def report(step: int, steps: int, seconds: float | None, means: Any, over: bool) -> None:
-        progress.part(step, steps, seconds, (name.upper(), float(means[name])), over=over)
+        value = float(build.maximised(means, name))
+        progress.part(step, steps, seconds, (name.upper(), value), over=over)
 
     parts = Parts(run.advance, run.stop.asked, report)
 
