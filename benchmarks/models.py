@@ -1,7 +1,7 @@
 """What each kind of model reaches on the embedded digits: every row is one config, trained in full
 by the command and measured on the test images.
 
-    python -m benchmarks.models                     # about 20 minutes on 2 cores
+    python -m benchmarks.models                     # about 10 minutes on 2 cores
     python -m benchmarks.models --rows=ladder:digits,priors:vamp
     python -m benchmarks.models --write             # and put the table into benchmarks/README.md
     python -m benchmarks.models --folder=runs/kinds # keep the run folders, figures with them
