@@ -45,7 +45,7 @@ OBJECTIVE = Room(
 BOUND = Room(
     "bound",
     "vi_jax.bounds",
-    without=("sumo_stop", "tvo_schedule", "tvo_upper"),
+    without=("cubo", "eubo", "sumo_stop", "tvo_schedule", "tvo_upper"),  # upper: not to be climbed
     later=("log_w",),
     is_called=False,
 )

@@ -254,6 +254,12 @@ def test_a_bound_wants_densities_and_no_dropout():
         negative_bound(model, vi.bounds.iwae, vi.estimators.reparam)
 
 
+@pytest.mark.parametrize("bound", [vi.bounds.cubo, functools.partial(vi.bounds.eubo)])
+def test_an_upper_bound_is_not_climbed(bound):
+    with pytest.raises(ValueError, match="ubo is an upper bound of log p"):
+        negative_bound(discrete(), bound, vi.estimators.reparam, num_samples=3)
+
+
 # --- what a model updates itself
 # -----------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from vi_jax.attributes import attribute, name_of
 from vi_jax.losses.elbo import update_on_batch
 from vi_jax.losses.free_bits import sum_all
 from vi_jax.losses.info import Info, Loss
@@ -35,9 +36,15 @@ def negative_bound(
 
     Raises:
       ValueError: the model has no densities, or has `train_terms`: a bound of log-weights knows no
-        dropout.
+        dropout; or the bound is an upper one (`bounds.cubo`, `eubo`), which only falls towards log
+        p(x): climbing it drives the guide away from the posterior.
     """
     densities = densities_of(model, "negative_bound")
+    if attribute(bound, "side") == "upper":
+        raise ValueError(
+            f"negative_bound climbs its bound, and {name_of(bound)} is an upper bound of log p(x); "
+            "take a lower one, such as iwae. Upper ones bracket the evidence (vi.evidence)."
+        )
     if model.train_terms is not None:
         raise ValueError(
             "negative_bound goes by the densities and knows no dropout, and this model has "
