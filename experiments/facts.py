@@ -18,9 +18,9 @@ def of_data(config: Any, dataset: Any) -> dict[str, Any]:
     mean = mean_image(dataset)
     known = {
         **build.sizes(config),
-        "x_shape": tuple(dataset.train.images.shape[1:]),
+        "x_shape": tuple(dataset.train.x.shape[1:]),
         "num_levels": dataset.num_levels,
-        "num_data": len(dataset.train.images),
+        "num_data": dataset.train.num,
         "mean": mean,
         "rows": first_rows(config, dataset),
         "output_bias": _output_bias(config, dataset.num_levels, mean),
@@ -58,13 +58,13 @@ def first_rows(config: Any, dataset: Any) -> np.ndarray:
     """Up to NUM_ROWS training images in an order of config.data.shuffle_seed, in [0, 1]: what
     pseudo-inputs and codebooks start at.
     """
-    num = len(dataset.train.images)
+    num = dataset.train.num
     order = np.random.default_rng(config.data.shuffle_seed).permutation(num)[:NUM_ROWS]
-    rows = np.asarray(dataset.train.images[np.sort(order)], np.float32)
+    rows = np.asarray(dataset.train.x[np.sort(order)], np.float32)
     return rows[np.argsort(np.argsort(order))] / (dataset.num_levels - 1)
 
 
 def mean_image(dataset: Any) -> np.ndarray:
     """The mean training image, in [0, 1]."""
-    images = dataset.train.images[np.arange(min(len(dataset.train.images), 60_000))]
+    images = dataset.train.x[np.arange(min(dataset.train.num, 60_000))]
     return images.mean(0, dtype=np.float64) / (dataset.num_levels - 1)

@@ -175,13 +175,13 @@ def test_splits_that_do_not_fit(changes, match):
 
 def test_digits():
     got = data.load(config(train="all[:1257]", validation="all[1257:1437]", test="all[1437:]"))
-    assert [len(part.images) for part in (got.train, got.validation, got.test)] == [1257, 180, 360]
-    assert (got.num_levels, got.train.images.dtype, got.train.images.shape[1:]) == (
+    assert [part.num for part in (got.train, got.validation, got.test)] == [1257, 180, 360]
+    assert (got.num_levels, got.train.x.dtype, got.train.x.shape[1:]) == (
         17,
         np.uint8,
         (8, 8),
     )
-    assert got.train.images.max() == 16
+    assert got.train.x.max() == 16
     assert got.source == "embedded in scikit-learn"
     assert len(np.unique(got.test.labels)) == 10
 
@@ -189,9 +189,7 @@ def test_digits():
 def test_shuffle_is_one_permutation_keyed_by_its_seed():
     whole = data.load(config(train="all[:1796]", validation="", test="all[1796:]"))
     halves = data.load(config(train="all[:50%]", validation="", test="all[50%:]"))
-    np.testing.assert_array_equal(
-        halves.train.images, whole.train.images[: len(halves.train.images)]
-    )
+    np.testing.assert_array_equal(halves.train.x, whole.train.x[: halves.train.num])
     np.testing.assert_array_equal(
         halves.train.labels, whole.train.labels[: len(halves.train.labels)]
     )
@@ -215,15 +213,15 @@ def test_static_binarisation_is_a_function_of_seed_and_example():
     again = get(0, 7)
     reshuffled = get(1, 7)
     assert one.num_levels == 2
-    np.testing.assert_array_equal(one.train.images, again.train.images)
+    np.testing.assert_array_equal(one.train.x, again.train.x)
     unshuffle = [np.argsort(np.random.default_rng(seed).permutation(1797)) for seed in (0, 1)]
     both = [
-        np.concatenate([part.images for part in (got.train, got.validation, got.test)])[order]
+        np.concatenate([part.x for part in (got.train, got.validation, got.test)])[order]
         for got, order in zip((one, reshuffled), unshuffle, strict=True)
     ]
     # the same bits for the same image under another shuffle
     np.testing.assert_array_equal(both[0], both[1])
-    assert not np.array_equal(one.train.images, get(0, 8).train.images)
+    assert not np.array_equal(one.train.x, get(0, 8).train.x)
 
 
 def test_static_binarisation_has_the_right_mean():

@@ -72,9 +72,9 @@ def write_set(folder, *, suffix=".gz", scale=0.5):
 def test_idx_reads_what_was_written(tmp_path, name, suffix):
     arrays = write_set(tmp_path, suffix=suffix)
     got = data.load(config(name, tmp_path))
-    np.testing.assert_array_equal(got.train.images, arrays["train-images-idx3-ubyte"])
+    np.testing.assert_array_equal(got.train.x, arrays["train-images-idx3-ubyte"])
     np.testing.assert_array_equal(got.test.labels, arrays["t10k-labels-idx1-ubyte"])
-    assert (got.num_levels, got.train.images.dtype, got.source) == (256, np.uint8, str(tmp_path))
+    assert (got.num_levels, got.train.x.dtype, got.source) == (256, np.uint8, str(tmp_path))
 
 
 def test_idx_other_spellings(tmp_path):
@@ -84,7 +84,7 @@ def test_idx_other_spellings(tmp_path):
     labels = tmp_path / "t10k-labels.idx1-ubyte"
     labels.rename(tmp_path / "t10k-labels-idx1-ubyte.gz")  # unpacked on the way, its name kept
     np.testing.assert_array_equal(
-        data.load(config("mnist", tmp_path)).test.images, arrays["t10k-images-idx3-ubyte"]
+        data.load(config("mnist", tmp_path)).test.x, arrays["t10k-images-idx3-ubyte"]
     )
 
 
@@ -232,7 +232,7 @@ def mirror(tmp_path, monkeypatch):
 def test_fetch_once_into_the_cache(tmp_path, mirror, capsys):
     _, arrays, asked = mirror
     got = data.load(config("mnist", ""))
-    np.testing.assert_array_equal(got.train.images, arrays[IMAGES])
+    np.testing.assert_array_equal(got.train.x, arrays[IMAGES])
     cache = tmp_path / "cache" / "vi_jax" / "data" / "mnist"
     assert sorted(path.name for path in cache.iterdir()) == sorted(f"{stem}.gz" for stem in arrays)
     assert capsys.readouterr().err.count("fetching") == 4
@@ -341,7 +341,7 @@ def test_binarized_reads_what_was_written(tmp_path, few, write):
     write(tmp_path, few)
     got = data.load(config("binarized_mnist", tmp_path, validation="validation"))
     for split, pixels in few.items():
-        np.testing.assert_array_equal(getattr(got, split).images, pixels)
+        np.testing.assert_array_equal(getattr(got, split).x, pixels)
     assert got.num_levels == 2
     assert (got.train.labels is not None) == (write is write_bits)
 

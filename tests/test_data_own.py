@@ -61,9 +61,9 @@ def test_npz_spellings(tmp_path, keys):
             )
         )
     )
-    np.testing.assert_array_equal(got.train.images, train)
+    np.testing.assert_array_equal(got.train.x, train)
     np.testing.assert_array_equal(got.train.labels, np.arange(6))
-    np.testing.assert_array_equal(got.test.images, test)
+    np.testing.assert_array_equal(got.test.x, test)
     assert got.test.labels is None
     assert got.num_levels == 256
 
@@ -73,7 +73,7 @@ def test_npz_of_one_array_is_shuffled(tmp_path):
     got = data.load(
         config(npz(tmp_path, images=array, labels=np.arange(20)), train="all[:15]", test="all[15:]")
     )
-    np.testing.assert_array_equal(array[got.train.labels], got.train.images)
+    np.testing.assert_array_equal(array[got.train.labels], got.train.x)
     assert sorted([*got.train.labels, *got.test.labels]) == list(range(20))
     assert not np.array_equal(got.train.labels, np.arange(15))
 
@@ -94,13 +94,13 @@ def test_npz_of_one_array_is_shuffled(tmp_path):
 )
 def test_npz_types_and_shapes(tmp_path, array, shape, num_levels, capsys):
     got = data.load(config(npz(tmp_path, **both(array))))
-    assert (got.train.images.shape, got.train.images.dtype, got.num_levels) == (
+    assert (got.train.x.shape, got.train.x.dtype, got.num_levels) == (
         (5, *shape),
         np.uint8,
         num_levels,
     )
     scale = 255 if array.dtype == np.float64 else 1
-    np.testing.assert_array_equal(got.train.images, np.rint(array * scale).reshape(5, *shape))
+    np.testing.assert_array_equal(got.train.x, np.rint(array * scale).reshape(5, *shape))
     # a change of scale is said
     assert bool(capsys.readouterr().err) == np.issubdtype(array.dtype, np.floating)
 
@@ -176,7 +176,7 @@ def test_folder_with_splits_and_classes(tmp_path):
     expected = np.stack(
         [arrays[name] for name in ("train/a/1.png", "train/a/2.png", "train/b/1.png")]
     )
-    np.testing.assert_array_equal(got.train.images, expected)
+    np.testing.assert_array_equal(got.train.x, expected)
     np.testing.assert_array_equal(got.train.labels, [0, 0, 1])
     np.testing.assert_array_equal(got.test.labels, [1])
 
@@ -187,21 +187,21 @@ def test_folder_without_splits(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("not an image")
     (tmp_path / ".hidden.png").write_text("not an image")
     got = data.load(config(f"images:{tmp_path}", train="all[:6]", test="all[6:]"))
-    assert got.train.images.shape == (6, 4, 4, 3)
+    assert got.train.x.shape == (6, 4, 4, 3)
     assert got.train.labels is None
     assert "1 files" in capsys.readouterr().err
     order = np.random.default_rng(0).permutation(9)[:6]
     for row, i in enumerate(order):
         if i < 8:
-            np.testing.assert_array_equal(got.train.images[row], arrays[i])
+            np.testing.assert_array_equal(got.train.x[row], arrays[i])
 
 
 def test_lazy_folder_reads_as_the_array_does(tmp_path):
     for i in range(9):
         write(tmp_path / f"{i}.png", images_of(6, 4, 3))
     changes = dict(name=f"images:{tmp_path}", train="all[:6]", test="all[6:]")
-    eager = data.load(config(**changes)).train.images
-    lazy = data.load(config(**changes, device_limit_mb=0)).train.images
+    eager = data.load(config(**changes)).train.x
+    lazy = data.load(config(**changes, device_limit_mb=0)).train.x
     assert isinstance(lazy, data.LazyImages)
     facts = ("shape", "dtype", "nbytes", "ndim")
     assert [getattr(lazy, fact) for fact in facts] == [getattr(eager, fact) for fact in facts]
@@ -231,7 +231,7 @@ def test_corrupt_image_is_named(tmp_path, limit):
     good = (tmp_path / "2.png").read_bytes()
     (tmp_path / "2.png").write_bytes(good[: len(good) // 2])  # a good header, half the pixels
     with pytest.raises(data.DataError, match=r"2\.png is a damaged image"):
-        _ = [part.images[:] for part in data.load(config(**changes))[:3] if part]
+        _ = [part.x[:] for part in data.load(config(**changes))[:3] if part]
     (tmp_path / "2.png").write_bytes(b"not an image")
     fails(r"2\.png cannot be read as PNG or JPEG", **changes)
 
@@ -257,7 +257,7 @@ def test_folders_that_will_not_do(tmp_path):
 def test_transparency_is_dropped_aloud(tmp_path, capsys):
     for split in ("train", "test"):
         write(tmp_path / split / "1.png", images_of(4, 4, 4))
-    assert data.load(config(f"images:{tmp_path}")).train.images.shape == (1, 4, 4, 3)
+    assert data.load(config(f"images:{tmp_path}")).train.x.shape == (1, 4, 4, 3)
     assert "transparency" in capsys.readouterr().err
 
 

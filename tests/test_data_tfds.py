@@ -154,7 +154,7 @@ def test_the_older_forms_of_features_are_those_of_tfds(tiny, tmp_path, as_text):
     assert theirs["image"].shape == (5, 4, 1)
     found = features.read_features(copy)
     assert found == features.read_features(tiny[2])
-    assert rows(data.load(config("tfds:tiny", tmp_path)).train.images) == rows(tiny[1][::2])
+    assert rows(data.load(config("tfds:tiny", tmp_path)).train.x) == rows(tiny[1][::2])
 
 
 FOREIGN = {"type": "trap.Image", "content": {}}
@@ -224,15 +224,15 @@ def test_what_is_read_is_what_tfds_reads(tmp_path, shape, encoding):
     ours = data.load(config("tfds:tiny", tmp_path)).train
     for i, record in enumerate(theirs):
         expected = record["image"][..., 0] if shape[-1] == 1 else record["image"]
-        np.testing.assert_array_equal(ours.images[i], expected)
+        np.testing.assert_array_equal(ours.x[i], expected)
         assert ours.labels[i] == record["label"]
-    assert len(theirs) == len(ours.images) == 3
+    assert len(theirs) == ours.num == 3
 
 
 def test_a_set_is_read_without_tfds(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tiny[0]))
-    assert rows(data.load(config("tfds:tiny", "")).test.images) == rows(tiny[1][1::2])
+    assert rows(data.load(config("tfds:tiny", "")).test.x) == rows(tiny[1][1::2])
 
 
 def test_records_that_are_missing_are_missed(tiny, tmp_path):
@@ -293,11 +293,11 @@ def rows(images):
 def test_tfds_reads_without_tensorflow(tiny):
     root, images, folder = tiny
     got = data.load(config("tfds:tiny", root))
-    assert got.train.images.shape == (5, 5, 4)
-    assert rows(got.train.images) == rows(images[::2])
-    assert rows(got.test.images) == rows(images[1::2])
+    assert got.train.x.shape == (5, 5, 4)
+    assert rows(got.train.x) == rows(images[::2])
+    assert rows(got.test.x) == rows(images[1::2])
     by_pixels = {image.tobytes(): i % 3 for i, image in enumerate(images)}
-    assert [by_pixels[image.tobytes()] for image in got.test.images] == got.test.labels.tolist()
+    assert [by_pixels[image.tobytes()] for image in got.test.x] == got.test.labels.tolist()
     assert got.source == f"TFDS in {folder}"
     assert "tensorflow" not in sys.modules
 
@@ -306,7 +306,7 @@ def test_tfds_in_chunks_with_progress(tiny, monkeypatch, capsys):
     root, images, _ = tiny
     monkeypatch.setattr(tfds, "CHUNK", 2)
     monkeypatch.setattr(tfds.time, "monotonic", iter(range(0, 1000, 3)).__next__)
-    assert rows(data.load(config("tfds:tiny", root)).train.images) == rows(images[::2])
+    assert rows(data.load(config("tfds:tiny", root)).train.x) == rows(images[::2])
     assert "4 of 5" in capsys.readouterr().err
 
 
@@ -351,7 +351,7 @@ def test_tfds_folder_layouts(tiny, tmp_path):
     _, images, folder = tiny
     copy_of(folder, tmp_path / "tiny" / "x").parent.rename(tmp_path / "tiny" / "small")
     fails("has the configs small; say which, as tfds:tiny/small", "tfds:tiny", tmp_path)
-    assert rows(data.load(config("tfds:tiny/small", tmp_path)).train.images) == rows(images[::2])
+    assert rows(data.load(config("tfds:tiny/small", tmp_path)).train.x) == rows(images[::2])
     copy_of(folder, tmp_path / "y").rename(tmp_path / "y" / "tiny" / "0.9.0")
     copy_of(folder, tmp_path / "y").rename(tmp_path / "y" / "tiny" / "0.10.0")
     assert data.load(config("tfds:tiny", tmp_path / "y")).source.endswith("0.10.0")
@@ -383,7 +383,7 @@ def test_tfds_prepares_where_there_is_a_network(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(library, "list_builders", lambda with_community_datasets: ["tiny"])
     monkeypatch.setattr(library, "builder", builder)
     fails("could not prepare tiny .ZeroDivisionError.*TensorFlow", "tfds:tiny", tmp_path)
-    assert rows(data.load(config("tfds:tiny", tmp_path)).train.images) == rows(images[::2])
+    assert rows(data.load(config("tfds:tiny", tmp_path)).train.x) == rows(images[::2])
     assert calls == [("tiny", "array_record")] * 2
 
 
@@ -409,7 +409,7 @@ def test_real_mnist():
     got = data.load(
         config("mnist", shared("mnist"), train="train[:50000]", validation="train[50000:]")
     )
-    images = np.concatenate([got.train.images, got.validation.images])
+    images = np.concatenate([got.train.x, got.validation.x])
     labels = np.concatenate([got.train.labels, got.validation.labels])
     assert images.shape == (60_000, 28, 28)
     assert abs(images.mean() / 255 - 0.1307) < 5e-5
@@ -445,8 +445,8 @@ def test_real_mnist_static_binarisation_keeps_the_mean():
     levels.
     """
     part = dict(train="test[:5000]", test="test[5000:]")
-    grey = data.load(config("mnist", shared("mnist"), **part)).test.images / 255
-    bits = data.load(config("mnist", shared("mnist"), **part, binarisation="static")).test.images
+    grey = data.load(config("mnist", shared("mnist"), **part)).test.x / 255
+    bits = data.load(config("mnist", shared("mnist"), **part, binarisation="static")).test.x
     stderr = np.sqrt((grey * (1 - grey)).sum()) / grey.size
     assert abs(bits.mean() - grey.mean()) < 5 * stderr
 
@@ -457,7 +457,7 @@ def test_real_tfds_mnist_is_the_idx_files_pixel_for_pixel():
     theirs = data.load(config("tfds:mnist", shared("tfds"), **part))
 
     def ordered(got):
-        images = np.concatenate([got.train.images, got.test.images]).reshape(10_000, -1)
+        images = np.concatenate([got.train.x, got.test.x]).reshape(10_000, -1)
         labels = np.concatenate([got.train.labels, got.test.labels])
         order = np.lexsort(images.T)
         return images[order], labels[order]
@@ -470,12 +470,12 @@ def test_real_tfds_mnist_is_the_idx_files_pixel_for_pixel():
 
 def test_real_binarized_mnist():
     got = data.load(config("binarized_mnist", shared("static_mnist"), validation="validation"))
-    counts = [len(part.images) for part in (got.train, got.validation, got.test)]
+    counts = [part.num for part in (got.train, got.validation, got.test)]
     assert counts == [50_000, 10_000, 10_000]
     assert got.num_levels == 2
-    assert got.train.images.shape[1:] == (28, 28)
-    assert got.train.images.max() == 1
-    assert abs(got.train.images.mean() - 0.1306) < 5e-4
+    assert got.train.x.shape[1:] == (28, 28)
+    assert got.train.x.max() == 1
+    assert abs(got.train.x.mean() - 0.1306) < 5e-4
 
 
 def test_real_fashion_mnist():
@@ -486,6 +486,6 @@ def test_real_fashion_mnist():
             "TMPDIR/fashion"
         )
     got = data.load(config("fashion_mnist", folder))
-    assert abs(got.train.images.mean() / 255 - 0.2860) < 5e-5
+    assert abs(got.train.x.mean() / 255 - 0.2860) < 5e-5
     assert np.bincount(got.train.labels).tolist() == [6000] * 10
     fails("is fashion_mnist's", "mnist", folder)

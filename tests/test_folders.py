@@ -762,7 +762,7 @@ def test_something_else_in_the_place_of_data(name, kind, tmp_path, elsewhere, mo
         whole = path.rename(tmp_path / "whole")
         path.symlink_to(whole)
         if name != "binarized_mnist":  # whose files are no data
-            assert len(data.load(config.data).train.images)
+            assert len(data.load(config.data).train.x)
         path.unlink()
         whole.rename(path)
 

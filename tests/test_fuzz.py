@@ -380,8 +380,8 @@ def load_damaged(number, folder, files, config):
         try:
             with used_or_refused():
                 found = data.load(config)
-                assert found.train.images.dtype == np.uint8
-                assert found.train.images.max() < found.num_levels
+                assert found.train.x.dtype == np.uint8
+                assert found.train.x.max() < found.num_levels
         finally:
             file.write_bytes(whole[file])
 

@@ -44,7 +44,7 @@ def planted(monkeypatch):
     stub_evaluations(monkeypatch, lambda state: 0.0)
     row = 1000
     plain = build.loss
-    target = session.load_data(small()).train.images[row] / np.float32(16)
+    target = session.load_data(small()).train.x[row] / np.float32(16)
 
     def loss(config, model):
         sound = plain(config, model)
@@ -65,12 +65,12 @@ def bad_steps(config, row):
     dataset = session.load_data(config)
     key = session.start_state(config, session.make_model(config, dataset)).key
     size = config.train.batch_size
-    num_batches = -(-len(dataset.train.images) // size)
+    num_batches = -(-dataset.train.num // size)
     found = []
     for number in range(config.train.num_steps):
         epoch, position = divmod(number, num_batches)
         if position == 0:
-            order = shuffle(key, jnp.int32(epoch), len(dataset.train.images))
+            order = shuffle(key, jnp.int32(epoch), dataset.train.num)
         found += [number] if row in np.asarray(batch_rows(order, position, size)) else []
     return found
 
@@ -136,7 +136,7 @@ def test_a_bad_step_is_kept_and_runs_again_alone(planted, tmp_path, capsys, loop
         path, session.start_state(config, session.make_model(config, session.load_data(config)))
     )
     assert planted in moment.rows
-    np.testing.assert_array_equal(moment.batch, session.load_data(config).train.images[moment.rows])
+    np.testing.assert_array_equal(moment.batch, session.load_data(config).train.x[moment.rows])
     assert int(moment.state.step) == bad
 
 

@@ -135,15 +135,15 @@ def _read(source: Source, split: str, static_seed: int | None) -> Raw:
     raw = source.read(split)
     if static_seed is None:
         return raw
-    if isinstance(raw.images, LazyImages):
+    if isinstance(raw.x, LazyImages):
         raise DataError(
-            f"{source.where} has {raw.images.nbytes / 1e6:.0f} MB of images and stays on disk, "
+            f"{source.where} has {raw.x.nbytes / 1e6:.0f} MB of images and stays on disk, "
             "where static "
             "binarisation wants them at once; set config.data.binarisation to dynamic, or raise "
             "device_limit_mb."
         )
     return Raw(
-        binarise(raw.images, raw.num_levels, seed=static_seed, split=split),
+        binarise(raw.x, raw.num_levels, seed=static_seed, split=split),
         raw.labels,
         num_levels=2,
     )
@@ -155,15 +155,15 @@ def _split(
     """Role -> its rows, once they are known to be alike and apart."""
     for role, raw in raws.items():
         if (
-            raw.images.shape[1:] != raws["train"].images.shape[1:]
+            raw.x.shape[1:] != raws["train"].x.shape[1:]
             or raw.num_levels != raws["train"].num_levels
         ):
             raise DataError(
-                f"the {role} images have shape {raw.images.shape[1:]} and {raw.num_levels} "
+                f"the {role} images have shape {raw.x.shape[1:]} and {raw.num_levels} "
                 "levels, the train images "
-                f"{raws['train'].images.shape[1:]} and {raws['train'].num_levels}; save both alike."
+                f"{raws['train'].x.shape[1:]} and {raws['train'].num_levels}; save both alike."
             )
-    rows = {role: resolve(selections[role], len(raw.images)) for role, raw in raws.items()}
+    rows = {role: resolve(selections[role], len(raw.x)) for role, raw in raws.items()}
     check_disjoint(selections, rows)
     return {
         role: _take(raws[role], rows[role], selections[role].name, shuffle_seed) for role in raws
@@ -172,11 +172,11 @@ def _split(
 
 def _take(raw: Raw, rows: range, split: str, shuffle_seed: int) -> Split:
     """The rows of one split; `all` is shuffled first, since its stored order may mean something."""
-    order = np.arange(len(raw.images))
+    order = np.arange(len(raw.x))
     if split == "all":
         order = np.random.default_rng(shuffle_seed).permutation(order)
     order = order[rows.start : rows.stop]
-    images = raw.images.take(order) if isinstance(raw.images, LazyImages) else raw.images[order]
+    images = raw.x.take(order) if isinstance(raw.x, LazyImages) else raw.x[order]
     return Split(images, None if raw.labels is None else raw.labels[order])
 
 
@@ -188,7 +188,7 @@ def fingerprint(parts: list[Split]) -> str:
     """
     digest = hashlib.sha256()
     for part in parts:
-        total = "" if isinstance(part.images, LazyImages) else str(part.images.sum(dtype=np.int64))
-        digest.update(f"{part.images.shape} {total}".encode())
-        digest.update(part.images[np.array([0, len(part.images) - 1])].tobytes())
+        total = "" if isinstance(part.x, LazyImages) else str(part.x.sum(dtype=np.int64))
+        digest.update(f"{part.x.shape} {total}".encode())
+        digest.update(part.x[np.array([0, part.num - 1])].tobytes())
     return digest.hexdigest()[:16]

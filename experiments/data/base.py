@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,12 +24,27 @@ class DataError(UserError):
 
 
 class Split(NamedTuple):
-    """Some examples: `images` are uint8 levels [N, *shape], `labels` are ints [N] where the source
-    has them.
+    """Some examples: `x` are uint8 levels [N, *shape] of images, or a dictionary of arrays
+    [N, ...]; `labels` are ints [N] where the source has them.
     """
 
-    images: Images
+    x: Any
     labels: np.ndarray | None
+
+    @property
+    def num(self) -> int:
+        """N."""
+        return len(next(iter(self.arrays)))
+
+    @property
+    def nbytes(self) -> int:
+        """Of all arrays of x."""
+        return sum(array.nbytes for array in self.arrays)
+
+    @property
+    def arrays(self) -> tuple[Images, ...]:
+        """The arrays of x."""
+        return tuple(self.x.values()) if isinstance(self.x, dict) else (self.x,)
 
 
 class Dataset(NamedTuple):
@@ -47,7 +62,7 @@ class Dataset(NamedTuple):
 class Raw(NamedTuple):
     """One split of a source as it is stored, before shuffling, slicing and binarisation."""
 
-    images: Images
+    x: Images
     labels: np.ndarray | None
     num_levels: int
 

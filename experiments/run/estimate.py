@@ -82,7 +82,7 @@ def require_evaluation(
     hand = memory.at_hand()
     spec = config.eval
     split = getattr(dataset, spec.split)
-    num_examples = 1 if split is None else len(split.images)
+    num_examples = 1 if split is None else split.num
     size = min(spec.batch_size, num_examples)
     together = evidence.chunk_for(num_samples, chunk)
     num_chunks = num_samples // together
@@ -170,7 +170,7 @@ def _problem(config: Any, dataset: Any) -> _Problem:
 
     labels = dataset.train.labels
     num_classes = None if labels is None else int(labels.max()) + 1
-    images = dataset.train.images
+    images = dataset.train.x
     shapes = _Shapes(tuple(images.shape[1:]), dataset.num_levels, images.shape[0], num_classes)
     model = build.model(config, facts.of_batch(config, shapes))
     state = jax.eval_shape(lambda: session.start_state(config, model))
@@ -179,7 +179,7 @@ def _problem(config: Any, dataset: Any) -> _Problem:
 
 def _stored(config: Any, dataset: Any, size: int) -> Any:
     """The shapes of a batch as it is stored (`session.examples`)."""
-    image = jax.ShapeDtypeStruct((size, *dataset.train.images.shape[1:]), np.uint8)
+    image = jax.ShapeDtypeStruct((size, *dataset.train.x.shape[1:]), np.uint8)
     if not config.data.with_labels:
         return image
     return {"image": image, "label": jax.ShapeDtypeStruct((size,), np.int32)}

@@ -211,19 +211,19 @@ def read(path: Path, like: State, batch: Batch) -> Moment:
 
 def _moment(state: State, built: Built) -> Moment:
     """What the step of a state is a function of, brought to this host."""
-    images = built.dataset.train.images
+    num = built.dataset.train.num
     data = examples(built.config, built.dataset.train)
     batch_size = built.config.train.batch_size
     leaves = {name: jnp.asarray(_to_host(leaf)) for name, leaf in to_leaves(state).items()}
     here = from_leaves(leaves, state)
-    num_batches = -(-len(images) // batch_size)
+    num_batches = -(-num // batch_size)
     epoch, position = divmod(int(here.step), num_batches)
-    order = shuffle(here.key, jnp.int32(epoch), len(images))
+    order = shuffle(here.key, jnp.int32(epoch), num)
     rows = np.asarray(batch_rows(order, position, batch_size))
     batch = jax.tree.map(lambda leaf: np.asarray(leaf[rows]), data)
     labels = built.dataset.train.labels
     num_classes = None if labels is None else int(labels.max()) + 1
-    return Moment(here, batch, rows, built.dataset.num_levels, len(images), num_classes)
+    return Moment(here, batch, rows, built.dataset.num_levels, num, num_classes)
 
 
 def _to_host(leaf: jax.Array) -> np.ndarray:

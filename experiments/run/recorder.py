@@ -216,7 +216,7 @@ class Recorder:
 
 def num_batches(built: Built) -> int:
     """Batches of an epoch."""
-    return -(-len(built.dataset.train.images) // built.config.train.batch_size)
+    return -(-built.dataset.train.num // built.config.train.batch_size)
 
 
 def whole(params: Any) -> Any:

@@ -78,10 +78,10 @@ def train(config: Any, workdir: Path, *, stop: Stop) -> list[dict[str, Any]]:
     runs = configs(config)
     built = session.build_all(config, dataset)
     check_data(workdir, built.dataset)
-    images = built.dataset.train.images
+    train = built.dataset.train
     processes.say(
-        f"{config.name}: {len(runs)} replicas side by side, {len(images):,} training examples "
-        f"{images.shape[1:]}"
+        f"{config.name}: {len(runs)} replicas side by side, {train.num:,} training examples "
+        f"{train.x.shape[1:]}"
     )
     with heartbeat.phase("training"), contextlib.ExitStack() as stack, stop.deferred():
         with heartbeat.phase("opening the folders of the replicas"):

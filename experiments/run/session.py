@@ -50,7 +50,7 @@ class Built(NamedTuple):
     @property
     def x_shape(self) -> tuple[int, ...]:
         """Of one example's image."""
-        return tuple(self.dataset.train.images.shape[1:])
+        return tuple(self.dataset.train.x.shape[1:])
 
 
 def build_all(config: Any, dataset: Dataset | None = None) -> Built:
@@ -105,13 +105,13 @@ def examples(config: Any, split: Split) -> Any:
       UserError: labels are asked for, and the data have none.
     """
     if not config.data.with_labels:
-        return split.images
+        return split.x
     if split.labels is None:
         raise UserError(
             "config.data.with_labels is True and the data have no labels; set it to False, or add "
             "labels to the data."
         )
-    images = split.images[np.arange(len(split.images))]
+    images = split.x[np.arange(split.num)]
     return {"image": images, "label": np.asarray(split.labels, np.int32)}
 
 
@@ -122,9 +122,9 @@ def evaluation_set(config: Any, dataset: Dataset, split: str) -> tuple[Any, np.n
     part: Split | None = getattr(dataset, split)
     if part is None:
         raise UserError(f"config.data.{split} is empty; name a split, or evaluate on another.")
-    if len(part.images) < 2:
+    if part.num < 2:
         raise UserError(
-            f"the {split} split has {len(part.images)} example; a standard error needs at least 2."
+            f"the {split} split has {part.num} example; a standard error needs at least 2."
         )
     with heartbeat.phase(f"reading the {split} split"):
         some = examples(config, part)
@@ -172,7 +172,7 @@ def make_run(built: Built, layout: Layout | None) -> tuple[Any, Any]:
     config = built.config
     step = build.step(config, built.model, built.units)
     data = examples(config, built.dataset.train)
-    size = built.dataset.train.images.nbytes
+    size = built.dataset.train.nbytes
     fits = size <= config.data.device_limit_mb * 2**20
     if not fits and isinstance(data, dict):
         raise UserError(

@@ -62,9 +62,9 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Stop | None = None
 def _introduce(built: Built, layout: Layout | None) -> None:
     """What is trained, on what."""
     config = built.config
-    images = built.dataset.train.images
+    train = built.dataset.train
     processes.say(
-        f"{config.name}: {len(images):,} training examples {images.shape[1:]} from "
+        f"{config.name}: {train.num:,} training examples {train.x.shape[1:]} from "
         f"{built.dataset.source}"
     )
     if layout is not None:
