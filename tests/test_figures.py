@@ -444,7 +444,7 @@ def test_reconstructions_lie_below_their_originals(tmp_path, drawn):
     originals = np.ones((20, 8, 8)) * levels[:, None, None]
     figures.reconstructions(tmp_path / "a.png", originals, 1 - originals, title=TITLE)
     (ax,) = drawn["figure"].axes
-    canvas = ax.x[0].get_array()
+    canvas = ax.images[0].get_array()
     rows = ax.get_yticks().round().astype(int)
     assert [label.get_text() for label in ax.get_yticklabels()] == [
         "original",
@@ -468,7 +468,7 @@ def test_a_walk_stands_between_its_originals(tmp_path, drawn):
     columns = ax.get_xticks()
     names = [label.get_text() for label in ax.get_xticklabels()]
     assert names == ["original", "0", "0.25", "0.5", "0.75", "1", "original"]
-    level = ax.x[0].get_array()[10, columns.round().astype(int), 0]
+    level = ax.images[0].get_array()[10, columns.round().astype(int), 0]
     np.testing.assert_allclose(level, [0, 0.1, 0.3, 0.5, 0.7, 0.9, 1])
     assert np.diff(columns)[[0, -1]].min() > 1.1 * np.diff(columns)[1:-1].max()
 
@@ -479,7 +479,7 @@ def test_the_manifold_has_z1_to_the_right_and_z2_upwards(tmp_path, drawn):
     images = np.ones((5, 5, 8, 8, 3)) * colour[:, :, None, None]
     figures.manifold(tmp_path / "a.png", images, extent=(-2, 2), title=TITLE)
     (ax,) = drawn["figure"].axes
-    canvas = ax.x[0].get_array()
+    canvas = ax.images[0].get_array()
     for x, z1_name in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True):
         for y, z2_name in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True):
             named = [float(name.get_text().replace("−", "-")) for name in (z1_name, z2_name)]

@@ -15,15 +15,15 @@ only where used.
 
 import hashlib
 import operator
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from experiments.data.base import DataError, Dataset, Raw, Source, Split, did_you_mean
+from experiments.data.base import DataError, Dataset, Raw, Split, did_you_mean
 from experiments.data.lazy import LazyImages
 from experiments.data.levels import binarise
 from experiments.data.names import NAMES, PREFIXES, check_name, open_source
+from experiments.data.pixels import as_images
 from experiments.data.splits import Selection, check_disjoint, check_names, parse, resolve
 
 __all__ = ["NAMES", "PREFIXES", "DataError", "Dataset", "LazyImages", "Split", "check_name", "load"]
@@ -55,12 +55,19 @@ def load(config_data: Any) -> Dataset:
     try:
         source = open_source(name, _setting(config_data, "data_dir", str), _limit_mb(config_data))
         check_names(selections, source.splits, f"{name} ({source.where})")
-        read = cache(lambda split: _read(source, split, static_seed))
-        raws = {role: read(selection.name) for role, selection in selections.items()}
+        names = {selection.name: None for selection in selections.values()}
+        stored = {name: source.read(name) for name in names}
     except OSError as error:
         raise DataError(
             f"{error.filename or name} cannot be read ({error}); check the path and its rights."
         ) from error
+    stored = as_images(stored)
+    if static_seed is not None:
+        stored = {
+            split: _binarised(raw, source.where, split, static_seed)
+            for split, raw in stored.items()
+        }
+    raws = {role: stored[selection.name] for role, selection in selections.items()}
     parts = _split(raws, selections, shuffle_seed)
     return Dataset(
         parts["train"],
@@ -128,25 +135,17 @@ def _selections(config_data: Any) -> dict[str, Selection]:
     return {role: parse(text, role) for role, text in texts.items() if text or role != "validation"}
 
 
-def _read(source: Source, split: str, static_seed: int | None) -> Raw:
-    """A whole stored split, binarised before it is shuffled or sliced when a static seed is
-    given.
-    """
-    raw = source.read(split)
-    if static_seed is None:
-        return raw
+def _binarised(raw: Raw, source: str, split: str, static_seed: int) -> Raw:
+    """A whole stored split, binarised before it is shuffled or sliced."""
     if isinstance(raw.x, LazyImages):
         raise DataError(
-            f"{source.where} has {raw.x.nbytes / 1e6:.0f} MB of images and stays on disk, "
+            f"{source} has {raw.x.nbytes / 1e6:.0f} MB of images and stays on disk, "
             "where static "
             "binarisation wants them at once; set config.data.binarisation to dynamic, or raise "
             "device_limit_mb."
         )
-    return Raw(
-        binarise(raw.x, raw.num_levels, seed=static_seed, split=split),
-        raw.labels,
-        num_levels=2,
-    )
+    x = binarise(raw.x, raw.num_levels, seed=static_seed, split=split)
+    return raw._replace(x=x, num_levels=2)
 
 
 def _split(

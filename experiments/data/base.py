@@ -64,7 +64,8 @@ class Raw(NamedTuple):
 
     x: Images
     labels: np.ndarray | None
-    num_levels: int
+    num_levels: int  # 0: not known yet, x is an array of any kind for `pixels.as_images`
+    where: str = ""  # the file and the array, for messages
 
 
 class Source(NamedTuple):

@@ -20,11 +20,7 @@ def as_levels(array: np.ndarray, where: str) -> tuple[np.ndarray, int]:
     levels (2 when they are all exactly 0 or 1), with a note on stderr. A grey channel of size 1 is
     dropped. Raises DataError naming `where`.
     """
-    if array.ndim < 2 or array.size == 0:
-        raise DataError(
-            f"{where} has shape {array.shape}; images are wanted as [N, ...] with at least one "
-            "of each."
-        )
+    check_rows(array, where)
     array = drop_grey_channel(array)
     if array.dtype == bool:
         return array.astype(np.uint8), 2
@@ -36,6 +32,15 @@ def as_levels(array: np.ndarray, where: str) -> tuple[np.ndarray, int]:
         f"{where} has dtype {array.dtype}; images are wanted as bools, integers in 0..255 or "
         "floats in [0, 1]."
     )
+
+
+def check_rows(array: np.ndarray, where: str) -> None:
+    """Raises DataError where an array is no [N, ...] with at least one of each."""
+    if array.ndim < 2 or array.size == 0:
+        raise DataError(
+            f"{where} has shape {array.shape}; images are wanted as [N, ...] with at least one "
+            "of each."
+        )
 
 
 def _from_integers(array: np.ndarray, where: str) -> tuple[np.ndarray, int]:

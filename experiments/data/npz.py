@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import files
 from experiments.data.base import DataError, Raw, Source
-from experiments.data.levels import as_labels, as_levels
+from experiments.data.levels import as_labels, check_rows
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 IMAGE_KEYS = ("{}", "x_{}", "X_{}", "images_{}", "{}_images", "{}_x", "{}_X", "{}_data")
@@ -119,12 +119,10 @@ def _only(candidates: list[str], present: set[str], path: Path | str) -> str | N
 def _read(path: Path, keys: dict[str, tuple[str, str | None]], split: str) -> Raw:
     image_key, label_key = keys[split]
     with open_npz(path) as opened:
-        images, num_levels = as_levels(
-            read_array(opened, image_key, path), f"{path}: {image_key!r}"
-        )
+        x = read_array(opened, image_key, path)
         labels = read_array(opened, label_key, path) if label_key else None
-    return Raw(
-        images,
-        None if labels is None else as_labels(labels, len(images), f"{path}: {label_key!r}"),
-        num_levels,
-    )
+    where = f"{path}: {image_key!r}"
+    check_rows(x, where)
+    if labels is not None:
+        labels = as_labels(labels, len(x), f"{path}: {label_key!r}")
+    return Raw(x, labels, 0, where)

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.choices import import_file
 from experiments.data.base import DataError, Raw, Source
-from experiments.data.levels import as_labels, as_levels
+from experiments.data.levels import as_labels, check_rows
 from experiments.data.npz import find_keys
 
 
@@ -43,9 +43,11 @@ def _read(
     name: str, arrays: Mapping[str, Any], keys: dict[str, tuple[str, str | None]], split: str
 ) -> Raw:
     image_key, label_key = keys[split]
-    images, num_levels = as_levels(np.asarray(arrays[image_key]), f"{name}: {image_key!r}")
+    x = np.asarray(arrays[image_key])
+    where = f"{name}: {image_key!r}"
+    check_rows(x, where)
     labels = None
     if label_key is not None:
-        where = f"{name}: {label_key!r}"
-        labels = as_labels(np.asarray(arrays[label_key]), len(images), where)
-    return Raw(images, labels, num_levels)
+        labels = np.asarray(arrays[label_key])
+        labels = as_labels(labels, len(x), f"{name}: {label_key!r}")
+    return Raw(x, labels, 0, where)

@@ -21,7 +21,7 @@ from experiments import files
 from experiments.data import features, fetch
 from experiments.data.base import DataError, Raw, Source, did_you_mean, folder_of, require, say
 from experiments.data.examples import parse_example
-from experiments.data.levels import as_labels, as_levels, check_mean
+from experiments.data.levels import as_labels, check_mean, check_rows
 
 NETWORK_URL = "https://storage.googleapis.com/tfds-data/"
 CHUNK = 1024  # records decoded at a time
@@ -212,13 +212,12 @@ def _read(splits: dict[str, _Split], name: str, folder: Path, split: str) -> Raw
         raise DataError(
             f"split {split!r} of {folder} cannot be read ({error}); prepare the set again."
         ) from error
-    levels, num_levels = as_levels(images, f"{folder} {split}")
-    check_mean(name.split("/")[0], levels, f"{folder} {split}")
-    return Raw(
-        levels,
-        None if labels is None else as_labels(labels, len(levels), f"{folder} {split}"),
-        num_levels,
-    )
+    where = f"{folder} {split}"
+    check_rows(images, where)
+    check_mean(name.split("/")[0], images, where)
+    if labels is not None:
+        labels = as_labels(labels, len(images), where)
+    return Raw(images, labels, 0, where)
 
 
 def _gather(
