@@ -48,10 +48,12 @@ def main() -> int:
     cli.find_devices()
     from experiments.posteriors.fit import approximate
     from experiments.run.folder import default_folder, open_folder
+    from experiments.run.stopping import Stop
 
     workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else default_folder(config)
-    open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
-    approximate(config, workdir)
+    with Stop("a fit is not kept in parts").listening():
+        open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
+        approximate(config, workdir)
     return 0
 
 

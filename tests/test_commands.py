@@ -419,7 +419,7 @@ def mistakes():
         ),
         "no checkpoint": (
             ["--workdir={bare}"],
-            "{bare} has no checkpoint yet; train with experiments.train",
+            "{bare} has no checkpoint yet; train first, with python -m experiments.train --config=",
         ),
         "no checkpoint is good": (
             ["--workdir={broken}"],

@@ -5,6 +5,7 @@ leaves.
 import importlib.util
 import json
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -76,6 +77,21 @@ def test_a_model_of_ones_own_leaves_a_folder_worth_looking_at(commands, tmp_path
     )
     assert again.returncode == 2
     assert "holds a run of another config" in again.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="signals are POSIX's")
+def test_a_fit_that_is_stopped_says_so(commands, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import os, signal\n\n\ndef model():\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    done = commands(
+        "posterior",
+        f"--config=configs/posterior/file.py:{tmp_path}/own.py:model",
+        f"--workdir={tmp_path}/run",
+    )
+    assert done.returncode == 75
+    assert "stopped by SIGTERM; a fit is not kept in parts" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 OWN = (

@@ -546,7 +546,14 @@ def test_a_run_that_never_had_its_data_gives_way(tmp_path):
     assert open_folder(folder, small(), overwrite=False) is False
     assert open_folder(folder, small(seed=1), overwrite=False) is False
     assert read_config(folder).seed == 1
+    # a start that was refused after it had read its data: nothing is lost
     files.write_json(folder / DATA, {"fingerprint": "x"})
+    (folder / metrics.METRICS).touch()
+    (folder / "tensorboard").mkdir()
+    assert open_folder(folder, small(seed=1), overwrite=False) is False
+    assert not (folder / DATA).exists()
+    files.write_json(folder / DATA, {"fingerprint": "x"})
+    (folder / metrics.METRICS).write_text('{"step": 10}\n')
     assert open_folder(folder, small(seed=1), overwrite=False) is True
     with pytest.raises(UserError, match="seed was 1 and is 0"):
         open_folder(folder, small(), overwrite=False)
@@ -569,6 +576,7 @@ def test_a_run_goes_on_with_other_ways_to_save(tmp_path, capsys):
     folder = tmp_path / "run"
     open_folder(folder, small(), overwrite=False)
     files.write_json(folder / DATA, {"fingerprint": "x"})
+    (folder / metrics.METRICS).write_text('{"step": 10}\n')
     assert open_folder(folder, small(train__keep_best=True), overwrite=False) is True
     assert capsys.readouterr().err == "note: train.keep_best was False and is True, from here on.\n"
     assert read_config(folder).train.keep_best is True

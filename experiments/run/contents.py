@@ -119,5 +119,23 @@ def kind_through_links(folder: Path) -> str:
         return "a symbolic link that leads to itself"
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether a run has left anything that another config would destroy: more than what is written
+    before its first step.
+    """
+    names = set(names_in(folder)) - {CONFIG, ENVIRONMENT, DATA, LOCK}
+    if has_checkpoints(folder):
+        return True
+    return any(_is_begun(folder / name) for name in names - {"checkpoints", "tensorboard"})
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether one file or folder of a run holds anything."""
+    if fnmatch(path.name, "replica_[0-9]*"):
+        return has_begun(path)
+    kind = files.kind(path)
+    return bool(names_in(path)) if kind == files.FOLDER else path.stat().st_size > 0
+
+
 def has_checkpoints(folder: Path) -> bool:
     return any((folder / "checkpoints").glob("[0-9]*"))

@@ -15,6 +15,7 @@ from experiments.run.contents import (
     DATA,
     ENVIRONMENT,
     check_contents,
+    has_begun,
     has_checkpoints,
     kind_through_links,
     names_in,
@@ -92,13 +93,14 @@ def open_folder(folder: Path, config: Any, *, overwrite: bool) -> bool:
             _empty(folder)
         if folder.exists():
             check_contents(folder, writes=True)
-        # without either it never got as far as its data, and there is nothing to lose
-        if files.kind(folder / DATA) or has_checkpoints(folder):
+        if folder.exists() and has_begun(folder):
             resumed = True
             was, code = read_record(folder)
             _refuse_other(folder, was, config)
             own_code.require_same(code, own_code.names(config), folder)
         folder.mkdir(parents=True, exist_ok=True)
+        if not resumed and files.kind(folder / DATA):
+            (folder / DATA).unlink()  # of a start that was refused before its first step
         code = own_code.record(own_code.names(config))
         files.write_json(folder / CONFIG, {"format": FORMAT, "code": code, **to_plain(config)})
         files.write_json(folder / ENVIRONMENT, environment())

@@ -220,21 +220,20 @@ class Progress:
             return
         left = f"{clock((self._total - step) / rate)} left" if rate else ""
         name, value = train
-        measured = "-" if test is None else format(test, ",.2f")
         parts = [
             f"step {step:,}/{self._total:,}",
             f"epoch {step / self._steps_per_epoch:,.1f}",
             per_second(rate, "steps") if rate else "",
             left,
-            f"train {name} {value:,.2f}",
-            f"{self._split} ELBO {measured} nats",
+            f"train {name} {value:,.2f}" + (" nats" if test is None else ""),
+            "" if test is None else f"{self._split} ELBO {test:,.2f} nats",
         ]
-        few = "-" if test is None else format(test, ",.1f")
+        few = "" if test is None else f"{self._split} {test:,.1f} "
         short = [
             f"step {step:,}/{self._total:,} epoch {step / self._steps_per_epoch:,.0f}",
             per_second(rate, "").replace(" ", "") if rate else "",
             left,
-            f"{name} {value:,.1f} {self._split} {few} nats",
+            f"{name} {value:,.1f} {few}nats",
         ]
         self._line.show(
             step,

@@ -17,6 +17,7 @@ from experiments.data import DataError, Dataset, Split, load
 from experiments.evals import Meter, Subject
 from experiments.run import heartbeat
 from experiments.run.checkpoints import Checkpoints
+from experiments.run.contents import CONFIG
 from experiments.run.streaming import MOST_STEPS, make_streaming_run
 from vi_jax.shard import Layout
 from vi_jax.training import State, evaluation_params, require_batches
@@ -233,8 +234,8 @@ def trained_params(
                 state = checkpoints.restore(which, start_state(config, model))
     if state is None:
         raise UserError(
-            f"{workdir} has no checkpoint yet; train with experiments.train --workdir={workdir} "
-            "first."
+            f"{workdir} has no checkpoint yet; train first, with python -m experiments.train "
+            f"--config=configs/replay.py:{workdir / CONFIG} --workdir={workdir}."
         )
     step = int(state.step)
     if step < config.train.num_steps:

@@ -19,7 +19,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Stop:
     """Whether a run has been asked to stop; `with stop.listening():` hears the signals."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: str = "nothing is lost") -> None:
+        """`kept` says what becomes of the work when a signal is answered where it comes."""
+        self._kept = kept
         self._name = ""  # of the signal that came
         self._at_once = True
 
@@ -51,7 +53,7 @@ class Stop:
         finally:
             self._at_once = True
         if self._name:
-            raise Requeue(self.sentence("nothing is lost"))
+            raise Requeue(self.sentence(self._kept))
 
     def asked(self) -> bool:
         """Whether a signal has come, here or in another process of this run."""
@@ -69,4 +71,4 @@ class Stop:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)  # the second one ends the process
         if self._at_once:
-            raise Requeue(self.sentence("nothing is lost"))
+            raise Requeue(self.sentence(self._kept))
