@@ -85,6 +85,17 @@ def digits() -> dict:
         # dynamic (afresh each time) | static (by static_seed) | none (grey levels)
         binarisation="dynamic",
         static_seed=0,
+        # of images (docs/images.md): a side such as 64, or height and width such as 64,48; (): as
+        # they are
+        size=(),
+        fit="crop",  # crop | pad | stretch: how images of another shape are brought to `size`
+        mode="auto",  # auto (grey where all are) | grey | colour
+        # drop | keep (as a channel) | black, grey, white or #rrggbb, which images are laid on
+        alpha="drop",
+        # the numbers of arrays that are black and white: auto | unit | symmetric | WHITE |
+        # BLACK:WHITE
+        scale="auto",
+        channels="auto",  # auto | first | last: the axis of an array that has them
         device_limit_mb=2048,  # larger training sets stay in host memory and stream
     )
 

@@ -17,6 +17,9 @@ CHOICES = {
     "precision": ("float32", "bfloat16"),
     "prng": ("threefry2x32", "rbg", "unsafe_rbg"),
     "data.binarisation": ("dynamic", "static", "none"),
+    "data.fit": ("crop", "pad", "stretch"),
+    "data.mode": ("auto", "grey", "colour"),
+    "data.channels": ("auto", "first", "last"),
     "train.on_nonfinite": ("stop", "skip"),
     "train.loop": ("compiled", "stepwise"),
     "eval.split": ("test", "validation"),
@@ -171,12 +174,16 @@ def _validate_number(field: str, value: Any, *, is_whole: bool) -> None:
 
 
 def _validate_data(config: Any) -> None:
-    from experiments.data import DataError, check_name
+    from experiments.data import DataError, check_name, read_rules
 
     try:
         check_name(get(config, "data.name"))
     except DataError as error:
         raise UserError(f"config.data.name: {error}") from None
+    try:
+        read_rules(config.data)
+    except DataError as error:
+        raise UserError(str(error)) from None
     if config.eval.split == "validation" and not config.data.validation:
         raise UserError(
             "config.eval.split is 'validation' and config.data.validation is empty; name a split "

@@ -24,9 +24,20 @@ from experiments.data.lazy import LazyImages
 from experiments.data.levels import binarise
 from experiments.data.names import NAMES, PREFIXES, check_name, open_source
 from experiments.data.pixels import as_images
+from experiments.data.rules import read_rules
 from experiments.data.splits import Selection, check_disjoint, check_names, parse, resolve
 
-__all__ = ["NAMES", "PREFIXES", "DataError", "Dataset", "LazyImages", "Split", "check_name", "load"]
+__all__ = [
+    "NAMES",
+    "PREFIXES",
+    "DataError",
+    "Dataset",
+    "LazyImages",
+    "Split",
+    "check_name",
+    "load",
+    "read_rules",
+]
 
 BINARISATIONS = ("dynamic", "static", "none")
 
@@ -51,9 +62,11 @@ def load(config_data: Any) -> Dataset:
     check_name(name)
     selections = _selections(config_data)
     static_seed = _static_seed(config_data)
+    rules = read_rules(config_data)
     shuffle_seed = _seed(config_data, "shuffle_seed")
     try:
-        source = open_source(name, _setting(config_data, "data_dir", str), _limit_mb(config_data))
+        data_dir = _setting(config_data, "data_dir", str)
+        source = open_source(name, data_dir, _limit_mb(config_data), rules)
         check_names(selections, source.splits, f"{name} ({source.where})")
         names = {selection.name: None for selection in selections.values()}
         stored = {name: source.read(name) for name in names}
@@ -61,7 +74,7 @@ def load(config_data: Any) -> Dataset:
         raise DataError(
             f"{error.filename or name} cannot be read ({error}); check the path and its rights."
         ) from error
-    stored = as_images(stored)
+    stored = as_images(stored, rules)
     if static_seed is not None:
         stored = {
             split: _binarised(raw, source.where, split, static_seed)

@@ -119,8 +119,3 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(
             f"{path} cannot be read ({error.strerror or error}); check the path and its rights."
         ) from error
-
-
-def drop_grey_channel(images: np.ndarray) -> np.ndarray:
-    """[N, H, W, 1] -> [N, H, W]; every other shape as it is."""
-    return images[..., 0] if images.ndim == 4 and images.shape[-1] == 1 else images

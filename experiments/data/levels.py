@@ -1,37 +1,15 @@
-"""Arrays of any kind become levels: uint8 images in 0..num_levels - 1, with every change of scale
-said aloud.
+"""Checks of arrays [N, ...] and of labels, the means that tell namesakes apart, and static
+binarisation of levels.
 """
 
 import numpy as np
 
-from experiments.data.base import DataError, drop_grey_channel, say
+from experiments.data.base import DataError
 
 MEANS = {
     "mnist": 0.1307,
     "fashion_mnist": 0.2860,
 }  # of the training pixels, in [0, 1]; the test sets are within 0.002
-
-
-def as_levels(array: np.ndarray, where: str) -> tuple[np.ndarray, int]:
-    """Images [N, *shape] of bools, integers in 0..255 or floats in [0, 1] -> (uint8 levels [N,
-    *shape], num_levels).
-
-    Integers keep their values: 2 levels when none is above 1, else 256. Floats are rounded to 256
-    levels (2 when they are all exactly 0 or 1), with a note on stderr. A grey channel of size 1 is
-    dropped. Raises DataError naming `where`.
-    """
-    check_rows(array, where)
-    array = drop_grey_channel(array)
-    if array.dtype == bool:
-        return array.astype(np.uint8), 2
-    if np.issubdtype(array.dtype, np.integer):
-        return _from_integers(array, where)
-    if np.issubdtype(array.dtype, np.floating):
-        return _from_floats(array, where)
-    raise DataError(
-        f"{where} has dtype {array.dtype}; images are wanted as bools, integers in 0..255 or "
-        "floats in [0, 1]."
-    )
 
 
 def check_rows(array: np.ndarray, where: str) -> None:
@@ -41,33 +19,6 @@ def check_rows(array: np.ndarray, where: str) -> None:
             f"{where} has shape {array.shape}; images are wanted as [N, ...] with at least one "
             "of each."
         )
-
-
-def _from_integers(array: np.ndarray, where: str) -> tuple[np.ndarray, int]:
-    low = int(array.min())
-    high = int(array.max())
-    if low < 0 or high > 255:
-        raise DataError(
-            f"{where} holds integers in {low}..{high}; images are wanted in 0..255: rescale and "
-            "save again."
-        )
-    return array.astype(np.uint8, copy=False), 2 if high <= 1 else 256
-
-
-def _from_floats(array: np.ndarray, where: str) -> tuple[np.ndarray, int]:
-    low = float(array.min())
-    high = float(array.max())
-    if not (low >= 0 and high <= 1):  # a nan makes both comparisons false
-        found = "nan" if np.isnan(low) else f"floats in [{low:.6g}, {high:.6g}]"
-        raise DataError(
-            f"{where} holds {found}; images are wanted as floats in [0, 1] or integers in "
-            "0..255: rescale."
-        )
-    if np.all((array == 0) | (array == 1)):
-        say(f"{where} holds only the floats 0 and 1: read as 2 levels.")
-        return array.astype(np.uint8), 2
-    say(f"{where} holds floats in [{low:.6g}, {high:.6g}]: rounded to 256 levels, 0..255.")
-    return np.rint(array * 255).astype(np.uint8), 256
 
 
 def as_labels(array: np.ndarray, num_images: int, where: str) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from experiments.choices import is_in_file
 from experiments.data import binarized, digits, folder, idx, npz, own, tfds
 from experiments.data.base import DataError, Source, did_you_mean
+from experiments.data.rules import Rules
 
 _PLAIN: dict[str, Callable[[str], Source]] = {
     "digits": lambda data_dir: digits.open_source(),
@@ -15,9 +16,9 @@ _PLAIN: dict[str, Callable[[str], Source]] = {
     "fashion_mnist": lambda data_dir: idx.open_source("fashion_mnist", data_dir),
     "binarized_mnist": binarized.open_source,
 }
-_PREFIXED: dict[str, Callable[[str, str, float], Source]] = {
-    "tfds": lambda argument, data_dir, limit_mb: tfds.open_source(argument, data_dir),
-    "npz": lambda argument, data_dir, limit_mb: npz.open_source(argument, data_dir),
+_PREFIXED: dict[str, Callable[[str, str, float, Rules], Source]] = {
+    "tfds": lambda argument, data_dir, limit_mb, rules: tfds.open_source(argument, data_dir),
+    "npz": lambda argument, data_dir, limit_mb, rules: npz.open_source(argument, data_dir),
     "images": folder.open_source,
 }
 NAMES = tuple(_PLAIN)
@@ -51,8 +52,8 @@ def all_names() -> list[str]:
     return [*_PLAIN, *prefixed, "FILE.py:FUNCTION"]
 
 
-def open_source(name: str, data_dir: str, limit_mb: float) -> Source:
-    """The source called `name`; raises DataError."""
+def open_source(name: str, data_dir: str, limit_mb: float, rules: Rules | None = None) -> Source:
+    """The source called `name`, files of images read by `rules`; raises DataError."""
     check_name(name)
     if is_in_file(name):
         return own.open_source(name)
@@ -60,4 +61,4 @@ def open_source(name: str, data_dir: str, limit_mb: float) -> Source:
     prefix, _, argument = name.partition(":")
     if not argument:
         return _PLAIN[prefix](data_dir)
-    return _PREFIXED[prefix](os.path.expanduser(argument), data_dir, limit_mb)
+    return _PREFIXED[prefix](os.path.expanduser(argument), data_dir, limit_mb, rules or Rules())

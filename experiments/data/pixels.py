@@ -1,23 +1,53 @@
-"""Arrays of images of any kind as 8-bit pixel values: channels, scale, size, said aloud."""
+"""Arrays of images of any kind as 8-bit pixel values: channels, scale, transparency, size; each
+change is said aloud.
+"""
 
 from collections.abc import Mapping
 
 import numpy as np
 
+from experiments.data import resize, scale
 from experiments.data.base import Raw
-from experiments.data.levels import as_levels
+from experiments.data.channels import channels_last
+from experiments.data.lazy import LazyImages
+from experiments.data.levels import check_rows
+from experiments.data.rules import Rules
 
 
-def as_images(stored: Mapping[str, Raw]) -> dict[str, Raw]:
-    """The splits of a source, those that are arrays of any kind as levels [N, *shape].
+def as_images(stored: Mapping[str, Raw], rules: Rules | None = None) -> dict[str, Raw]:
+    """The splits of a source as levels, uint8 [N, *shape]; images on disk as they are.
+
+    Args:
+      stored: by split; those of 0 levels are arrays of any kind.
+      rules: how they are read; the defaults of config.data if not given.
 
     Raises:
       DataError: an array cannot be read as images.
     """
-    read = {}
-    for split, raw in stored.items():
-        if not raw.num_levels:
-            levels, num_levels = as_levels(np.asarray(raw.x), raw.where)
-            raw = raw._replace(x=levels, num_levels=num_levels)
-        read[split] = raw
-    return read
+    rules = rules or Rules()
+    read = dict(stored)
+    read |= _levels({split: raw for split, raw in stored.items() if not raw.num_levels}, rules)
+    return {split: _brought_to(raw, rules) for split, raw in read.items()}
+
+
+def _levels(stored: Mapping[str, Raw], rules: Rules) -> dict[str, Raw]:
+    """Arrays of any kind as levels of one scale."""
+    if not stored:
+        return {}
+    where = next(iter(stored.values())).where
+    arrays = {split: np.asarray(raw.x) for split, raw in stored.items()}
+    for split, array in arrays.items():
+        check_rows(array, stored[split].where)
+    arrays = channels_last(arrays, rules.channels, where)
+    arrays, num_levels = scale.as_levels(arrays, rules.scale, where)
+    return {
+        split: stored[split]._replace(x=array, num_levels=num_levels)
+        for split, array in arrays.items()
+    }
+
+
+def _brought_to(raw: Raw, rules: Rules) -> Raw:
+    if isinstance(raw.x, LazyImages):
+        return raw
+    (x, num_levels) = resize.brought_to(raw.x, raw.num_levels, rules, raw.where)
+    return raw._replace(x=x, num_levels=num_levels)

@@ -1,0 +1,172 @@
+"""From the numbers of images to 8-bit pixel values: which number is black and which is white,
+recognised from all splits together, or given by config.data.scale.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.data.base import DataError, say
+
+NUM_LEVELS = 256
+FEW_LEVELS = 32  # whole numbers up to this are so many levels, and not dark 8-bit images
+DEPTHS = (10, 12, 14, 16)  # bits that cameras and scanners give
+NEAR = 1e-3  # that resampling may overshoot by
+BRIGHT = 64.0  # floats that get so far are to 255
+CHUNK = 2**24  # numbers that are converted at a time
+
+
+class Scale(NamedTuple):
+    """The numbers that become the lowest and the highest level."""
+
+    black: float
+    white: float
+    num_levels: int
+    note: str = ""  # what is done to the numbers; "" where nothing is
+
+
+def as_levels(
+    arrays: Mapping[str, np.ndarray], asked: tuple[float, float] | None, where: str
+) -> tuple[dict[str, np.ndarray], int]:
+    """Arrays [N, *shape] as uint8 levels of one scale, and the number of levels.
+
+    Args:
+      arrays: bools, integers or floats, by split.
+      asked: the numbers that are black and white; None: recognised, and said where it changes
+        anything.
+      where: for messages.
+
+    Raises:
+      DataError: the splits differ in their type, or their numbers are not known to be pixels.
+    """
+    kinds = {_kind(array, where) for array in arrays.values()}
+    if len(kinds) > 1:
+        raise DataError(
+            f"{where} holds {' and '.join(sorted(kinds))} in splits that were wanted of one type; "
+            "save both alike."
+        )
+    kind = kinds.pop()
+    if kind == "bools":
+        return {split: array.astype(np.uint8) for split, array in arrays.items()}, 2
+    low = min(float(array.min()) for array in arrays.values())
+    high = max(float(array.max()) for array in arrays.values())
+    if not np.isfinite([low, high]).all():
+        raise DataError(
+            f"{where} holds nan or infinite numbers, where pixels were wanted; fill them, such as "
+            "by np.nan_to_num, or read the array as a table with missing values by "
+            "--config.data.kind=table."
+        )
+    if asked is not None:
+        scale = _asked(asked, low, high, kind)
+    elif kind == "integers":
+        scale = _of_integers(low, high, next(iter(arrays.values())).ndim, where)
+    else:
+        is_binary = all(np.all((array == 0) | (array == 1)) for array in arrays.values())
+        scale = _of_floats(low, high, is_binary, where)
+    if scale.note:
+        say(f"{where} holds {scale.note}.")
+    return {split: _convert(array, scale) for split, array in arrays.items()}, scale.num_levels
+
+
+def _kind(array: np.ndarray, where: str) -> str:
+    if array.dtype == bool:
+        return "bools"
+    if np.issubdtype(array.dtype, np.integer):
+        return "integers"
+    if np.issubdtype(array.dtype, np.floating):
+        return "floats"
+    raise DataError(
+        f"{where} has dtype {array.dtype}; images are wanted as bools, integers in 0..255 or "
+        "floats in [0, 1]."
+    )
+
+
+def _asked(asked: tuple[float, float], low: float, high: float, kind: str) -> Scale:
+    """The scale of config.data.scale; integers up to 255 keep their values."""
+    (black, white) = asked
+    outside = ""
+    if low < black or high > white:
+        outside = f"; what lies outside of {black:g} to {white:g} is clipped"
+    if kind == "integers" and black == 0 and white.is_integer() and white < NUM_LEVELS:
+        note = f"integers in {low:.0f}..{high:.0f}{outside}" if outside else ""
+        return Scale(black, white, int(white) + 1, note)
+    return Scale(
+        black,
+        white,
+        NUM_LEVELS,
+        f"{kind} in [{low:.6g}, {high:.6g}]: {black:g} is black and {white:g} is white, rounded to "
+        f"{NUM_LEVELS} levels{outside}",
+    )
+
+
+def _of_integers(low: float, high: float, ndim: int, where: str) -> Scale:
+    """0 and 1; few levels; 8 bits as they are; or 10 to 16 bits, of images alone."""
+    if low >= 0 and high <= 1:
+        return Scale(0, 1, 2)
+    if low >= 0 and high <= FEW_LEVELS and ndim >= 3:
+        return Scale(
+            0,
+            high,
+            int(high) + 1,
+            f"integers in {low:.0f}..{high:.0f}: read as {high + 1:.0f} levels, of which "
+            f"{high:.0f} is white; --config.data.scale=255 reads dark 8-bit images",
+        )
+    if low >= 0 and high <= 255:
+        return Scale(0, 255, NUM_LEVELS)
+    for bits in DEPTHS:
+        white = 2**bits - 1
+        if low >= 0 and high <= white and ndim >= 3:
+            return Scale(
+                0,
+                white,
+                NUM_LEVELS,
+                f"integers in {low:.0f}..{high:.0f}: taken for {bits} bits, {white:,} is white, "
+                f"and rounded to {NUM_LEVELS} levels; --config.data.scale=WHITE says another",
+            )
+    raise DataError(
+        f"{where} holds integers in {low:.0f}..{high:.0f}, where images are wanted in 0..255: say "
+        f"which are black and white, as --config.data.scale={low:.0f}:{high:.0f}, or read a table "
+        "by --config.data.kind=table."
+    )
+
+
+def _of_floats(low: float, high: float, is_binary: bool, where: str) -> Scale:
+    """0 and 1; [0, 1]; [-1, 1]; or to 255."""
+    found = f"floats in [{low:.6g}, {high:.6g}]"
+    if is_binary:
+        return Scale(0, 1, 2, "only the floats 0 and 1: read as 2 levels")
+    if low >= -NEAR and high <= 1 + NEAR:
+        return Scale(0, 1, NUM_LEVELS, f"{found}: rounded to {NUM_LEVELS} levels, 0..255")
+    if -1 - NEAR <= low <= -0.5 and 0 < high <= 1 + NEAR:
+        return Scale(
+            -1,
+            1,
+            NUM_LEVELS,
+            f"{found}: -1 is black and 1 is white, rounded to {NUM_LEVELS} levels",
+        )
+    if low >= -255 * NEAR and BRIGHT <= high <= 255 * (1 + NEAR):
+        return Scale(
+            0, 255, NUM_LEVELS, f"{found}: 255 is white, rounded to {NUM_LEVELS} levels, 0..255"
+        )
+    raise DataError(
+        f"{where} holds {found}, of which black and white are not known: say them, as "
+        f"--config.data.scale={low:.6g}:{high:.6g}, unit for [0, 1], symmetric for [-1, 1] or 255; "
+        "or read a table by --config.data.kind=table."
+    )
+
+
+def _convert(array: np.ndarray, scale: Scale) -> np.ndarray:
+    """uint8 levels, the nearest of each number; some rows at a time, which bounds the memory."""
+    top = scale.num_levels - 1
+    is_kept = np.issubdtype(array.dtype, np.integer) and (scale.black, scale.white) == (0, top)
+    out = np.empty(array.shape, np.uint8)
+    step = max(1, CHUNK // max(1, array[0].size))
+    for start in range(0, len(array), step):
+        rows = array[start : start + step]
+        if is_kept:
+            out[start : start + step] = np.clip(rows, 0, top)
+            continue
+        unit = (rows.astype(np.float64) - scale.black) / (scale.white - scale.black)
+        out[start : start + step] = np.rint(np.clip(unit, 0, 1) * top)
+    return out
