@@ -101,6 +101,45 @@ def bars(num):
     )
 
 
+def table_columns(num):
+    """Columns of all kinds in turn, of a table with reconstructions."""
+    x = normal(60, 2) * 3e-4
+    codes = np.arange(60) % 3
+    each = [
+        figures.Reconstructed("a name with $ and under_scores, long", x[:, 0], x[:, 1]),
+        figures.Reconstructed("classes", codes, codes[::-1], ("low", "in the middle", "high")),
+        figures.Reconstructed("counts", np.arange(60) ** 3, np.full(60, 7.5), is_log=True),
+        figures.Reconstructed("many", codes, codes, tuple(map(str, range(40)))),
+        figures.Reconstructed("large", 1e7 + x[:, 0], 1e7 + x[:, 1]),
+        figures.Reconstructed("constant", np.full(9, 2.0), np.full(9, 2.0)),
+        figures.Reconstructed("few counts", np.arange(30) % 2, np.full(30, 0.5), is_log=True),
+    ]
+    return [each[i % len(each)] for i in range(num)]
+
+
+def imputed(num):
+    x = normal(50) * 1e3
+    codes = np.arange(50) % 3
+    each = [
+        figures.Imputed("real", x, x[:45], x[:45] - 100, x[:45] + 200),
+        figures.Imputed("classes", codes, codes[:7], codes[:7], codes[:7], ("no", "yes", "other")),
+        figures.Imputed("one entry", x, x[:1], x[:1], x[:1]),
+    ]
+    return [each[i % len(each)] for i in range(num)]
+
+
+def heat_maps(num):
+    x = normal(50, num) + normal(50)[:, None]
+    names = [f"a column of number {d}" for d in range(num)]
+    return lambda path: figures.correlation_maps(path, x, x[::-1] ** 3, names, title=TITLE)
+
+
+def statistics(num):
+    rates = np.geomspace(1e-3, 1e4, num)
+    data = np.random.default_rng(0).poisson(rates, (80, num))
+    return lambda path: figures.count_statistics(path, data, data[:40] + 1, title=TITLE)
+
+
 # than in training_rows
 OTHERWISE = {"train/beta": 1.0, "test/elbo": -101.0, "train/elbo_stderr": None}
 
@@ -136,6 +175,20 @@ FIGURES = {
     "bars, 1": bars(1),
     "bars, 30": bars(30),
     "bars, 120": bars(120),
+    **{
+        f"columns, {num}": lambda path, num=num: figures.reconstructed_columns(
+            path, table_columns(num), title=TITLE
+        )
+        for num in (1, 7, 60)
+    },
+    **{
+        f"imputed, {num}": lambda path, num=num: figures.imputed_columns(
+            path, imputed(num), title=TITLE
+        )
+        for num in (2, 30)
+    },
+    **{f"correlations, {num}": heat_maps(num) for num in (2, 30, 300)},
+    **{f"counts, {num}": statistics(num) for num in (1, 400)},
 }
 
 

@@ -3,8 +3,17 @@
 Images are levels in [0, 1], [n, H, W] or [n, H, W, C] with C of 1 or 3; what lies a little outside
 is clipped, and the caption says so. Vectors, [n, D], are drawn as lines or as heat strips, and the
 title says so. No pyplot, no global state, and no matplotlib before the first figure.
+Columns of a table are drawn in the data's own units.
 """
 
+from experiments.figures.columns import (
+    Imputed,
+    Reconstructed,
+    imputed_columns,
+    reconstructed_columns,
+)
+from experiments.figures.correlations import correlation_maps
+from experiments.figures.counts import count_statistics
 from experiments.figures.curves import learning_curves
 from experiments.figures.latents import kl_per_dimension, latent_plane, pca_2d
 from experiments.figures.replicas import replica_curves
@@ -17,7 +26,12 @@ from experiments.figures.sheets import (
 )
 
 __all__ = [
+    "Imputed",
+    "Reconstructed",
+    "correlation_maps",
+    "count_statistics",
     "image_grid",
+    "imputed_columns",
     "interpolation",
     "kl_per_dimension",
     "latent_plane",
@@ -25,6 +39,7 @@ __all__ = [
     "manifold",
     "manifold_grid",
     "pca_2d",
+    "reconstructed_columns",
     "reconstructions",
     "replica_curves",
 ]
