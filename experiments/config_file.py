@@ -16,7 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
 
-from experiments import overrides
+from experiments import overrides, titles
 from experiments.choices import import_file, is_outside
 from experiments.cli import UserError
 from experiments.overrides import Override
@@ -56,7 +56,19 @@ def set_fields(config: Any, given: Sequence[Override]) -> ConfigDict:
     for field, room in choices.items():
         if field in fields:
             fields[field] = ROOMS.normal(room, fields[field], where=f"config.{field}")
+    if not any(each.field == "name" for each in known):
+        _name_the_data(fields, plain)
     return as_config(fields)
+
+
+def _name_the_data(fields: dict[str, Any], plain: dict[str, Any]) -> None:
+    """Sets `name` where the command line gives a config other data than its own, in place."""
+    groups = (plain.get("data"), fields.get("data"))
+    names = [group.get("name") for group in groups if isinstance(group, dict)]
+    name = plain.get("name")
+    is_text = all(isinstance(each, str) for each in (name, *names))
+    if is_text and len(names) == len(groups) and names[0] != names[1]:
+        fields["name"] = titles.renamed(str(name), *map(str, names))
 
 
 def read(argument: str) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from experiments import data
+from experiments import config_file, data, titles
 from experiments.data import channels, resize, rules, scale
 from experiments.data.rules import Rules
+from experiments.overrides import Override
 
 RNG = np.random.default_rng(0)
 
@@ -392,3 +393,34 @@ def test_large_jpeg_files_are_made_small_as_their_arrays_would_be(tmp_path):
     whole = np.asarray(Image.open(tmp_path / "0.jpg"))[None]
     expected, _ = resize.brought_to(whole, 256, Rules(size=(32, 32)), "x")
     assert np.abs(got.astype(int) - expected[0]).max() <= 3  # levels
+
+
+# --- the name of a run
+
+
+@pytest.mark.parametrize(
+    ("name", "new", "expected"),
+    [
+        ("vae-digits", "npz:/a/b/faces 2.npz", "vae-faces_2"),
+        ("vae-digits", "images:DIR/portraits/", "vae-portraits"),
+        ("vae-digits", "FILE.py:waves", "vae-waves"),
+        ("vae-digits", "tfds:mnist/3.0.1", "vae-mnist"),
+        ("vae-digits", "images:..", "vae-data"),
+        ("vae-conv", "mnist", "vae-conv-mnist"),
+        ("vae-mnist", "mnist", "vae-mnist"),
+        ("mine", "npz:../x.npz", "mine-x"),
+    ],
+)
+def test_a_name_says_the_data(name, new, expected):
+    assert titles.renamed(name, "digits", new) == expected
+
+
+def test_the_command_line_names_the_data_unless_it_gives_a_name():
+    def name(**fields):
+        given = [Override(field.replace("__", "."), value) for field, value in fields.items()]
+        return config_file.load("configs/vae.py", given).name
+
+    assert name() == "vae-digits"
+    assert name(data__size="8") == "vae-digits"
+    assert name(data__name="npz:faces.npz") == "vae-faces"
+    assert name(data__name="npz:faces.npz", name="mine") == "mine"

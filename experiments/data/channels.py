@@ -7,6 +7,7 @@ import numpy as np
 from experiments.data.base import DataError, say
 
 COMMON = (1, 3)  # channels: grey, colour
+MAX_RANK = 4  # axes of an example: H, W, D, C
 MOST = 4  # red, green, blue, alpha: a longer last axis is the depth of a volume
 
 
@@ -42,7 +43,7 @@ def is_first(shape: tuple[int, ...], asked: str, where: str) -> bool:
     rank = len(shape)
     if rank < 3:
         return False
-    if rank > 4:
+    if rank > MAX_RANK:
         raise DataError(
             f"{where} has {rank} axes beside the examples', where images are [N, H, W, C] and "
             "volumes [N, H, W, D, C]; flatten each example: x.reshape(len(x), -1)."
@@ -51,20 +52,24 @@ def is_first(shape: tuple[int, ...], asked: str, where: str) -> bool:
         return asked == "first"
     first = shape[0] in COMMON
     last = shape[-1] <= MOST
-    is_two_or_four = rank == 3 and not last and shape[0] <= MOST < min(shape[1:])
-    if (first and last) or (is_two_or_four and not first):
+    if (first and last) or _may_be_first(shape):
         raise DataError(
             f"{where} has shape {_named(shape)}, which does not say where the "
             "channels are; add --config.data.channels=first for [N, C, ...], or "
             "--config.data.channels=last for [N, ..., C]."
         )
-    if rank == 4 and not first and not last:
+    if rank == MAX_RANK and not first and not last:
         raise DataError(
             f"{where} has shape {_named(shape)}, where volumes [N, H, W, D] or "
             f"[N, H, W, D, C] with at most {MOST} channels were wanted; flatten each example: "
             "x.reshape(len(x), -1), or take slices."
         )
     return first
+
+
+def _may_be_first(shape: tuple[int, ...]) -> bool:
+    """Whether a first axis of 2 or 4 may be channels, or the height of a volume."""
+    return len(shape) == 3 and shape[0] in (2, MOST) and min(shape[1:]) > MOST
 
 
 def _named(shape: tuple[int, ...]) -> str:

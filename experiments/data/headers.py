@@ -41,25 +41,34 @@ def common(paths: Sequence[Path], rules: Rules, where: str) -> Common:
       DataError: they are of several sizes and config.data.size is not given, or one is no image.
     """
     headers = threaded(read_header, paths)
-    height, width = _size(paths, headers, rules, where)
-    num_grey = sum(header.mode in GREY_MODES | {"LA"} for header in headers)
-    num_alpha = sum(header.has_alpha for header in headers)
+    (height, width) = _size(paths, headers, rules, where)
     _say_deep(paths, headers, rules, where)
-    if num_alpha and rules.alpha == DROP:
+    mode = ("L" if _is_grey(headers, rules, where) else "RGB") + _alpha_of(headers, rules, where)
+    return Common(mode, (height, width) if mode == "L" else (height, width, len(mode)))
+
+
+def _is_grey(headers: Sequence[Header], rules: Rules, where: str) -> bool:
+    """Whether all become grey; says where grey and colour are mixed."""
+    if rules.mode != "auto":
+        return rules.mode == "grey"
+    num_grey = sum(header.mode in GREY_MODES | {"LA"} for header in headers)
+    if 0 < num_grey < len(headers):
         say(
-            f"{where}: the transparency of {num_alpha} of {len(paths)} images is dropped; "
-            "--config.data.alpha=white lays them on white, keep trains it as a channel."
-        )
-    is_grey = rules.mode == "grey" or (rules.mode == "auto" and num_grey == len(paths))
-    if rules.mode == "auto" and 0 < num_grey < len(paths):
-        say(
-            f"{where}: {num_grey} of {len(paths)} images are grey, the others in colour: all are "
+            f"{where}: {num_grey} of {len(headers)} images are grey, the others in colour: all are "
             "read as colour; --config.data.mode=grey reads all as grey."
         )
-    keeps = bool(num_alpha) and rules.alpha == KEEP
-    mode = ("LA" if keeps else "L") if is_grey else ("RGBA" if keeps else "RGB")
-    channels = len(mode) if mode != "L" else 0
-    return Common(mode, (height, width, channels) if channels else (height, width))
+    return num_grey == len(headers)
+
+
+def _alpha_of(headers: Sequence[Header], rules: Rules, where: str) -> str:
+    """The name of a channel of transparency that is kept, or ""; says where it is dropped."""
+    num_alpha = sum(header.has_alpha for header in headers)
+    if num_alpha and rules.alpha == DROP:
+        say(
+            f"{where}: the transparency of {num_alpha} of {len(headers)} images is dropped; "
+            "--config.data.alpha=white lays them on white, keep trains it as a channel."
+        )
+    return "A" if num_alpha and rules.alpha == KEEP else ""
 
 
 def read_header(path: Path) -> Header:

@@ -2,7 +2,7 @@
 recognised from all splits together, or given by config.data.scale.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,14 +59,19 @@ def as_levels(
         )
     if asked is not None:
         scale = _asked(asked, low, high, kind)
-    elif kind == "integers":
-        scale = _of_integers(low, high, next(iter(arrays.values())).ndim, where)
     else:
-        is_binary = all(np.all((array == 0) | (array == 1)) for array in arrays.values())
-        scale = _of_floats(low, high, is_binary, where)
+        scale = _recognised(list(arrays.values()), low, high, where)
     if scale.note:
         say(f"{where} holds {scale.note}.")
     return {split: _convert(array, scale) for split, array in arrays.items()}, scale.num_levels
+
+
+def _recognised(arrays: Sequence[np.ndarray], low: float, high: float, where: str) -> Scale:
+    """The scale that the numbers of all splits show."""
+    if np.issubdtype(arrays[0].dtype, np.integer):
+        return _of_integers(low, high, arrays[0].ndim, where)
+    is_binary = all(np.all((array == 0) | (array == 1)) for array in arrays)
+    return _of_floats(low, high, is_binary, where)
 
 
 def _kind(array: np.ndarray, where: str) -> str:
