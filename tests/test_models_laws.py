@@ -14,6 +14,7 @@ from helpers import all_finite, assert_mean, keys, normal, undeclared
 
 import vi_jax as vi
 from vi_jax.models import gated, likelihoods, priors
+from vi_jax.models.table_vae import Column
 from vi_jax.types import Drawn
 
 SHAPE = (3, 2)
@@ -25,6 +26,7 @@ class Case(NamedTuple):
 
     model: vi.Model
     has_label: bool = False
+    is_table: bool = False
     is_discrete: bool = False
     drawn: tuple[str, ...] = ()  # sites whose KL is taken at the draw
 
@@ -42,6 +44,46 @@ def with_gates():
 
 def with_prior(prior):
     return vi.models.vae(SHAPE, num_latents=2, hidden=(4,), prior=prior, kl="drawn")
+
+
+COLUMNS = (
+    Column("gaussian"),
+    Column("categorical", num_levels=3),
+    Column("zero_inflated_negative_binomial"),
+    Column("log_normal", scale=0.7),
+    Column("bernoulli"),
+    Column("gaussian"),
+    Column("ordinal", num_levels=4),
+    Column("student_t"),
+    Column("poisson"),
+    Column("negative_binomial"),
+    Column("zero_inflated_poisson"),
+)
+
+
+def table(**options):
+    return vi.models.table_vae(
+        COLUMNS, num_latents=2, hidden=(4,), num_covariates=2, has_exposure=True, **options
+    )
+
+
+def table_rows(num):
+    """Rows of COLUMNS, of which a quarter of the entries is missing."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(3.0, (num, 4))
+    real = rng.standard_normal((num, 4))
+    classes = [rng.integers(0, levels, num) for levels in (3, 2, 4)]
+    columns = [
+        *(real[:, 0], classes[0], counts[:, 0], np.exp(real[:, 1]), classes[1], real[:, 2]),
+        *(classes[2], real[:, 3], counts[:, 1], counts[:, 2], counts[:, 3]),
+    ]
+    observed = rng.random((num, len(COLUMNS))) < 0.75
+    return {
+        "values": jnp.asarray(np.stack(columns, 1) * observed, jnp.float32),
+        "observed": jnp.asarray(observed),
+        "exposure": jnp.asarray(np.exp(rng.standard_normal(num)), jnp.float32),
+        "covariates": jnp.asarray(rng.standard_normal((num, 2)), jnp.float32),
+    }
 
 
 TWO = dict(num_latents=(3, 2), hidden=((4,), (4,)))
@@ -70,6 +112,8 @@ CASES = {
     "conditional_vae": lambda: Case(
         vi.models.conditional_vae(SHAPE, 3, num_latents=2, hidden=(4,)), has_label=True
     ),
+    "table_vae": lambda: Case(table(), is_table=True),
+    "table_vae, hiding": lambda: Case(table(hide=0.3, heteroscedastic=True), is_table=True),
     "from_densities": lambda: Case(
         vi.models.from_densities(*_by_hand(vi.models.vae(SHAPE, num_latents=2, hidden=(4,))))
     ),
@@ -99,6 +143,8 @@ def params_of(name):
 
 
 def examples(case, num=4):
+    if case.is_table:
+        return table_rows(num)
     x = jnp.asarray(normal(100, num, *SHAPE) > 0, jnp.float32)
     return {"image": x, "label": jnp.arange(num) % 3} if case.has_label else x
 
@@ -186,10 +232,10 @@ def test_its_samples_are_examples(name):
     assert jax.tree.structure(sample) == jax.tree.structure(x)
     for ours, given in zip(jax.tree.leaves(sample), jax.tree.leaves(x), strict=True):
         assert ours.shape == given.shape
-    assert mean.shape == SHAPE
+    assert mean.shape == (x["values"].shape if case.is_table else SHAPE)
     assert all_finite(mean)
-    if case.has_label:
-        assert sample["label"] == x["label"]
+    context = ["label"] * case.has_label + ["exposure", "covariates"] * case.is_table
+    assert all(np.array_equal(sample[name], x[name]) for name in context)
     again = jax.eval_shape(case.model.terms, jax.random.key(0), params_of(name), sample)
     assert again.log_lik.shape == ()
 

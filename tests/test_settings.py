@@ -25,6 +25,7 @@ from experiments.overrides import Override, flatten
 from experiments.posteriors import config as posterior_config
 from experiments.rooms import ROOMS
 from experiments.run.record import from_plain, to_plain
+from vi_jax.models.table_vae import Column
 
 DEFAULT = config_file.set_fields(get_config(), [])
 FIELDS = flatten(to_plain(DEFAULT))
@@ -167,7 +168,9 @@ ARGUMENTS = {
     "likelihood": {"gaussian": {"sigma": 0.3}},
     "prior": {name: {"num_latents": 3} for name in ("flow", "mixture_of_gaussians")}
     | {"standard_normal": {"num_latents": 3}},
-    "model": {name: {"num_latents": 3} for name in ("vae", "conditional_vae", "discrete_vae")},
+    "model": {
+        name: {"num_latents": 3} for name in ("vae", "conditional_vae", "discrete_vae", "table_vae")
+    },
     "schedule": {"constant": {"peak": 0.1}, "cosine": {"peak": 0.1}, "linear": {"peak": 0.1}},
 }
 DEFAULTS = {
@@ -185,6 +188,9 @@ FACTS = {
     "dtype": None,
     "num_classes": 10,
     "output_bias": np.zeros((4, 4, 1)),
+    "columns": (Column("gaussian"), Column("ordinal", num_levels=3)),  # of a table
+    "num_covariates": 1,
+    "has_exposure": True,
 }
 ROOM_OF = {room.kind: room for room in vars(rooms).values() if isinstance(room, Room)}
 EVERYTHING = [(kind, name) for kind, room in ROOM_OF.items() for name in room.all_names()]

@@ -11,12 +11,17 @@ from typing import Any
 from vi_jax.distributions.counts import Bernoulli, Binomial
 from vi_jax.distributions.discretized_logistic import DiscretizedLogistic
 from vi_jax.distributions.log_gamma import LogDirichlet, LogGamma
+from vi_jax.distributions.negative_binomial import NegativeBinomial
 from vi_jax.distributions.one_hot import OneHotCategorical
+from vi_jax.distributions.ordered_logistic import OrderedLogistic
+from vi_jax.distributions.poisson import Poisson
 from vi_jax.distributions.precision_normal import PrecisionNormal
 from vi_jax.distributions.program import Program, paired
 from vi_jax.distributions.stack import Stack
+from vi_jax.distributions.student_t import StudentT
 from vi_jax.distributions.transports import from_noise, to_noise
 from vi_jax.distributions.von_mises import VonMises
+from vi_jax.distributions.zero_inflated import ZeroInflated
 
 __all__ = [
     "Bernoulli",
@@ -24,11 +29,16 @@ __all__ = [
     "DiscretizedLogistic",
     "LogDirichlet",
     "LogGamma",
+    "NegativeBinomial",
     "OneHotCategorical",
+    "OrderedLogistic",
+    "Poisson",
     "PrecisionNormal",
     "Program",
     "Stack",
+    "StudentT",
     "VonMises",
+    "ZeroInflated",
     "from_noise",
     "paired",
     "to_noise",

@@ -35,13 +35,16 @@ def emission(x_shape: Sequence[int], decoder: Network, likelihood: Likelihood) -
     def decode(params: Params, h: Array) -> Any:
         return likelihood.make(params["likelihood"], decoder.apply(params["decoder"], h))
 
+    def flat_leaf(leaf: Array) -> Array:
+        """Parameters [*x_shape, ...] as [P, ...]; others as they are."""
+        rank = len(x_shape)
+        return leaf.reshape(-1, *leaf.shape[rank:]) if leaf.shape[:rank] == x_shape else leaf
+
     def flat(params: Params, x: Array, h: Array) -> Any:
         """p(x | h) over flat pixels: the same numbers, and a CPU sums one axis faster than two."""
         check_shape(x, x_shape)
         outputs = decoder.apply(params["decoder"], h).reshape(-1, likelihood.num_outputs)
-        own = jax.tree.map(
-            lambda leaf: leaf.ravel() if leaf.shape == x_shape else leaf, params["likelihood"]
-        )
+        own = jax.tree.map(flat_leaf, params["likelihood"])
         return likelihood.make(own, outputs)
 
     def log_lik(params: Params, x: Array, h: Array) -> Array:

@@ -55,7 +55,7 @@ def amortised(
       parameters of its own, and "prior" where a prior is given.
     """
     x_shape = tuple(x_shape)
-    num_encoder_outputs, guide_params = _amortised_form(family)
+    num_encoder_outputs, guide_params = amortised_form(family)
     encode_network = encoder(num_encoder_outputs)
     pixels = emission(x_shape, decoder(likelihood.num_outputs), likelihood)
 
@@ -138,7 +138,7 @@ def vae(
     )
 
 
-def _amortised_form(family: Family) -> tuple[int, Callable[[Params, Array], Params]]:
+def amortised_form(family: Family) -> tuple[int, Callable[[Params, Array], Params]]:
     """The number of parameters that an encoder puts out, and (the family's own parameters or None,
     that row) -> the guide's.
     """

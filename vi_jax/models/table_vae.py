@@ -1,0 +1,199 @@
+"""The VAE of a table: columns of many kinds in one row, missing values, exposure and covariates."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vi_jax import families
+from vi_jax.attributes import declare
+from vi_jax.models import architectures
+from vi_jax.models._columns import Column, require_columns
+from vi_jax.models._kl import KL, kls_by_site
+from vi_jax.models._layers import standard_normal
+from vi_jax.models._starts import with_starts
+from vi_jax.models._table import Table
+from vi_jax.models._table_distribution import Row, TableDistribution
+from vi_jax.models.architectures import Architecture
+from vi_jax.models.from_densities import from_densities
+from vi_jax.models.networks import Network
+from vi_jax.models.vae import amortised_form
+from vi_jax.types import Array, Family, Model, Params, Prior, Terms
+
+__all__ = ["Column", "TableDistribution", "table_vae", "with_starts"]
+
+
+def table_vae(
+    columns: Sequence[Column],
+    *,
+    num_latents: int,
+    network: Architecture | None = None,
+    hidden: Sequence[int] = (128,),
+    decoder_hidden: Sequence[int] | None = None,
+    activation: Callable[[Array], Array] = nn.tanh,
+    family: Callable[[int], Family] = families.mean_field,
+    prior: Prior | None = None,
+    kl: KL = "closed",
+    num_covariates: int = 0,
+    has_exposure: bool = False,
+    heteroscedastic: bool = False,
+    min_scale: float = 0.01,
+    hide: float = 0.0,
+    dtype: Any = None,
+) -> Model:
+    """p(z) prod_j p(x_j | z) over the observed columns j of a row, each of its own kind, and
+    q(z | what is observed) (HI-VAE: Nazabal et al. 2020, eq. 3 and 6; MIWAE: Mattei & Frellsen
+    2019, sec. 2).
+
+    An example is {"values": [D], "observed": bool [D]}, with "exposure": [] where counts have one
+    and "covariates": [C] where the model is conditional. Values under the mask change nothing, to
+    the last bit. `log_lik` is the sum over observed columns, in the model's units: its expectation
+    less the KL is a bound of the log of the marginal density of what is observed, which is right
+    for maximum likelihood where values are missing at random (Rubin 1976).
+
+    The encoder sees each column standardised (`log(x) / scale`, `log1p(count / exposure)`, one-hot
+    classes), 0 where not observed, beside the mask, log exposure and covariates. The decoder sees z
+    and the covariates; an exposure e multiplies the rate of counts: log rate = output + log e.
+    A linear decoder (`decoder_hidden=()`) of Gaussian columns is factor analysis.
+
+    Args:
+      columns: what each column is; see `Column`, and `with_starts` for where they start.
+      num_latents: D of z.
+      network: encoder and decoder; `architectures.mlp` of the next three if not given.
+      hidden: widths of the encoder, from x towards z.
+      decoder_hidden: widths of the decoder, from z towards x; those of the encoder in reverse if
+        not given.
+      activation: between layers.
+      family: num_latents -> Family; mean-field Gaussian if not given.
+      prior, kl: see `amortised`; N(0, I) if not given, whatever the covariates.
+      num_covariates: C.
+      has_exposure: whether examples have "exposure", above 0.
+      heteroscedastic: the decoder puts out the scales of real columns; else they are trained, one
+        for each column.
+      min_scale: floor of the scales of real columns: of the column's SD, if `Column.scale` is
+        that. It bounds the density of a value that is repeated: at most 1 / (sqrt(2 pi) min_scale).
+      hide: share of the observed entries that are hidden from the encoder in training
+        (`train_terms`), at random, afresh in each step; the likelihood still has all of them.
+        Since q may be anything, the bound remains one (a denoising criterion: Im et al. 2017, sec.
+        3; as dropout of the input in MIWAE's successors). It keeps an encoder of a small table from
+        learning its rows by heart, and teaches it other patterns of missing values.
+      dtype: of the activations, see `networks`.
+
+    Returns:
+      A Model of parameters {"encoder", "decoder", "likelihood"}, the last by group of columns, with
+      "guide" and "prior" as in `amortised`. `densities.decode` is a `TableDistribution`.
+
+    Raises:
+      ValueError: a size, a share or a column is not what it has to be.
+    """
+    columns = require_columns(columns)
+    _require_numbers(num_latents, num_covariates, min_scale, hide)
+    table = Table(columns, num_covariates, has_exposure, min_scale, heteroscedastic)
+    towards_x = tuple(hidden)[::-1] if decoder_hidden is None else tuple(decoder_hidden)
+    encoders = network or architectures.mlp(hidden, activation)
+    decoders = network or architectures.mlp(towards_x[::-1], activation)
+    chosen = family(num_latents)
+    num_encoder_outputs, guide_params = amortised_form(chosen)
+    parts = _Parts(
+        table,
+        encoders.encoder((table.num_features,), num_encoder_outputs, dtype),
+        decoders.decoder(
+            (table.num_outputs,), 1, num_latents + num_covariates, table.bias(), dtype
+        ),
+        chosen,
+        guide_params,
+        prior,
+        num_latents,
+    )
+    model = from_densities(
+        partial(_init, parts),
+        partial(_guide, parts),
+        partial(_prior, parts),
+        partial(_decode, parts),
+        lambda params, x, z: _decode(parts, params, x, z).log_prob(table.checked(x)),
+        kl=kl,
+    )
+    return model._replace(train_terms=_hiding(parts, model, kl, hide)) if hide else model
+
+
+class _Parts(NamedTuple):
+    """What the model of a table is made of; no parameters."""
+
+    table: Table
+    encoder: Network
+    decoder: Network
+    family: Family
+    guide_params: Callable[[Params, Array], Params]  # see `amortised_form`
+    prior: Prior | None
+    num_latents: int
+
+
+def _init(parts: _Parts, key: Array) -> Params:
+    key_encoder, key_decoder, key_guide, key_prior = jax.random.split(key, 4)
+    params = {
+        "encoder": parts.encoder.init(key_encoder),
+        "decoder": parts.decoder.init(key_decoder),
+        "likelihood": {
+            group.name: group.likelihood.init((group.size,)) for group in parts.table.groups
+        },
+    }
+    if parts.family.shared is not None:
+        params["guide"] = parts.family.init(key_guide)
+    if parts.prior is not None:
+        params["prior"] = parts.prior.init(key_prior)
+    return params
+
+
+def _guide(parts: _Parts, params: Params, x: Row, seen: Array | None = None) -> Any:
+    """q(z | the entries of x that are seen); those observed if not given."""
+    parts.table.checked(x)
+    shown = x["observed"] if seen is None else seen
+    row = parts.encoder.apply(params["encoder"], parts.table.features(x, shown))
+    return parts.family.guide(parts.guide_params(params.get("guide"), row))
+
+
+def _prior(parts: _Parts, params: Params, x: Row) -> Any:
+    if parts.prior is None:
+        return standard_normal(parts.num_latents)
+    return parts.prior.make(params["prior"], x, lambda x: _guide(parts, params, x))
+
+
+def _decode(parts: _Parts, params: Params, x: Row | None, z: Array) -> TableDistribution:
+    context = parts.table.context(x)
+    seen = z
+    if "covariates" in context:
+        seen = jnp.concatenate([z, context["covariates"].astype(z.dtype)])
+    outputs = parts.decoder.apply(params["decoder"], seen)[:, 0]
+    return parts.table.distribution(params["likelihood"], outputs, context)
+
+
+def _hiding(
+    parts: _Parts, model: Model, kl: KL, hide: float
+) -> Callable[[Array, Params, Row], Terms]:
+    """The terms under a guide from which a share of the observed entries is hidden at random."""
+    densities: Any = model.densities
+
+    @declare(through_draws=True)
+    def train_terms(key: Array, params: Params, x: Row) -> Terms:
+        key_hide, key_z = jax.random.split(key)
+        observed = parts.table.checked(x)["observed"]
+        kept = jax.random.bernoulli(key_hide, 1.0 - hide, observed.shape)
+        q = _guide(parts, params, x, observed & kept)
+        z = q.sample(key_z)
+        kls = kls_by_site(q, densities.prior(params, x), z, kl)
+        return Terms(densities.log_lik(params, x, z), kls)
+
+    return train_terms
+
+
+def _require_numbers(num_latents: int, num_covariates: int, min_scale: float, hide: float) -> None:
+    is_wrong = num_latents < 1 or num_covariates < 0
+    if is_wrong or not 0.0 < min_scale < 1.0 or not 0.0 <= hide < 1.0:
+        raise ValueError(
+            "table_vae expects num_latents of at least 1, num_covariates of at least 0, min_scale "
+            f"between 0 and 1 and hide from 0 to below 1; got {num_latents}, {num_covariates}, "
+            f"{min_scale} and {hide}."
+        )
