@@ -39,12 +39,11 @@ def steps_in(folder: Path) -> list[int]:
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is; its successor, where a process ended between two renames
-    and nobody has recovered since.
+    """Where the checkpoint of a step is; its successor, where a process ended before that was in
+    its place and nobody has recovered since: to look is to see what `recover` would leave.
     """
-    path = folder / str(step)
     new = folder / f"{step}{SUCCESSOR}"
-    return new if files.kind(new) and not files.kind(path) else path
+    return new if files.kind(new) else folder / str(step)
 
 
 def path_to_write(folder: Path, step: int, *, replaces: bool) -> Path:
