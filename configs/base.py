@@ -71,16 +71,19 @@ def digits() -> dict:
     of a pixel being on.
     """
     return dict(
-        # digits | mnist | fashion_mnist | binarized_mnist | tfds:NAME | npz:FILE | images:DIR |
-        # FILE.py:FUNCTION
+        # digits | mnist | fashion_mnist | binarized_mnist | breast_cancer | wine | tfds:NAME |
+        # npz:FILE | images:DIR | csv:FILE | parquet:FILE | FILE.py:FUNCTION
         name="digits",
         # where the files are, or are put when they are fetched; "" is the user's cache
         data_dir="",
-        # SPLIT or SPLIT[a:b], in examples or per cent; `all` is shuffled by shuffle_seed first
-        train="all[:1257]",
-        validation="all[1257:1437]",
-        test="all[1437:]",
+        # SPLIT or SPLIT[a:b], in examples or per cent; `all` is shuffled by shuffle_seed first.
+        # auto: the data set's own, or 80 / 10 / 10 % where there is one split; validation may be ""
+        train="auto",
+        validation="auto",
+        test="auto",
         shuffle_seed=0,
+        # images | table | auto: an array [N, D] that is neither 8-bit nor in [0, 1] is a table
+        kind="auto",
         with_labels=False,  # examples are dictionaries of `image` and `label`
         # dynamic (afresh each time) | static (by static_seed) | none (grey levels)
         binarisation="dynamic",
@@ -97,9 +100,28 @@ def digits() -> dict:
         scale="auto",
         channels="auto",  # auto | first | last: the axis of an array that has them
         device_limit_mb=2048,  # larger training sets stay in host memory and stream
+        **table(),
+    )
+
+
+def table() -> dict:
+    """The fields of `data` that say how a table is read (docs/data.md)."""
+    return dict(
+        # NAME=KIND with commas between, or KIND for all columns; a name may be a pattern, gene_*.
+        # Kinds: gaussian, student_t, log_normal, poisson, negative_binomial,
+        # zero_inflated_poisson, zero_inflated_negative_binomial, bernoulli, categorical, ordinal;
+        # drop leaves a column out. What is not named is guessed from the values, aloud
+        kinds="",
+        positive="linear",  # log: positive reals by their logarithm | linear
+        sentinel="",  # values that stand for a missing one, with commas between, such as -999
+        id_column="",  # of the rows' names, which are no values
+        label_column="",  # of classes, which figures show and the model does not see
+        # total: the sum of a row's counts | a column | "" for none: the offset of counts
+        exposure="",
+        covariates="",  # columns that the model is given, with commas between
     )
 
 
 def mnist() -> dict:
-    """The fields of `data` for MNIST with its last 10,000 training images held out."""
-    return dict(name="mnist", train="train[:50000]", validation="train[50000:]", test="test")
+    """The fields of `data` for MNIST; its last 10,000 training images are held out."""
+    return dict(name="mnist")

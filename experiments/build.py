@@ -26,7 +26,7 @@ GRAD_NORM_EVERY = 10  # steps; see `vi.make_step`
 class Units(NamedTuple):
     """How pixel values become what the likelihood is of, and are shown again."""
 
-    support: str  # "binary", "unit" or "levels"
+    support: str  # "binary", "unit" or "levels"; "table" of a table, which passes as it is
     num_levels: int
 
     @property
@@ -124,6 +124,12 @@ def takes(config: Any, field: str, argument: str) -> bool:
     return argument in find(room, choice[NAME], f"config.{field}").parameters
 
 
+def of_tables(config: Any) -> tuple[str, bool, bool]:
+    """The name of the model, whether it asks for the columns of a table, and whether it is ours."""
+    name = config.model[NAME]
+    return name, takes(config, "model", "columns"), name in rooms.MODEL.all_names()
+
+
 def learning_rate(config: Any) -> optax.Schedule:
     """Steps -> learning rate."""
     value = config.optim.learning_rate
@@ -190,7 +196,11 @@ def step(
 
 
 def units(config: Any, num_levels: int) -> Units:
-    """What the model's likelihood is of: pixel values in [0, 1], or the levels themselves."""
+    """What the model's likelihood is of: pixel values in [0, 1], the levels themselves, or, of no
+    levels, a table.
+    """
+    if not num_levels:
+        return Units("table", 0)
     choice = config.model.get("likelihood")
     if choice is None:
         is_ours = config.model[NAME] in rooms.MODEL.all_names()
@@ -215,6 +225,8 @@ def prepare(config: Any, units: Units) -> vi.training.Prepare:
         return levels.astype(jnp.float32) / (num_levels - 1)
 
     def example(key: jax.Array, batch: Any) -> Any:
+        if units.support == "table":
+            return batch
         if isinstance(batch, dict):
             return {**batch, "image": image(key, batch["image"])}
         return image(key, batch)

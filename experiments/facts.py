@@ -9,12 +9,16 @@ import numpy as np
 from experiments import build
 
 NUM_ROWS = 1_000  # training images for `rows`
+NUM_ROWS_OF_TABLE = 100_000  # of a table, for where its columns start
 MIN_PROBABILITY = 1e-3  # of a pixel of the mean image, whose logit a decoder may start at
 
 
 def of_data(config: Any, dataset: Any) -> dict[str, Any]:
     """The facts of a data set, by the names of arguments."""
     labels = dataset.train.labels
+    if dataset.table is not None:
+        x = {name: array[:NUM_ROWS_OF_TABLE] for name, array in dataset.train.x.items()}
+        return of_table(config, dataset.table, dataset.train.num, x)
     mean = mean_image(dataset)
     known = {
         **build.sizes(config),
@@ -32,6 +36,8 @@ def of_batch(config: Any, batch: Any) -> dict[str, Any]:
     """The same where a batch is all that is left of the data (`nonfinite.Batch`): what only decides
     where parameters start is made up, since they are read.
     """
+    if batch.table is not None:
+        return of_table(config, batch.table, batch.num_data)
     known = {
         **build.sizes(config),
         "x_shape": batch.x_shape,
@@ -42,6 +48,45 @@ def of_batch(config: Any, batch: Any) -> dict[str, Any]:
         "output_bias": None,
     }
     return known if batch.num_classes is None else {**known, "num_classes": batch.num_classes}
+
+
+def of_table(
+    config: Any, table: Any, num_data: int, x: dict[str, np.ndarray] | None = None
+) -> dict[str, Any]:
+    """The facts of a table (`experiments.data.columns.Table`).
+
+    Args:
+      config: of the run.
+      table: its columns.
+      num_data: training rows.
+      x: some of them, whose marginals are where parameters start; nowhere in particular where they
+        are not given, since they are read.
+    """
+    return {
+        **build.sizes(config),
+        "columns": table_columns(table, x),
+        "num_covariates": table.num_covariates,
+        "has_exposure": table.has_exposure,
+        "x_shape": (len(table.columns),),
+        "num_data": num_data,
+    }
+
+
+def table_columns(table: Any, x: dict[str, np.ndarray] | None = None) -> tuple[Any, ...]:
+    """What a model of tables is told of each column; arguments as of `of_table`."""
+    from vi_jax.models.table_vae import Column, with_starts
+
+    plain = tuple(
+        Column(
+            kind=column.kind,
+            num_levels=max(len(column.levels), 1),
+            scale=column.model_scale,
+        )
+        for column in table.columns
+    )
+    if x is None:
+        return plain
+    return with_starts(plain, x["values"], x["observed"], x.get("exposure"))
 
 
 def _output_bias(config: Any, num_levels: int, mean: np.ndarray) -> np.ndarray | None:

@@ -49,6 +49,7 @@ SEEDS = ("seed", "data.shuffle_seed", "data.static_seed")
 FACTS = (
     *("dtype", "mean", "num_classes", "num_data", "num_levels", "output_bias", "rows"),
     *("total_steps", "x_shape"),
+    *("columns", "has_exposure", "num_covariates"),  # of tables
 )
 # groups whose fields are the arguments of a function, and not ours
 FUNCTIONS = {

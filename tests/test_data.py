@@ -152,7 +152,7 @@ def test_any_text_parses_or_is_a_data_error(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "all[5]", "all[1:2:3]", "all[a:]", "[1:2]", "all[:", "all[:-101%]", "all[:50 %]"]
+    "text", [" ", "all[5]", "all[1:2:3]", "all[a:]", "[1:2]", "all[:", "all[:-101%]", "all[:50 %]"]
 )
 def test_bad_splits(text):
     fails("is no split|per cents are wanted", train=text)

@@ -18,7 +18,8 @@ def config(name, **changes):
     values = dict(
         data_dir="", train="train", validation="", test="test", shuffle_seed=0, binarisation="none"
     )
-    return SimpleNamespace(name=name, **(values | dict(static_seed=0) | changes))
+    values |= dict(static_seed=0, kind="images")
+    return SimpleNamespace(name=name, **(values | changes))
 
 
 def fails(match, **changes):

@@ -35,11 +35,16 @@ def _no_key_check():
 
 def dataset(shape=(8, 8), num_levels=17, num_examples=360):
     """Data of a shape, of which no pixel is there."""
-    images = types.SimpleNamespace(shape=(1257, *shape))
     split = types.SimpleNamespace(num=num_examples, labels=None)
-    train = types.SimpleNamespace(x=images, num=1257, labels=None)
+    train = types.SimpleNamespace(num=1257, labels=None)
     return types.SimpleNamespace(
-        train=train, test=split, validation=split, num_levels=num_levels, name="made"
+        train=train,
+        test=split,
+        validation=split,
+        num_levels=num_levels,
+        name="made",
+        x_shape=shape,
+        table=None,
     )
 
 

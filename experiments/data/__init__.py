@@ -19,13 +19,16 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data import options, report
 from experiments.data.base import DataError, Dataset, Raw, Split, did_you_mean
 from experiments.data.lazy import LazyImages
 from experiments.data.levels import binarise
-from experiments.data.names import NAMES, PREFIXES, check_name, open_source
+from experiments.data.names import NAMES, PREFIXES, Reading, check_name, open_source
 from experiments.data.pixels import as_images
-from experiments.data.rules import read_rules
-from experiments.data.splits import Selection, check_disjoint, check_names, parse, resolve
+from experiments.data.rules import Rules, read_rules
+from experiments.data.splits import Selection, check_disjoint, check_names, choose, resolve
+from experiments.data.table_of import table_of
+from experiments.data.which import are_tables
 
 __all__ = [
     "NAMES",
@@ -37,6 +40,7 @@ __all__ = [
     "check_name",
     "load",
     "read_rules",
+    "report_of",
 ]
 
 BINARISATIONS = ("dynamic", "static", "none")
@@ -58,37 +62,68 @@ def load(config_data: Any) -> Dataset:
     Raises:
       DataError: for everything that can be wrong with names, files, splits and the network.
     """
+    # 1. the fields
     name = _setting(config_data, "name", str)
     check_name(name)
-    selections = _selections(config_data)
+    texts = {role: _setting(config_data, role, str) for role in ("train", "validation", "test")}
+    settings = options.read(config_data)
     static_seed = _static_seed(config_data)
     rules = read_rules(config_data)
     shuffle_seed = _seed(config_data, "shuffle_seed")
+    data_dir = _setting(config_data, "data_dir", str)
+    reading = Reading(data_dir, _limit_mb(config_data), rules, settings)
+    # 2. the splits as they are stored
     try:
-        data_dir = _setting(config_data, "data_dir", str)
-        source = open_source(name, data_dir, _limit_mb(config_data), rules)
+        source = open_source(name, reading)
+        selections = choose(texts, source)
         check_names(selections, source.splits, f"{name} ({source.where})")
         names = {selection.name: None for selection in selections.values()}
-        stored = {name: source.read(name) for name in names}
+        stored = {split: source.read(split) for split in names}
     except OSError as error:
         raise DataError(
             f"{error.filename or name} cannot be read ({error}); check the path and its rights."
         ) from error
+    # 3. what they are
+    if are_tables(stored, settings, rules):
+        rows = _rows(stored, selections, shuffle_seed)
+        return table_of(stored, selections, rows, settings, name=name, source=source.where)
+    return _images(
+        stored, selections, rules, static_seed, shuffle_seed, name=name, source=source.where
+    )
+
+
+def report_of(dataset: Dataset, config_data: Any) -> tuple[str, ...]:
+    """What was found in a data set and what is done to it, in at most ten lines."""
+    return dataset.report or report.of_images(dataset, config_data)
+
+
+def _images(
+    stored: dict[str, Raw],
+    selections: dict[str, Selection],
+    rules: Rules,
+    static_seed: int | None,
+    shuffle_seed: int,
+    *,
+    name: str,
+    source: str,
+) -> Dataset:
+    """The data set of stored images."""
     stored = as_images(stored, rules)
     if static_seed is not None:
         stored = {
-            split: _binarised(raw, source.where, split, static_seed)
-            for split, raw in stored.items()
+            split: _binarised(raw, source, split, static_seed) for split, raw in stored.items()
         }
     raws = {role: stored[selection.name] for role, selection in selections.items()}
-    parts = _split(raws, selections, shuffle_seed)
+    _require_alike(raws)
+    rows = _rows(stored, selections, shuffle_seed)
+    parts = {role: _take(raw, rows[role]) for role, raw in raws.items()}
     return Dataset(
         parts["train"],
         parts.get("validation"),
         parts["test"],
         num_levels=raws["train"].num_levels,
         name=name,
-        source=source.where,
+        source=source,
         fingerprint=fingerprint(list(parts.values())),
     )
 
@@ -142,12 +177,6 @@ def _limit_mb(config_data: Any) -> float:
     return limit
 
 
-def _selections(config_data: Any) -> dict[str, Selection]:
-    """Role -> parsed split; an empty validation string means that there is none."""
-    texts = {role: _setting(config_data, role, str) for role in ("train", "validation", "test")}
-    return {role: parse(text, role) for role, text in texts.items() if text or role != "validation"}
-
-
 def _binarised(raw: Raw, source: str, split: str, static_seed: int) -> Raw:
     """A whole stored split, binarised before it is shuffled or sliced."""
     if isinstance(raw.x, LazyImages):
@@ -161,10 +190,8 @@ def _binarised(raw: Raw, source: str, split: str, static_seed: int) -> Raw:
     return raw._replace(x=x, num_levels=2)
 
 
-def _split(
-    raws: dict[str, Raw], selections: dict[str, Selection], shuffle_seed: int
-) -> dict[str, Split]:
-    """Role -> its rows, once they are known to be alike and apart."""
+def _require_alike(raws: dict[str, Raw]) -> None:
+    """Raises DataError where the images of two roles differ in shape or levels."""
     for role, raw in raws.items():
         if (
             raw.x.shape[1:] != raws["train"].x.shape[1:]
@@ -175,19 +202,28 @@ def _split(
                 "levels, the train images "
                 f"{raws['train'].x.shape[1:]} and {raws['train'].num_levels}; save both alike."
             )
-    rows = {role: resolve(selections[role], len(raw.x)) for role, raw in raws.items()}
-    check_disjoint(selections, rows)
-    return {
-        role: _take(raws[role], rows[role], selections[role].name, shuffle_seed) for role in raws
+
+
+def _rows(
+    stored: dict[str, Raw], selections: dict[str, Selection], shuffle_seed: int
+) -> dict[str, np.ndarray]:
+    """Role -> the stored rows of it, in their order, once they are known to be apart."""
+    ranges = {
+        role: resolve(selection, len(stored[selection.name].x))
+        for role, selection in selections.items()
     }
+    check_disjoint(selections, ranges)
+    rows = {}
+    for role, selection in selections.items():
+        order = np.arange(len(stored[selection.name].x))
+        if selection.is_shuffled:
+            order = np.random.default_rng(shuffle_seed).permutation(order)
+        rows[role] = order[ranges[role].start : ranges[role].stop]
+    return rows
 
 
-def _take(raw: Raw, rows: range, split: str, shuffle_seed: int) -> Split:
-    """The rows of one split; `all` is shuffled first, since its stored order may mean something."""
-    order = np.arange(len(raw.x))
-    if split == "all":
-        order = np.random.default_rng(shuffle_seed).permutation(order)
-    order = order[rows.start : rows.stop]
+def _take(raw: Raw, order: np.ndarray) -> Split:
+    """Some rows of a stored split."""
     images = raw.x.take(order) if isinstance(raw.x, LazyImages) else raw.x[order]
     return Split(images, None if raw.labels is None else raw.labels[order])
 

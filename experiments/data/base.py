@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments import files
 from experiments.cli import UserError
+from experiments.data.columns import Table
 from experiments.data.lazy import LazyImages
 
 Images = np.ndarray | LazyImages
@@ -24,12 +25,14 @@ class DataError(UserError):
 
 
 class Split(NamedTuple):
-    """Some examples: `x` are uint8 levels [N, *shape] of images, or a dictionary of arrays
-    [N, ...]; `labels` are ints [N] where the source has them.
+    """Some examples: `x` are uint8 levels [N, *shape] of images, or of a table the dictionary
+    `values` float32 [N, D] and `observed` bool [N, D] (`experiments.data.columns`), with `exposure`
+    [N] and `covariates` [N, C] where asked for; `labels` are ints [N] where the source has them.
     """
 
     x: Any
     labels: np.ndarray | None
+    ids: np.ndarray | None = None  # of rows, [N], numbers or texts
 
     @property
     def num(self) -> int:
@@ -53,19 +56,30 @@ class Dataset(NamedTuple):
     train: Split
     validation: Split | None
     test: Split
-    num_levels: int  # 17 for digits, 256 for 8-bit images, 2 for binary ones
+    num_levels: int  # 17 for digits, 256 for 8-bit images, 2 for binary ones; 0 for a table
     name: str
-    source: str  # one phrase: where the pixels came from
-    fingerprint: str  # changes when the pixels do
+    source: str  # one phrase: where the data came from
+    fingerprint: str  # changes when the data do
+    table: Table | None = None  # None: images
+    report: tuple[str, ...] = ()  # what was found, and what is done to it, in lines
+
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Of one image, or the columns of a row."""
+        x = self.train.x
+        return tuple((x["values"] if isinstance(x, dict) else x).shape[1:])
 
 
 class Raw(NamedTuple):
-    """One split of a source as it is stored, before shuffling, slicing and binarisation."""
+    """One split of a source as it is stored, before shuffling, slicing and binarisation; of a
+    table, x is a RawTable and num_levels 0.
+    """
 
-    x: Images
+    x: Any
     labels: np.ndarray | None
     num_levels: int  # 0: not known yet, x is an array of any kind for `pixels.as_images`
     where: str = ""  # the file and the array, for messages
+    names: tuple[str, ...] = ()  # of the columns of x [N, D], where they are given
 
 
 class Source(NamedTuple):
@@ -76,6 +90,7 @@ class Source(NamedTuple):
     splits: tuple[str, ...]
     read: Callable[[str], Raw]
     where: str
+    usual: tuple[str, str, str] | None = None  # train, validation and test, where none are given
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

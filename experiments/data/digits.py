@@ -17,4 +17,5 @@ def open_source() -> Source:
         bunch = datasets.load_digits()
         return Raw(bunch.images.astype(np.uint8), bunch.target.astype(np.int64), num_levels=17)
 
-    return Source(("all",), read, "embedded in scikit-learn")
+    usual = ("all[:1257]", "all[1257:1437]", "all[1437:]")
+    return Source(("all",), read, "embedded in scikit-learn", usual)

@@ -4,25 +4,36 @@ are.
 
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 from experiments.choices import is_in_file
-from experiments.data import binarized, digits, folder, idx, npz, own, tfds
+from experiments.data import arrow, binarized, digits, embedded, folder, idx, npz, own, tfds
 from experiments.data.base import DataError, Source, did_you_mean
+from experiments.data.options import Options
 from experiments.data.rules import Rules
 
+_HELD_OUT = ("train[:50000]", "train[50000:]", "test")  # of MNIST and Fashion-MNIST
 _PLAIN: dict[str, Callable[[str], Source]] = {
     "digits": lambda data_dir: digits.open_source(),
-    "mnist": lambda data_dir: idx.open_source("mnist", data_dir),
-    "fashion_mnist": lambda data_dir: idx.open_source("fashion_mnist", data_dir),
+    "mnist": lambda data_dir: idx.open_source("mnist", data_dir)._replace(usual=_HELD_OUT),
+    "fashion_mnist": lambda data_dir: idx.open_source("fashion_mnist", data_dir)._replace(
+        usual=_HELD_OUT
+    ),
     "binarized_mnist": binarized.open_source,
+    "breast_cancer": lambda data_dir: embedded.open_source("breast_cancer"),
+    "wine": lambda data_dir: embedded.open_source("wine"),
 }
-_PREFIXED: dict[str, Callable[[str, str, float, Rules], Source]] = {
-    "tfds": lambda argument, data_dir, limit_mb, rules: tfds.open_source(argument, data_dir),
-    "npz": lambda argument, data_dir, limit_mb, rules: npz.open_source(argument, data_dir),
-    "images": folder.open_source,
+_PREFIXED: dict[str, Callable[[str, "Reading"], Source]] = {
+    "tfds": lambda argument, reading: tfds.open_source(argument, reading.data_dir),
+    "npz": lambda argument, reading: npz.open_source(argument, reading.data_dir),
+    "images": lambda argument, reading: folder.open_source(
+        argument, reading.data_dir, reading.limit_mb, reading.rules
+    ),
+    "csv": lambda argument, reading: arrow.open_csv(argument, reading.data_dir, reading.options),
+    "parquet": lambda argument, reading: arrow.open_parquet(argument, reading.data_dir),
 }
 NAMES = tuple(_PLAIN)
-PREFIXES = {"tfds": "NAME", "npz": "FILE", "images": "DIR"}
+PREFIXES = {"tfds": "NAME", "npz": "FILE", "images": "DIR", "csv": "FILE", "parquet": "FILE"}
 
 
 def check_name(name: str) -> None:
@@ -52,13 +63,22 @@ def all_names() -> list[str]:
     return [*_PLAIN, *prefixed, "FILE.py:FUNCTION"]
 
 
-def open_source(name: str, data_dir: str, limit_mb: float, rules: Rules | None = None) -> Source:
-    """The source called `name`, files of images read by `rules`; raises DataError."""
+class Reading(NamedTuple):
+    """How the files of a source are read."""
+
+    data_dir: str
+    limit_mb: float  # of a folder of images, from which on it stays on disk
+    rules: Rules  # of images
+    options: Options  # of tables
+
+
+def open_source(name: str, reading: Reading) -> Source:
+    """The source called `name`; raises DataError."""
     check_name(name)
     if is_in_file(name):
         return own.open_source(name)
-    data_dir = os.path.expanduser(data_dir)
+    reading = reading._replace(data_dir=os.path.expanduser(reading.data_dir))
     prefix, _, argument = name.partition(":")
     if not argument:
-        return _PLAIN[prefix](data_dir)
-    return _PREFIXED[prefix](os.path.expanduser(argument), data_dir, limit_mb, rules or Rules())
+        return _PLAIN[prefix](reading.data_dir)
+    return _PREFIXED[prefix](os.path.expanduser(argument), reading)

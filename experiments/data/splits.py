@@ -3,10 +3,13 @@
 """
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from experiments.data.base import DataError, did_you_mean
+from experiments.data.base import DataError, Source, did_you_mean
 
+AUTO = "auto"  # the data set's own splits
+CUTS = {"train": "[:80%]", "validation": "[80%:90%]", "test": "[90%:]"}  # of a single one
 _BOUND = r"[+-]?[0-9]{1,18}|[+-]?[0-9]{1,3}(?:\.[0-9]{1,9})?%"
 _GRAMMAR = re.compile(rf"\s*([^\[\]\s]+)\s*(?:\[\s*({_BOUND})?\s*:\s*({_BOUND})?\s*\])?\s*")
 
@@ -20,6 +23,7 @@ class Selection(NamedTuple):
     name: str
     start: str | None
     stop: str | None
+    is_shuffled: bool = False  # before it is sliced
 
 
 def parse(text: str, role: str) -> Selection:
@@ -33,7 +37,9 @@ def parse(text: str, role: str) -> Selection:
             "examples or per cent "
             "or left out, such as 'train[:50000]' or 'all[80%:]'."
         )
-    selection = Selection(text, *match.groups())
+    (name, start, stop) = match.groups()
+    # the stored order of `all` may mean something
+    selection = Selection(text, name, start, stop, is_shuffled=name == "all")
     for bound in (selection.start, selection.stop):
         if bound and bound.endswith("%") and abs(float(bound[:-1])) > 100:
             raise DataError(
@@ -41,6 +47,54 @@ def parse(text: str, role: str) -> Selection:
                 "-100%..100%."
             )
     return selection
+
+
+def choose(texts: Mapping[str, str], source: Source) -> dict[str, Selection]:
+    """The selection of each role that there is.
+
+    Args:
+      texts: for train, validation and test a split, or "auto" (for train and test also ""):
+        the source's own; a source of one split is cut 80 / 10 / 10, shuffled. An empty validation
+        is none, and so is "auto" beside a training split that is given.
+      source: which splits there are.
+
+    Raises:
+      DataError: a text is no split, or the source has none to follow.
+    """
+    asked = {role for role, text in texts.items() if _follows(role, text)}
+    own = _own(source) if asked else {}
+    if "train" not in asked:
+        own.pop("validation", None)  # it might overlap what was given
+    found = {}
+    for role, text in texts.items():
+        if role in asked and role in own:
+            found[role] = own[role]
+        elif role in asked and role != "validation":
+            raise DataError(
+                f"config.data.{role}={text!r} follows the data set, and {source.where} has "
+                f"{', '.join(source.splits)}; name a split, such as {source.splits[0]}[:80%]."
+            )
+        elif text and role not in asked:
+            found[role] = parse(text, role)
+    return found
+
+
+def _follows(role: str, text: str) -> bool:
+    return text == AUTO or (not text and role != "validation")
+
+
+def _own(source: Source) -> dict[str, Selection]:
+    """The selections of a source by itself."""
+    if source.usual is not None:
+        roles = ("train", "validation", "test")
+        return {role: parse(text, role) for role, text in zip(roles, source.usual, strict=True)}
+    if len(source.splits) == 1:
+        (name,) = source.splits
+        return {
+            role: parse(f"{name}{cut}", role)._replace(is_shuffled=True)
+            for role, cut in CUTS.items()
+        }
+    return {role: parse(role, role) for role in CUTS if role in source.splits}
 
 
 def resolve(selection: Selection, num_examples: int) -> range:
@@ -81,6 +135,12 @@ def check_disjoint(selections: dict[str, Selection], rows: dict[str, range]) -> 
     for role in ("validation", "test"):
         if role not in rows or selections[role].name != selections["train"].name:
             continue
+        if selections[role].is_shuffled != selections["train"].is_shuffled:
+            raise DataError(
+                f"config.data.train={selections['train'].text!r} and config.data.{role}="
+                f"{selections[role].text!r} are cut one with and one without shuffling; name both, "
+                "or none."
+            )
         shared = range(
             max(rows["train"].start, rows[role].start), min(rows["train"].stop, rows[role].stop)
         )

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from experiments import cli, figures, files
-from experiments.evals import evidence, images
+from experiments.evals import evidence, images, units
 from experiments.evals.base import Measures, Row, said
 from experiments.run import heartbeat, processes, session
 from experiments.run.metrics import METRICS, read_rows
@@ -87,7 +87,9 @@ def log_evidence(
     nats_per_bit = None
     if built.units.support == "levels":
         nats_per_bit = float(np.prod(built.x_shape) * np.log(2.0))
-    return evidence.summarise(found, num_samples, nats_per_bit)
+    summary = evidence.summarise(found, num_samples, nats_per_bit)
+    table = built.dataset.table
+    return summary if table is None else {**summary, **units.summarise(found.log_p, table, built.x)}
 
 
 def draw_all(
@@ -101,6 +103,8 @@ def draw_all(
 ) -> list[Path]:
     """Every picture but the learning curves; none, with a note, of a model without densities."""
     subject = built.subject
+    if built.dataset.table is not None:
+        return images.draw_kl(folder, subject, measures)
     if subject.model.densities is None:
         processes.say("note: no pictures: the model has no densities.")
         return []
@@ -112,6 +116,7 @@ def table(built: Built, name: str, summary: dict[str, Any]) -> str:
     """The closing table, nats, mean and standard error over examples."""
     rows = [Row("ELBO", said(summary["elbo"]))]
     rows += evidence.rows(summary)
+    rows += units.rows(summary)
     rows += built.meter.rows(summary)
     split = f"{summary['num_examples']:,} {summary['split']} examples"
     lines = [f"{name}: nats per example, mean ± standard error over {split}"]

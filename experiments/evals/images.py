@@ -106,6 +106,12 @@ def draw(
     return paths + plane.draw(folder, subject, params, x, labels, measures)
 
 
+def draw_kl(folder: Path, subject: Subject, measures: Measures) -> list[Path]:
+    """Draws the KL of each latent dimension alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return _kl_figures(folder, subject.config.name, subject.config.eval.split, measures)
+
+
 def pairs(
     labels: np.ndarray | None, num_examples: int, rows: int = 6
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -100,17 +100,34 @@ def debug_nans(step: Any, state: Any, x: Any) -> str:
 
 def describe_batch(moment: Any) -> str:
     """The examples of a batch and their levels."""
+    rows = moment.rows
+    if moment.table is not None:
+        return _describe_rows(moment)
     is_named = isinstance(moment.batch, dict)
     batch = moment.batch["image"] if is_named else moment.batch
-    rows = moment.rows
     levels = (
         f"levels {batch.min()} to {batch.max()} of 0 to {moment.num_levels - 1}, mean "
         f"{batch.mean():.4g}"
     )
+    return f"{len(batch)} examples {batch.shape[1:]}, {levels}; rows {_first(rows)}"
+
+
+def _describe_rows(moment: Any) -> str:
+    """The rows of a batch of a table, and the values that are observed."""
+    values = moment.batch["values"]
+    known = values[moment.batch["observed"]]
+    where = np.abs(values).max(0).argmax()
+    name = moment.table.columns[where].name
     return (
-        f"{len(batch)} examples {batch.shape[1:]}, {levels}; rows "
-        f"{', '.join(map(str, rows[:6]))}{', ...' if len(rows) > 6 else ''}"
+        f"{len(values)} rows of {values.shape[1]} columns, {known.size:,} values observed, "
+        f"{known.min():.4g} to {known.max():.4g}, the largest of {name!r}; rows "
+        f"{_first(moment.rows)}"
     )
+
+
+def _first(rows: np.ndarray) -> str:
+    """The first few rows."""
+    return f"{', '.join(map(str, rows[:6]))}{', ...' if len(rows) > 6 else ''}"
 
 
 def describe(tree: Any) -> str:

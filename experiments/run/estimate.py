@@ -120,9 +120,10 @@ def require_evaluation(
 
 
 def require_samples(config: Any, dataset: Any, num: int) -> None:
-    """Raises UserError where the images of prior samples cannot fit."""
+    """Raises UserError where the images, or rows, of prior samples cannot fit."""
     pixels = rough.num_pixels(dataset)
-    what = f"--num={num:,} prior samples of {pixels:,} pixels"
+    parts = "pixels" if dataset.table is None else "columns"
+    what = f"--num={num:,} prior samples of {pixels:,} {parts}"
     _require(Need(4.0 * num * pixels, what, "take fewer"), memory.at_hand())
 
 
@@ -162,6 +163,7 @@ class _Shapes(NamedTuple):
     num_levels: int
     num_data: int
     num_classes: int | None
+    table: Any  # of a table
 
 
 def _problem(config: Any, dataset: Any) -> _Problem:
@@ -170,8 +172,8 @@ def _problem(config: Any, dataset: Any) -> _Problem:
 
     labels = dataset.train.labels
     num_classes = None if labels is None else int(labels.max()) + 1
-    images = dataset.train.x
-    shapes = _Shapes(tuple(images.shape[1:]), dataset.num_levels, images.shape[0], num_classes)
+    num = dataset.train.num
+    shapes = _Shapes(dataset.x_shape, dataset.num_levels, num, num_classes, dataset.table)
     model = build.model(config, facts.of_batch(config, shapes))
     state = jax.eval_shape(lambda: session.start_state(config, model))
     return _Problem(model, build.units(config, dataset.num_levels), state)
@@ -179,7 +181,12 @@ def _problem(config: Any, dataset: Any) -> _Problem:
 
 def _stored(config: Any, dataset: Any, size: int) -> Any:
     """The shapes of a batch as it is stored (`session.examples`)."""
-    image = jax.ShapeDtypeStruct((size, *dataset.train.x.shape[1:]), np.uint8)
+    if dataset.table is not None:
+        return {
+            name: jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype)
+            for name, array in dataset.train.x.items()
+        }
+    image = jax.ShapeDtypeStruct((size, *dataset.x_shape), np.uint8)
     if not config.data.with_labels:
         return image
     return {"image": image, "label": jax.ShapeDtypeStruct((size,), np.int32)}

@@ -16,6 +16,7 @@ import numpy as np
 
 from experiments import build, files
 from experiments.cli import UserError
+from experiments.data.columns import Table, from_json
 from experiments.run.processes import is_first
 from experiments.run.saved import from_leaves, to_leaves
 from experiments.run.session import Built, examples
@@ -25,6 +26,7 @@ from vi_jax.training import State, batch_rows, shuffle
 FOLDER = "nonfinite"
 STATE = "state/"
 BATCH = "batch/"  # of the leaves of a batch that is a dictionary
+TABLE = "table"  # its columns, as JSON
 CAUSES = (
     "Usual causes: a learning rate too high (halve it, or clip the gradient: "
     "--config.train.clip_norm=1), or data out of the "
@@ -41,6 +43,7 @@ class Moment(NamedTuple):
     num_levels: int
     num_data: int  # N of the training split
     num_classes: int | None = None  # of its labels
+    table: Table | None = None  # of a table
 
 
 @jax.jit
@@ -138,6 +141,7 @@ def write(path: Path, moment: Moment) -> None:
         arrays["batch"] = moment.batch
     arrays |= {"rows": moment.rows, "num_data": np.int64(moment.num_data)}
     arrays["num_classes"] = np.int64(moment.num_classes or 0)
+    arrays[TABLE] = np.array("" if moment.table is None else moment.table.to_json())
     files.write_npz(path, arrays | {"num_levels": np.int64(moment.num_levels)})
 
 
@@ -158,10 +162,13 @@ class Batch(NamedTuple):
     num_levels: int
     num_data: int
     num_classes: int | None
+    table: Table | None
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        """Of one image."""
+        """Of one image, or the columns of a row."""
+        if self.table is not None:
+            return (len(self.table.columns),)
         is_named = isinstance(self.examples, dict)
         images = self.examples["image"] if is_named else self.examples
         return tuple(images.shape[1:])
@@ -173,20 +180,58 @@ def read_batch(path: Path, *, with_labels: bool) -> Batch:
     Raises:
       UserError: the file cannot be read, is damaged, or holds anything but plain arrays.
     """
-    names = (f"{BATCH}image", f"{BATCH}label") if with_labels else ("batch",)
-    arrays = _read(path, (*names, "num_levels", "num_data", "num_classes"))
-    images = arrays[names[0]]
+    arrays = _read(path, ("num_levels", "num_data", "num_classes", TABLE))
     counts = [arrays[name] for name in ("num_levels", "num_data", "num_classes")]
-    if images.ndim < 2 or images.dtype != np.uint8 or any(count.shape for count in counts):
-        raise UserError(
-            f"{path} holds no batch of images; it is damaged, or was not written by "
-            "experiments.train."
-        )
+    if any(count.shape for count in counts):
+        raise _damaged(path, "numbers of examples")
+    num_levels, num_data, num_classes = map(int, counts)
+    table = _table(path, arrays[TABLE])
+    if table is not None:
+        return Batch(_rows_of_table(path, table), num_levels, num_data, num_classes or None, table)
+    names = (f"{BATCH}image", f"{BATCH}label") if with_labels else ("batch",)
+    arrays = _read(path, names)
+    images = arrays[names[0]]
+    if images.ndim < 2 or images.dtype != np.uint8:
+        raise _damaged(path, "batch of images")
     examples: Any = images
     if with_labels:
         examples = {name.removeprefix(BATCH): arrays[name] for name in names}
-    num_levels, num_data, num_classes = map(int, counts)
-    return Batch(examples, num_levels, num_data, num_classes or None)
+    return Batch(examples, num_levels, num_data, num_classes or None, None)
+
+
+def _table(path: Path, text: np.ndarray) -> Table | None:
+    """The columns that a moment was written with; None of images."""
+    if not str(text):
+        return None
+    try:
+        return from_json(str(text))
+    except (ValueError, TypeError, KeyError):
+        raise _damaged(path, "columns of a table") from None
+
+
+def _rows_of_table(path: Path, table: Table) -> dict[str, np.ndarray]:
+    """The batch of a table, of the shapes that its columns have."""
+    size = len(table.columns)
+    shapes: dict[str, tuple[int, ...]] = {"values": (size,), "observed": (size,)}
+    if table.has_exposure:
+        shapes["exposure"] = ()
+    if table.num_covariates:
+        shapes["covariates"] = (table.num_covariates,)
+    names = tuple(f"{BATCH}{name}" for name in shapes)
+    found = {name.removeprefix(BATCH): leaf for name, leaf in _read(path, names).items()}
+    for name, leaf in found.items():
+        dtype = bool if name == "observed" else np.float32
+        if leaf.ndim < 1 or leaf.shape[1:] != shapes[name] or leaf.dtype != dtype:
+            raise _damaged(path, f"{name} of a table")
+    if len({len(leaf) for leaf in found.values()}) > 1:
+        raise _damaged(path, "rows of one number")
+    return found
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{path} holds no {what}; it is damaged, or was not written by experiments.train."
+    )
 
 
 def read(path: Path, like: State, batch: Batch) -> Moment:
@@ -223,7 +268,8 @@ def _moment(state: State, built: Built) -> Moment:
     batch = jax.tree.map(lambda leaf: np.asarray(leaf[rows]), data)
     labels = built.dataset.train.labels
     num_classes = None if labels is None else int(labels.max()) + 1
-    return Moment(here, batch, rows, built.dataset.num_levels, num, num_classes)
+    dataset = built.dataset
+    return Moment(here, batch, rows, dataset.num_levels, num, num_classes, dataset.table)
 
 
 def _to_host(leaf: jax.Array) -> np.ndarray:

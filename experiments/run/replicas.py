@@ -79,9 +79,10 @@ def train(config: Any, workdir: Path, *, stop: Stop) -> list[dict[str, Any]]:
     built = session.build_all(config, dataset)
     check_data(workdir, built.dataset)
     train = built.dataset.train
+    session.say_report(config, built.dataset)
     processes.say(
         f"{config.name}: {len(runs)} replicas side by side, {train.num:,} training examples "
-        f"{train.x.shape[1:]}"
+        f"{built.x_shape}"
     )
     with heartbeat.phase("training"), contextlib.ExitStack() as stack, stop.deferred():
         with heartbeat.phase("opening the folders of the replicas"):

@@ -55,4 +55,4 @@ def ints_in(value: Any) -> list[int]:
 
 
 def num_pixels(dataset: Any) -> int:
-    return math.prod(dataset.train.x.shape[1:])
+    return math.prod(dataset.x_shape)

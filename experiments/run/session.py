@@ -1,6 +1,7 @@
 """What the commands share once a config is known: data, model, evaluations, and the run itself."""
 
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +14,9 @@ import vi_jax as vi
 from experiments import build, evals, facts
 from experiments.build import Units
 from experiments.cli import UserError
-from experiments.data import DataError, Dataset, Split, load
+from experiments.data import DataError, Dataset, Split, load, report_of
 from experiments.evals import Meter, Subject
-from experiments.run import heartbeat
+from experiments.run import heartbeat, processes
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.contents import CONFIG
 from experiments.run.streaming import MOST_STEPS, make_streaming_run
@@ -50,8 +51,8 @@ class Built(NamedTuple):
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        """Of one example's image."""
-        return tuple(self.dataset.train.x.shape[1:])
+        """Of one example's image, or the columns of a row."""
+        return self.dataset.x_shape
 
 
 def build_all(config: Any, dataset: Dataset | None = None) -> Built:
@@ -61,6 +62,7 @@ def build_all(config: Any, dataset: Dataset | None = None) -> Built:
       UserError: the data cannot be had, or do not fit the model or its objective.
     """
     dataset = dataset or load_data(config)
+    require_kind(config, dataset)
     units = build.units(config, dataset.num_levels)
     _note_probabilities(config, dataset, units)
     model = make_model(config, dataset)
@@ -84,7 +86,7 @@ def key_at(key: jax.Array, step: int) -> jax.Array:
 
 def make_model(config: Any, dataset: Dataset) -> vi.Model:
     """The model of a config for a data set; what does not fit is a UserError."""
-    with heartbeat.phase("averaging the training images"):
+    with heartbeat.phase("looking at the training examples"):
         known = facts.of_data(config, dataset)
     return build.model(config, known)
 
@@ -98,15 +100,52 @@ def load_data(config: Any) -> Dataset:
         raise UserError(str(error)) from None
 
 
+def require_kind(config: Any, dataset: Dataset) -> None:
+    """Raises UserError where a model of images is given a table, or one of tables images."""
+    name = config.data.name
+    (name_of_model, takes_tables, is_ours) = build.of_tables(config)
+    if dataset.table is not None and is_ours and not takes_tables:
+        num = len(dataset.table.columns)
+        raise UserError(
+            f"{name} is a table of {dataset.train.num:,} training rows x {num:,} columns "
+            f"({_kinds(dataset.table)}), and the model {name_of_model} is of images; take "
+            f"--config=configs/table.py --config.data.name={name}, or, where its columns are "
+            "pixels, --config.data.kind=images."
+        )
+    if dataset.table is None and takes_tables:
+        raise UserError(
+            f"{name} holds images {dataset.x_shape}, and the model {name_of_model} is of "
+            f"tables; take --config=configs/vae.py --config.data.name={name}, or "
+            "--config.data.kind=table, which takes every pixel for a column."
+        )
+
+
+def _kinds(table: Any) -> str:
+    """How many columns there are of each kind."""
+    counts = Counter(table.kinds)
+    return ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())
+
+
+def say_report(config: Any, dataset: Dataset) -> None:
+    """What was found in the data, from the first process, on stderr."""
+    for line in report_of(dataset, config.data):
+        processes.say(f"data: {line}")
+
+
 def examples(config: Any, split: Split) -> Any:
     """The examples of a split as they are stored: images [N, *x_shape], or with
-    config.data.with_labels a dictionary of `image` and `label`.
+    config.data.with_labels a dictionary of `image` and `label`; or the dictionary of a table.
 
     Raises:
-      UserError: labels are asked for, and the data have none.
+      UserError: labels are asked for, and the data have none, or are a table.
     """
     if not config.data.with_labels:
         return split.x
+    if isinstance(split.x, dict):
+        raise UserError(
+            "config.data.with_labels is of images; a table is given the columns that "
+            "config.data.covariates names."
+        )
     if split.labels is None:
         raise UserError(
             "config.data.with_labels is True and the data have no labels; set it to False, or add "
@@ -175,7 +214,7 @@ def make_run(built: Built, layout: Layout | None) -> tuple[Any, Any]:
     data = examples(config, built.dataset.train)
     size = built.dataset.train.nbytes
     fits = size <= config.data.device_limit_mb * 2**20
-    if not fits and isinstance(data, dict):
+    if not fits and config.data.with_labels:
         raise UserError(
             f"the training images take {size / 2**20:,.0f} MB, more than config.data."
             "device_limit_mb, and with_labels is of data on the device; raise the limit."
@@ -190,7 +229,7 @@ def make_run(built: Built, layout: Layout | None) -> tuple[Any, Any]:
 
 def on_devices(data: Any, layout: Layout | None) -> Any:
     """Training examples, leaves [N, ...], whole on every device."""
-    with heartbeat.phase("reading the training images"):
+    with heartbeat.phase("reading the training examples"):
         stored = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf[:])), data)
     return stored if layout is None else layout.replicate(stored)
 

@@ -63,8 +63,9 @@ def _introduce(built: Built, layout: Layout | None) -> None:
     """What is trained, on what."""
     config = built.config
     train = built.dataset.train
+    session.say_report(config, built.dataset)
     processes.say(
-        f"{config.name}: {train.num:,} training examples {train.x.shape[1:]} from "
+        f"{config.name}: {train.num:,} training examples {built.x_shape} from "
         f"{built.dataset.source}"
     )
     if layout is not None:

@@ -1,0 +1,79 @@
+"""Tables as a source gives them, before anything is known of their columns: numbers by column, or
+codes of texts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.data.base import DataError
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A column of texts: the codes of rows, -1 where there is none, and what they stand for."""
+
+    codes: np.ndarray  # int32 [N]
+    levels: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+RawColumn = np.ndarray | Coded  # numbers: bools, integers, or floats with nan where missing
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """Columns of one length by name."""
+
+    names: tuple[str, ...]
+    columns: tuple[RawColumn, ...]
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.columns[0])
+
+
+def from_array(array: np.ndarray, names: tuple[str, ...], where: str) -> RawTable:
+    """The columns of an array [N, D] of bools or numbers; those of images [N, ...] are flattened.
+
+    Raises:
+      DataError: it is no such array, or the names are not D different ones.
+    """
+    if array.ndim < 2 or array.size == 0:
+        raise DataError(
+            f"{where} has shape {array.shape}; a table is wanted as [N, D] with at least one of "
+            "each."
+        )
+    is_number = array.dtype == bool or np.issubdtype(array.dtype, np.number)
+    if not is_number or np.issubdtype(array.dtype, np.complexfloating):
+        raise DataError(
+            f"{where} has dtype {array.dtype}; a table is wanted as real numbers: save its "
+            "columns as numbers, or write a csv file."
+        )
+    flat = array.reshape(len(array), -1)
+    size = flat.shape[1]
+    if names and len(names) != size:
+        raise DataError(f"{where} has {size} columns and {len(names)} names; give one for each.")
+    names = names or tuple(f"x{d}" for d in range(size))
+    check_names(names, where)
+    return RawTable(names, tuple(flat[:, d] for d in range(size)))
+
+
+def check_names(names: tuple[str, ...], where: str) -> None:
+    """Raises DataError where two columns have one name."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(f"{where} has two columns {name!r}; give each a name of its own.")
+        seen.add(name)
+
+
+def code(texts: np.ndarray) -> Coded:
+    """Texts [N] as codes of their sorted levels; empty ones are missing."""
+    levels, codes = np.unique(texts.astype(str), return_inverse=True)
+    codes = codes.astype(np.int32)
+    if len(levels) and levels[0] == "":
+        return Coded(codes - 1, tuple(map(str, levels[1:])))
+    return Coded(codes, tuple(map(str, levels)))

@@ -1,0 +1,190 @@
+"""What was found in a data set and what is done to it, in at most ten lines."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.data.columns import CLASSES, COUNTS, LOG, REAL, STANDARDISED, Column
+
+SHOWN = 6  # names in a line
+MOST_BYTES = 2**28  # of images that are looked at one by one
+
+
+def of_table(
+    name: str, made: Any, selections: Mapping[str, Any], hashes: Mapping[str, np.ndarray]
+) -> tuple[str, ...]:
+    """The report of a table.
+
+    Args:
+      name: of the data set.
+      made: `tables.Made`.
+      selections: how each split was cut.
+      hashes: of the rows of each split (`table_of.row_hashes`).
+    """
+    splits = made.splits
+    num = {role: split.num for role, split in splits.items()}
+    lines = [
+        f"{name}: a table of {sum(num.values()):,} rows x {len(made.table.columns)} columns",
+        f"splits: {_splits(num, selections)}",
+        *_kinds(made.table.columns),
+        f"missing: {_missing(made)}",
+        f"left out: {_dropped(made.dropped)}",
+        f"duplicates: {_duplicates(hashes)}",
+        f"range: {_ranges(made.ranges, made.table.columns)}",
+        f"done: {_done(made.table.columns)}",
+    ]
+    lines += [f"besides: {'; '.join(made.notes)}"] if made.notes else []
+    return tuple(lines)
+
+
+def of_images(dataset: Any, config_data: Any) -> tuple[str, ...]:
+    """The report of a data set of images.
+
+    Args:
+      dataset: `base.Dataset`.
+      config_data: config.data, which says what is done to pixels.
+    """
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    here = {role: split for role, split in splits.items() if split is not None}
+    shape = " x ".join(map(str, dataset.x_shape))
+    num = {role: split.num for role, split in here.items()}
+    counts = ", ".join(f"{role} {count:,}" for role, count in num.items())
+    lines = [
+        f"{dataset.name}: {sum(num.values()):,} images, {shape}, of {dataset.num_levels} levels",
+        f"splits: {counts}",
+    ]
+    if sum(split.nbytes for split in here.values()) > MOST_BYTES:
+        lines.append(f"not looked at one by one: they take more than {MOST_BYTES / 2**20:.0f} MB")
+    else:
+        lines += _of_pixels(here)
+    return (*lines, f"done: {_done_to_pixels(dataset.num_levels, config_data.binarisation)}")
+
+
+def _of_pixels(splits: Mapping[str, Any]) -> list[str]:
+    """Ranges, pixels that never change, and images that repeat."""
+    train = np.asarray(splits["train"].x[:])
+    flat = train.reshape(len(train), -1)
+    low = flat.min(0)
+    num_constant = int(np.sum(low == flat.max(0)))
+    hashes = {
+        role: row_hashes({"pixels": np.asarray(split.x[:])}) for role, split in splits.items()
+    }
+    return [
+        f"range: {low.min()} to {flat.max()}, mean {flat.mean(dtype=np.float64):.4g}",
+        f"constants: {num_constant:,} of {flat.shape[1]:,} pixels are the same in all training "
+        "images, and are kept",
+        f"duplicates: {_duplicates(hashes)}",
+    ]
+
+
+def _done_to_pixels(num_levels: int, binarisation: str) -> str:
+    if num_levels == 2:
+        return "nothing, they are binary"
+    if binarisation == "dynamic":
+        return "binarised afresh at each step, a level as the probability of a one"
+    return "levels as they are, or in [0, 1] where the likelihood is of such"
+
+
+def row_hashes(x: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A number for each row of arrays [N, ...], uint64 [N]: equal rows have equal ones, and others
+    almost never do (a sum of products by odd random numbers, modulo 2^64).
+    """
+    arrays = {name: x[name].reshape(len(x[name]), -1) for name in sorted(x)}
+    total = np.zeros(len(next(iter(arrays.values()))), np.uint64)
+    generator = np.random.default_rng(0)
+    for array in arrays.values():
+        for d in range(array.shape[1]):
+            column = np.ascontiguousarray(array[:, d])
+            bits = column.view(np.uint32) if column.dtype == np.float32 else column
+            factor = generator.integers(2**63, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+            total += bits.astype(np.uint64) * factor
+    return total
+
+
+def _splits(num: Mapping[str, int], selections: Mapping[str, Any]) -> str:
+    told = [f"{role} {count:,} ({selections[role].text})" for role, count in num.items()]
+    shuffled = any(selection.is_shuffled for selection in selections.values())
+    return ", ".join(told) + (", shuffled by data.shuffle_seed" if shuffled else "")
+
+
+def _kinds(columns: Sequence[Column]) -> list[str]:
+    """What each column is taken for and why, in at most three lines."""
+    groups: dict[str, list[Column]] = {}
+    for column in columns:
+        groups.setdefault(column.kind, []).append(column)
+    by_size = sorted(groups.items(), key=lambda item: -len(item[1]))
+    told = [
+        f"{len(group)} {kind}: {listed(column.name for column in group)} ({_why(group)})"
+        for kind, group in by_size
+    ]
+    if len(told) <= 3:
+        return [f"taken for {line}" for line in told]
+    return [*(f"taken for {line}" for line in told[:2]), f"taken for {'; '.join(told[2:])}"]
+
+
+def _why(group: Sequence[Column]) -> str:
+    whys = list(dict.fromkeys(column.why for column in group))
+    return whys[0] if len(whys) == 1 else f"{whys[0]}, ..."
+
+
+def _missing(made: Any) -> str:
+    share: dict[str, float] = {}
+    for d, column in enumerate(made.table.columns):
+        gone = sum(int((~split.x["observed"][:, d]).sum()) for split in made.splits.values())
+        if gone:
+            share[column.name] = gone / sum(split.num for split in made.splits.values())
+    if not share:
+        return "none"
+    total = sum(share.values()) / len(made.table.columns)
+    worst = sorted(share, key=lambda name: -share[name])
+    told = listed(f"{name} {100 * share[name]:.3g} %" for name in worst)
+    return f"{100 * total:.3g} % of all values; {told}"
+
+
+def _dropped(dropped: Mapping[str, str]) -> str:
+    if not dropped:
+        return "nothing"
+    return listed((f"{name!r} ({why})" for name, why in dropped.items()), noun="columns")
+
+
+def _duplicates(hashes: Mapping[str, np.ndarray]) -> str:
+    train = hashes["train"]
+    parts = [f"{len(train) - len(np.unique(train)):,} of train repeat another"]
+    for role in ("validation", "test"):
+        if role in hashes:
+            parts.append(f"{int(np.isin(hashes[role], train).sum()):,} of {role} are in train")
+    return ", ".join(parts)
+
+
+def _ranges(ranges: Mapping[str, tuple[float, float]], columns: Sequence[Column]) -> str:
+    told = []
+    for what, kinds in (("reals", REAL), ("counts", COUNTS), ("codes", CLASSES)):
+        names = [column.name for column in columns if column.kind in kinds]
+        if names:
+            low = min(ranges[name][0] for name in names)
+            high = max(ranges[name][1] for name in names)
+            told.append(f"{what} {low:.6g} to {high:.6g}")
+    return ", ".join(told)
+
+
+def _done(columns: Sequence[Column]) -> str:
+    kinds = {column.kind for column in columns}
+    told = []
+    if kinds & set(STANDARDISED):
+        told.append("reals standardised by the training rows")
+    if LOG in kinds:
+        told.append("positive reals over their geometric mean")
+    if kinds & set(COUNTS):
+        told.append("counts as they are")
+    if kinds & set(CLASSES):
+        told.append("classes as codes")
+    return ", ".join(told)
+
+
+def listed(names: Iterable[str], noun: str = "") -> str:
+    """The first few, and how many there are more."""
+    all_names = list(names)
+    rest = len(all_names) - SHOWN
+    more = f" and {rest:,} more {noun}".rstrip() if rest > 0 else ""
+    return ", ".join(all_names[:SHOWN]) + more

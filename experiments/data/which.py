@@ -1,0 +1,55 @@
+"""Whether a source's arrays are images or a table: by config.data.kind, or by what they are."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from experiments.data.base import DataError, Raw
+from experiments.data.lazy import LazyImages
+from experiments.data.options import Options
+from experiments.data.raw import RawTable, from_array
+from experiments.data.rules import Rules
+
+
+def are_tables(stored: Mapping[str, Raw], options: Options, rules: Rules) -> bool:
+    """Whether the splits of a source are those of a table.
+
+    An array [N, D] is one unless it is 8-bit or bools, or floats that all lie in [0, 1]: those are
+    rows of pixels, and so are those that a rule of images is given for. Arrays of more axes are
+    images, and files of columns tables.
+
+    Raises:
+      DataError: config.data.kind asks for what they cannot be.
+    """
+    first = next(iter(stored.values()))
+    if options.kind == "images" and isinstance(first.x, RawTable):
+        raise DataError(
+            f"{first.where} has named columns and is no set of images; set config.data.kind=table."
+        )
+    if options.kind == "table" and isinstance(first.x, LazyImages):
+        raise DataError(
+            f"{first.where or 'the data'} are images on disk, and no table; set "
+            "config.data.kind=images."
+        )
+    if options.kind != "auto":
+        return options.kind == "table"
+    if isinstance(first.x, RawTable):
+        return True
+    is_open = first.num_levels == 0 and getattr(first.x, "ndim", 0) == 2 and rules == Rules()
+    return is_open and not all(is_of_pixels(raw.x) for raw in stored.values())
+
+
+def is_of_pixels(array: np.ndarray) -> bool:
+    """Whether an array is of bools, 8-bit integers, or floats that all lie in [0, 1]."""
+    if array.dtype in (np.uint8, np.bool_):
+        return True
+    if not np.issubdtype(array.dtype, np.floating) or not array.size:
+        return False
+    return bool(array.min() >= 0 and array.max() <= 1)  # a nan is neither
+
+
+def as_table(raw: Raw) -> RawTable:
+    """The columns of a split."""
+    if isinstance(raw.x, RawTable):
+        return raw.x
+    return from_array(np.asarray(raw.x), raw.names, raw.where or "the data")
