@@ -161,6 +161,15 @@ FIGURES = {
     "grid, many": grid(100, 28, 28),
     "grid, colour": grid(10, 32, 32, 3),
     "grid, vectors": grid(50, 7),
+    "grid, two channels": grid(6, 32, 32, 2),
+    "grid, alpha": grid(6, 32, 32, 4),
+    "grid, volumes": grid(6, 16, 16, 16),
+    "grid, volumes in colour": grid(2, 12, 7, 16, 3),
+    "grid, photographs": grid(16, 218, 178, 3),
+    "grid, large photographs": grid(9, 900, 700),
+    "reconstructions, volumes": rebuilt(3, 16, 16, 16),
+    "walk, photographs": walk(2, 11, 218, 178, 3),
+    "manifold, volumes": plane(3, 3, 16, 16, 16),
     "walk, one": walk(1, 2, 8, 8),
     "walk, 28x28": walk(6, 10, 28, 28),
     "walk, colour": walk(3, 20, 32, 32, 3),
@@ -258,8 +267,9 @@ def test_a_figure_decodes_and_its_text_is_whole(name, once):
     assert files == ["figure.png"], "the partial file is left behind"
     assert settings_kept
     height, width = pixels.shape
-    assert 6 * page.DPI <= width <= 9 * page.DPI
-    assert 1.6 * page.DPI <= height <= 12 * page.DPI
+    is_large = "photographs" in name
+    assert 6 * page.DPI <= width <= (19 if is_large else 9) * page.DPI
+    assert 1.6 * page.DPI <= height <= (19 if is_large else 12) * page.DPI
     assert pixels.std() > 5, "the page is blank"
     whole = seen["figure"].bbox
     for text, box in seen["texts"]:
@@ -417,12 +427,13 @@ def test_panels_are_those_for_which_there_are_data(once):
         "log-likelihood (reconstruction)",
         "KL to the prior",
         "active units",
-        "",
+        "learning rate",
+        "gradient norm",
         "weight of the KL",
     ]
     assert headings("curves") == whole
     assert headings("curves, KL of weight 1") == whole[:-1]
-    assert headings("curves, few") == [whole[1], whole[4]]
+    assert headings("curves, few") == [whole[1], whole[4], whole[5]]
 
 
 def test_the_band_is_one_standard_error_either_side(once):
@@ -489,6 +500,43 @@ def test_points_have_the_colours_of_their_labels(tmp_path, drawn):
     assert colours == [key["7 (3)"] if label == 7 else key["3 (2)"] for label in labels]
 
 
+def test_ten_labels_have_colours_that_are_told_apart():
+    """Euclidean distance in OKLab (Ottosson 2020), of which 0.1 was alike to the eye."""
+    from experiments.figures.latents import TEN
+
+    rgb = np.array([matplotlib.colors.to_rgb(colour) for colour in TEN])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    cones = np.array(
+        [
+            [0.4122214708, 0.5363325363, 0.0514459929],
+            [0.2119034982, 0.6806995451, 0.1073969566],
+            [0.0883024619, 0.2817188376, 0.6299787005],
+        ]
+    )
+    axes = np.array(
+        [
+            [0.2104542553, 0.7936177850, -0.0040720468],
+            [1.9779984951, -2.4285922050, 0.4505937099],
+            [0.0259040371, 0.7827717662, -0.8086757660],
+        ]
+    )
+    lab = np.cbrt(linear @ cones.T) @ axes.T
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=-1)[~np.eye(len(TEN), dtype=bool)]
+    assert apart.min() > 0.18
+    assert lab[:, 0].max() < 0.9, "too light for white paper"
+
+
+def test_more_labels_than_colours_are_said(once):
+    assert any("37 labels on one scale" in word for word in words(once("plane, many labels").seen))
+    assert not any("look alike" in word for word in words(once("plane, ten labels").seen))
+
+
+def test_no_legend_of_inactive_latents_where_there_are_none(tmp_path, drawn):
+    figures.kl_per_dimension(tmp_path / "a.png", [1.0, 2.0], [True, True], title="KL")
+    assert "active: 2 of 2" in words(drawn)
+    assert not any("inactive" in word for word in words(drawn))
+
+
 # ---- Images: the colour at the centre of a tile, found by way of the ticks.
 
 
@@ -549,6 +597,53 @@ def test_the_manifold_grid_is_even_in_probability():
     np.testing.assert_allclose(np.diff([math.erf(value / 2**0.5) for value in z], 2), 0, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(4, 6, 5, 16), (4, 6, 16, 5), (4, 5, 6, 16), (4, 5, 6, 16, 3)])
+def test_of_a_volume_the_middle_slice_along_its_shortest_axis_is_shown(shape):
+    from experiments.figures.tiles import pictures
+
+    x = uniform(*shape)
+    axis = shape.index(5)
+    shown = pictures("image_grid", "images", x, lead=1)
+    expected = np.take(x, 2, axis=axis)
+    expected = expected if x.ndim == 5 else np.repeat(expected[..., None], 3, -1)
+    np.testing.assert_array_equal(shown.colours, expected)
+    assert f"slice 3 of 5 along axis {axis}" in shown.scale
+
+
+def test_two_channels_are_magenta_and_green_and_alpha_is_laid_on_white():
+    from experiments.figures.tiles import pictures
+
+    x = uniform(4, 6, 5, 4)
+    two = pictures("image_grid", "images", x[..., :2], lead=1).colours
+    np.testing.assert_array_equal(two, x[..., [0, 1, 0]])
+    four = pictures("image_grid", "images", x, lead=1).colours
+    np.testing.assert_allclose(four, x[..., 3:] * x[..., :3] + 1 - x[..., 3:])
+
+
+def test_photographs_have_a_pixel_of_the_page_for_each_of_their_own(tmp_path, drawn):
+    figures.image_grid(tmp_path / "a.png", uniform(16, 218, 178, 3), title=TITLE)
+    (ax,) = drawn["figure"].axes
+    inches = ax.get_window_extent().width / drawn["figure"].dpi
+    per_pixel = inches * page.DPI / ax.images[0].get_array().shape[1]
+    assert 0.95 < per_pixel < 1.2
+
+
+def test_of_images_too_large_for_a_sheet_fewer_are_shown(tmp_path, drawn):
+    figures.image_grid(tmp_path / "a.png", np.zeros((9, 900, 700)), title=TITLE)
+    assert any("images 1 to 6 of 9 of 900 × 700 pixels" in word for word in words(drawn))
+
+
+def test_walks_are_thinned_to_even_steps():
+    from experiments.figures.tiles import thinned
+
+    assert list(thinned(11, 11)) == list(range(11))
+    assert list(thinned(11, 10)) == [0, 2, 4, 6, 8, 10]
+    assert list(thinned(11, 5)) == [0, 5, 10]
+    assert list(thinned(15, 8)) == list(range(0, 15, 2))
+    assert list(thinned(11, 1)) == [0, 10]
+    assert list(thinned(1, 3)) == [0]
+
+
 # ---- The helper, and what is refused.
 
 
@@ -589,7 +684,7 @@ REFUSED = {
     "image_grid wants images .* not empty": lambda p: figures.image_grid(p, GOOD[:0], title=""),
     "image_grid wants images of shape": lambda p: figures.image_grid(p, 1.0, title=""),
     "Divide by 255": lambda p: figures.image_grid(p, GOOD + 255, title=""),
-    "C of 1 or 3": lambda p: figures.image_grid(p, np.zeros((4, 8, 8, 2)), title=""),
+    "C of 1 to 4": lambda p: figures.image_grid(p, np.zeros((4, 8, 8, 8, 5)), title=""),
     "wants left": lambda p: figures.interpolation(
         p, GOOD[None], title="", left=GOOD, right=GOOD[:1]
     ),

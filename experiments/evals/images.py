@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import figures
+from experiments import figures, files
 from experiments.evals import plane
 from experiments.evals.base import Measures, Subject
 from experiments.evals.decoding import make_mean_of, rows_of, to_grey
@@ -75,7 +75,7 @@ def draw(
     measures: Measures,
 ) -> list[Path]:
     """Draws them, the KL of each latent dimension and the latent plane, as PNG files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     name = subject.config.name
     split = subject.config.eval.split
     paths = [

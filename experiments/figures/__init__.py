@@ -1,8 +1,9 @@
 """The pictures that a run leaves behind: numpy arrays and a path in, one PNG on disk, its path out.
 
-Images are levels in [0, 1], [n, H, W] or [n, H, W, C] with C of 1 or 3; what lies a little outside
-is clipped, and the caption says so. Vectors, [n, D], are drawn as lines or as heat strips, and the
-title says so. No pyplot, no global state, and no matplotlib before the first figure.
+Images are levels in [0, 1], [n, H, W] or [n, H, W, C] with C of 1 to 4, or volumes, of which the
+middle slice is shown; what lies a little outside is clipped, and the caption says so. Vectors,
+[n, D], are drawn as lines or as heat strips, and the title says so. No pyplot, no global state, and
+no matplotlib before the first figure.
 Columns of a table are drawn in the data's own units.
 """
 

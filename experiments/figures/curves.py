@@ -39,12 +39,16 @@ _PANELS = (
     _by_split("KL to the prior", "nats per example", "kl", "above"),
     _by_split("active units", "latent dimensions", "active_units"),
     _Panel(
-        "",  # its legend stands there
-        "rate, norm (log scale)",
-        {
-            "train/learning_rate": ("learning rate", GREEN),
-            "train/grad_norm": ("gradient norm", "black"),
-        },
+        "learning rate",
+        "rate (log scale)",
+        {"train/learning_rate": ("", "black")},
+        scale="log",
+        cut="below",
+    ),
+    _Panel(
+        "gradient norm",
+        "norm (log scale)",
+        {"train/grad_norm": ("", "black")},
         scale="log",
         cut="below",
     ),
@@ -76,8 +80,9 @@ def learning_curves(path: str | Path, rows: Sequence[Mapping[str, Any]], *, titl
             ax = fig.add_subplot(grid[place])
             _step_axis(ax, rows, epochs=place[0] == 0 and panel.scale == "linear")
             _draw_panel(ax, panel, rows)
-            handles |= _legend(ax, panel)
-        fig.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
+            handles |= _legend(ax)
+        if handles:
+            fig.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4)
     return Path(path)
 
 
@@ -102,16 +107,9 @@ def _place(i: int, num_panels: int, *, wide: int) -> tuple[int, Any]:
     return line, slice(None) if column == 0 and is_last else column
 
 
-def _legend(ax: "Axes", panel: _Panel) -> dict[str, Any]:
-    """The handles of a panel's curves for the legend of the page; none where the panel has its own,
-    above it.
-    """
+def _legend(ax: "Axes") -> dict[str, Any]:
+    """The handles of a panel's curves for the legend of the page."""
     (handles, labels) = ax.get_legend_handles_labels()
-    if panel.scale == "log":
-        ax.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1, ncols=2
-        )
-        return {}
     return dict(zip(labels, handles, strict=True))
 
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TEN = (  # Petroff 2021: ten colours by colour-vision models and by taste
-    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadb"),
+TEN = (  # the nearest two are 0.20 apart in OKLab, and 0.09 for colour-blind eyes
+    *("#000075", "#E69F00", "#E6194B", "#00C8B4", "#F032E6"),
+    *("#7A7A7A", "#800000", "#DCBEFF", "#911EB4", "#000000"),
 )
 
 
@@ -47,6 +47,8 @@ def kl_per_dimension(
         ax = fig.add_subplot()
         for mask, name, colour in ((active, "active", BLUE), (~active, "inactive", GREY)):
             at = np.flatnonzero(mask[order])
+            if name == "inactive" and not len(at):
+                continue
             ax.bar(at, kl[order][at], width=0.8 if num <= 100 else 1.0, color=colour, linewidth=0)
             handles.append(Patch(color=colour, label=f"{name}: {len(at)} of {num}"))
         if num <= 30:
@@ -115,8 +117,16 @@ def latent_plane(
         ax.grid(True)
         ax.set_xlabel(textwrap.fill(xlabel, 70), parse_math=False)
         ax.set_ylabel(textwrap.fill(ylabel, 60), parse_math=False)
-        caption(fig, count(len(points), "point"))
+        caption(fig, count(len(points), "point") + _alike(labels))
     return Path(path)
+
+
+def _alike(labels: ArrayLike | None) -> str:
+    """Says where there are more labels than colours."""
+    num = 0 if labels is None else len(np.unique(labels))
+    if num <= len(TEN):
+        return ""
+    return f"; {num} labels on one scale of colours: neighbouring numbers look alike"
 
 
 def _whole_numbers(labels: ArrayLike, num: int) -> np.ndarray:
