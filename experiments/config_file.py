@@ -16,7 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
 
-from experiments import overrides, titles
+from experiments import overrides, titles, warmup
 from experiments.choices import import_file, is_outside
 from experiments.cli import UserError
 from experiments.overrides import Override
@@ -56,6 +56,8 @@ def set_fields(config: Any, given: Sequence[Override]) -> ConfigDict:
     for field, room in choices.items():
         if field in fields:
             fields[field] = ROOMS.normal(room, fields[field], where=f"config.{field}")
+    for note in warmup.shortened(fields):
+        print(f"note: {note}", file=sys.stderr)
     if not any(each.field == "name" for each in known):
         _name_the_data(fields, plain)
     return as_config(fields)

@@ -7,6 +7,7 @@ them at their defaults.
 """
 
 import ast
+import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from experiments.cli import UserError, suggest
 PREFIX = "--config."
 TRUE = ("true", "1", "yes")
 FALSE = ("false", "0", "no")
+USUAL = ("train.", "optim.", "model.")  # groups whose fields are meant first
 
 
 class Override(NamedTuple):
@@ -244,13 +246,28 @@ def _literal(text: str) -> Any:
 
 
 def _unknown(fields: Mapping[str, Any], field: str) -> UserError:
-    """That there is no such field, and which was meant: the same name elsewhere, or one like it."""
-    known = list(flatten(fields))
+    """That there is no such field, and which was meant: by its last word, or by a part of it."""
+    known = [*flatten(fields), *_groups(fields)]
     last = field.split(".")[-1]
-    elsewhere = [each for each in known if each.split(".")[-1] == last]
-    if elsewhere:
-        return UserError(f"the config has no field {field!r}; did you mean {elsewhere[0]!r}?")
+    by_word: dict[str, str] = {}
+    for each in sorted(known, key=lambda name: (not name.startswith(USUAL), name.count("."))):
+        by_word.setdefault(each.split(".")[-1], each)
+    parts = [word for word in by_word if last in word.split("_")]
+    near = difflib.get_close_matches(last, [*by_word], n=1)
+    words = [last] if last in by_word else [*parts[:1], *near]
+    if words:
+        found = by_word[words[0]]
+        return UserError(f"the config has no field {field!r}; did you mean {found!r}?")
     return UserError(f"the config has no field {field!r}{suggest(field, known)}.")
+
+
+def _groups(fields: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the groups of fields."""
+    found = []
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            found += [f"{prefix}{name}", *_groups(value, f"{prefix}{name}.")]
+    return found
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -175,7 +175,7 @@ def _validate_number(field: str, value: Any, *, is_whole: bool) -> None:
 
 
 def _validate_data(config: Any) -> None:
-    from experiments.data import DataError, check_name, read_rules
+    from experiments.data import DataError, check_name, options, read_rules
 
     try:
         check_name(get(config, "data.name"))
@@ -183,6 +183,7 @@ def _validate_data(config: Any) -> None:
         raise UserError(f"config.data.name: {error}") from None
     try:
         read_rules(config.data)
+        options.read(config.data)
     except DataError as error:
         raise UserError(str(error)) from None
     if config.eval.split == "validation" and not config.data.validation:

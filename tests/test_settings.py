@@ -392,3 +392,43 @@ def test_any_values_are_accepted_or_one_sentence(changes):
     except UserError as error:
         text = str(error)
     assert "\n" not in text
+
+
+# --- what is meant
+# -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "meant"),
+    [
+        ("num_steps", "train.num_steps"),
+        ("steps", "train.num_steps"),
+        ("learning_rate", "optim.learning_rate"),
+        ("latents", "model.num_latents"),
+        ("batch_size", "train.batch_size"),
+        ("data.num_step", "train.num_steps"),
+    ],
+)
+def test_a_field_that_is_not_there_is_answered_by_the_nearest_of_its_last_word(field, meant):
+    with pytest.raises(UserError, match=f"no field '{field}'; did you mean '{meant}'"):
+        with_fields(f"{field}=3")
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "expected"),
+    [
+        (("train.num_steps=50",), "optim.learning_rate.warmup_steps", 5),
+        (("train.num_steps=101",), "optim.learning_rate.warmup_steps", 100),
+        (("train.num_steps=1",), "optim.learning_rate.warmup_steps", 0),
+        (
+            ("train.num_steps=50", "objective.beta=linear_warmup", "objective.beta.num_steps=50"),
+            "objective.beta.num_steps",
+            25,
+        ),
+    ],
+)
+def test_a_run_shorter_than_its_warm_up_shortens_it_and_says_so(given, field, expected, capsys):
+    config = with_fields("optim.learning_rate.warmup_steps=100", *given)
+    assert settings.get(config, field) == expected
+    assert (f"config.{field} is {expected} now" in capsys.readouterr().err) == (expected != 100)
+    build.learning_rate(config)(0)
