@@ -33,6 +33,7 @@ _OF_ANOTHER_KIND = (
     errno.EMLINK,  # FreeBSD, of a link
 )
 REGULAR = "a regular file"
+_PARTIAL = ".partial"  # how the name of a file ends that is being written
 FOLDER = "a folder"
 _KINDS = {
     stat.S_IFREG: REGULAR,
@@ -179,7 +180,7 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
     """
     path = Path(path)
     require(path, REGULAR)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
     partial.unlink(missing_ok=True)  # of a process that was killed and had the same number
     try:
         with create(partial) as file:
@@ -194,6 +195,11 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file of this name is what `write_whole` leaves where its process is killed."""
+    return name.startswith(".") and name.endswith(_PARTIAL)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

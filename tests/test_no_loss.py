@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 )
 LIMIT = 240  # seconds that no run of these takes: one that hangs
 FIELDS = dict(
-    train__num_steps=4,
+    train__num_steps=6,
     train__log_every=2,
     train__eval_every=2,
     train__checkpoint_every=2,
@@ -249,7 +249,7 @@ def unbroken(forks, tmp_path_factory):
     like = session.start_state(config, session.make_model(config, session.load_data(config)))
     with Checkpoints(folder / "steps" / "checkpoints", keep=9, read_only=True) as saves:
         states = {step: plain(saves.restore(str(step), like)) for step in saves.steps}
-    assert sorted(states) == [1, 2, 3, 4]
+    assert sorted(states) == [1, 2, 3, 4, 5, 6]
     return folder / "whole", config, states, operations
 
 
@@ -259,7 +259,7 @@ def assert_ends_like(forks, folder, whole, config):
     assert code == 0, said
     assert tree_equal(restored(folder, config), restored(whole, config))
     assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    assert sorted(os.listdir(folder / "checkpoints")) == ["4"]
+    assert sorted(os.listdir(folder / "checkpoints")) == ["6"]
 
 
 @every
@@ -286,7 +286,8 @@ def test_stopped_at_a_write_and_then_killed_at_one_a_run_loses_nothing(
         assert tree_equal(state, states[int(state.step)]), f"SIGTERM at {operations[at - 1]}"
         rows = (folder / "metrics.jsonl").read_bytes()
         stopped.setdefault((int(state.step), rows), folder)
-    assert {step for step, _ in stopped} >= {1, 2} or len(places) < 50
+    # inside the first block, and after the second, whose one part follows what the first one writes
+    assert {step for step, _ in stopped} >= {1, 4} or len(places) < 50
     assert stopped
     for (step, _), before in sorted(stopped.items())[: 2 if sample else None]:
         counted = tmp_path / "counted"

@@ -561,6 +561,26 @@ def test_a_run_that_never_had_its_data_gives_way(tmp_path):
     assert not (folder / DATA).exists()
 
 
+def test_a_start_that_was_killed_as_it_wrote_its_config_gives_way(tmp_path):
+    (tmp_path / ".config.json.123.partial").write_text('{"fo')
+    assert open_folder(tmp_path, small(), overwrite=False) is False
+    (tmp_path / ".environment.json.124.partial").write_text("{")
+    assert open_folder(tmp_path, small(seed=1), overwrite=False) is False
+    (tmp_path / "other.partial").write_text("x")
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        open_folder(tmp_path, small(), overwrite=False)
+
+
+def test_a_lock_that_finds_no_room_names_its_folder(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(lock.json, "dumps", full)
+    with pytest.raises(UserError, match=f"--workdir={tmp_path} cannot be written .No space left"):
+        lock.locked(tmp_path).__enter__()
+
+
 def test_a_run_that_has_lost_its_record_of_the_data_is_not_begun_anew(tmp_path):
     folder = tmp_path / "run"
     open_folder(folder, small(), overwrite=False)

@@ -126,6 +126,7 @@ def has_begun(folder: Path) -> bool:
     names = set(names_in(folder)) - {CONFIG, ENVIRONMENT, DATA, LOCK}
     if has_checkpoints(folder):
         return True
+    names = {name for name in names if not files.is_partial(name)}
     return any(_is_begun(folder / name) for name in names - {"checkpoints", "tensorboard"})
 
 

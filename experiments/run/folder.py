@@ -71,7 +71,8 @@ def refuse_foreign(folder: Path) -> None:
         ) from None
     if found not in ("", files.FOLDER):
         raise UserError(f"--workdir={folder} is {found}; name a folder.")
-    if found and not is_run and set(names_in(folder)) - {LOCK}:
+    others = [name for name in names_in(folder) if not files.is_partial(name)] if found else []
+    if not is_run and set(others) - {LOCK}:
         raise UserError(
             f"--workdir={folder} is not empty and holds no run; name a new folder, or one of an "
             "earlier run."

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from experiments import files
 from experiments.cli import UserError
@@ -62,18 +63,26 @@ def locked(folder: Path) -> Iterator[None]:
                 "out of it.",
                 file=sys.stderr,
             )
-        file.truncate(0)
-        file.write(
-            json.dumps(
-                {
-                    "pid": os.getpid(),
-                    "host": socket.gethostname(),
-                    "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-                }
-            )
-        )
-        file.flush()
+        _sign(file, folder)
         yield
+
+
+def _sign(file: TextIO, folder: Path) -> None:
+    """Writes who holds the lock; raises UserError."""
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    try:
+        file.truncate(0)
+        file.write(json.dumps(holder))
+        file.flush()
+    except OSError as error:
+        raise UserError(
+            f"--workdir={folder} cannot be written ({error.strerror}); make room, or name another "
+            "folder."
+        ) from None
 
 
 def _take(descriptor: int) -> None:

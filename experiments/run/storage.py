@@ -62,7 +62,7 @@ def hush() -> None:
     array prints a traceback more.
     """
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", r"coroutine '_\w+' was never awaited", RuntimeWarning)
+    warnings.filterwarnings("ignore", r"coroutine '[\w.<>]+' was never awaited", RuntimeWarning)
     hook = sys.unraisablehook
 
     def quiet(raised: Any) -> None:
