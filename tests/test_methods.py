@@ -77,9 +77,15 @@ def test_init_and_step_live_in_a_loop_of_ones_own(name):
         )
     assert info.value.shape == info.done.shape == (2, 30)
     assert np.all(np.diff(info.evaluations, axis=1) > 0)
-    q = method.guide(jax.tree.map(lambda leaf: leaf[0], states))
-    assert q.sample(jax.random.key(1), (5,)).shape == (5, 3)
-    assert q.log_prob(q.sample(jax.random.key(2))).shape == ()
+
+    @jax.jit
+    def draws(states, key, other):
+        q = method.guide(jax.tree.map(lambda leaf: leaf[0], states))
+        return q.sample(key, (5,)), q.log_prob(q.sample(other))
+
+    five, log_q = draws(states, jax.random.key(1), jax.random.key(2))
+    assert five.shape == (5, 3)
+    assert log_q.shape == ()
 
 
 @pytest.mark.integration
