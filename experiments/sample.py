@@ -39,21 +39,14 @@ def main() -> int:
     workdir = Path(cli.require("workdir"))
     args = flags.FLAGS
     from experiments import settings
-    from experiments.run.contents import check_part
+    from experiments.run.contents import open_part
     from experiments.run.record import read_run
 
     config = read_run(workdir, flags.FLAGS.allow_code)
     if args.data_dir:
         settings.change(config, {"data.data_dir": args.data_dir})
     settings.validate(config)
-    out = Path(args.out) if args.out else workdir / "samples"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        check_part(out, "samples", writes=True)
-    except OSError as error:
-        raise cli.UserError(
-            f"--out={out} cannot be written ({error.strerror}); name a folder of your own."
-        ) from None
+    out = open_part(Path(args.out) if args.out else workdir / "samples", "samples")
     cli.set_up_jax()
     cli.find_devices()
     from experiments.evals import samples

@@ -1,4 +1,4 @@
-"""train, evaluate and sample as real processes: what they leave, what they print, and the one
+"""train, evaluate, sample and encode as real processes: what they leave, what they print, the one
 sentence for each mistake.
 """
 
@@ -305,6 +305,7 @@ def cpu_seconds(run):
             "python -m experiments.evaluate --workdir=runs/NAME --num_samples=50000",
         ),
         ("sample", ["--help"], 0, "python -m experiments.sample --workdir=runs/NAME --num=256"),
+        ("encode", ["--help"], 0, "python -m experiments.encode --workdir=runs/NAME --split=all"),
         ("train", ["--config=configs/vae.py:mnits"], 2, "no variant 'mnits'"),
         (
             "train",
@@ -441,12 +442,25 @@ def mistakes():
         ),
         "no number": (["--workdir={run}", "--num=few"], "--num=few"),
     }
+    encode = {
+        "missing workdir": (["--workdir={tmp}/none"], "there is no folder {tmp}/none"),
+        "unwritable out": (
+            ["--workdir={run}", "--out={run}/config.json/sub"],
+            "--out={run}/config.json/sub cannot be written",
+        ),
+        "wrong split": (
+            ["--workdir={run}", "--out={tmp}/a", "--split=tset"],
+            "--split=tset is none of train, validation, test and all",
+        ),
+        "no checkpoint": (["--workdir={bare}", "--out={tmp}/b"], "{bare} has no checkpoint yet"),
+    }
     replay_cases: dict = {}
-    for cases in (evaluate, sample, replay_cases):
+    for cases in (evaluate, sample, encode, replay_cases):
         cases["an older version"] = (["--workdir={old}"], OLD)
     train["an older version"] = ([*as_flags(), "--workdir={old}"], OLD)
     train["a record of an older version"] = (["--config=configs/replay.py:{old}"], OLD)
     groups = {"train": train, "evaluate": evaluate, "sample": sample, "replay": replay_cases}
+    groups |= {"encode": encode}
     return {
         f"{command}: {what}": (command, *case)
         for command, cases in groups.items()

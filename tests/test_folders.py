@@ -831,6 +831,8 @@ CASES = [  # command, what is wrong in the folder, and how
     ("evaluate", "checkpoints/120/state/manifest.ocdbt", "pipe"),
     ("sample", "samples", "link"),
     ("sample", "samples/samples.npz", "link"),
+    ("encode", "latents", "link"),
+    ("encode", "latents/latents.csv", "pipe"),
     ("replay", "nonfinite/step_1.npz", "pipe"),
     ("posterior", "draws.npz", "dangling link"),
 ]

@@ -41,7 +41,7 @@ from experiments.run.record import from_plain, to_plain
 
 pytest_plugins = ("command_helpers",)
 
-COMMANDS = ("train", "evaluate", "sample", "replay", "posterior")
+COMMANDS = ("train", "evaluate", "sample", "encode", "replay", "posterior")
 SECONDS = 60  # that a case may take
 TINY = dict(
     model__network__hidden=(4,),
@@ -161,6 +161,7 @@ BASE = {
     "train": [*as_flags(**TINY), "--workdir=run"],
     "evaluate": ["--workdir=run", "--num_samples=4"],
     "sample": ["--workdir=run", "--num=4"],
+    "encode": ["--workdir=run", "--scores", "--num_samples=4"],
     "replay": ["--workdir=run"],
     "posterior": [
         "--config=configs/posterior/file.py:own.py:model",
@@ -335,6 +336,7 @@ FLAGS = {
     "train": ("overwrite", "num_processes", "process_id", "allow_code"),
     "evaluate": ("split", "checkpoint", "num_samples", "chunk", "batch_size", "seed", "allow_code"),
     "sample": ("checkpoint", "num", "seed", "allow_code"),
+    "encode": ("split", "checkpoint", "num_samples", "chunk", "batch_size", "seed", "scores"),
     "replay": ("step", "allow_code"),
     "posterior": ("overwrite",),
 }
@@ -342,6 +344,7 @@ OF_PLACES = {
     "train": ("workdir", "config", "config.data.data_dir", "config.data.name"),
     "evaluate": ("workdir", "data_dir"),
     "sample": ("workdir", "data_dir", "out"),
+    "encode": ("workdir", "data_dir", "out"),
     "replay": ("workdir",),
     "posterior": ("workdir", "config", "config.data", "config.data_dir", "config.model"),
 }
@@ -439,7 +442,7 @@ def configs(draw):
         source = SETTER.format(group=group, name=last, value=text, tiny=tiny)
         write = functools.partial(write_config, source)
         return Case("train", ["--config=mine.py", "--workdir=new"], (write,), ("own.py",))
-    name = draw(st.sampled_from(["train", "evaluate", "sample", "replay"]))
+    name = draw(st.sampled_from(["train", "evaluate", "sample", "encode", "replay"]))
     damage = draw(st.one_of(st.none(), damages()))
     args = BASE[name]
     if name == "train" and draw(st.booleans()):
@@ -508,7 +511,7 @@ THINGS += ("link to not-there",)
 @st.composite
 def run_folders(draw):
     """A run folder some of whose entries are gone, damaged or something else."""
-    name = draw(st.sampled_from(["train", "train", "evaluate", "sample", "replay"]))
+    name = draw(st.sampled_from(["train", "train", "evaluate", "sample", "encode", "replay"]))
     kinds = st.sampled_from([*THINGS, "hard link", "damaged"])
     changes = draw(st.lists(st.tuples(entries(), kinds, damages()), min_size=1, max_size=3))
 

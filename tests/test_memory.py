@@ -29,7 +29,9 @@ def temporary_bytes(monkeypatch, num_samples, chunk):
     with jax.debug_key_reuse(False):  # it takes the keys of a scan inside a vmap for used ones
         kept = min(tail_size(num_samples) + 1, num_samples)
         totals = evidence.Sums(
-            jax.ShapeDtypeStruct((16,), jnp.float32), jax.ShapeDtypeStruct((16, kept), jnp.float32)
+            jax.ShapeDtypeStruct((16,), jnp.float32),
+            jax.ShapeDtypeStruct((16, kept), jnp.float32),
+            jax.ShapeDtypeStruct((16,), jnp.float32),
         )
         keys = jax.random.split(jax.random.key(1), 16)
         compiled = programs[0].lower(totals, keys, *shapes, np.int32(0), np.int32(1)).compile()

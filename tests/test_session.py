@@ -679,12 +679,15 @@ def test_log_evidence_counts_every_example_once(small_model, batch_size):
     assert found.log_p.shape == (23,)
     np.testing.assert_allclose(found.log_p, whole.log_p, rtol=1e-5)
     np.testing.assert_allclose(found.k_hat, whole.k_hat, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found.stderr, whole.stderr, rtol=1e-3, atol=1e-4)
     assert len(np.unique(whole.log_p)) == 23
     assert np.isfinite(whole.log_p).all()
 
 
 def test_evidence_is_summarised_with_its_reliability():
-    sampled = evidence.Evidence(np.array([-1.0, -2.0, -3.0]), np.array([0.5, 0.9, -np.inf]))
+    sampled = evidence.Evidence(
+        np.array([-1.0, -2.0, -3.0]), np.array([0.5, 0.9, -np.inf]), np.full(3, 0.1)
+    )
     found = evidence.summarise(sampled, 50, 4.0)
     assert found["log_evidence"]["mean"] == -2.0
     assert found["reliable_share"] == 2 / 3

@@ -28,6 +28,7 @@ class Evidence(NamedTuple):
 
     log_p: np.ndarray  # L_K of Burda et al. (2016), eq. 8, nats, [N]
     k_hat: np.ndarray  # [N]; nan where K is below MIN_SAMPLES
+    stderr: np.ndarray  # of each log_p, over importance samples, [N]; nan of a single sample
 
 
 class Sums(NamedTuple):
@@ -35,6 +36,7 @@ class Sums(NamedTuple):
 
     total: jax.Array  # log of the summed weights, [B]
     largest: jax.Array  # log-weights, descending, [B, M + 1]: for k-hat
+    squares: jax.Array  # log of the summed squares of the weights, [B]
 
 
 def make_log_evidence(
@@ -90,11 +92,12 @@ def make_log_evidence(
                     count.add(counted.sum() * (last - first) / num_chunks)
                     first = last
                 found.append(jax.tree.map(lambda leaf, c=counted: np.asarray(leaf)[c], sums))
-        total, largest = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        total, largest, squares = (np.concatenate(parts) for parts in zip(*found, strict=True))
         k_hat = np.full(num, np.nan)
         if num_samples >= MIN_SAMPLES:
             k_hat = np.asarray(jax.jit(jax.vmap(k_hat_of_largest))(largest[:, ::-1]))
-        return Evidence(total - np.log(num_samples), k_hat)
+        stderr = relative_stderr(total, squares, num_samples)
+        return Evidence(total - np.log(num_samples), k_hat, stderr)
 
     return log_evidence
 
@@ -121,7 +124,8 @@ def make_program(
                 log_w = log_weights(joint, q, draw(chunk_keys[number], q, chunk))
                 both = jnp.concatenate([sums.largest, log_w])
                 total = jnp.logaddexp(sums.total, jax.nn.logsumexp(log_w))
-                return Sums(total, jax.lax.top_k(both, sums.largest.shape[0])[0])
+                squares = jnp.logaddexp(sums.squares, jax.nn.logsumexp(2.0 * log_w))
+                return Sums(total, jax.lax.top_k(both, sums.largest.shape[0])[0], squares)
 
             return jax.lax.fori_loop(first, last, part, sums)
 
@@ -135,7 +139,25 @@ def no_sums(size: int, num_samples: int) -> Sums:
     kept = min(tail_size(num_samples) + 1, num_samples)
     none = -jnp.inf
     dtype = jnp.result_type(float)
-    return Sums(jnp.full(size, none, dtype), jnp.full((size, kept), none, dtype))
+    nothing = jnp.full(size, none, dtype)
+    return Sums(nothing, jnp.full((size, kept), none, dtype), nothing)
+
+
+def relative_stderr(total: np.ndarray, squares: np.ndarray, num_samples: int) -> np.ndarray:
+    """The standard error of a mean weight in units of the mean, and so that of its logarithm to
+    first order (the delta method), [N].
+
+    Args:
+      total: log of the summed weights, [N].
+      squares: log of the summed squares of the weights, [N].
+      num_samples: K; of a single sample it is nan.
+    """
+    if num_samples < 2:
+        return np.full(total.shape, np.nan)
+    # Var(mean w) / mean^2 = (sum w^2 / (sum w)^2 - 1 / K) K / (K - 1)
+    share = np.exp(squares.astype(np.float64) - 2.0 * total.astype(np.float64))
+    variance = np.maximum(share - 1.0 / num_samples, 0.0)
+    return np.sqrt(variance * num_samples / (num_samples - 1.0))
 
 
 def chunk_for(num_samples: int, most: int = MAX_CHUNK) -> int:
@@ -149,7 +171,8 @@ def summarise(
     """The summary of a split; `nats_per_bit_dimension` is D_x log 2 where x is counted in its
     own levels, so that bits per dimension mean something.
     """
-    log_p, k_hat = found
+    log_p = found.log_p
+    k_hat = found.k_hat
     summary: dict[str, Any] = {
         "log_evidence": mean_stderr(log_p),
         "num_importance_samples": num_samples,

@@ -34,12 +34,29 @@ CONTENTS = {
         "figures": files.FOLDER,
         "nonfinite": files.FOLDER,
         "samples": files.FOLDER,
+        "latents": files.FOLDER,
+        "imputed": files.FOLDER,
         "tensorboard": files.FOLDER,
         "replica_[0-9]*": files.FOLDER,
     },
     "figures": {"*.png": files.REGULAR},
     "nonfinite": {"step_*.npz": files.REGULAR},
-    "samples": {"*.png": files.REGULAR, "samples.npz": files.REGULAR},
+    "samples": {
+        "*.png": files.REGULAR,
+        "samples.npz": files.REGULAR,
+        "samples.csv": files.REGULAR,
+    },
+    "latents": {
+        "latents.npz": files.REGULAR,
+        "latents.csv": files.REGULAR,
+        "scores.csv": files.REGULAR,
+    },
+    "imputed": {
+        "*.png": files.REGULAR,
+        "imputed.csv": files.REGULAR,
+        "intervals.csv": files.REGULAR,
+        "draws.npz": files.REGULAR,
+    },
     "tensorboard": {"events*": files.REGULAR},
 }
 READ_WHOLE = (CONFIG, DATA, "metrics.jsonl", "timing.jsonl", "stopped.json")
@@ -83,6 +100,26 @@ def check_part(folder: Path, part: str, *, writes: bool) -> None:
             raise UserError(
                 f"{path} cannot be {what} ({error.strerror}); check its rights."
             ) from None
+
+
+def open_part(folder: Path, part: str) -> Path:
+    """A folder that a command writes its files to, made if it is not there; `--out`, or of a run.
+
+    Args:
+      folder: where it is.
+      part: a key of `CONTENTS`.
+
+    Raises:
+      UserError: it cannot be made or written, or something else is in the place of a file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_part(folder, part, writes=True)
+    except OSError as error:
+        raise UserError(
+            f"--out={folder} cannot be written ({error.strerror}); name a folder of your own."
+        ) from None
+    return folder
 
 
 def _check_entry(path: Path, wanted: list[str], *, writes: bool) -> None:
