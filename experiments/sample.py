@@ -6,7 +6,8 @@ examples, as PNG and as numbers.
 
 Writes samples.png, reconstructions.png, interpolation.png (and the latent plane) with samples.npz,
 which holds `samples`, `originals`, `reconstructions` and `paths`, images as grey in [0, 1], E[x |
-z]; and `z/SITE`, the latents of the samples.
+z]; and `z/SITE`, the latents of the samples. Of a table: samples.csv in the data's own columns and
+units with samples.npz, and the pictures that a run of a table ends with.
 """
 
 from pathlib import Path

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from experiments import cli, figures, files
-from experiments.evals import evidence, images, units
+from experiments.evals import evidence, images, tables, units
 from experiments.evals.base import Measures, Row, said
 from experiments.run import heartbeat, processes, session
 from experiments.run.metrics import METRICS, read_rows
@@ -103,11 +103,12 @@ def draw_all(
 ) -> list[Path]:
     """Every picture but the learning curves; none, with a note, of a model without densities."""
     subject = built.subject
-    if built.dataset.table is not None:
-        return images.draw_kl(folder, subject, measures)
     if subject.model.densities is None:
         processes.say("note: no pictures: the model has no densities.")
         return []
+    if built.dataset.table is not None:
+        rows = tables.decode(key, built, params, num_samples=tables.FIGURE_SAMPLES)
+        return tables.draw(folder, rows, built, params, measures)
     decoded = images.decode(key, subject, params, built.x, built.labels, num_samples=num_samples)
     return images.draw(folder, decoded, subject, params, built.x, built.labels, measures)
 

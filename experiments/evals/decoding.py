@@ -40,3 +40,13 @@ def to_grey(subject: Subject, x: Any) -> np.ndarray:
 def rows_of(x: Any, rows: np.ndarray) -> Any:
     """Some examples of a pytree [N, ...]."""
     return jax.tree.map(lambda leaf: leaf[rows], x)
+
+
+def guess(key: jax.Array, q: Any) -> Any:
+    """The guide's mean of z, or a sample where it states none or z is discrete."""
+    z = q.sample(key)
+    try:
+        mean = q.mean
+    except (AttributeError, NotImplementedError):  # it states none
+        return z
+    return mean if getattr(q, "has_rsample", True) else z

@@ -71,6 +71,7 @@ def encode(
         estimate.require_evaluation(
             config, dataset, num_samples=num_samples, chunk=most, key="--num_samples"
         )
+    session.require_kind(config, dataset)
     model = session.make_model(config, dataset)
     if model.densities is None:
         raise UserError(f"{workdir} is of a model without densities; it has no latents to encode.")
@@ -97,7 +98,9 @@ def encode(
     _write_latents(out, rows, latents)
     print(f"{config.name}, step {step:,}: {_said(latents)} of {len(rows.row):,} rows in {out}")
     if scores:
-        _write_scores(out, rows, _joined(scores), num_samples)
+        joined = _joined(scores)
+        by_units = _minus_log_p(joined.log_p, dataset, names)
+        _write_scores(out, rows, joined, by_units, num_samples)
 
 
 def splits_of(dataset: Any, split: str) -> tuple[str, ...]:
@@ -122,7 +125,10 @@ def rows_of(dataset: Any, names: tuple[str, ...]) -> Rows:
     labels = None
     if all(part.labels is not None for part in parts):
         labels = np.concatenate([np.asarray(part.labels) for part in parts])
-    return Rows(split, row, None, labels)
+    ids = None
+    if all(part.ids is not None for part in parts):
+        ids = np.concatenate([np.asarray(part.ids) for part in parts])
+    return Rows(split, row, ids, labels)
 
 
 def make_moments(model: vi.Model, batch_size: int) -> Any:
@@ -201,24 +207,44 @@ def _said(latents: Latents) -> str:
     return f"posterior means and SDs of {sum(sizes.values())} latents{named}"
 
 
-def _write_scores(out: Path, rows: Rows, found: evidence.Evidence, num_samples: int) -> None:
+def _minus_log_p(log_p: np.ndarray, dataset: Any, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """-log p(x) of rows in nats, by the name of its column in scores.csv; the first one ranks.
+
+    Of a table first in standard deviations of the training rows, which do not depend on the units
+    of columns where rows lack different ones, then in the units of the data.
+    """
+    if dataset.table is None:
+        return {"minus_log_p": -log_p}
+    parts = [getattr(dataset, name).x["observed"] for name in names]
+    in_data = log_p - np.concatenate([dataset.table.log_jacobian(each) for each in parts])
+    standard = in_data + np.concatenate([dataset.table.log_standard(each) for each in parts])
+    return {"minus_log_p": -standard, "minus_log_p_data_units": -in_data}
+
+
+def _write_scores(
+    out: Path,
+    rows: Rows,
+    found: evidence.Evidence,
+    by_units: dict[str, np.ndarray],
+    num_samples: int,
+) -> None:
     """scores.csv: rows ranked by -log p(x), the most surprising first."""
-    order = np.argsort(found.log_p, kind="stable")
+    score = by_units["minus_log_p"]
+    order = np.argsort(-score, kind="stable")
+    numbers = {**by_units, "stderr": found.stderr, "k_hat": found.k_hat}
     columns = {
         "rank": np.arange(1, len(order) + 1),
         **{name: column[order] for name, column in _columns(rows).items()},
-        "minus_log_p": -found.log_p[order].astype(np.float32),
-        "stderr": found.stderr[order].astype(np.float32),
-        "k_hat": found.k_hat[order].astype(np.float32),
+        **{name: column[order].astype(np.float32) for name, column in numbers.items()},
     }
     write_csv(out / "scores.csv", columns)
     note = ""
     if num_samples >= evidence.MIN_SAMPLES:
         share = np.mean(found.k_hat < evidence.RELIABLE)
         note = f", k-hat < {evidence.RELIABLE} on {100 * share:.0f} % of rows"
-    first = {name: column[order[0]] for name, column in _columns(rows).items()}
+    first = order[0]
+    named = ", ".join(f"{name} {column[first]}" for name, column in _columns(rows).items())
     print(
-        f"scores.csv: -log p(x) in nats by IWAE K = {num_samples:,}, ranked{note}; first "
-        + ", ".join(f"{name} {value}" for name, value in first.items())
-        + f" with {-found.log_p[order[0]]:.3f} ± {found.stderr[order[0]]:.3f}"
+        f"scores.csv: -log p(x) in nats by IWAE K = {num_samples:,}, ranked{note}; first {named} "
+        f"with {score[first]:.3f} ± {found.stderr[first]:.3f}"
     )

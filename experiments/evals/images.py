@@ -12,7 +12,7 @@ import vi_jax as vi
 from experiments import figures, files
 from experiments.evals import plane
 from experiments.evals.base import Measures, Subject
-from experiments.evals.decoding import make_mean_of, rows_of, to_grey
+from experiments.evals.decoding import guess, make_mean_of, rows_of, to_grey
 from experiments.evals.latents import by_site
 from vi_jax.distributions import from_noise, to_noise
 from vi_jax.types import num_examples
@@ -142,14 +142,7 @@ def _guesses(key: jax.Array, model: vi.Model, params: Any, x: Any) -> Any:
     densities: Any = model.densities
 
     def one(key: jax.Array, x: Any) -> Any:
-        q = densities.guide(params, x)
-        z = q.sample(key)
-        try:
-            mean = q.mean
-        except (AttributeError, NotImplementedError):  # it states none
-            return z
-        is_real = getattr(q, "has_rsample", True)
-        return mean if is_real else z
+        return guess(key, densities.guide(params, x))
 
     return jax.jit(jax.vmap(one))(jax.random.split(key, num_examples(x)), x)
 

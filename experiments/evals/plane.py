@@ -51,7 +51,8 @@ def draw(
     drawn = [
         figures.latent_plane(path, points, labels, title=title, xlabel=axes[0], ylabel=axes[1])
     ]
-    if num_latents == 2 and _is_plane(subject, params, x):
+    is_of_images = subject.units.support != "table"
+    if num_latents == 2 and is_of_images and _is_plane(subject, params, x):
         drawn.append(_manifold(folder, subject, params, x))
     return drawn
 

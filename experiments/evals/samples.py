@@ -1,4 +1,6 @@
-"""Samples, reconstructions and interpolations of a trained run, as PNG and as numbers."""
+"""Samples, reconstructions and interpolations of a trained run, as PNG and as numbers; of a table
+as CSV too.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -6,14 +8,15 @@ from typing import Any
 import jax
 
 from experiments import cli, files
-from experiments.evals import images
+from experiments.evals import images, tables
+from experiments.evals.base import Measures
 from experiments.run import estimate, heartbeat, session
 
 
 def sample(
     config: Any, workdir: Path, out: Path, *, num: int, seed: int, checkpoint: str = "latest"
 ) -> None:
-    """Draws, and writes the pictures and samples.npz."""
+    """Draws, and writes the pictures and samples.npz, of a table samples.csv too."""
     dataset = session.load_data(config)
     estimate.require_samples(config, dataset, num)
     built = session.build_all(config, dataset)
@@ -23,10 +26,24 @@ def sample(
     key_samples, key_measures = jax.random.split(jax.random.key(seed))
     with heartbeat.compiling(f"evaluating the {config.eval.split} split"):
         measures = built.meter.measure(key_measures, params, built.x)
+    if dataset.table is None:
+        paths = _write_images(out, key_samples, built, params, measures, num)
+        written = "samples.npz"
+    else:
+        paths = tables.write_samples(out, key_samples, built, params, measures, num=num)
+        written = "samples.csv, samples.npz"
+    print(
+        f"{config.name}, step {step:,}: {num:,} prior samples; {len(paths)} figures and "
+        f"{written} in {out}"
+    )
+
+
+def _write_images(
+    out: Path, key: jax.Array, built: session.Built, params: Any, measures: Measures, num: int
+) -> list[Path]:
+    """Writes samples.npz and the pictures; returns the paths of the pictures."""
     with heartbeat.compiling("computing the samples and what the figures show"):
-        decoded = images.decode(
-            key_samples, built.subject, params, built.x, built.labels, num_samples=num
-        )
+        decoded = images.decode(key, built.subject, params, built.x, built.labels, num_samples=num)
         paths = images.draw(out, decoded, built.subject, params, built.x, built.labels, measures)
     arrays = {
         "samples": decoded.samples,
@@ -36,7 +53,4 @@ def sample(
         **{f"z/{site}": leaf for site, leaf in decoded.z.items()},
     }
     files.write_npz(out / "samples.npz", arrays, compressed=True)
-    print(
-        f"{config.name}, step {step:,}: {num:,} prior samples; {len(paths)} figures and "
-        f"samples.npz in {out}"
-    )
+    return paths
