@@ -576,7 +576,7 @@ def test_a_lock_that_finds_no_room_names_its_folder(tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(lock.json, "dumps", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(UserError, match=f"--workdir={tmp_path} cannot be written .No space left"):
         lock.locked(tmp_path).__enter__()
 

@@ -74,10 +74,9 @@ def _sign(file: TextIO, folder: Path) -> None:
         "host": socket.gethostname(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-    try:
-        file.truncate(0)
-        file.write(json.dumps(holder))
-        file.flush()
+    try:  # not by the file's buffer, whose rest would be written, and fail, again when it closes
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), json.dumps(holder).encode())
     except OSError as error:
         raise UserError(
             f"--workdir={folder} cannot be written ({error.strerror}); make room, or name another "
