@@ -27,7 +27,8 @@ def as_images(stored: Mapping[str, Raw], rules: Rules | None = None) -> dict[str
     rules = rules or Rules()
     read = dict(stored)
     read |= _levels({split: raw for split, raw in stored.items() if not raw.num_levels}, rules)
-    return {split: _brought_to(raw, rules) for split, raw in read.items()}
+    said = next(iter(read), "")
+    return {split: _brought_to(raw, rules, aloud=split == said) for split, raw in read.items()}
 
 
 def _levels(stored: Mapping[str, Raw], rules: Rules) -> dict[str, Raw]:
@@ -46,8 +47,8 @@ def _levels(stored: Mapping[str, Raw], rules: Rules) -> dict[str, Raw]:
     }
 
 
-def _brought_to(raw: Raw, rules: Rules) -> Raw:
+def _brought_to(raw: Raw, rules: Rules, *, aloud: bool) -> Raw:
     if isinstance(raw.x, LazyImages):
         return raw
-    (x, num_levels) = resize.brought_to(raw.x, raw.num_levels, rules, raw.where)
+    (x, num_levels) = resize.brought_to(raw.x, raw.num_levels, rules, raw.where, aloud=aloud)
     return raw._replace(x=x, num_levels=num_levels)

@@ -12,9 +12,11 @@ LUMA = np.array([19595, 38470, 7471], np.uint32)  # of 2^16: ITU-R 601-2, as Pil
 FULL = 255  # the level that is white, and opaque
 
 
-def brought_to(x: np.ndarray, num_levels: int, rules: Rules, where: str) -> tuple[np.ndarray, int]:
+def brought_to(
+    x: np.ndarray, num_levels: int, rules: Rules, where: str, *, aloud: bool = True
+) -> tuple[np.ndarray, int]:
     """uint8 images [N, H, W] or [N, H, W, C] by config.data.alpha, .mode and .size; and their
-    number of levels, which is 256 where they were resampled.
+    number of levels, which is 256 where they were resampled. What is done is said where `aloud`.
 
     Raises:
       DataError: a size is asked for of vectors or volumes.
@@ -27,33 +29,35 @@ def brought_to(x: np.ndarray, num_levels: int, rules: Rules, where: str) -> tupl
                 "[H, W] or [H, W, C]; leave it out."
             )
         return x, num_levels
-    x = _without_alpha(x, num_levels, rules, where)
+    x = _without_alpha(x, num_levels, rules, where if aloud else "")
     x = _in_mode(x, rules.mode)
     if rules.size is None or x.shape[1:3] == rules.size:
         return x, num_levels
     require("PIL.Image", "Pillow", "config.data.size")
     if num_levels < FULL + 1:
         x = np.rint(x * (FULL / (num_levels - 1))).astype(np.uint8)
-    say(
-        f"{where}: {x.shape[1]} x {x.shape[2]} pixels are brought to {rules.size[0]} x "
-        f"{rules.size[1]} (height x width; --config.data.fit={rules.fit})."
-    )
+    if aloud:
+        say(
+            f"{where}: {x.shape[1]} x {x.shape[2]} pixels are brought to {rules.size[0]} x "
+            f"{rules.size[1]} (height x width; --config.data.fit={rules.fit})."
+        )
     return np.stack(threaded(lambda image: _fit_array(image, rules), list(x))), FULL + 1
 
 
 def _without_alpha(x: np.ndarray, num_levels: int, rules: Rules, where: str) -> np.ndarray:
     """Red, green, blue and alpha become three channels; grey and alpha one, where a colour is
-    given.
+    given. Says what is dropped of `where`, if it is named.
     """
     channels = x.shape[-1] if x.ndim == 4 else 1
     if rules.alpha == KEEP or channels not in (2, 4) or (channels == 2 and rules.alpha == DROP):
         return x
     colour = x[..., :-1]
-    if rules.alpha == DROP:
+    if rules.alpha == DROP and where:
         say(
             f"{where} has 4 channels: read as red, green, blue and alpha, which is dropped; "
             "--config.data.alpha=white lays them on white, keep trains all four."
         )
+    if rules.alpha == DROP:
         return np.ascontiguousarray(colour)
     top = num_levels - 1
     paper = np.array(rules.alpha, np.float32) * (top / FULL)

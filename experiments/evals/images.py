@@ -83,7 +83,8 @@ def draw(
             folder / "reconstructions.png",
             decoded.originals,
             decoded.reconstructions,
-            title=f"{name}: {split} reconstructions, E[x | z] at the posterior mean",
+            title=f"{name}: {split} reconstructions, E[x | z] at the posterior mean"
+            f"{_of_binarised(subject)}",
         ),
         figures.image_grid(
             folder / "samples.png",
@@ -108,8 +109,14 @@ def draw(
 
 def draw_kl(folder: Path, subject: Subject, measures: Measures) -> list[Path]:
     """Draws the KL of each latent dimension alone."""
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     return _kl_figures(folder, subject.config.name, subject.config.eval.split, measures)
+
+
+def _of_binarised(subject: Subject) -> str:
+    """Says that originals are drawn as 0 or 1, where they are."""
+    is_drawn = subject.config.data.binarisation == "dynamic" and subject.units.num_levels > 2
+    return "; originals binarised, as the model sees them" if is_drawn else ""
 
 
 def pairs(

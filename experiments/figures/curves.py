@@ -157,11 +157,14 @@ def _draw_panel(ax: "Axes", panel: _Panel, rows: Sequence[Mapping[str, Any]]) ->
             errors.append(float(np.nanmedian(error)))
         _draw_curve(ax, points[keep], error, label, colour)
     ax.set_yscale(panel.scale)
+    if panel.scale == "log" and curves and _decades(curves) < 1:
+        ax.yaxis.set_major_formatter("{x:.4g}")
+        ax.yaxis.set_minor_formatter("{x:.4g}")
     ax.set_title(panel.heading, loc="left")
     ax.set_ylabel(panel.unit)
     ax.grid(True)
     if panel.unit == "latent dimensions":
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, max(1.0, ax.get_ylim()[1]))
         ax.locator_params(axis="y", integer=True)
     notes = [_cut(ax, panel, curves, max(errors))] if curves else []
     if num_dropped:
@@ -173,6 +176,12 @@ def _draw_panel(ax: "Axes", panel: _Panel, rows: Sequence[Mapping[str, Any]]) ->
         "\n".join(filter(None, notes)),
         edges=("top", "bottom") if panel.cut == "above" else ("bottom", "top"),
     )
+
+
+def _decades(curves: Sequence[np.ndarray]) -> float:
+    """Powers of ten between the lowest and the highest of all values."""
+    values = np.concatenate([points[:, 1] for points in curves])
+    return float(np.log10(values.max() / values.min()))
 
 
 def _draw_curve(ax: "Axes", points: np.ndarray, error: np.ndarray, label: str, colour: str) -> None:

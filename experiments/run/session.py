@@ -23,6 +23,8 @@ from experiments.run.streaming import MOST_STEPS, make_streaming_run
 from vi_jax.shard import Layout
 from vi_jax.training import State, evaluation_params, require_batches
 
+EIGHT_BITS = 256  # levels of a pixel
+
 
 class Keys(NamedTuple):
     """One key for each purpose, from config.seed."""
@@ -290,5 +292,13 @@ def _note_probabilities(config: Any, dataset: Dataset, units: Units) -> None:
         print(
             "note: grey levels under a Bernoulli likelihood are read as probabilities: the ELBO "
             "is the mean over binary images.",
+            file=sys.stderr,
+        )
+    is_drawn = config.data.binarisation == "dynamic" and dataset.num_levels == EIGHT_BITS
+    if is_drawn and build.takes(config, "model", "likelihood"):
+        print(
+            "note: each pixel is drawn as 0 or 1 with its level as probability; "
+            "--config.data.binarisation=none --config.model.likelihood=discretized_logistic keeps "
+            "the levels.",
             file=sys.stderr,
         )
