@@ -11,6 +11,7 @@ from vi_jax.distributions import Bernoulli, DiscretizedLogistic, OrderedLogistic
 from vi_jax.models.likelihoods._likelihood import Likelihood, filled, no_parameters
 from vi_jax.types import Array, Params
 
+MIN_LOG_SCALE = -30.0
 MIN_GAP = 1e-3  # between thresholds: a level never seen in training keeps a probability
 
 
@@ -24,14 +25,15 @@ def bernoulli() -> Likelihood:
 def discretized_logistic(num_levels: int = 256) -> Likelihood:
     """x in the levels 0..num_levels - 1 by a rounded logistic, location and scale of each pixel
     from the decoder (Salimans et al. 2017, eq. 2, one component). log p(x) / (D_x log 2) is bits
-    per dimension.
+    per dimension. A scale is at least e^-30 of what it starts at: its gradient would overflow.
     """
     centre = (num_levels - 1) / 2.0
 
     def make(params: Params, outputs: Array) -> DiscretizedLogistic:
         del params
         loc = centre * (1.0 + outputs[..., 0])
-        scale = num_levels * jnp.exp(outputs[..., 1] - 3.0)  # starts at a twentieth of the range
+        # starts at a twentieth of the range
+        scale = num_levels * jnp.exp(jnp.maximum(outputs[..., 1], MIN_LOG_SCALE) - 3.0)
         return DiscretizedLogistic(loc, scale, num_levels)
 
     return Likelihood(2, no_parameters, make, support="levels", scale=1.0 / (num_levels - 1))
