@@ -1,7 +1,8 @@
 """Diagnostics of guides and models, before and after training.
 
 `check`: a linter for an ELBO (`vi_jax.checks`). `amortised`: of models with an encoder (per-example
-terms, log p(x), active units, the aggregate posterior). `ais`: log p(x) between annealed bounds.
+terms, log p(x), active units, the aggregate posterior). `imputation`: what a row of a table lacks,
+given what is observed of it. `ais`: log p(x) between annealed bounds.
 `psis`: Pareto-smoothed weights and k-hat. `posterior`: importance weights of a guide against its
 log density, and a verdict. `optimum`: convergence, by the ELBO's gradient and by R-hat. `bracket`:
 the log evidence between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and
@@ -9,7 +10,7 @@ of means (VSBC); `calibrate_fits`: of `vi.fit` and of any other Python.
 """
 
 from vi_jax.checks import CHECKS, FINDINGS, Finding, Report, check
-from vi_jax.diagnostics import ais, amortised, optimum, posterior
+from vi_jax.diagnostics import ais, amortised, imputation, optimum, posterior
 from vi_jax.diagnostics.bracket import bracket
 from vi_jax.diagnostics.calibration import calibrate, calibrate_fits
 from vi_jax.diagnostics.psis import k_threshold, psis
@@ -25,6 +26,7 @@ __all__ = [
     "calibrate",
     "calibrate_fits",
     "check",
+    "imputation",
     "k_threshold",
     "optimum",
     "posterior",

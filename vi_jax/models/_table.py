@@ -61,6 +61,8 @@ class Table:
         given: Any = type(x).__name__
         if isinstance(x, Mapping):
             given = {name: jnp.shape(leaf) for name, leaf in x.items()}
+            if "seen" in x:
+                wanted["seen"] = row
         if given != wanted:
             raise ValueError(
                 f"table_vae expects one example, a dictionary of shapes {wanted}; got {given}. "

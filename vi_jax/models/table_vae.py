@@ -23,7 +23,7 @@ from vi_jax.models.networks import Network
 from vi_jax.models.vae import amortised_form
 from vi_jax.types import Array, Family, Model, Params, Prior, Terms
 
-__all__ = ["Column", "TableDistribution", "table_vae", "with_starts"]
+__all__ = ["Column", "TableDistribution", "hide_entries", "table_vae", "with_starts"]
 
 
 def table_vae(
@@ -50,9 +50,10 @@ def table_vae(
 
     An example is {"values": [D], "observed": bool [D]}, with "exposure": [] where counts have one
     and "covariates": [C] where the model is conditional. Values under the mask change nothing, to
-    the last bit. `log_lik` is the sum over observed columns, in the model's units: its expectation
-    less the KL is a bound of the log of the marginal density of what is observed, which is right
-    for maximum likelihood where values are missing at random (Rubin 1976).
+    the last bit. Where "seen": bool [D] is given, the encoder sees only these of the observed
+    entries (`hide_entries`). `log_lik` is the sum over observed columns, in the model's units: its
+    expectation less the KL is a bound of the log of the marginal density of what is observed, which
+    is right for maximum likelihood where values are missing at random (Rubin 1976).
 
     The encoder sees each column standardised (`log(x) / scale`, `log1p(count / exposure)`, one-hot
     classes), 0 where not observed, beside the mask, log exposure and covariates. The decoder sees z
@@ -119,6 +120,22 @@ def table_vae(
     return model._replace(train_terms=_hiding(parts, model, kl, hide)) if hide else model
 
 
+def hide_entries(key: Array, x: Row, share: float) -> dict[str, Array]:
+    """The same examples with the leaf "seen", which leaves out a share of the observed entries at
+    random: what the encoder of `table_vae` does not see, and its likelihood does.
+
+    It makes of any bound the one of a guide that knows less. `negative_bound` with many samples
+    (MIWAE) has it so, applied to a batch before the loss; `table_vae(hide=...)` is for the ELBO.
+
+    Args:
+      key: one typed PRNG key.
+      x: one example, or a batch of them.
+      share: between 0 and 1.
+    """
+    kept = jax.random.bernoulli(key, 1.0 - share, jnp.shape(x["observed"]))
+    return {**x, "seen": x["observed"] & kept}
+
+
 class _Parts(NamedTuple):
     """What the model of a table is made of; no parameters."""
 
@@ -147,11 +164,11 @@ def _init(parts: _Parts, key: Array) -> Params:
     return params
 
 
-def _guide(parts: _Parts, params: Params, x: Row, seen: Array | None = None) -> Any:
-    """q(z | the entries of x that are seen); those observed if not given."""
+def _guide(parts: _Parts, params: Params, x: Row) -> Any:
+    """q(z | the entries of x that are seen)."""
     parts.table.checked(x)
-    shown = x["observed"] if seen is None else seen
-    row = parts.encoder.apply(params["encoder"], parts.table.features(x, shown))
+    seen = x["observed"] & x.get("seen", True)
+    row = parts.encoder.apply(params["encoder"], parts.table.features(x, seen))
     return parts.family.guide(parts.guide_params(params.get("guide"), row))
 
 
@@ -179,9 +196,7 @@ def _hiding(
     @declare(through_draws=True)
     def train_terms(key: Array, params: Params, x: Row) -> Terms:
         key_hide, key_z = jax.random.split(key)
-        observed = parts.table.checked(x)["observed"]
-        kept = jax.random.bernoulli(key_hide, 1.0 - hide, observed.shape)
-        q = _guide(parts, params, x, observed & kept)
+        q = _guide(parts, params, hide_entries(key_hide, parts.table.checked(x), hide))
         z = q.sample(key_z)
         kls = kls_by_site(q, densities.prior(params, x), z, kl)
         return Terms(densities.log_lik(params, x, z), kls)
