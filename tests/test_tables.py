@@ -39,6 +39,11 @@ def fails(match, name, **changes):
     assert "\n" not in str(caught.value)
 
 
+def num_missing(dataset):
+    parts = (dataset.train, dataset.validation, dataset.test)
+    return sum(int((~part.x["observed"]).sum()) for part in parts)
+
+
 def column_of(values, **changes):
     """What one column of numbers is taken for."""
     values = np.asarray(values, float)
@@ -376,7 +381,7 @@ def test_a_csv_without_header_says_so(tmp_path, capsys):
     ("text", "match"),
     [
         ("", "begins with an empty line"),
-        ("a,b\n", "0 rows|cannot be read"),
+        ("a,b\n", "no rows below its header"),
         ("a,a\n1,2\n", "two columns 'a'"),
         ("a,b\n1,2\n1\n", "cannot be read as a csv"),
         ("a,b\n1,1\n1,1\n" * 1 + "1,1\n" * 20, "no column that varies"),
@@ -398,6 +403,65 @@ def test_parquet(tmp_path):
     assert got.table.kinds == ("gaussian", "bernoulli", "poisson")
     path.write_bytes(path.read_bytes()[:100])
     fails("cannot be read as Parquet", f"parquet:{path}")
+
+
+# --- arrays under names: npz, HDF5, functions
+# -------------------------------------------------------------------------------------------------
+
+
+def test_npz_names_its_columns(tmp_path):
+    arrays = dict(x=RNG.normal(size=(40, 2)), columns=np.array(["height", "weight"]))
+    assert data.load(config(npz(tmp_path, **arrays))).table.names == ("height", "weight")
+    fails("2 columns and 1 names", npz(tmp_path, x=arrays["x"], columns=np.array(["height"])))
+
+
+def test_npz_of_columns_is_a_table(tmp_path):
+    sex = np.array(["m", "f", "f", ""] * 10)
+    arrays = dict(height=RNG.normal(size=40), sex=sex, age=np.arange(40) % 5)
+    got = data.load(config(npz(tmp_path, **arrays)))
+    assert got.table.names == ("height", "sex", "age")
+    assert got.table.kinds == ("gaussian", "bernoulli", "poisson")
+    assert num_missing(got) == 10
+    fails("rename its arrays", npz(tmp_path, height=np.arange(3), sex=np.arange(4)))
+
+
+def test_nothing_pickled_is_loaded(tmp_path):
+    fails("no plain array", npz(tmp_path, a=np.array([{}, None]), b=np.arange(2)))
+
+
+def test_hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "mine.h5"
+    x = RNG.normal(size=(40, 2))
+    with h5py.File(path, "w") as file:
+        file["deep/x_train"] = x
+        file["deep/x_test"] = x[:5]
+        file["deep/columns"] = ["a", "b"]
+        file["sets/x"] = x
+        file["elsewhere"] = h5py.ExternalLink("other.h5", "x")
+    got = data.load(config(f"h5:{path}:deep"))
+    assert (got.table.names, got.train.num, got.test.num) == (("a", "b"), 40, 5)
+    assert data.load(config(f"h5:{path}:sets/x")).train.num == 32
+    assert data.load(config(f"h5:{path}:sets")).train.num == 32
+    fails("nothing at 'deep/y'", f"h5:{path}:deep/y")
+    fails("nothing at 'elsewhere'", f"h5:{path}:elsewhere")
+    path.write_bytes(path.read_bytes()[:90])
+    fails("cannot be read as HDF5", f"h5:{path}:deep")
+
+
+def test_a_function_of_ones_own_gives_columns_or_an_array_with_nan(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import numpy as np\n"
+        "def columns():\n"
+        "    return {'a': np.linspace(0.5, 9.5, 40), 'b': ['x', 'y', None, 'x'] * 10}\n"
+        "def array():\n"
+        "    x = np.linspace(1, 9, 120).reshape(40, 3)\n"
+        "    return {'x': np.where(np.eye(40, 3) > 0, np.nan, x)}\n"
+    )
+    got = data.load(config(f"{path}:columns"))
+    assert got.table.kinds == ("gaussian", "bernoulli")
+    assert num_missing(data.load(config(f"{path}:array"))) == 3
 
 
 # --- splits

@@ -126,6 +126,14 @@ def folder_of(data_dir: str, wanted: str) -> Path:
     return folder
 
 
+def require_file(path: Path, name: str) -> None:
+    """Raises DataError where config.data.name names no regular file."""
+    if not path.is_file():
+        raise DataError(
+            f"config.data.name={name!r} names {path}, which is no file; give the path of one."
+        )
+
+
 def read_bytes(path: Path) -> bytes:
     """The file's bytes; raises DataError where it is no regular file, or may not be read."""
     try:

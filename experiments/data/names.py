@@ -7,7 +7,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from experiments.choices import is_in_file
-from experiments.data import arrow, binarized, digits, embedded, folder, idx, npz, own, tfds
+from experiments.data import (
+    binarized,
+    delimited,
+    digits,
+    embedded,
+    folder,
+    hdf5,
+    idx,
+    npz,
+    own,
+    parquet,
+    tfds,
+)
 from experiments.data.base import DataError, Source, did_you_mean
 from experiments.data.options import Options
 from experiments.data.rules import Rules
@@ -29,11 +41,21 @@ _PREFIXED: dict[str, Callable[[str, "Reading"], Source]] = {
     "images": lambda argument, reading: folder.open_source(
         argument, reading.data_dir, reading.limit_mb, reading.rules
     ),
-    "csv": lambda argument, reading: arrow.open_csv(argument, reading.data_dir, reading.options),
-    "parquet": lambda argument, reading: arrow.open_parquet(argument, reading.data_dir),
+    "csv": lambda argument, reading: delimited.open_source(
+        argument, reading.data_dir, reading.options
+    ),
+    "h5": lambda argument, reading: hdf5.open_source(argument, reading.data_dir),
+    "parquet": lambda argument, reading: parquet.open_source(argument, reading.data_dir),
 }
 NAMES = tuple(_PLAIN)
-PREFIXES = {"tfds": "NAME", "npz": "FILE", "images": "DIR", "csv": "FILE", "parquet": "FILE"}
+PREFIXES = {
+    "tfds": "NAME",
+    "npz": "FILE",
+    "images": "DIR",
+    "csv": "FILE",
+    "parquet": "FILE",
+    "h5": "FILE:KEY",
+}
 
 
 def check_name(name: str) -> None:

@@ -1,21 +1,18 @@
 """Arrays that a function of the user's own returns: `--config.data.name=FILE.py:FUNCTION`.
 
-The function takes no arguments and returns a dictionary of arrays under the names that an .npz
-would give them (`experiments.data.npz`): x_train, x_test, and y_train, y_test where there are
-labels; or x alone, which is the split `all`.
+The function takes no arguments and returns a dictionary of arrays under the names of
+`experiments.data.arrays`: x_train, x_test, and y_train, y_test where there are labels; or x alone,
+which is the split `all`; or the columns of a table, each [N], by their names. nan is missing.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from experiments.choices import import_file
-from experiments.data.base import DataError, Raw, Source
-from experiments.data.levels import as_labels, check_rows
-from experiments.data.npz import find_keys
+from experiments.data.arrays import source_of
+from experiments.data.base import DataError, Source
 
 
 def open_source(name: str) -> Source:
@@ -35,19 +32,4 @@ def open_source(name: str) -> Source:
             f"{name} returned {type(arrays).__name__}; it has to return a dictionary of arrays, "
             "such as {'x_train': ..., 'x_test': ...}."
         )
-    keys = find_keys(set(arrays), name)
-    return Source(tuple(keys), partial(_read, name, arrays, keys), name)
-
-
-def _read(
-    name: str, arrays: Mapping[str, Any], keys: dict[str, tuple[str, str | None]], split: str
-) -> Raw:
-    image_key, label_key = keys[split]
-    x = np.asarray(arrays[image_key])
-    where = f"{name}: {image_key!r}"
-    check_rows(x, where)
-    labels = None
-    if label_key is not None:
-        labels = np.asarray(arrays[label_key])
-        labels = as_labels(labels, len(x), f"{name}: {label_key!r}")
-    return Raw(x, labels, 0, where)
+    return source_of(list(arrays), lambda key: np.asarray(arrays[key]), name)

@@ -1,0 +1,134 @@
+"""Arrays under names, of an .npz, an HDF5 group or a function of the user's own, as a source.
+
+They name their splits (`train`, `x_train`, `X_train`, `train_images`, ... and the same for
+validation and test), or are one array (`images`, `x`, `X`, `data`, `all`), which is the split
+`all`. `columns` names the columns of arrays [N, D]. Where no name is one of these and all arrays
+are [N], they are the columns of a table themselves.
+"""
+
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from experiments.data.base import DataError, Raw, Source
+from experiments.data.levels import as_labels, check_rows
+from experiments.data.raw import RawColumn, RawTable, code
+
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+IMAGE_KEYS = ("{}", "x_{}", "X_{}", "images_{}", "{}_images", "{}_x", "{}_X", "{}_data")
+LABEL_KEYS = ("y_{}", "Y_{}", "labels_{}", "{}_labels", "{}_label", "{}_y")
+ALL_IMAGES = ("images", "x", "X", "data", "all")
+ALL_LABELS = ("labels", "y", "Y", "label", "targets")
+COLUMNS = ("columns", "column_names", "feature_names")
+
+Get = Callable[[str], np.ndarray]  # a name -> the array under it
+
+
+def source_of(names: Collection[str], get: Get, where: str) -> Source:
+    """The source of some arrays.
+
+    Raises:
+      DataError: the names do not say what is what.
+    """
+    present = set(names)
+    keys = find_keys(present, where, may_be_columns=True)
+    if not keys:
+        raw = _columns(names, get, where)
+        return Source(("all",), lambda split: raw, where)
+    columns = _only(list(COLUMNS), present, where)
+    return Source(tuple(keys), partial(_read, keys, columns, get, where), where)
+
+
+def find_keys(
+    present: set[str], where: str, *, may_be_columns: bool = False
+) -> dict[str, tuple[str, str | None]]:
+    """Split name -> (key of its images, key of its labels or None), for the splits that there are.
+
+    Args:
+      present: the names of arrays.
+      where: they are, for messages.
+      may_be_columns: names that are none of ours may be those of columns: nothing is found then.
+
+    Raises:
+      DataError: two names are of one thing, or none is known.
+    """
+    found = {}
+    for split, spellings in SPLITS.items():
+        images = _only(
+            [form.format(word) for word in spellings for form in IMAGE_KEYS], present, where
+        )
+        labels = _only(
+            [form.format(word) for word in spellings for form in LABEL_KEYS], present, where
+        )
+        if images:
+            found[split] = (images, labels)
+    if found:
+        return found
+    images = _only(list(ALL_IMAGES), present, where)
+    if images is not None:
+        return {"all": (images, _only(list(ALL_LABELS), present, where))}
+    if may_be_columns and present:
+        return {}
+    raise DataError(_unknown(present, where))
+
+
+def _unknown(present: Collection[str], where: str) -> str:
+    shown = ", ".join(sorted(present)[:8]) or "nothing"
+    return f"{where} holds {shown}; wanted are x_train and x_test, or images: rename its arrays."
+
+
+def _only(candidates: list[str], present: set[str], where: str) -> str | None:
+    """The one candidate that is present, if any; two are a DataError, since a choice would be
+    silent.
+    """
+    here = [key for key in candidates if key in present]
+    if len(here) > 1:
+        raise DataError(
+            f"{where} holds both {here[0]!r} and {here[1]!r}, where one of them was wanted; "
+            "rename or drop one."
+        )
+    return here[0] if here else None
+
+
+def _read(
+    keys: dict[str, tuple[str, str | None]], columns: str | None, get: Get, where: str, split: str
+) -> Raw:
+    image_key, label_key = keys[split]
+    x = get(image_key)
+    of_x = f"{where}: {image_key!r}"
+    check_rows(x, of_x)
+    labels = None
+    if label_key is not None:
+        labels = as_labels(get(label_key), len(x), f"{where}: {label_key!r}")
+    names = () if columns is None else tuple(map(_text, np.ravel(get(columns))))
+    return Raw(x, labels, 0, of_x, names)
+
+
+def _text(value: Any) -> str:
+    """A name as text, "" where there is none; HDF5 gives bytes."""
+    if value is None or value != value:  # nan
+        return ""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _columns(names: Collection[str], get: Get, where: str) -> Raw:
+    """Arrays [N] of one length as the columns of a table."""
+    arrays = {name: get(name) for name in names}
+    lengths = {len(array) for array in arrays.values() if array.ndim == 1}
+    if any(array.ndim != 1 for array in arrays.values()) or len(lengths) != 1:
+        raise DataError(_unknown(names, where))
+    columns = tuple(_column(array, f"{where}: {name!r}") for name, array in arrays.items())
+    return Raw(RawTable(tuple(arrays), columns), None, 0, where)
+
+
+def _column(array: np.ndarray, where: str) -> RawColumn:
+    """Numbers as they are, texts as codes."""
+    if array.dtype.kind in "biuf":
+        return array
+    if array.dtype.kind == "U":
+        return code(array)
+    if array.dtype.kind in "SO":  # HDF5 gives texts as bytes, or as objects
+        return code(np.array([_text(value) for value in array]))
+    raise DataError(f"{where} has dtype {array.dtype}; a column is of numbers or texts.")
