@@ -347,6 +347,19 @@ def test_the_huge_first_values_are_cut_and_said_to_be(once):
     assert "↓ view cut: down to −550 at step 0" in words(seen)
 
 
+def test_a_log_scale_of_less_than_a_decade_has_plain_ticks(tmp_path, drawn):
+    rows = [{"step": step, "train/grad_norm": 6_000.0 + 500 * step} for step in range(20)]
+    figures.learning_curves(tmp_path / "a.png", rows, title=TITLE)
+    assert "10,000" in words(drawn)
+    assert not any("mathdefault" in word for word in words(drawn))
+
+
+def test_no_active_units_are_drawn_from_0_to_1(tmp_path, drawn):
+    rows = [{"step": step, "test/active_units": 0} for step in range(3)]
+    figures.learning_curves(tmp_path / "a.png", rows, title=TITLE)
+    assert drawn["figure"].axes[0].get_ylim() == (0, 1)
+
+
 def test_a_gentle_curve_is_not_cut(tmp_path, drawn):
     rows = [{"step": step, "train/elbo": -100.0 + step} for step in range(50)]
     figures.learning_curves(tmp_path / "a.png", rows, title=TITLE)

@@ -158,8 +158,8 @@ def _draw_panel(ax: "Axes", panel: _Panel, rows: Sequence[Mapping[str, Any]]) ->
         _draw_curve(ax, points[keep], error, label, colour)
     ax.set_yscale(panel.scale)
     if panel.scale == "log" and curves and _decades(curves) < 1:
-        ax.yaxis.set_major_formatter("{x:.4g}")
-        ax.yaxis.set_minor_formatter("{x:.4g}")
+        ax.yaxis.set_major_formatter("{x:,.6g}")
+        ax.yaxis.set_minor_formatter("{x:,.6g}")
     ax.set_title(panel.heading, loc="left")
     ax.set_ylabel(panel.unit)
     ax.grid(True)
