@@ -62,6 +62,7 @@ COLUMNS = (
 
 
 ALL = tuple(range(len(COLUMNS)))
+QUICK = (0, 1, 3, 4, 5, 6, 8)  # to compile
 SOME = (0, 4, 5)
 
 
@@ -121,7 +122,7 @@ CASES = {
     "conditional_vae": lambda: Case(
         vi.models.conditional_vae(SHAPE, 3, num_latents=2, hidden=(4,)), has_label=True
     ),
-    "table_vae": lambda: Case(table(), columns=ALL),
+    "table_vae": lambda: Case(table(QUICK), columns=QUICK),
     "table_vae, hiding": lambda: Case(table(SOME, hide=0.3, heteroscedastic=True), columns=SOME),
     "from_densities": lambda: Case(
         vi.models.from_densities(*_by_hand(vi.models.vae(SHAPE, num_latents=2, hidden=(4,))))

@@ -70,6 +70,7 @@ def test_what_is_masked_changes_no_bit(under, no_key_check):
     assert tree_equal(of(masked), expected)
 
 
+@pytest.mark.integration
 def test_what_is_observed_matters():
     """Each observed value moves log p(x | z), and the guide."""
     model, params = mixed()
@@ -116,6 +117,7 @@ def test_covariates_are_seen_by_encoder_and_decoder_and_not_by_the_prior():
     assert np.array_equal(d.prior(params, x).mean, d.prior(params, other).mean)
 
 
+@pytest.mark.integration
 def test_hiding_changes_the_encoder_alone():
     """At a share of nearly 1 the guide sees nothing, and the likelihood everything; so it is with
     entries of one's own choice.

@@ -1,4 +1,11 @@
-"""The VAE of a table: columns of many kinds in one row, missing values, exposure and covariates."""
+"""The VAE of a table: columns of many kinds in one row, missing values, exposure and covariates.
+
+rows = {"values": values, "observed": observed}  # [N, D] each
+columns = [Column("gaussian"), Column("poisson"), Column("categorical", num_levels=3)]
+model = table_vae(with_starts(columns, **rows), num_latents=2, hide=0.2)
+params, _ = vi.train(key, model, vi.losses.negative_elbo(model), optax.adam(1e-2), rows, ...)
+filled = vi.diagnostics.imputation.impute(key, model, params, rows)
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
