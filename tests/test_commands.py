@@ -306,6 +306,7 @@ def cpu_seconds(run):
         ),
         ("sample", ["--help"], 0, "python -m experiments.sample --workdir=runs/NAME --num=256"),
         ("encode", ["--help"], 0, "python -m experiments.encode --workdir=runs/NAME --split=all"),
+        ("impute", ["--help"], 0, "python -m experiments.impute --workdir=runs/NAME --split=test"),
         ("train", ["--config=configs/vae.py:mnits"], 2, "no variant 'mnits'"),
         (
             "train",
@@ -454,13 +455,21 @@ def mistakes():
         ),
         "no checkpoint": (["--workdir={bare}", "--out={tmp}/b"], "{bare} has no checkpoint yet"),
     }
+    impute = {
+        "missing workdir": (["--workdir={tmp}/none"], "there is no folder {tmp}/none"),
+        "a run of images": (
+            ["--workdir={run}", "--out={tmp}/c"],
+            "{run} is of images, which lack no entry; experiments.impute fills in tables.",
+        ),
+        "too few samples": (["--workdir={run}", "--num_samples=24"], "--num_samples=24"),
+    }
     replay_cases: dict = {}
-    for cases in (evaluate, sample, encode, replay_cases):
+    for cases in (evaluate, sample, encode, impute, replay_cases):
         cases["an older version"] = (["--workdir={old}"], OLD)
     train["an older version"] = ([*as_flags(), "--workdir={old}"], OLD)
     train["a record of an older version"] = (["--config=configs/replay.py:{old}"], OLD)
     groups = {"train": train, "evaluate": evaluate, "sample": sample, "replay": replay_cases}
-    groups |= {"encode": encode}
+    groups |= {"encode": encode, "impute": impute}
     return {
         f"{command}: {what}": (command, *case)
         for command, cases in groups.items()

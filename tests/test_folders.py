@@ -833,6 +833,7 @@ CASES = [  # command, what is wrong in the folder, and how
     ("sample", "samples/samples.npz", "link"),
     ("encode", "latents", "link"),
     ("encode", "latents/latents.csv", "pipe"),
+    ("impute", "imputed/imputed.csv", "link"),
     ("replay", "nonfinite/step_1.npz", "pipe"),
     ("posterior", "draws.npz", "dangling link"),
 ]

@@ -15,7 +15,7 @@ only where used.
 
 import hashlib
 import operator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,10 +25,11 @@ from experiments.data.lazy import LazyImages
 from experiments.data.levels import binarise
 from experiments.data.names import NAMES, PREFIXES, Reading, check_name, open_source
 from experiments.data.pixels import as_images
+from experiments.data.raw import RawTable
 from experiments.data.rules import Rules, read_rules
 from experiments.data.splits import Selection, check_disjoint, check_names, choose, resolve
 from experiments.data.table_of import table_of
-from experiments.data.which import are_tables
+from experiments.data.which import are_tables, as_table
 
 __all__ = [
     "NAMES",
@@ -37,13 +38,35 @@ __all__ = [
     "Dataset",
     "LazyImages",
     "Split",
+    "StoredTable",
     "check_name",
     "load",
     "read_rules",
     "report_of",
+    "stored_tables",
 ]
 
 BINARISATIONS = ("dynamic", "static", "none")
+
+
+class StoredTable(NamedTuple):
+    """The rows of a role in a table as it is stored."""
+
+    split: str  # the stored one
+    table: RawTable
+    rows: np.ndarray  # of the role, in its order
+
+
+class _Stored(NamedTuple):
+    """The splits of a source as they are stored, and what the fields say of them."""
+
+    name: str
+    source: str  # one phrase: where they are
+    splits: dict[str, Raw]
+    selections: dict[str, Selection]  # by role
+    shuffle_seed: int
+    rules: Rules
+    options: options.Options
 
 
 def load(config_data: Any) -> Dataset:
@@ -62,12 +85,45 @@ def load(config_data: Any) -> Dataset:
     Raises:
       DataError: for everything that can be wrong with names, files, splits and the network.
     """
+    found = _stored(config_data)
+    static_seed = _static_seed(config_data)
+    if not are_tables(found.splits, found.options, found.rules):
+        return _images(found, static_seed)
+    return table_of(
+        found.splits,
+        found.selections,
+        _rows(found),
+        found.options,
+        name=found.name,
+        source=found.source,
+    )
+
+
+def stored_tables(config_data: Any) -> dict[str, StoredTable]:
+    """The tables of a data set as they are stored, with all their columns, by role: what `load`
+    makes its splits of, in their order.
+
+    Raises:
+      DataError: as `load`, and where the data are images.
+    """
+    found = _stored(config_data)
+    if not are_tables(found.splits, found.options, found.rules):
+        raise DataError(f"{found.name} holds images, where a table is wanted.")
+    tables = {split: as_table(raw) for split, raw in found.splits.items()}
+    names = {role: selection.name for role, selection in found.selections.items()}
+    return {
+        role: StoredTable(names[role], tables[names[role]], rows)
+        for role, rows in _rows(found).items()
+    }
+
+
+def _stored(config_data: Any) -> _Stored:
+    """Opens a source and reads its splits."""
     # 1. the fields
     name = _setting(config_data, "name", str)
     check_name(name)
     texts = {role: _setting(config_data, role, str) for role in ("train", "validation", "test")}
     settings = options.read(config_data)
-    static_seed = _static_seed(config_data)
     rules = read_rules(config_data)
     shuffle_seed = _seed(config_data, "shuffle_seed")
     data_dir = _setting(config_data, "data_dir", str)
@@ -83,13 +139,7 @@ def load(config_data: Any) -> Dataset:
         raise DataError(
             f"{error.filename or name} cannot be read ({error}); check the path and its rights."
         ) from error
-    # 3. what they are
-    if are_tables(stored, settings, rules):
-        rows = _rows(stored, selections, shuffle_seed)
-        return table_of(stored, selections, rows, settings, name=name, source=source.where)
-    return _images(
-        stored, selections, rules, static_seed, shuffle_seed, name=name, source=source.where
-    )
+    return _Stored(name, source.where, stored, selections, shuffle_seed, rules, settings)
 
 
 def report_of(dataset: Dataset, config_data: Any) -> tuple[str, ...]:
@@ -97,33 +147,25 @@ def report_of(dataset: Dataset, config_data: Any) -> tuple[str, ...]:
     return dataset.report or report.of_images(dataset, config_data)
 
 
-def _images(
-    stored: dict[str, Raw],
-    selections: dict[str, Selection],
-    rules: Rules,
-    static_seed: int | None,
-    shuffle_seed: int,
-    *,
-    name: str,
-    source: str,
-) -> Dataset:
+def _images(found: _Stored, static_seed: int | None) -> Dataset:
     """The data set of stored images."""
-    stored = as_images(stored, rules)
+    stored = as_images(found.splits, found.rules)
     if static_seed is not None:
         stored = {
-            split: _binarised(raw, source, split, static_seed) for split, raw in stored.items()
+            split: _binarised(raw, found.source, split, static_seed)
+            for split, raw in stored.items()
         }
-    raws = {role: stored[selection.name] for role, selection in selections.items()}
+    raws = {role: stored[selection.name] for role, selection in found.selections.items()}
     _require_alike(raws)
-    rows = _rows(stored, selections, shuffle_seed)
+    rows = _rows(found)
     parts = {role: _take(raw, rows[role]) for role, raw in raws.items()}
     return Dataset(
         parts["train"],
         parts.get("validation"),
         parts["test"],
         num_levels=raws["train"].num_levels,
-        name=name,
-        source=source,
+        name=found.name,
+        source=found.source,
         fingerprint=fingerprint(list(parts.values())),
     )
 
@@ -204,20 +246,19 @@ def _require_alike(raws: dict[str, Raw]) -> None:
             )
 
 
-def _rows(
-    stored: dict[str, Raw], selections: dict[str, Selection], shuffle_seed: int
-) -> dict[str, np.ndarray]:
+def _rows(found: _Stored) -> dict[str, np.ndarray]:
     """Role -> the stored rows of it, in their order, once they are known to be apart."""
+    sizes = {split: len(raw.x) for split, raw in found.splits.items()}
     ranges = {
-        role: resolve(selection, len(stored[selection.name].x))
-        for role, selection in selections.items()
+        role: resolve(selection, sizes[selection.name])
+        for role, selection in found.selections.items()
     }
-    check_disjoint(selections, ranges)
+    check_disjoint(found.selections, ranges)
     rows = {}
-    for role, selection in selections.items():
-        order = np.arange(len(stored[selection.name].x))
+    for role, selection in found.selections.items():
+        order = np.arange(sizes[selection.name])
         if selection.is_shuffled:
-            order = np.random.default_rng(shuffle_seed).permutation(order)
+            order = np.random.default_rng(found.shuffle_seed).permutation(order)
         rows[role] = order[ranges[role].start : ranges[role].stop]
     return rows
 

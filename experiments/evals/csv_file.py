@@ -51,4 +51,4 @@ def as_texts(array: np.ndarray) -> list[str]:
     texts = array.astype(str).tolist()
     if not np.issubdtype(array.dtype, np.floating):
         return texts
-    return ["" if is_nan else text for text, is_nan in zip(texts, np.isnan(array), strict=True)]
+    return ["" if text == "nan" else text for text in texts]

@@ -25,7 +25,7 @@ def as_column(column: Column, data: np.ndarray) -> np.ndarray:
     if column.kind in COUNTS:
         return np.rint(data).astype(np.int64)
     if column.kind == "log_normal":
-        return data.astype(np.float32)
+        return data.astype(np.float32).astype(str).astype(np.float64)  # to its digits
     return _rounded(data, column.scale)
 
 

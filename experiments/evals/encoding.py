@@ -94,13 +94,13 @@ def encode(
             with heartbeat.compiling(f"computing log p(x) of the {name} split"):
                 scores.append(log_p(jax.random.fold_in(key_scores, number), params, x))
     rows = rows_of(dataset, names)
-    latents = _joined(found)
+    latents = joined(found)
     _write_latents(out, rows, latents)
     print(f"{config.name}, step {step:,}: {_said(latents)} of {len(rows.row):,} rows in {out}")
     if scores:
-        joined = _joined(scores)
-        by_units = _minus_log_p(joined.log_p, dataset, names)
-        _write_scores(out, rows, joined, by_units, num_samples)
+        of_all = joined(scores)
+        by_units = _minus_log_p(of_all.log_p, dataset, names)
+        _write_scores(out, rows, of_all, by_units, num_samples)
 
 
 def splits_of(dataset: Any, split: str) -> tuple[str, ...]:
@@ -148,7 +148,7 @@ def make_moments(model: vi.Model, batch_size: int) -> Any:
                 part = some(keys[rows], params, jax.tree.map(lambda leaf, r=rows: leaf[r], x))
                 parts.append(jax.tree.map(lambda leaf, c=counted: np.asarray(leaf)[c], part))
                 count.add(int(counted.sum()))
-        return _joined(parts)
+        return joined(parts)
 
     return moments
 
@@ -171,7 +171,8 @@ def moments_of(key: jax.Array, q: Any) -> Latents:
 # --- what is written
 
 
-def _joined(parts: list[Any]) -> Any:
+def joined(parts: list[Any]) -> Any:
+    """The leaves of pytrees of arrays, one after the other."""
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 

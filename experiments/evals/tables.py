@@ -114,7 +114,7 @@ def draw(
     assert table is not None
     files.make_folder(folder)
     subject = built.subject
-    name = _named(built)
+    name = named(built.config)
     split = subject.config.eval.split
     paths = []
     columns = reconstructed(table, decoded)
@@ -174,10 +174,10 @@ def comparable(table: Table, data: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return stacked, names
 
 
-def _named(built: Built) -> str:
-    """The name of the run, and its data where the name does not say them."""
-    name = built.config.name
-    label = titles.label_of(built.config.data.name)
+def named(config: Any) -> str:
+    """The name of a run, and its data where the name does not say them."""
+    name = config.name
+    label = titles.label_of(config.data.name)
     return name if label in name else f"{name}, {label}"
 
 

@@ -81,12 +81,26 @@ def _mean_variance(ax: "Axes", data: np.ndarray, samples: np.ndarray) -> int:
         ax.plot(line, line, color=GREY, linewidth=1.0, zorder=1, label="variance = mean (Poisson)")
         ax.set_xscale("log")
         ax.set_yscale("log")
+        _plain_numbers(ax)
     ax.grid(True)
     ax.legend(fontsize=8, loc="upper left")
     ax.set_title("variance over mean")
     ax.set_xlabel("mean of the column")
     ax.set_ylabel("variance of the column")
     return hidden
+
+
+def _plain_numbers(ax: "Axes") -> None:
+    """Plain numbers at ticks of logarithmic axes, of short ones between powers of ten too."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    for axis in (ax.xaxis, ax.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        is_short = high < 30 * low
+        axis.set_major_formatter(plain)
+        axis.set_minor_locator(LogLocator(subs=(2, 5) if is_short else "auto"))
+        axis.set_minor_formatter(plain if is_short else NullFormatter())
 
 
 def _zeros(ax: "Axes", data: np.ndarray, samples: np.ndarray) -> None:

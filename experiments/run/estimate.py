@@ -127,6 +127,12 @@ def require_samples(config: Any, dataset: Any, num: int) -> None:
     _require(Need(4.0 * num * pixels, what, "take fewer"), memory.at_hand())
 
 
+def require_draws(num_missing: int, num_draws: int) -> None:
+    """Raises UserError where draws of missing entries cannot fit."""
+    what = f"--num_draws={num_draws:,} of {num_missing:,} missing entries"
+    _require(Need(8.0 * num_missing * num_draws, what, "take fewer"), memory.at_hand())
+
+
 def require_fit(config: Any, size: int, num_steps: int) -> None:
     """Raises UserError where the starts of a posterior, or its weighted samples, cannot fit.
 

@@ -1,0 +1,229 @@
+"""Imputation of a table: means, 90 % intervals and draws of missing entries, by importance
+resampling.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import vi_jax as vi
+from experiments import figures
+from experiments.cli import UserError
+from experiments.data import DataError, StoredTable, stored_tables
+from experiments.data.columns import CLASSES, Table
+from experiments.evals import filled_in, tables
+from experiments.evals.base import batches
+from experiments.evals.decoding import rows_of as some_of
+from experiments.evals.encoding import ALL, joined, rows_of, splits_of
+from experiments.evals.evidence import RELIABLE
+from experiments.run import estimate, heartbeat, session
+from experiments.run.live import Count
+from vi_jax.diagnostics.imputation import impute_row
+
+COVERAGE = 0.9  # of intervals
+BATCH_NUMBERS = 16_000_000  # that samples of a batch of rows are, at most, where it is not given
+
+
+class Entries(NamedTuple):
+    """Missing entries of a table, [M], in the data's units; classes are codes."""
+
+    row: np.ndarray  # among the rows that were asked for
+    column: np.ndarray
+    mean: np.ndarray
+    sd: np.ndarray
+    low: np.ndarray  # 5 % quantile
+    high: np.ndarray  # 95 % quantile
+    code: np.ndarray  # of classes the most probable level
+    probability: np.ndarray  # of it; 0 of other columns
+    effective_samples: np.ndarray  # of the row's weights, between 1 and K
+    k_hat: np.ndarray  # of them
+    draws: np.ndarray  # [M, S]
+
+
+def impute(
+    config: Any,
+    workdir: Path,
+    out: Path,
+    *,
+    split: str,
+    checkpoint: str,
+    seed: int,
+    num_samples: int,
+    num_draws: int,
+    batch_size: int = 0,
+) -> None:
+    """Writes imputed.csv, intervals.csv, draws.npz and imputed.png.
+
+    Args:
+      config: of the run.
+      workdir: of the run.
+      out: where to write.
+      split: train, validation, test or all.
+      num_samples: K, importance samples of a row.
+      num_draws: S, draws of each missing entry.
+      batch_size: rows at a time; 0: `batch_size_of`.
+
+    Raises:
+      UserError: the data are no table, or the model has no densities.
+    """
+    dataset = session.load_data(config)
+    if dataset.table is None:
+        raise UserError(
+            f"{workdir} is of images, which lack no entry; experiments.impute fills in tables."
+        )
+    names = splits_of(dataset, split)
+    session.require_kind(config, dataset)
+    model = session.make_model(config, dataset)
+    if model.densities is None:
+        raise UserError(f"{workdir} is of a model without densities; it cannot impute.")
+    observed = np.concatenate([getattr(dataset, name).x["observed"] for name in names])
+    num_missing = int((~observed).sum())
+    estimate.require_draws(num_missing, num_draws)
+    params, step = session.trained_params(config, model, workdir, checkpoint)
+    # 1. the missing entries of each split
+    key = jax.random.key(seed)
+    impute_entries = make_impute(
+        model,
+        dataset.table,
+        num_samples=num_samples,
+        num_draws=num_draws,
+        batch_size=batch_size or batch_size_of(dataset.table, num_samples),
+    )
+    parts = []
+    before = 0
+    for number, name in enumerate(names):
+        x, _ = session.evaluation_set(config, dataset, name)
+        with heartbeat.compiling(f"imputing the {name} split"):
+            found = impute_entries(jax.random.fold_in(key, number), params, x)
+        parts.append(found._replace(row=found.row + before))
+        before += len(x["observed"])
+    entries = joined(parts)
+    # 2. what is written
+    stored = _stored(config)
+    _note_left_out(stored, split)
+    rows = rows_of(dataset, names)
+    filled_in.write(out, dataset.table, {name: stored[name] for name in names}, rows, entries)
+    title = f"{tables.named(config)}: imputed entries of {', '.join(names)} rows"
+    _draw(out, dataset, names, entries, title)
+    _say(f"{config.name}, step {step:,}", out, entries, observed)
+
+
+def _stored(config: Any) -> dict[str, StoredTable]:
+    """The tables as they came, by split; what is wrong with them is a UserError."""
+    try:
+        with heartbeat.phase(f"reading the data set {config.data.name}"):
+            return stored_tables(config.data)
+    except DataError as error:
+        raise UserError(str(error)) from None
+
+
+def _note_left_out(stored: dict[str, StoredTable], split: str) -> None:
+    """Says how many stored rows are in no split of the run."""
+    sizes = {part.split: len(part.table) for part in stored.values()}
+    num = sum(sizes.values()) - sum(len(part.rows) for part in stored.values())
+    if num and split == ALL:
+        heartbeat.say(f"note: {num:,} rows of the data are in no split of the run, and left out.")
+
+
+def make_impute(
+    model: vi.Model, table: Table, *, num_samples: int, num_draws: int, batch_size: int
+) -> Callable[[jax.Array, Any, Any], Entries]:
+    """A function (key, params, x leaves [N, ...]) -> the missing entries, row after row."""
+
+    def one(key: jax.Array, params: Any, x: Any) -> Any:
+        return impute_row(
+            key, model, params, x, num_samples=num_samples, num_draws=num_draws, coverage=COVERAGE
+        )
+
+    program = jax.jit(jax.vmap(one, in_axes=(0, None, 0)))
+
+    def impute_entries(key: jax.Array, params: Any, x: Any) -> Entries:
+        observed = np.asarray(x["observed"])
+        incomplete = np.flatnonzero(~observed.all(1))
+        if not len(incomplete):
+            return _no_entries(num_draws)
+        keys = jax.random.split(key, len(incomplete))
+        parts = []
+        with Count(f"imputing, K = {num_samples:,}", len(incomplete), "rows") as count:
+            for rows, counted in batches(len(incomplete), batch_size):
+                at = incomplete[rows]
+                found = jax.device_get(program(keys[rows], params, some_of(x, at)))
+                missing = ~observed[at] & counted[:, None]
+                parts.append(_entries(table, found, at, missing))
+                count.add(int(counted.sum()))
+        return joined(parts)
+
+    return impute_entries
+
+
+def batch_size_of(table: Table, num_samples: int) -> int:
+    """Rows at a time whose samples, with means, variances and probabilities, are BATCH_NUMBERS."""
+    levels = max([2, *(len(column.levels) for column in table.columns)])
+    numbers = num_samples * len(table.columns) * (3 + levels)
+    return int(np.clip(BATCH_NUMBERS // numbers, 1, 256))
+
+
+def _entries(table: Table, found: Any, at: np.ndarray, missing: np.ndarray) -> Entries:
+    """The missing entries of a batch of rows, in the data's units."""
+    row, column = np.nonzero(missing)
+    zero = table.to_data(np.zeros(missing.shape))
+    probs = found.probs[row, column]
+    return Entries(
+        row=at[row],
+        column=column,
+        mean=table.to_data(found.mean)[row, column],
+        sd=(table.to_data(found.std) - zero)[row, column],
+        low=table.to_data(found.lower)[row, column],
+        high=table.to_data(found.upper)[row, column],
+        code=probs.argmax(-1),
+        probability=probs.max(-1),
+        effective_samples=found.effective_samples[row],
+        k_hat=found.k_hat[row],
+        draws=table.to_data(found.draws).swapaxes(1, 2)[row, column],
+    )
+
+
+def _no_entries(num_draws: int) -> Entries:
+    numbers = {name: np.zeros(0) for name in Entries._fields}
+    indices = {name: np.zeros(0, int) for name in ("row", "column", "code")}
+    return Entries(**{**numbers, **indices, "draws": np.zeros((0, num_draws))})
+
+
+# --- what is shown and said
+
+
+def _draw(out: Path, dataset: Any, names: tuple[str, ...], entries: Entries, title: str) -> None:
+    """imputed.png: the imputed entries of each column beside what is observed of it."""
+    table = dataset.table
+    parts = [getattr(dataset, name).x for name in names]
+    shown = []
+    for d, column in enumerate(table.columns):
+        of_column = entries.column == d
+        observed = np.concatenate([part["observed"][:, d] for part in parts])
+        if not of_column.any() or not observed.any():
+            continue
+        values = np.concatenate([table.to_data(part["values"])[:, d] for part in parts])
+        is_class = column.kind in CLASSES
+        mean = (entries.code if is_class else entries.mean)[of_column]
+        levels = column.levels if is_class else ()
+        low = entries.low[of_column]
+        high = entries.high[of_column]
+        shown.append(figures.Imputed(column.name, values[observed], mean, low, high, levels))
+    if shown:
+        figures.imputed_columns(out / "imputed.png", shown, title=title)
+
+
+def _say(head: str, out: Path, entries: Entries, observed: np.ndarray) -> None:
+    if not len(entries.row):
+        print(f"{head}: nothing is missing in {len(observed):,} rows, written as they are to {out}")
+        return
+    _, first = np.unique(entries.row, return_index=True)
+    share = np.mean(entries.k_hat[first] < RELIABLE)
+    print(
+        f"{head}: {len(entries.row):,} missing entries ({100 * (~observed).mean():.1f} %) of "
+        f"{len(first):,} rows imputed, k-hat < {RELIABLE} on {100 * share:.0f} % of them; "
+        f"imputed.csv, intervals.csv, draws.npz and imputed.png in {out}"
+    )
