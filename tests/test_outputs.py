@@ -20,7 +20,8 @@ from experiments.data.raw import RawTable
 from experiments.evals import encoding, evidence, filled_in, imputing, tables
 from experiments.evals.csv_file import write_csv
 from experiments.evals.data_columns import as_columns, context_columns
-from vi_jax.models import table_vae
+from vi_jax.models.table_vae import Column as ModelColumn
+from vi_jax.models.table_vae import table_vae
 
 pytest_plugins = ("command_helpers",)
 
@@ -330,8 +331,8 @@ def test_booleans_and_numbers_of_classes_stay_numbers():
 @pytest.mark.integration
 def test_entries_of_a_linear_gaussian_table_are_those_of_the_closed_form():
     """z ~ N(0, 1), x = b + W z + noise: what is missing given what is observed is Gaussian."""
-    columns = (table_vae.Column("gaussian"),) * 3
-    model = table_vae.table_vae(columns, num_latents=1, hidden=(4,), decoder_hidden=())
+    columns = (ModelColumn("gaussian"),) * 3
+    model = table_vae(columns, num_latents=1, hidden=(4,), decoder_hidden=())
     params = model.init(jax.random.key(0))
     data = tuple(Column(name, "gaussian", "", loc=10.0, scale=2.0) for name in "abc")
     values = np.array([[1.0, 0.0, -0.5], [0.0, 0.7, 0.0], [1.0, 1.0, 1.0]], np.float32)

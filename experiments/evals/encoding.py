@@ -16,6 +16,7 @@ from experiments.evals.base import batches
 from experiments.evals.csv_file import write_csv
 from experiments.evals.latents import by_site
 from experiments.run import estimate, heartbeat, session
+from experiments.run.kinds import require_kind
 from experiments.run.live import Count
 from vi_jax.types import num_examples
 
@@ -71,7 +72,7 @@ def encode(
         estimate.require_evaluation(
             config, dataset, num_samples=num_samples, chunk=most, key="--num_samples"
         )
-    session.require_kind(config, dataset)
+    require_kind(config, dataset)
     model = session.make_model(config, dataset)
     if model.densities is None:
         raise UserError(f"{workdir} is of a model without densities; it has no latents to encode.")

@@ -20,6 +20,7 @@ from experiments.evals.decoding import rows_of as some_of
 from experiments.evals.encoding import ALL, joined, rows_of, splits_of
 from experiments.evals.evidence import RELIABLE
 from experiments.run import estimate, heartbeat, session
+from experiments.run.kinds import require_kind
 from experiments.run.live import Count
 from vi_jax.diagnostics.imputation import impute_row
 
@@ -75,7 +76,7 @@ def impute(
             f"{workdir} is of images, which lack no entry; experiments.impute fills in tables."
         )
     names = splits_of(dataset, split)
-    session.require_kind(config, dataset)
+    require_kind(config, dataset)
     model = session.make_model(config, dataset)
     if model.densities is None:
         raise UserError(f"{workdir} is of a model without densities; it cannot impute.")

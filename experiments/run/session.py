@@ -1,7 +1,6 @@
 """What the commands share once a config is known: data, model, evaluations, and the run itself."""
 
 import sys
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +18,10 @@ from experiments.evals import Meter, Subject
 from experiments.run import heartbeat, processes
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.contents import CONFIG
+from experiments.run.kinds import note_probabilities, require_kind
 from experiments.run.streaming import MOST_STEPS, make_streaming_run
 from vi_jax.shard import Layout
 from vi_jax.training import State, evaluation_params, require_batches
-
-EIGHT_BITS = 256  # levels of a pixel
 
 
 class Keys(NamedTuple):
@@ -66,7 +64,7 @@ def build_all(config: Any, dataset: Dataset | None = None) -> Built:
     dataset = dataset or load_data(config)
     require_kind(config, dataset)
     units = build.units(config, dataset.num_levels)
-    _note_probabilities(config, dataset, units)
+    note_probabilities(config, dataset, units)
     model = make_model(config, dataset)
     x, labels = evaluation_set(config, dataset, config.eval.split)
     meter = evals.make_meter(Subject(model, config, units), evals.METERS)
@@ -100,32 +98,6 @@ def load_data(config: Any) -> Dataset:
             return load(config.data)
     except DataError as error:
         raise UserError(str(error)) from None
-
-
-def require_kind(config: Any, dataset: Dataset) -> None:
-    """Raises UserError where a model of images is given a table, or one of tables images."""
-    name = config.data.name
-    (name_of_model, takes_tables, is_ours) = build.of_tables(config)
-    if dataset.table is not None and is_ours and not takes_tables:
-        num = len(dataset.table.columns)
-        raise UserError(
-            f"{name} is a table of {dataset.train.num:,} training rows x {num:,} columns "
-            f"({_kinds(dataset.table)}), and the model {name_of_model} is of images; take "
-            f"--config=configs/table.py --config.data.name={name}, or, where its columns are "
-            "pixels, --config.data.kind=images."
-        )
-    if dataset.table is None and takes_tables:
-        raise UserError(
-            f"{name} holds images {dataset.x_shape}, and the model {name_of_model} is of "
-            f"tables; take --config=configs/vae.py --config.data.name={name}, or "
-            "--config.data.kind=table, which takes every pixel for a column."
-        )
-
-
-def _kinds(table: Any) -> str:
-    """How many columns there are of each kind."""
-    counts = Counter(table.kinds)
-    return ", ".join(f"{count:,} {kind}" for kind, count in counts.most_common())
 
 
 def say_report(config: Any, dataset: Dataset) -> None:
@@ -283,22 +255,3 @@ def trained_params(
         what = "this run is at" if which == "latest" else "this is the checkpoint of"
         print(f"note: {what} step {step:,} of {config.train.num_steps:,}.", file=sys.stderr)
     return evaluation_params(state), step
-
-
-def _note_probabilities(config: Any, dataset: Dataset, units: Units) -> None:
-    """Says where grey levels are taken for probabilities of a one."""
-    is_grey = config.data.binarisation == "none" and dataset.num_levels > 2
-    if is_grey and units.support == "binary":
-        print(
-            "note: grey levels under a Bernoulli likelihood are read as probabilities: the ELBO "
-            "is the mean over binary images.",
-            file=sys.stderr,
-        )
-    is_drawn = config.data.binarisation == "dynamic" and dataset.num_levels == EIGHT_BITS
-    if is_drawn and build.takes(config, "model", "likelihood"):
-        print(
-            "note: each pixel is drawn as 0 or 1 with its level as probability; "
-            "--config.data.binarisation=none --config.model.likelihood=discretized_logistic keeps "
-            "the levels.",
-            file=sys.stderr,
-        )
