@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import all_finite, assert_mean, keys, normal, tree_equal
+from helpers import all_finite, assert_mean, keys, normal, tree_allclose, tree_equal
 from scipy import stats
 from test_models_laws import COLUMNS, one_of, table, table_rows
 
@@ -136,6 +136,33 @@ def test_hiding_changes_the_encoder_alone():
     chosen = {**x, "seen": jnp.zeros(len(COLUMNS), bool)}
     np.testing.assert_array_equal(model.densities.guide(params, chosen).mean, q.mean)
     assert model.densities.log_lik(params, chosen, z) == model.densities.log_lik(params, x, z)
+
+
+def test_a_decoder_may_be_trained_by_the_whole_view_alone():
+    """Its gradient is that of the ELBO; the encoder's is the sum of both bounds'."""
+    columns = [Column("gaussian")] * 3
+    x = {"values": jnp.array([0.5, -1.0, 2.0]), "observed": jnp.array([True, True, False])}
+    sizes = dict(num_latents=2, hidden=(4,))
+    both = table_vae(columns, hide=0.5, hide_trains_decoder=False, **sizes)
+    hidden = table_vae(columns, hide=0.5, **sizes)
+    params = jax.tree.map(lambda leaf: leaf + 0.3, both.init(jax.random.key(0)))
+
+    def loss(terms, key):
+        def of(params):
+            found = terms(key, params, x)
+            return found.kl["z"].sum() - found.log_lik + jnp.sum(jnp.asarray(found.penalty))
+
+        return jax.jit(jax.grad(of))(params)
+
+    key_whole, key_hidden = jax.random.split(jax.random.key(1))
+    found = loss(both.train_terms, jax.random.key(1))
+    of_whole = loss(both.terms, key_whole)
+    of_hidden = loss(hidden.train_terms, key_hidden)
+    for name in ("decoder", "likelihood"):
+        assert tree_allclose(found[name], of_whole[name], rtol=1e-5, atol=1e-6)
+    total = jax.tree.map(jnp.add, of_whole["encoder"], of_hidden["encoder"])
+    assert tree_allclose(found["encoder"], total, rtol=1e-5, atol=1e-6)
+    assert not tree_allclose(found["encoder"], of_whole["encoder"], rtol=1e-2)
 
 
 def test_hidden_entries_are_a_share_of_those_observed():

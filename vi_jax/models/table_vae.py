@@ -28,9 +28,11 @@ from vi_jax.models.architectures import Architecture
 from vi_jax.models.from_densities import from_densities
 from vi_jax.models.networks import Network
 from vi_jax.models.vae import amortised_form
-from vi_jax.types import Array, Family, Model, Params, Prior, Terms
+from vi_jax.types import Array, Family, Model, Params, Prior, Terms, freeze
 
 __all__ = ["Column", "TableDistribution", "hide_entries", "table_vae", "with_starts"]
+
+GENERATIVE = ("decoder", "likelihood", "prior")  # parameters of p(x, z)
 
 
 def table_vae(
@@ -49,6 +51,7 @@ def table_vae(
     heteroscedastic: bool = False,
     min_scale: float = 0.01,
     hide: float = 0.0,
+    hide_trains_decoder: bool = True,
     dtype: Any = None,
 ) -> Model:
     """p(z) prod_j p(x_j | z) over the observed columns j of a row, each of its own kind, and
@@ -87,7 +90,11 @@ def table_vae(
         (`train_terms`), at random, afresh in each step; the likelihood still has all of them.
         Since q may be anything, the bound remains one (a denoising criterion: Im et al. 2017, sec.
         3; as dropout of the input in MIWAE's successors). It keeps an encoder of a small table from
-        learning its rows by heart, and teaches it other patterns of missing values.
+        learning its rows by heart, and teaches it other patterns of missing values. The bound of a
+        guide that knows less is looser, and has scales learned too wide where few columns tell of
+        each latent (three columns of one factor, 30 % missing, hide=0.2: 0.42 for a true 0.30).
+      hide_trains_decoder: False trains p(x, z) by the bound of the whole view, and the encoder by
+        both, without that bias, in twice the time.
       dtype: of the activations, see `networks`.
 
     Returns:
@@ -124,7 +131,11 @@ def table_vae(
         lambda params, x, z: _decode(parts, params, x, z).log_prob(table.checked(x)),
         kl=kl,
     )
-    return model._replace(train_terms=_hiding(parts, model, kl, hide)) if hide else model
+    return (
+        model._replace(train_terms=_hiding(parts, model, kl, hide, hide_trains_decoder))
+        if hide
+        else model
+    )
 
 
 def hide_entries(key: Array, x: Row, share: float) -> dict[str, Array]:
@@ -195,20 +206,31 @@ def _decode(parts: _Parts, params: Params, x: Row | None, z: Array) -> TableDist
 
 
 def _hiding(
-    parts: _Parts, model: Model, kl: KL, hide: float
+    parts: _Parts, model: Model, kl: KL, hide: float, trains_decoder: bool
 ) -> Callable[[Array, Params, Row], Terms]:
-    """The terms under a guide from which a share of the observed entries is hidden at random."""
+    """The terms under a guide from which a share of the observed entries is hidden at random; or
+    those of the whole view, with minus the hidden bound as a penalty on the encoder alone.
+    """
     densities: Any = model.densities
 
     @declare(through_draws=True)
-    def train_terms(key: Array, params: Params, x: Row) -> Terms:
+    def hidden_terms(key: Array, params: Params, x: Row) -> Terms:
         key_hide, key_z = jax.random.split(key)
         q = _guide(parts, params, hide_entries(key_hide, parts.table.checked(x), hide))
         z = q.sample(key_z)
         kls = kls_by_site(q, densities.prior(params, x), z, kl)
         return Terms(densities.log_lik(params, x, z), kls)
 
-    return train_terms
+    @declare(through_draws=True)
+    def whole_terms(key: Array, params: Params, x: Row) -> Terms:
+        key_whole, key_hidden = jax.random.split(key)
+        generative = {name: freeze(params[name]) for name in GENERATIVE if name in params}
+        hidden = hidden_terms(key_hidden, {**params, **generative}, x)
+        kl_of_hidden = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(hidden.kl))
+        whole = model.terms(key_whole, params, x)
+        return whole._replace(penalty=kl_of_hidden - hidden.log_lik)
+
+    return hidden_terms if trains_decoder else whole_terms
 
 
 def _require_numbers(num_latents: int, num_covariates: int, min_scale: float, hide: float) -> None:
