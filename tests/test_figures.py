@@ -169,6 +169,7 @@ FIGURES = {
     "grid, large photographs": grid(9, 900, 700),
     "reconstructions, volumes": rebuilt(3, 16, 16, 16),
     "walk, photographs": walk(2, 11, 218, 178, 3),
+    "manifold, tall": plane(15, 15, 28, 20),
     "manifold, volumes": plane(3, 3, 16, 16, 16),
     "walk, one": walk(1, 2, 8, 8),
     "walk, 28x28": walk(6, 10, 28, 28),

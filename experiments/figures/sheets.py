@@ -22,6 +22,8 @@ from experiments.figures.tiles import (
 )
 from experiments.figures.vectors import heat_strips, paired_lines, sparklines, walk_strips
 
+MOST_TICKS = 9  # along a side of the latent plane
+
 
 def reconstructions(
     path: str | Path, originals: ArrayLike, reconstructions: ArrayLike, *, title: str
@@ -201,7 +203,9 @@ def manifold(
         grid = grid[steps]
         sheet = lay_out(shown.colours[np.ix_(steps, steps)][::-1])
         text = caption_of(shown, f"{len(grid)} × {len(grid)} images")
-    ticks = some(len(grid), most=9)
+    ticks = np.arange(
+        0, len(grid), math.ceil(len(grid) / MOST_TICKS)
+    )  # even, so that they are apart
     names = [minus(f"{z:.2f}") for z in grid[ticks]]
     with new_page(
         path, title=title, size=sheet.size(left=0.5, bottom=0.5), layout="compressed"
