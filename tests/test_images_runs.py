@@ -7,6 +7,7 @@ from command_helpers import small
 from PIL import Image
 
 from experiments import cli, config_file
+from experiments.evals import decoding
 from experiments.run import session, single
 from experiments.run.folder import open_folder
 
@@ -91,3 +92,20 @@ def test_what_a_network_does_not_take_is_refused_before_training(tmp_path):
     with pytest.raises(cli.UserError, match=r"images \[H, W\].*MLP"):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_images_are_decoded_some_at_a_time_to_the_same(tmp_path, monkeypatch):
+    config = config_of(
+        tmp_path / "data",
+        pixels(6, 6),
+        data__binarisation="none",
+        model__likelihood="discretized_logistic",
+    )
+    built = session.build_all(config)
+    params = built.model.init(jax.random.key(0))
+    z = jax.random.normal(jax.random.key(1), (10, 3))
+    whole = decoding.make_mean_of(built.subject)(params, built.x, z)
+    monkeypatch.setattr(decoding, "MAX_NUMBERS", 3 * 36 * 256)
+    assert decoding.most_at_a_time(built.subject, built.x) == 3
+    parts = decoding.make_mean_of(built.subject)(params, built.x, z)
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
