@@ -30,12 +30,11 @@ def of_table(
         f"splits: {_splits(num, selections)}",
         *_kinds(made.table.columns),
         f"missing: {_missing(made)}",
-        f"left out: {_dropped(made.dropped)}",
+        f"left out: {'; '.join([_dropped(made.dropped), *made.notes])}",
         f"duplicates: {_duplicates(hashes)}",
         f"range: {_ranges(made.ranges, made.table.columns)}",
         f"done: {_done(made.table.columns)}",
     ]
-    lines += [f"besides: {'; '.join(made.notes)}"] if made.notes else []
     return tuple(lines)
 
 
