@@ -195,3 +195,31 @@ def test_batches_that_do_not_divide_are_refused_and_a_run_compiles_once():
     once = len(traces)
     run(state, x, 3)
     assert len(traces) == once
+
+
+def test_alone_changes_nothing_and_is_what_none_stands_for():
+    alone = vi.shard.ALONE
+    assert vi.shard.as_layout(None) is alone
+    layout = vi.shard.make_layout(vi.shard.make_mesh())
+    assert vi.shard.as_layout(layout) is layout
+    tree = {"kernel": jnp.ones((2, 3)), "none": None}
+    for change in (alone.replicated, alone.replicate, alone.fetch, alone.spread, alone.gather):
+        assert change(tree) is tree
+    assert alone.settle(tree) is tree
+    assert jax.tree.leaves(alone.shardings(tree)) == []
+    assert alone.jit is jax.jit
+    np.testing.assert_array_equal(alone.make(jnp.exp, jnp.zeros(3)), np.ones(3))
+    rows = np.arange(12).reshape(2, 6)
+    np.testing.assert_array_equal(alone.load(lambda part: rows[:, part], (2, 6), axis=1), rows)
+
+
+def test_the_programs_of_one_device_are_the_same_without_a_layout():
+    model = vi.models.vae((4,), num_latents=2, hidden=(8,))
+    optimizer = optax.sgd(1e-3)
+    step = vi.make_step(vi.losses.negative_elbo(model), optimizer)
+    state = vi.init_state(jax.random.key(0), model.init, optimizer)
+    batch = jnp.ones((2, 4))
+    plain = jax.jit(step).trace(state, batch).jaxpr
+    for layout in (None, vi.shard.ALONE):
+        ours = jax.jit(vi.training.on_layout(step, layout)).trace(state, batch).jaxpr
+        assert str(ours) == str(plain)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vi_jax.arguments import as_count
-from vi_jax.shard import Layout
+from vi_jax.shard import Layout, as_layout
 from vi_jax.training import (
     BlockInfo,
     State,
@@ -84,8 +84,7 @@ def make_run(
         devices.
     """
     as_count(batch_size, "batch_size")
-    program: Any = jax.jit if layout is None else layout.jit
-    whole: Any = (lambda tree: tree) if layout is None else layout.gather
+    layout = as_layout(layout)
 
     def block(
         states: State, data: Any, orders: Array, num_steps: Array, alive: Array, since: Totals
@@ -95,17 +94,17 @@ def make_run(
         end, orders, totals = jax.lax.while_loop(
             lambda carry: carry[0].step < last, one, (_spread(states, layout), orders, since)
         )
-        return end, whole(jax.vmap(mean_metrics)(totals)), orders
+        return end, layout.gather(jax.vmap(mean_metrics)(totals)), orders
 
-    compiled = program(block, donate_argnums=(0, 2))
-    order_at = remembered_order(batch_size, program(shuffles, static_argnums=2))
-    starts = program(lambda totals, num: whole(_each(totals, num)), static_argnums=1)
+    compiled = layout.jit(block, donate_argnums=(0, 2))
+    order_at = remembered_order(batch_size, layout.jit(shuffles, static_argnums=2))
+    starts = layout.jit(lambda totals, num: layout.gather(_each(totals, num)), static_argnums=1)
     start = starting_totals(lambda states, batch: step(pick(states, 0), batch), batch_size, layout)
 
     def run(
         states: State, data: Any, num_steps: int, alive: np.ndarray, since: Totals | None = None
     ) -> tuple[State, BlockInfo]:
-        if layout is not None and len(alive) % layout.num_shards:
+        if len(alive) % layout.num_shards:
             raise ValueError(
                 f"{len(alive)} replicas do not lie evenly over {layout.num_shards} devices; take "
                 "a multiple of that."
@@ -126,7 +125,7 @@ Carry = tuple[State, Array, Totals]  # states, orders [R, N], totals
 
 
 def _make_one(
-    step: Step, data: Any, alive: Array, batch_size: int, layout: Layout | None
+    step: Step, data: Any, alive: Array, batch_size: int, layout: Layout
 ) -> Callable[[Carry], Carry]:
     """One step of all runs, on examples of `data`: the body of the loop of a block."""
     size = num_examples(data)
@@ -150,10 +149,8 @@ def _make_one(
     return one
 
 
-def _spread(states: State, layout: Layout | None) -> State:
+def _spread(states: State, layout: Layout) -> State:
     """The runs over the devices of the layout."""
-    if layout is None:
-        return states
     return State(step=states.step, **layout.spread(_of_each(states)))
 
 

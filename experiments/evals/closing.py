@@ -14,6 +14,7 @@ from experiments.evals.base import Measures, Row, said
 from experiments.run import heartbeat, processes, session
 from experiments.run.metrics import METRICS, read_rows
 from experiments.run.session import Built
+from vi_jax.shard import ALONE, Layout
 
 SUMMARY = "summary.json"
 
@@ -47,7 +48,7 @@ def summarise(built: Built, workdir: Path, params: Any, measures: Measures) -> d
     config = built.config
     key = session.key_at(built.keys.evaluate, 0)
     is_alone = jax.process_count() == 1
-    layout = session.make_layout(config, cuts_batches=False) if is_alone else None
+    layout = session.make_layout(config, cuts_batches=False) if is_alone else ALONE
     summary = {
         "split": config.eval.split,
         **measures.summary,
@@ -66,7 +67,7 @@ def log_evidence(
     params: Any,
     *,
     num_samples: int,
-    layout: Any,
+    layout: Layout,
     most: int = evidence.MAX_CHUNK,
 ) -> dict[str, Any]:
     """The summary of log p(x) by importance samples; empty, with a note, where the model has no

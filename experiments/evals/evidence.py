@@ -13,7 +13,7 @@ from experiments.evals.base import Row, batches, mean_stderr, said
 from experiments.run.live import Count, Portions
 from vi_jax.diagnostics.psis import k_hat_of_largest, tail_size
 from vi_jax.losses import densities_of, log_joint
-from vi_jax.shard import Layout
+from vi_jax.shard import Layout, as_layout
 from vi_jax.types import num_examples
 from vi_jax.weights import draw, log_weights
 
@@ -65,21 +65,20 @@ def make_log_evidence(
     """
     chunk = chunk_for(num_samples, most)
     num_chunks = num_samples // chunk
-    devices = 1 if layout is None else layout.num_shards
-    place: Any = (lambda tree: tree) if layout is None else layout.replicate
+    layout = as_layout(layout)
     program = make_program(model, num_chunks, chunk, layout)
     portions = Portions(SECONDS)
 
     def log_evidence(key: jax.Array, params: Any, x: Any) -> Evidence:
-        key, params, x = place((key, params, x))
+        key, params, x = layout.replicate((key, params, x))
         num = num_examples(x)
         keys = jax.random.split(key, num)
         found = []
         has_compiled = False
         with Count(f"log p(x), K = {num_samples:,}", num, "examples") as count:
-            for rows, counted in batches(num, batch_size, devices):
+            for rows, counted in batches(num, batch_size, layout.num_shards):
                 some = jax.tree.map(lambda leaf, rows=rows: leaf[rows], x)
-                sums = place(no_sums(len(rows), num_samples))
+                sums = layout.replicate(no_sums(len(rows), num_samples))
                 first = 0
                 while first < num_chunks:
                     last = min(first + portions.size, num_chunks)
@@ -108,8 +107,7 @@ def make_program(
     """The compiled (sums, keys [B], params, x, first, last) -> sums with the weights of the chunks
     first..last-1 added.
     """
-    spread: Any = (lambda tree: tree) if layout is None else layout.spread
-    whole: Any = (lambda tree: tree) if layout is None else layout.gather
+    layout = as_layout(layout)
     guide = densities_of(model, "log p(x)").guide
 
     def add_chunks(
@@ -129,9 +127,9 @@ def make_program(
 
             return jax.lax.fori_loop(first, last, part, sums)
 
-        return whole(jax.vmap(one)(*spread((sums, keys, x))))
+        return layout.gather(jax.vmap(one)(*layout.spread((sums, keys, x))))
 
-    return jax.jit(add_chunks) if layout is None else layout.jit(add_chunks)
+    return layout.jit(add_chunks)
 
 
 def no_sums(size: int, num_samples: int) -> Sums:

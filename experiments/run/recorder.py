@@ -69,7 +69,7 @@ class Recorder:
         members: Sequence[Member],
         built: Built,
         *,
-        layout: Layout | None,
+        layout: Layout,
         stop: Any,
         progress: Any,
         view: View = ALONE,

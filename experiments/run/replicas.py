@@ -34,7 +34,7 @@ class _Run(NamedTuple):
 
     built: Built
     replicas: list[Replica]
-    layout: Layout | None
+    layout: Layout
     stop: Stop
 
 
@@ -199,7 +199,7 @@ def _count(config: Any) -> int:
     return config.replicas * max(len(config.sweep.learning_rates), 1)
 
 
-def _layout(config: Any) -> Any:
+def _layout(config: Any) -> Layout:
     if jax.process_count() > 1:
         raise cli.UserError(
             "config.replicas are trained by one process; in several, set config.replicas=1 and "
@@ -207,7 +207,7 @@ def _layout(config: Any) -> Any:
         )
     num = _count(config)
     layout = session.make_layout(config, cuts_batches=False)
-    if layout is not None and num % layout.num_shards:
+    if num % layout.num_shards:
         raise cli.UserError(
             f"{num} replicas do not lie evenly over {layout.num_shards} devices; take a multiple "
             "of that."

@@ -20,7 +20,7 @@ from experiments.run.checkpoints import Checkpoints
 from experiments.run.contents import CONFIG
 from experiments.run.kinds import note_probabilities, require_kind
 from experiments.run.streaming import MOST_STEPS, make_streaming_run
-from vi_jax.shard import Layout
+from vi_jax.shard import ALONE, Layout
 from vi_jax.training import State, evaluation_params, require_batches
 
 
@@ -149,9 +149,8 @@ def evaluation_set(config: Any, dataset: Dataset, split: str) -> tuple[Any, np.n
     return x, part.labels
 
 
-def make_layout(config: Any, *, cuts_batches: bool = True) -> Layout | None:
-    """Where the arrays of a run lie, from config.mesh; None on one device. `cuts_batches`: over its
-    devices.
+def make_layout(config: Any, *, cuts_batches: bool = True) -> Layout:
+    """Where the arrays of a run lie, from config.mesh. `cuts_batches`: over its devices.
 
     Raises:
       UserError: the devices do not fit the mesh, or a batch does not lie evenly over them.
@@ -165,21 +164,22 @@ def make_layout(config: Any, *, cuts_batches: bool = True) -> Layout | None:
     try:
         mesh = vi.shard.make_mesh(*sizes, devices=devices)
         layout = vi.shard.make_layout(mesh)
-        require_batches(config.train.batch_size, layout if cuts_batches else None)
+        require_batches(config.train.batch_size, layout if cuts_batches else ALONE)
     except ValueError as error:
         raise UserError(f"config.mesh and config.train.batch_size: {error}") from None
-    return layout if mesh.size > 1 else None
+    return layout if mesh.size > 1 else ALONE
 
 
 def describe(layout: Layout) -> str:
     """The mesh, in a line."""
-    sizes = " x ".join(f"{axis} {size}" for axis, size in layout.mesh.shape.items())
+    axes = {} if layout.mesh is None else layout.mesh.shape
+    sizes = " x ".join(f"{axis} {size}" for axis, size in axes.items())
     count = jax.process_count()
     processes = f", in {count} processes" if count > 1 else ""
     return f"on {layout.num_shards} devices, {sizes}{processes}"
 
 
-def make_run(built: Built, layout: Layout | None) -> tuple[Any, Any]:
+def make_run(built: Built, layout: Layout) -> tuple[Any, Any]:
     """The `run` of a config, and what it goes over: the training examples on the devices where they
     fit, else on the host.
     """
@@ -201,19 +201,19 @@ def make_run(built: Built, layout: Layout | None) -> tuple[Any, Any]:
     return run, on_devices(data, layout) if fits else data
 
 
-def on_devices(data: Any, layout: Layout | None) -> Any:
+def on_devices(data: Any, layout: Layout) -> Any:
     """Training examples, leaves [N, ...], whole on every device."""
     with heartbeat.phase("reading the training examples"):
         stored = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf[:])), data)
-    return stored if layout is None else layout.replicate(stored)
+    return layout.replicate(stored)
 
 
-def whole_params(state: State, layout: Layout | None) -> vi.types.Params:
+def whole_params(state: State, layout: Layout) -> vi.types.Params:
     """The parameters that evaluation uses, on one device."""
-    return evaluation_params(state) if layout is None else layout.fetch(evaluation_params(state))
+    return layout.fetch(evaluation_params(state))
 
 
-def start_state(config: Any, model: vi.Model, layout: Layout | None = None) -> State:
+def start_state(config: Any, model: vi.Model, layout: Layout = ALONE) -> State:
     """The state before the first step."""
     with heartbeat.compiling("initialising the parameters"):
         return vi.init_state(

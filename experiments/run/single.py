@@ -22,7 +22,7 @@ class _Run(NamedTuple):
 
     built: Built
     workdir: Path
-    layout: Layout | None
+    layout: Layout
     stop: Stop
     checkpoints: Checkpoints
     advance: Any  # the `run` of `session.make_run`
@@ -59,7 +59,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Stop | None = None
     return closing.finish(built, workdir, params, measures)
 
 
-def _introduce(built: Built, layout: Layout | None) -> None:
+def _introduce(built: Built, layout: Layout) -> None:
     """What is trained, on what."""
     config = built.config
     train = built.dataset.train
@@ -68,7 +68,7 @@ def _introduce(built: Built, layout: Layout | None) -> None:
         f"{config.name}: {train.num:,} training examples {built.x_shape} from "
         f"{built.dataset.source}"
     )
-    if layout is not None:
+    if layout.num_shards > 1:
         processes.say(session.describe(layout))
     if config.train.keep_best and config.eval.split == "test":
         processes.say(
@@ -78,7 +78,7 @@ def _introduce(built: Built, layout: Layout | None) -> None:
 
 
 def _train(
-    built: Built, workdir: Path, layout: Layout | None, *, resumed: bool, stop: Stop
+    built: Built, workdir: Path, layout: Layout, *, resumed: bool, stop: Stop
 ) -> tuple[State, Recorder]:
     """The state at the end, and the recorder of the run."""
     spec = built.config.train
@@ -104,10 +104,7 @@ def _find_start(run: _Run, *, resumed: bool) -> _Start:
     if resumed:
         with heartbeat.phase("reading the newest checkpoint"):
             state = run.checkpoints.restore_latest(state) or state
-    since = run.checkpoints.block
-    if since is not None and run.layout is not None:
-        since = run.layout.replicate(since)
-    start = _Start(state, since)
+    start = _Start(state, run.layout.replicate(run.checkpoints.block))
     if resumed:
         _say_where(run, start)
     return start

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.run.mapped import Announce, make_announce
-from vi_jax.shard import Layout
+from vi_jax.shard import Layout, as_layout
 from vi_jax.training import (
     BlockInfo,
     Metrics,
@@ -61,14 +61,14 @@ def make_streaming_run(
       ValueError: batch_size or most_steps is not positive, or batch_size no multiple of the number
         of devices.
     """
+    layout = as_layout(layout)
     require_batches(batch_size, layout)
     if most_steps < 1:
         raise ValueError(f"most_steps is at least 1; got {most_steps}.")
-    step = on_layout(step, layout)
-    jit = jax.jit if layout is None else layout.jit
-    compiled = jit(partial(_several, step), donate_argnums=0)
-    order_of = _make_order_of()
     start = starting_totals(step, batch_size, layout)
+    step = on_layout(step, layout)
+    compiled = layout.jit(partial(_several, step), donate_argnums=0)
+    order_of = _make_order_of()
     announced = _Announced()
 
     def run(
@@ -92,10 +92,10 @@ def make_streaming_run(
         ]
         rows_of = _make_rows_of(lambda epoch: order_of(key, epoch, length), length, batch_size)
         tell = announced.of(data, rows_of, ahead=(AHEAD + ANNOUNCED) * size)
-        for batches, count in _batches(data, groups, size, batch_size, rows_of, tell, layout):
+        for batches, count in _batches(data, row, groups, size, batch_size, rows_of, tell, layout):
             before = totals
             (state, totals) = compiled(state, batches, totals, np.int32(count))
-            if layout is not None:
+            if layout.num_shards > 1:
                 # many host devices on few cores deadlock when programs are queued
                 jax.block_until_ready(totals)
             # calls do not wait: batches would pile up on a device slower than the host
@@ -215,22 +215,23 @@ def _make_rows_of(
 
 def _batches(
     data: Any,
+    row: Any,
     groups: list[tuple[int, int]],
     size: int,
     batch_size: int,
     rows_of: RowsOf,
     tell: Callable[[int], None],
-    layout: Layout | None,
+    layout: Layout,
 ) -> Iterator[tuple[Any, int]]:
     """(batches, leaves [size, batch_size, ...] on the device, how many of them count) for each
-    group (its first step, its steps).
+    group (its first step, its steps); `row` is one row of the data, leaves [1, ...].
     """
 
     def gather(first: int, count: int) -> Any:
         tell(first)
         rows = np.stack([rows_of(number) for number in range(first, first + count)])  # [count, B]
 
-        def send(leaf: Any) -> jax.Array:
+        def send(leaf: Any, row: np.ndarray) -> jax.Array:
             def read(part: slice) -> np.ndarray:
                 found = np.asarray(leaf[rows[:, part].ravel()])
                 found = found.reshape(count, -1, *found.shape[1:])
@@ -239,11 +240,9 @@ def _batches(
                     found = np.concatenate([found, filler])
                 return found
 
-            if layout is None:
-                return jax.device_put(read(slice(None)))
-            return layout.load(read, (size, batch_size, *leaf.shape[1:]), axis=1)
+            return layout.load(read, (size, batch_size, *row.shape[1:]), axis=1)
 
-        return jax.tree.map(send, data)
+        return jax.tree.map(send, data, row)
 
     with ThreadPoolExecutor(max_workers=1) as pool:
         waiting: list[Future[Any]] = [pool.submit(gather, *group) for group in groups[:AHEAD]]

@@ -15,7 +15,7 @@ from vi_jax.fitting import _control_variate, _end, _loop, _starts
 from vi_jax.fitting._compile import Options, Program, compiled, compiler_options
 from vi_jax.fitting._watch import Watch, run_loop, weighing
 from vi_jax.fitting.result import Result
-from vi_jax.shard import Layout, make_layout
+from vi_jax.shard import ALONE, Layout, make_layout
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method
 
@@ -60,8 +60,7 @@ def run_once(key: Array, plan: Plan, *, target: Target, num_draws: int, watch: W
     loop = run_loop(watch, partial(programs.advance, key_run), loop, programs.place)
     weighing(watch, num_draws, time.perf_counter() - clock, loop)
     q, weighted, starts, beyond = jax.block_until_ready(programs.judge(key_weigh, loop.states))
-    if layout is not None:
-        loop, q, weighted, starts, beyond = layout.fetch((loop, q, weighted, starts, beyond))
+    loop, q, weighted, starts, beyond = layout.fetch((loop, q, weighted, starts, beyond))
 
     best = int(np.argmax(starts.elbo))
     history = _loop.history(loop, best)
@@ -107,7 +106,7 @@ def _programs(
     plan: Plan,
     target: Target,
     num_draws: int,
-    layout: Layout | None,
+    layout: Layout,
     watch: Watch,
 ) -> Programs:
     """Chooses the starts, and compiles the three programs side by side."""
@@ -119,12 +118,10 @@ def _programs(
     else:
         watch.on_phase("choosing where to start")
     target, u, evaluations = _started(key_start, target, plan, options)
-    place = (lambda array: array) if layout is None else layout.replicate
-    key_init, key_run, key_weigh, u = place((key_init, key_run, key_weigh, u))
+    key_init, key_run, key_weigh, u = layout.replicate((key_init, key_run, key_weigh, u))
     begin = partial(_begin, target, method, layout)
-    shape = jax.eval_shape(begin, key_init, u)
-    shape = shape if layout is None else layout.replicated(shape)
-    last = place(jnp.int32(0))
+    shape = layout.replicated(jax.eval_shape(begin, key_init, u))
+    last = layout.replicate(jnp.int32(0))
     watch.on_phase(f"compiling {method.name}")
     judge = partial(_end.judge, target, method, plan.combine, num_draws)
     advance = partial(_advance, target, method, layout)
@@ -132,10 +129,10 @@ def _programs(
         Program(options.init, begin, (key_init, u)),
         Program(options.steps, advance, (key_run, shape, last)),
         Program(options.weighing, judge, (key_weigh, shape.states)),
-        place=place,
+        place=layout.replicate,
     )
     keys = (key_init, key_run, key_weigh)
-    return Programs(first, rest, last_of_all, target, u, keys, evaluations, place)
+    return Programs(first, rest, last_of_all, target, u, keys, evaluations, layout.replicate)
 
 
 def _started(key: Array, target: Target, plan: Plan, options: Options) -> tuple[Target, Array, int]:
@@ -153,7 +150,7 @@ def _started(key: Array, target: Target, plan: Plan, options: Options) -> tuple[
     return _control_variate.added(target, _starts.checked(target, pick(key)), search)
 
 
-def _layout(mesh: Mesh | None, num_starts: int) -> Layout | None:
+def _layout(mesh: Mesh | None, num_starts: int) -> Layout:
     if mesh is not None and not isinstance(mesh, Mesh | AbstractMesh):
         raise TypeError(f"mesh comes from vi.shard.make_mesh(); got {describe(mesh)}.")
     if mesh is not None and num_starts % mesh.size:
@@ -161,20 +158,14 @@ def _layout(mesh: Mesh | None, num_starts: int) -> Layout | None:
             f"{num_starts} starts do not lie evenly over {mesh.size} devices; take a multiple of "
             f"{mesh.size}."
         )
-    return None if mesh is None else make_layout(mesh)
+    return ALONE if mesh is None else make_layout(mesh)
 
 
-def _begin(
-    target: Target, method: Method, layout: Layout | None, key: Array, u: Array
-) -> _loop.Loop:
-    if layout is None:
-        return _loop.begin(target, method, key, u)
+def _begin(target: Target, method: Method, layout: Layout, key: Array, u: Array) -> _loop.Loop:
     return layout.gather(_loop.begin(target, method, key, layout.spread(u)))
 
 
 def _advance(
-    target: Target, method: Method, layout: Layout | None, key: Array, loop: _loop.Loop, last: Array
+    target: Target, method: Method, layout: Layout, key: Array, loop: _loop.Loop, last: Array
 ) -> _loop.Loop:
-    if layout is None:
-        return _loop.advance(target, method, key, loop, last)
     return layout.gather(_loop.advance(target, method, key, loop, last, spread=layout.spread))

@@ -24,7 +24,8 @@ class Layout(NamedTuple):
     program; `spread`, `gather` and `settle` inside one.
     """
 
-    mesh: Mesh
+    # None where there is none: one device (`ALONE`)
+    mesh: Mesh | None
     # pieces of a batch: the devices of the mesh
     num_shards: int
     # a tree of arrays or shapes -> its NamedShardings, by the rules

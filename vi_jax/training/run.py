@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from vi_jax.arguments import as_count
-from vi_jax.shard import Layout
+from vi_jax.shard import Layout, as_layout
 from vi_jax.training.batches import batch_rows, make_gather, remembered_order, shuffle
 from vi_jax.training.state import State
 from vi_jax.training.step import Metrics, Step
@@ -25,8 +25,7 @@ def on_layout(step: Step, layout: Layout | None) -> Step:
     """The same step on a mesh: whole parameters while it lasts, each device its own examples; the
     state ends by the rules.
     """
-    if layout is None:
-        return step
+    layout = as_layout(layout)
 
     def sharded(state: State, batch: Any) -> tuple[State, Metrics]:
         new_state, metrics = step(
@@ -40,10 +39,11 @@ def on_layout(step: Step, layout: Layout | None) -> Step:
 def require_batches(batch_size: int, layout: Layout | None) -> None:
     """Raises ValueError where a batch has no examples, or does not lie evenly over the devices."""
     as_count(batch_size, "batch_size")
-    if layout is not None and batch_size % layout.num_shards:
+    num_shards = as_layout(layout).num_shards
+    if batch_size % num_shards:
         raise ValueError(
-            f"a batch of {batch_size} examples does not lie evenly over {layout.num_shards} "
-            "devices; take a multiple of that."
+            f"a batch of {batch_size} examples does not lie evenly over {num_shards} devices; take "
+            "a multiple of that."
         )
 
 
@@ -71,11 +71,10 @@ def make_run(
     Raises:
       ValueError: batch_size is not positive, or no multiple of the number of devices.
     """
+    layout = as_layout(layout)
     require_batches(batch_size, layout)
+    start = starting_totals(step, batch_size, layout)
     step = on_layout(step, layout)
-    program = jax.jit if layout is None else layout.jit
-    spread: Any = _as_it_is if layout is None else layout.spread
-    whole: Any = _as_it_is if layout is None else layout.gather
 
     def block(
         state: State, data: Any, order: Array, num_steps: Array, since: Totals
@@ -92,7 +91,7 @@ def make_run(
                 lambda: shuffle(state.key, state.step // num_batches, size),
                 lambda: order,
             )
-            batch = gather(spread(batch_rows(order, position, batch_size)))
+            batch = gather(layout.spread(batch_rows(order, position, batch_size)))
             new_state, metrics = step(state, batch)
             return new_state, order, add_metrics(totals, metrics, state.step)
 
@@ -101,13 +100,12 @@ def make_run(
 
         last = state.step + num_steps
         end, order, totals = jax.lax.while_loop(more, one, (state, order, since))
-        return end, whole(mean_metrics(totals)), whole(order)
+        return end, layout.gather(mean_metrics(totals)), layout.gather(order)
 
-    compiled = program(block, donate_argnums=(0, 2))
+    compiled = layout.jit(block, donate_argnums=(0, 2))
     order_at = remembered_order(
-        batch_size, program(lambda *args: whole(shuffle(*args)), static_argnums=2)
+        batch_size, layout.jit(lambda *args: layout.gather(shuffle(*args)), static_argnums=2)
     )
-    start = starting_totals(step, batch_size, layout)
 
     def run(
         state: State, data: Any, num_steps: int | Array, since: Totals | None = None
@@ -120,7 +118,3 @@ def make_run(
         return state, info
 
     return run
-
-
-def _as_it_is(tree: Any) -> Any:
-    return tree

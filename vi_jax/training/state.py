@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from vi_jax.arguments import as_key, require_function, require_optimizer
-from vi_jax.shard import Layout
+from vi_jax.shard import Layout, as_layout
 from vi_jax.types import Array, Params
 
 
@@ -60,7 +60,7 @@ def init_state(
             jnp.zeros((), jnp.int32),
         )
 
-    return jax.jit(make)(key) if layout is None else layout.make(make, key)
+    return as_layout(layout).make(make, key)
 
 
 def evaluation_params(state: State) -> Params:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vi_jax.shard import Layout
+from vi_jax.shard import Layout, as_layout
 from vi_jax.training.batches import batch_rows, shuffle
 from vi_jax.training.run import on_layout, require_batches
 from vi_jax.training.state import State
@@ -35,18 +35,18 @@ def make_stepwise_run(
     layers of `vi_jax.models.networks` do not need it). Goes on to the end of a block after a loss
     that was not finite, and names its step. Arguments and errors as for `make_run`.
     """
+    layout = as_layout(layout)
     require_batches(batch_size, layout)
+    start = starting_totals(step, batch_size, layout)
     step = on_layout(step, layout)
-    program = jax.jit if layout is None else layout.jit
 
     def one(state: State, data: Any, order: Array, totals: Totals) -> tuple[State, Totals]:
         rows = batch_rows(order, state.step % -(-num_examples(data) // batch_size), batch_size)
         new_state, metrics = step(state, jax.tree.map(lambda leaf: leaf[rows], data))
         return new_state, add_metrics(totals, metrics, state.step)
 
-    compiled = program(one, donate_argnums=0)
-    shuffled = program(shuffle, static_argnums=2)
-    start = starting_totals(step, batch_size, layout)
+    compiled = layout.jit(one, donate_argnums=0)
+    shuffled = layout.jit(shuffle, static_argnums=2)
 
     def run(
         state: State, data: Any, num_steps: int, since: Totals | None = None
@@ -60,7 +60,8 @@ def make_stepwise_run(
             if order is None or number % num_batches == 0:
                 order = shuffled(state.key, np.int32(number // num_batches), size)
             state, totals = compiled(state, data, order, totals)
-            if layout is not None:  # many host devices on few cores deadlock when steps are queued
+            if layout.num_shards > 1:
+                # many host devices on few cores deadlock when steps are queued
                 jax.block_until_ready(totals)
         return state, mean_metrics(totals)
 

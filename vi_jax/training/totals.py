@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vi_jax.shard import Layout
+from vi_jax.shard import Layout, as_layout
 from vi_jax.training.state import State
 from vi_jax.training.step import Metrics, Step
 from vi_jax.types import Array
@@ -41,6 +41,7 @@ def starting_totals(
     """`start(state, data)`: where the sums of a block start, zeros and no bad step; the step is
     traced for it once.
     """
+    layout = as_layout(layout)
     known: list[Totals] = []
 
     def start(state: State, data: Any) -> Totals:
@@ -51,10 +52,7 @@ def starting_totals(
                 ),
                 data,
             )
-            totals = no_metrics(step, state, batch)
-            if layout is not None:
-                totals = layout.replicate(totals)
-            known.append(totals)
+            known.append(layout.replicate(no_metrics(step, state, batch)))
         return known[0]
 
     return start
