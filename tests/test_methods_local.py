@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import vi_jax as vi
-from vi_jax.methods.local_guide import BatchGuide
+from vi_jax.local.guide import BatchGuide
 from vi_jax.optimise import row_optimisers
 
 NUM = 24

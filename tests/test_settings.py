@@ -236,8 +236,7 @@ def test_no_public_function_of_the_library_is_left_out():
         assert set(room.all_names()) | set(room.without) == set(signatures.members(room.module))
     folder = Path(vi.methods.__file__).parent
     files = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")}
-    of_rows = {"local_advi", "local_guide"}  # whose targets have rows, and its guide
-    assert set(rooms.METHOD.all_names()) == files - of_rows
+    assert set(rooms.METHOD.all_names()) == files
 
 
 @pytest.mark.parametrize("name", rooms.METHOD.all_names())

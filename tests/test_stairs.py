@@ -17,6 +17,7 @@ FLOORS = (
     {"gaussian", "weights", "sampling", "control_variates"},
     {"divergences", "families", "bounds", "targets", "draws"},
     {"models", "estimators", "optimise"},
+    {"local"},
     {"methods", "conjugate", "losses", "evidence", "checks"},
     {"diagnostics", "shard"},
     {"fitting", "training"},
@@ -24,7 +25,7 @@ FLOORS = (
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # Modules that only some rooms may import; a room is a file or a folder right under vi_jax/.
-HOMES = {"flax": {"models"}, "optax": {"methods", "optimise", "training", "fitting"}}
+HOMES = {"flax": {"models"}, "optax": {"local", "methods", "optimise", "training", "fitting"}}
 NOWHERE = {
     "absl",
     "ml_collections",

@@ -44,6 +44,11 @@ class Family(NamedTuple):
     shared: tuple[str, ...] | None = None  # parameters that no encoder puts out
 
 
+def family_of_size(family: Callable[[int], Family] | Family) -> Callable[[int], Family]:
+    """D -> Family, of one or of a Family of a size already chosen."""
+    return (lambda size: family) if isinstance(family, Family) else family
+
+
 class Drawn(NamedTuple):
     """Marks a KL that is a difference of log densities at the draw, not a closed form; in
     `Terms.kl`. Its metric is called `kl_drawn/SITE`.

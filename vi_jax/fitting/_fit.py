@@ -17,8 +17,8 @@ from vi_jax.fitting._watch import OnPhase, Report, Watch, silently
 from vi_jax.fitting.local import fit_local
 from vi_jax.fitting.local_result import LocalResult
 from vi_jax.fitting.result import Result
+from vi_jax.local.advi import LocalMethod
 from vi_jax.methods.default import Choice, choose
-from vi_jax.methods.local_advi import LocalMethod
 from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method

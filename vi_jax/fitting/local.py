@@ -19,8 +19,8 @@ from vi_jax.fitting.local_result import (
     LocalResult,
     filled,
 )
-from vi_jax.methods.local_advi import LocalMethod, local_advi
-from vi_jax.methods.local_guide import LocalGuide
+from vi_jax.local.advi import LocalMethod, local_advi
+from vi_jax.local.guide import LocalGuide
 from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import TargetError
 from vi_jax.types import Array

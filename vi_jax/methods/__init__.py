@@ -9,16 +9,16 @@ loop of your own:
     q = method.guide(state)
 
 `local_advi` is for targets with local latent variables; `table`, `coupled_table` and `encoder` are
-its guides of those.
+its guides of those. Their home is `vi_jax.local`.
 """
 
+from vi_jax.local import coupled_table, encoder, local_advi, table
 from vi_jax.methods._dadvi_response import (
     frequentist_stderr,
     linear_response,
     linear_response_sd,
 )
 from vi_jax.methods._linear_response import linear_response_of_draws
-from vi_jax.methods._local_guides import coupled_table, encoder, table
 from vi_jax.methods.advi import advi
 from vi_jax.methods.bam import bam
 from vi_jax.methods.bam_low_rank import bam_low_rank
@@ -27,7 +27,6 @@ from vi_jax.methods.dadvi import dadvi
 from vi_jax.methods.flow import flow
 from vi_jax.methods.gsm import gsm
 from vi_jax.methods.laplace import laplace
-from vi_jax.methods.local_advi import local_advi
 from vi_jax.methods.natural_gradient import natural_gradient
 from vi_jax.methods.pathfinder import pathfinder
 from vi_jax.methods.svgd import svgd

@@ -19,7 +19,16 @@ from vi_jax.kl.gaussians import is_gaussian_vector
 from vi_jax.methods._units import DENSE_UP_TO, Units, ascend
 from vi_jax.optimise import own_units, step_size
 from vi_jax.sampling import antithetic
-from vi_jax.types import Array, Family, LogDensity, Method, MethodInfo, Params, select
+from vi_jax.types import (
+    Array,
+    Family,
+    LogDensity,
+    Method,
+    MethodInfo,
+    Params,
+    family_of_size,
+    select,
+)
 
 # Adam's step in a Gaussian's own units, and in parameters as they are
 OWN_UNITS_STEP = 0.1
@@ -144,7 +153,7 @@ def _init(key: Array, log_density: LogDensity, start: Array, rules: Rules) -> St
     units = Units(jnp.zeros_like(start), jnp.ones_like(start))
     evaluations = jnp.int32(0)
     if not rules.max_ascent:
-        params = _at(params, start)
+        params = own_units.at(params, start)
     elif own_units.kind(params) is None:
         full = isinstance(rules.family_of(start.size).guide(params), Flow)
         units, evaluations = _gaussian(
@@ -176,7 +185,7 @@ def _step(
         )
 
     value, slope = jax.value_and_grad(loss)(state.params)
-    params, optimizer_state = moved(
+    params, optimizer_state = own_units.moved(
         _rule_of(state.params, rules),
         state.params,
         state.optimizer,
@@ -212,28 +221,6 @@ def _guide(state: State, rules: Rules) -> Any:
     )
 
 
-def moved(
-    rule: optax.GradientTransformation,
-    params: Params,
-    optimizer_state: Any,
-    value: Array,
-    slope: Params,
-    rate: Array,
-) -> tuple[Params, Any]:
-    """Parameters and optimiser after an update in the guide's units, times `rate`; as they were
-    where a number is not finite.
-    """
-    flat, _ = ravel_pytree(slope)
-    good = jnp.isfinite(value) & jnp.all(jnp.isfinite(flat))
-    updates, new_state = rule.update(own_units.inward(params, slope), optimizer_state, params)
-    new = own_units.outward(params, jax.tree.map(lambda d: rate * d, updates))
-    return select(good, (new, new_state), (params, optimizer_state))
-
-
-def family_of_size(family: Callable[[int], Family] | Family) -> Callable[[int], Family]:
-    return (lambda size: family) if isinstance(family, Family) else family
-
-
 def _gaussian(
     key: Array, log_density: LogDensity, start: Array, *, max_ascent: int, full: bool
 ) -> tuple[Units, Array]:
@@ -258,12 +245,6 @@ def _gaussian(
     q = method.guide(state)
     root = q.scale_tril if isinstance(q, dist.MultivariateNormal) else q.base_dist.scale
     return Units(q.mean, root), state.evaluations
-
-
-def _at(params: Params, start: Array) -> Params:
-    if isinstance(params, dict) and getattr(params.get("loc"), "shape", None) == start.shape:
-        return {**params, "loc": start.astype(params["loc"].dtype)}
-    return params
 
 
 def _watched(params: Params, guide_of: Callable[[Params], Any]) -> Array:

@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
 
 from vi_jax.gaussian import fill_tril
-from vi_jax.types import Array, Params
+from vi_jax.types import Array, Params, select
 
 DIAGONAL = {"loc", "log_scale"}
 FULL = {"loc", "log_diag", "lower"}
@@ -58,6 +60,31 @@ def outward(params: Params, update: Params) -> Params:
     new = tril @ fill_tril(update["log_diag"], update["lower"])  # D, its diagonal e^update
     along = {name: params[name] + tril @ update[name] for name in _ALONG if name in params}
     return {**along, "log_diag": params["log_diag"] + update["log_diag"], "lower": new[below(tril)]}
+
+
+def moved(
+    rule: optax.GradientTransformation,
+    params: Params,
+    optimizer_state: Any,
+    value: Array,
+    slope: Params,
+    rate: Array,
+) -> tuple[Params, Any]:
+    """Parameters and optimiser after an update in the guide's units, times `rate`; as they were
+    where a number is not finite.
+    """
+    flat, _ = ravel_pytree(slope)
+    good = jnp.isfinite(value) & jnp.all(jnp.isfinite(flat))
+    updates, new_state = rule.update(inward(params, slope), optimizer_state, params)
+    new = outward(params, jax.tree.map(lambda d: rate * d, updates))
+    return select(good, (new, new_state), (params, optimizer_state))
+
+
+def at(params: Params, start: Array) -> Params:
+    """The parameters with their location at `start` [D], where they have one."""
+    if isinstance(params, dict) and getattr(params.get("loc"), "shape", None) == start.shape:
+        return {**params, "loc": start.astype(params["loc"].dtype)}
+    return params
 
 
 def kind(params: Params) -> set[str] | None:

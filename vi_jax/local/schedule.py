@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from vi_jax.methods._local_guides import LocalGuides
+from vi_jax.local.guides import LocalGuides
 from vi_jax.optimise import row_optimisers, step_size
 from vi_jax.targets.local import LocalTarget
 from vi_jax.types import Array, Params

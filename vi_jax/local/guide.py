@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from vi_jax.kl.gaussians import is_gaussian_vector
-from vi_jax.methods._local_guides import LocalGuides
+from vi_jax.local.guides import LocalGuides
 from vi_jax.sampling import antithetic
 from vi_jax.targets.local import LocalTarget
 from vi_jax.types import Array, Params

@@ -12,13 +12,12 @@ from jax.flatten_util import ravel_pytree
 from vi_jax import estimators
 from vi_jax.bounds import elbo
 from vi_jax.families import full_rank
-from vi_jax.methods._local_guides import LocalGuides, coupled_table
-from vi_jax.methods._local_schedule import running_gap, slower_scales, watched_of
-from vi_jax.methods.advi import _at, family_of_size, moved
-from vi_jax.methods.local_guide import BatchGuide, LocalGuide
-from vi_jax.optimise import row_optimisers, step_size
+from vi_jax.local.guide import BatchGuide, LocalGuide
+from vi_jax.local.guides import LocalGuides, coupled_table
+from vi_jax.local.schedule import running_gap, slower_scales, watched_of
+from vi_jax.optimise import own_units, row_optimisers, step_size
 from vi_jax.targets.local import LocalTarget
-from vi_jax.types import Array, Family, MethodInfo, Params, select
+from vi_jax.types import Array, Family, MethodInfo, Params, family_of_size, select
 
 VISITS_PER_STAGE = 10  # of each row on a stage, on average, before its end
 
@@ -139,7 +138,7 @@ def _optimisers_of(
 
 def _init(key: Array, target: LocalTarget, start: Array, rules: Rules) -> State:
     key_shared, key_local = jax.random.split(key)
-    shared = _at(rules.family_of(target.size).init(key_shared), start)
+    shared = own_units.at(rules.family_of(target.size).init(key_shared), start)
     local = rules.own.init(key_local, target.size, target.local_size)
     rows = None
     first = None
@@ -182,8 +181,10 @@ def _step(key: Array, target: LocalTarget, state: State, rules: Rules) -> tuple[
     value = jnp.where(jnp.all(jnp.isfinite(flat)), value, jnp.nan)
     optimisers = _optimisers_of(target, rules)
     pairs = [
-        moved(optimisers[i], state.params[i], state.optimizer[i], value, slopes[0][i], rate)
-        for i in range(2)
+        own_units.moved(rule, params, optimizer, value, slope, rate)
+        for rule, params, optimizer, slope in zip(
+            optimisers, state.params, state.optimizer, slopes[0], strict=True
+        )
     ]
     shared = (pairs[0][0], pairs[1][0])
     optimizers = (pairs[0][1], pairs[1][1])

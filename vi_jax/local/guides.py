@@ -1,6 +1,6 @@
 """Guides of local latent variables: a table, a table coupled to the global ones, or an encoder.
 
-Members are `LocalGuides(init, guide, table)`; `vi.methods.local_advi` takes one.
+Members are `LocalGuides(init, guide, table)`; `vi.local.local_advi` takes one.
 """
 
 from collections.abc import Callable
