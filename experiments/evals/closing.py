@@ -11,7 +11,7 @@ import numpy as np
 from experiments import cli, figures, files
 from experiments.evals import evidence, images, tables, units
 from experiments.evals.base import Measures, Row, said
-from experiments.run import heartbeat, processes, session
+from experiments.run import devices, heartbeat, processes, session
 from experiments.run.metrics import METRICS, read_rows
 from experiments.run.session import Built
 from vi_jax.shard import ALONE, Layout
@@ -48,7 +48,7 @@ def summarise(built: Built, workdir: Path, params: Any, measures: Measures) -> d
     config = built.config
     key = session.key_at(built.keys.evaluate, 0)
     is_alone = jax.process_count() == 1
-    layout = session.make_layout(config, cuts_batches=False) if is_alone else ALONE
+    layout = devices.make_layout(config, cuts_batches=False) if is_alone else ALONE
     summary = {
         "split": config.eval.split,
         **measures.summary,

@@ -15,7 +15,7 @@ from experiments.evals import evidence
 from experiments.evals.base import batches
 from experiments.evals.csv_file import write_csv
 from experiments.evals.latents import by_site
-from experiments.run import estimate, heartbeat, session
+from experiments.run import devices, estimate, heartbeat, session
 from experiments.run.kinds import require_kind
 from experiments.run.live import Count
 from vi_jax.types import num_examples
@@ -65,7 +65,7 @@ def encode(
     Raises:
       UserError: the model has no densities, there is no such split, or the memory does not suffice.
     """
-    layout = session.make_layout(config, cuts_batches=False)
+    layout = devices.make_layout(config, cuts_batches=False)
     dataset = session.load_data(config)
     names = splits_of(dataset, split or config.eval.split)
     if num_samples:

@@ -8,14 +8,14 @@ import jax
 
 from experiments import cli, files
 from experiments.evals import closing
-from experiments.run import estimate, heartbeat, session
+from experiments.run import devices, estimate, heartbeat, session
 
 
 def evaluate(
     config, workdir: Path, *, num_samples: int, most: int, seed: int, checkpoint: str = "latest"
 ) -> dict:
     """Measures a run and writes evaluation-SPLIT.json."""
-    layout = session.make_layout(config, cuts_batches=False)
+    layout = devices.make_layout(config, cuts_batches=False)
     dataset = session.load_data(config)
     estimate.require_evaluation(
         config, dataset, num_samples=num_samples, chunk=most, key="--num_samples"

@@ -13,7 +13,7 @@ import jax
 from experiments import build, cli
 from experiments.evals import Measures
 from experiments.evals.collapse import collapse_alarm
-from experiments.run import heartbeat, session
+from experiments.run import devices, heartbeat, session
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.loop import Block
 from experiments.run.metrics import evaluation_row, training_row
@@ -188,7 +188,7 @@ class Recorder:
     def _measure(self, which: int, state: State) -> Measures:
         keys = session.keys(self._members[which].config)
         key = session.key_at(keys.evaluate, int(state.step))
-        params = session.whole_params(state, self._layout)
+        params = devices.whole_params(state, self._layout)
         return self._built.meter.measure(key, params, self._built.x)
 
     def _save(self, which: int, block: Block, *, totals: Totals) -> None:

@@ -16,7 +16,7 @@ import optax
 
 import vi_jax as vi
 from experiments import build, cli, files
-from experiments.run import estimate, heartbeat, loop, processes, session
+from experiments.run import devices, estimate, heartbeat, loop, processes, session
 from experiments.run.folder import check_data
 from experiments.run.metrics import MetricsLog, Progress
 from experiments.run.parts import Parts
@@ -101,7 +101,7 @@ def train(config: Any, workdir: Path, *, stop: Stop) -> list[dict[str, Any]]:
     for which in map(int, np.flatnonzero(start.alive)):
         state = vi.replicas.pick(states, which)
         measures = recorder.final_measures(which, state)
-        ends[which] = (session.whole_params(state, layout), measures)
+        ends[which] = (devices.whole_params(state, layout), measures)
     return finish(built, workdir, replicas, ends)
 
 
@@ -206,7 +206,7 @@ def _layout(config: Any) -> Layout:
             "no sweep."
         )
     num = _count(config)
-    layout = session.make_layout(config, cuts_batches=False)
+    layout = devices.make_layout(config, cuts_batches=False)
     if num % layout.num_shards:
         raise cli.UserError(
             f"{num} replicas do not lie evenly over {layout.num_shards} devices; take a multiple "

@@ -21,7 +21,7 @@ from experiments.run.contents import CONFIG
 from experiments.run.kinds import note_probabilities, require_kind
 from experiments.run.streaming import MOST_STEPS, make_streaming_run
 from vi_jax.shard import ALONE, Layout
-from vi_jax.training import State, evaluation_params, require_batches
+from vi_jax.training import State, evaluation_params
 
 
 class Keys(NamedTuple):
@@ -149,36 +149,6 @@ def evaluation_set(config: Any, dataset: Dataset, split: str) -> tuple[Any, np.n
     return x, part.labels
 
 
-def make_layout(config: Any, *, cuts_batches: bool = True) -> Layout:
-    """Where the arrays of a run lie, from config.mesh. `cuts_batches`: over its devices.
-
-    Raises:
-      UserError: the devices do not fit the mesh, or a batch does not lie evenly over them.
-    """
-    sizes = (config.mesh.data, config.mesh.model)
-    devices = jax.devices()
-    taken = sizes[0] * sizes[1]
-    if -1 not in sizes and jax.process_count() == 1 and taken < len(devices):
-        print(f"note: config.mesh takes {taken} of {len(devices)} devices.", file=sys.stderr)
-        devices = devices[:taken]
-    try:
-        mesh = vi.shard.make_mesh(*sizes, devices=devices)
-        layout = vi.shard.make_layout(mesh)
-        require_batches(config.train.batch_size, layout if cuts_batches else ALONE)
-    except ValueError as error:
-        raise UserError(f"config.mesh and config.train.batch_size: {error}") from None
-    return layout if mesh.size > 1 else ALONE
-
-
-def describe(layout: Layout) -> str:
-    """The mesh, in a line."""
-    axes = {} if layout.mesh is None else layout.mesh.shape
-    sizes = " x ".join(f"{axis} {size}" for axis, size in axes.items())
-    count = jax.process_count()
-    processes = f", in {count} processes" if count > 1 else ""
-    return f"on {layout.num_shards} devices, {sizes}{processes}"
-
-
 def make_run(built: Built, layout: Layout) -> tuple[Any, Any]:
     """The `run` of a config, and what it goes over: the training examples on the devices where they
     fit, else on the host.
@@ -206,11 +176,6 @@ def on_devices(data: Any, layout: Layout) -> Any:
     with heartbeat.phase("reading the training examples"):
         stored = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf[:])), data)
     return layout.replicate(stored)
-
-
-def whole_params(state: State, layout: Layout) -> vi.types.Params:
-    """The parameters that evaluation uses, on one device."""
-    return layout.fetch(evaluation_params(state))
 
 
 def start_state(config: Any, model: vi.Model, layout: Layout = ALONE) -> State:

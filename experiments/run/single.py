@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from experiments import build
-from experiments.run import estimate, heartbeat, loop, nonfinite, processes, session
+from experiments.run import devices, estimate, heartbeat, loop, nonfinite, processes, session
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.folder import check_data
 from experiments.run.metrics import MetricsLog, Progress, Silence
@@ -43,7 +43,7 @@ class _Start(NamedTuple):
 
 def train(config: Any, workdir: Path, *, resumed: bool, stop: Stop | None = None) -> dict[str, Any]:
     """Runs what is left of a run and returns its summary; `stop` ends it early, after a save."""
-    layout = session.make_layout(config)
+    layout = devices.make_layout(config)
     dataset = session.load_data(config)
     estimate.require_run(config, dataset)
     built = session.build_all(config, dataset)
@@ -51,7 +51,7 @@ def train(config: Any, workdir: Path, *, resumed: bool, stop: Stop | None = None
     _introduce(built, layout)
     state, recorder = _train(built, workdir, layout, resumed=resumed, stop=stop or Stop())
     measures = recorder.final_measures(0, state)
-    params = session.whole_params(state, layout)
+    params = devices.whole_params(state, layout)
     if not processes.is_first():
         return measures.summary
     from experiments.evals import closing  # with matplotlib, which the first steps do not wait for
@@ -69,7 +69,7 @@ def _introduce(built: Built, layout: Layout) -> None:
         f"{built.dataset.source}"
     )
     if layout.num_shards > 1:
-        processes.say(session.describe(layout))
+        processes.say(devices.describe(layout))
     if config.train.keep_best and config.eval.split == "test":
         processes.say(
             "note: the best checkpoint is chosen by the test split: its test ELBO is a maximum "
