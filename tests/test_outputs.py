@@ -295,6 +295,24 @@ def test_an_imputed_table_is_the_table_as_it_came(tmp_path):
         assert arrays["levels/town"].tolist() == ["Oslo", "Rome"]
 
 
+def test_classes_of_long_numbers_keep_their_digits(tmp_path):
+    """Article numbers of seven digits, of which one is missing."""
+    lines = [f"{i},{1234567 + i % 2},{i % 7}" for i in range(60)]
+    lines[3] = "3,,3"
+    path = tmp_path / "articles.csv"
+    path.write_text("\n".join(["name,article,n", *lines]) + "\n")
+    data = table_config.get_config().data
+    data.update(name=f"csv:{path}", id_column="name", kinds="article=categorical")
+    dataset = load(data)
+    names = ("train", "validation", "test")
+    rows = encoding.rows_of(dataset, names)
+    entries = entries_of(dataset, names)
+    filled_in.write(tmp_path, dataset.table, stored_tables(data), rows, entries)
+    found = read_csv(tmp_path / "imputed.csv")["article"]
+    assert set(found) == {"1234567", "1234568"}
+    assert found[3] == "1234568"
+
+
 def test_rows_of_one_split_are_written_in_the_stored_order(tmp_path):
     path = write_cells(tmp_path / "cells.csv")
     data = data_of(path)

@@ -165,7 +165,7 @@ def _near(ratio: float) -> str:
 
 
 def _said(values: np.ndarray | None) -> list[str]:
-    return [] if values is None else [f"{value:g}" for value in values]
+    return [] if values is None else [f"{value:.15g}" for value in values]
 
 
 # --- a column of its kind
