@@ -13,7 +13,7 @@ from command_helpers import ROOT, small, write_idx
 
 from configs import replay
 from experiments import config_file, files, settings
-from experiments.evals import images
+from experiments.evals import images, tables
 from experiments.run import folder, session, single
 from experiments.run.folder import default_folder
 from experiments.run.record import FORMAT, from_plain, to_plain
@@ -125,6 +125,11 @@ def test_every_variant_trains(name, variant, tmp_path):
     params = evaluation_params(state)
     measures = built.meter.measure(jax.random.key(0), params, built.x)
     assert np.isfinite(measures.summary["elbo"]["mean"])
+    if built.dataset.table is not None:
+        rows = tables.decode(jax.random.key(1), built, params, num_samples=4)
+        assert len(rows.samples) == 4
+        assert np.isfinite(rows.samples).all()
+        return
     decoded = images.decode(
         jax.random.key(1), built.subject, params, built.x, built.labels, num_samples=4
     )
