@@ -20,6 +20,7 @@ from experiments.data.raw import RawTable
 from experiments.evals import encoding, evidence, filled_in, imputing, tables
 from experiments.evals.csv_file import write_csv
 from experiments.evals.data_columns import as_columns, context_columns
+from experiments.run import memory
 from vi_jax.models.table_vae import Column as ModelColumn
 from vi_jax.models.table_vae import table_vae
 
@@ -128,6 +129,19 @@ def test_rows_are_those_of_the_splits_in_turn():
 def test_a_split_that_is_not_there_is_refused():
     with pytest.raises(UserError, match="--split=validation is none of train, test and all"):
         encoding.splits_of(DATASET, "validation")
+
+
+def test_a_split_beyond_the_memory_is_refused(monkeypatch):
+    """48 bytes of float64 numbers, or of pixels that become four times as much."""
+    for size, table, fits in ((48, Table(()), True), (47, Table(()), False), (191, None, False)):
+        hand = memory.AtHand(size, "the machine")
+        monkeypatch.setattr(memory, "at_hand", lambda hand=hand: hand)
+        dataset = SimpleNamespace(train=DATASET.train, table=table)
+        if fits:
+            encoding.require_memory(dataset, ("train",))
+            continue
+        with pytest.raises(UserError, match="the train split takes"):
+            encoding.require_memory(dataset, ("train",))
 
 
 # --- scores

@@ -15,13 +15,14 @@ from experiments.evals import evidence
 from experiments.evals.base import batches
 from experiments.evals.csv_file import write_csv
 from experiments.evals.latents import by_site
-from experiments.run import devices, estimate, heartbeat, session
+from experiments.run import devices, estimate, heartbeat, memory, session
 from experiments.run.kinds import require_kind
 from experiments.run.live import Count
 from vi_jax.types import num_examples
 
 SPLITS = ("train", "validation", "test")
 ALL = "all"
+BYTES_OF_A_PIXEL = 4  # float32, where it is stored in one
 NUM_SAMPLES = 500  # of z, for moments that a guide does not state
 
 
@@ -68,6 +69,7 @@ def encode(
     layout = devices.make_layout(config, cuts_batches=False)
     dataset = session.load_data(config)
     names = splits_of(dataset, split or config.eval.split)
+    require_memory(dataset, names)
     if num_samples:
         estimate.require_evaluation(
             config, dataset, num_samples=num_samples, chunk=most, key="--num_samples"
@@ -116,6 +118,20 @@ def splits_of(dataset: Any, split: str) -> tuple[str, ...]:
     if split not in there:
         raise UserError(f"--split={split} is none of {', '.join(there)} and {ALL}.")
     return (split,)
+
+
+def require_memory(dataset: Any, names: tuple[str, ...]) -> None:
+    """Raises UserError where a split, as the model takes it, is more than the memory at hand."""
+    hand = memory.at_hand()
+    grows = 1 if dataset.table is not None else BYTES_OF_A_PIXEL
+    for name in names:
+        size = grows * getattr(dataset, name).nbytes
+        if size > hand.num_bytes:
+            raise UserError(
+                f"the {name} split takes {memory.in_words(size)} as a model takes it, and "
+                f"{memory.in_words(hand.num_bytes)} are at hand ({hand.source}); name another "
+                "--split, or split the data in parts."
+            )
 
 
 def rows_of(dataset: Any, names: tuple[str, ...]) -> Rows:

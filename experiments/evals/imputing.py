@@ -17,7 +17,7 @@ from experiments.data.columns import CLASSES, Table
 from experiments.evals import filled_in, tables
 from experiments.evals.base import batches
 from experiments.evals.decoding import rows_of as some_of
-from experiments.evals.encoding import ALL, joined, rows_of, splits_of
+from experiments.evals.encoding import ALL, joined, require_memory, rows_of, splits_of
 from experiments.evals.evidence import RELIABLE
 from experiments.run import estimate, heartbeat, session
 from experiments.run.kinds import require_kind
@@ -76,6 +76,7 @@ def impute(
             f"{workdir} is of images, which lack no entry; experiments.impute fills in tables."
         )
     names = splits_of(dataset, split)
+    require_memory(dataset, names)
     require_kind(config, dataset)
     model = session.make_model(config, dataset)
     if model.densities is None:
