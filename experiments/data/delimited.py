@@ -22,7 +22,7 @@ from experiments.data.raw import Coded, RawColumn, RawTable, check_names
 DELIMITERS = (",", ";", "\t")
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "<NA>", "#N/A")
 HEAD_BYTES = 2**16  # read to see the first line
-PART_BYTES = 2**24  # of a csv that are parsed at a time
+PART_BYTES = 2**23  # of a csv that are parsed at a time
 _BAD_COLUMN = re.compile(r"In CSV column #(\d+)")
 
 
@@ -92,6 +92,7 @@ def _read_columns(path: Path, layout: _Layout, texts: set[int]) -> tuple[RawColu
             num_read += len(part)
             for column, found in zip(columns, table.columns, strict=True):
                 column.add(found, share=num_read / size)
+    require("pyarrow", "pyarrow", "a csv file").default_memory_pool().release_unused()
     return tuple(column.whole() for column in columns)
 
 
