@@ -20,6 +20,7 @@ PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
 FLOWS = {"iaf", "maf", "neural_spline", "planar", "radial", "real_nvp", "sylvester"}
 METRICS = {"negative_elbo": "elbo", "wake_wake": "iwae", "wake_sleep": "iwae"}  # no bound's name
 MINUS_LOSS = "-loss"
+WHOLE = ("levels", "count")  # supports that are whole numbers
 GRAD_NORM_EVERY = 10  # steps; see `vi.make_step`
 
 
@@ -32,7 +33,7 @@ class Units(NamedTuple):
     @property
     def scale(self) -> float:
         """x times this is in [0, 1]."""
-        return 1.0 / (self.num_levels - 1) if self.support == "levels" else 1.0
+        return 1.0 / (self.num_levels - 1) if self.support in WHOLE else 1.0
 
 
 def sizes(config: Any) -> dict[str, Any]:
@@ -220,7 +221,7 @@ def prepare(config: Any, units: Units) -> vi.training.Prepare:
     def image(key: jax.Array, levels: jax.Array) -> jax.Array:
         if is_binarised:
             return binarise(key, levels, num_levels)
-        if units.support == "levels":
+        if units.support in WHOLE:
             return levels.astype(jnp.int32)
         return levels.astype(jnp.float32) / (num_levels - 1)
 

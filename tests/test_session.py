@@ -444,6 +444,7 @@ def test_binarise_draws_each_pixel_apart():
     [
         (dict(data__binarisation="none"), 17, [0.0, 0.5, 1.0]),
         (dict(data__binarisation="none", model__likelihood="categorical"), 17, [0, 8, 16]),
+        (dict(data__binarisation="none", model__likelihood="poisson"), 17, [0, 8, 16]),
         (dict(data__binarisation="static"), 2, [0.0, 1.0]),
         (dict(data__binarisation="dynamic"), 2, [0.0, 1.0]),
     ],
@@ -454,9 +455,8 @@ def test_prepare_gives_what_the_likelihood_wants(changes, num_levels, want):
     prepare = build.prepare(config, build.units(config, num_levels))
     x = prepare(jax.random.key(0), levels)
     assert x.tolist() == want
-    assert jnp.issubdtype(x.dtype, jnp.integer) == (
-        changes.get("model__likelihood") == "categorical"
-    )
+    is_whole = changes.get("model__likelihood") in ("categorical", "poisson")
+    assert jnp.issubdtype(x.dtype, jnp.integer) == is_whole
 
 
 def test_the_evaluation_set_is_binarised_once():
