@@ -16,6 +16,7 @@ def define_flags() -> None:
     """The flags of the command."""
     command_line.define_config_flag()
     own_code.define_flag()
+    cli.define_common_flags()
 
 
 def main() -> int:
