@@ -152,11 +152,11 @@ def test_train_reports_its_progress_line_by_line(trained):
     _, done = trained
     line = (
         r"^step (\d+)/120  epoch [\d.]+  [\d.]+ steps/s  \d+:\d\d left  "
-        r"train ELBO (\S+)  test ELBO (\S+) nats$"
+        r"train ELBO (\S+)(?: nats|  test ELBO (\S+) nats)$"
     )
     lines = re.findall(line, done.stderr, re.M)
-    assert {20, 40, 60, 80, 100, 120} <= {int(step) for step, _, test in lines if test != "-"}
-    assert (lines[0][0], lines[0][2]) == ("2", "-")
+    assert {20, 40, 60, 80, 100, 120} <= {int(step) for step, _, test in lines if test}
+    assert (lines[0][0], lines[0][2]) == ("2", "")
     assert "? left" not in done.stderr
     assert "\r" not in done.stderr
     assert "vae-digits: 1,257 training examples (8, 8)" in done.stderr
