@@ -26,8 +26,11 @@ def get_config(variant: str = "table") -> ConfigDict:
     config.data.update(name="breast_cancer", kind="table")
     config.model = dict(
         name="table_vae",
-        num_latents=5,
+        num_latents=10,
         hidden=(64,),
+        # linear: with some hundreds of rows a decoder with hidden layers learns them by heart; try
+        # (64,) with thousands
+        decoder_hidden=(),
         activation="tanh",
         family="mean_field",
         prior="standard_normal",

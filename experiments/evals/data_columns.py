@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.columns import CLASSES, COUNTS, Column, Covariate, Table
+from experiments.data.columns import CLASSES, COUNTS, LOG, Column, Covariate, Table
 
 DIGITS = 7  # after the leading one, of what a model computes in float32
 
@@ -24,7 +24,7 @@ def as_column(column: Column, data: np.ndarray) -> np.ndarray:
         return np.array(column.levels)[codes]
     if column.kind in COUNTS:
         return np.rint(data).astype(np.int64)
-    if column.kind == "log_normal":
+    if column.kind == LOG:
         return data.astype(np.float32).astype(str).astype(np.float64)  # to its digits
     return _rounded(data, column.scale)
 
