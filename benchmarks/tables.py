@@ -21,72 +21,23 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks import report, tables_data, tables_fit, tables_peers
+from benchmarks import report, tables_data, tables_fit, tables_page, tables_peers
+from benchmarks.tables_choices import (
+    COUNTED,
+    DENSITIES,
+    EXACT,
+    IMPUTED,
+    K_HAT,
+    LINEAR,
+    NUM_DRAWS,
+    NUM_EVIDENCE,
+    SEEDS,
+    SHARES,
+    VALIDATION,
+    Candidate,
+)
 from benchmarks.tables_fit import Fit, Recipe
 from benchmarks.tables_model import Shape, factor_vae
-
-
-class Candidate(NamedTuple):
-    """A model to choose from: a mixture of so many parts of a shape."""
-
-    shape: Shape
-    num_parts: int = 1
-
-
-SEEDS = 3
-NUM_EVIDENCE = 2000  # importance samples of log p(x)
-NUM_DRAWS = 400  # of an imputation
-VALIDATION = 10  # one in so many training rows
-K_HAT = 0.7
-REAL = Recipe(learning_rate=1e-2)
-STUDENT = Shape(4, is_linear=True)
-LINEAR = Shape(4, "gaussian", is_linear=True, has_encoder=False)
-EXACT = REAL._replace(num_samples=1, num_validation=1)  # of LINEAR, whose guide is the posterior
-DENSITIES = {
-    "breast_cancer": (
-        REAL._replace(num_steps=3000),
-        (
-            Candidate(STUDENT._replace(num_latents=16)),
-            Candidate(STUDENT._replace(num_latents=20, min_scale=0.002)),
-        ),
-    ),
-    "wine": (
-        REAL._replace(num_steps=1000),
-        (Candidate(STUDENT._replace(num_latents=3)), Candidate(STUDENT)),
-    ),
-}
-IMPUTED = {  # recipe, candidates, on logarithms
-    "breast_cancer": (
-        EXACT._replace(num_steps=1500),
-        (
-            Candidate(LINEAR._replace(num_latents=10)),
-            Candidate(LINEAR._replace(num_latents=20)),
-        ),
-        True,
-    ),
-    "wine": (
-        EXACT._replace(num_steps=1000),
-        (Candidate(LINEAR._replace(num_latents=2)), Candidate(LINEAR)),
-        True,
-    ),
-    "digits": (
-        EXACT._replace(num_steps=600),
-        (Candidate(LINEAR._replace(num_latents=8, min_scale=0.3), 10),),
-        False,
-    ),
-}
-SHARES = (0.2, 0.5)
-COUNTED = Recipe(num_steps=1000, learning_rate=1e-2)
-DENSITY_HEAD = ("log p(x) of a test row, nats", "ours", "factor analysis", "Gaussian mixture")
-IMPUTED_HEAD = (
-    "imputation",
-    "ours, RMSE",
-    "90 % intervals cover",
-    "mean",
-    "10 nearest neighbours",
-    "iterative",
-)
-COUNT_HEAD = ("counts", "log p(x) of a test row, nats", "zeros, samples", "zeros, data")
 
 
 class Fitted(NamedTuple):
@@ -257,86 +208,6 @@ def _without_rows(found: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name != "rows"}
 
 
-def _with_error(found: dict[str, float]) -> str:
-    return f"{found['mean']:.2f} ± {found['stderr']:.2f}"
-
-
-def describe(results: dict[str, Any]) -> str:
-    """The tables of what was run, and the note."""
-    densities = []
-    imputed = []
-    counted = []
-    for name, found in results.items():
-        if name == "linear":
-            truth = f"the truth's own {_with_error(found['truth'])}"
-            densities.append([f"linear data, {truth}", _with_error(found["ours"]), "", ""])
-        elif name in DENSITIES:
-            densities.extend(_density_rows(name, found))
-        elif name == "counts":
-            counted.extend(_count_rows(found))
-        else:
-            imputed.append(_imputed_row(name, found))
-    tables = [
-        report.markdown_table(head, rows)
-        for head, rows in (
-            (DENSITY_HEAD, densities),
-            (IMPUTED_HEAD, imputed),
-            (COUNT_HEAD, counted),
-        )
-        if rows
-    ]
-    return "\n\n".join([*tables, _note(results)])
-
-
-def _density_rows(name: str, found: dict[str, Any]) -> list[list[str]]:
-    rows = []
-    for label, peers in (
-        (f"{name}, {found['size']}", found["peers"]),
-        (f"{name}, peers on logarithms too", found["peers on logarithms"]),
-    ):
-        rows.append([label, _with_error(found["ours"]), *map(_with_error, peers.values())])
-    return rows
-
-
-def _imputed_row(name: str, found: dict[str, Any]) -> list[str]:
-    covered = [100 * share for share in found["covered"]]
-    return [
-        name,
-        f"**{np.mean(found['seeds']):.3f}** ({min(found['seeds']):.3f}..{max(found['seeds']):.3f})",
-        f"{min(covered):.1f}..{max(covered):.1f} %",
-        *(f"{error:.3f}" for error in found["peers"].values()),
-    ]
-
-
-def _count_rows(found: dict[str, Any]) -> list[list[str]]:
-    rows = []
-    for kind in ("poisson", "negative_binomial"):
-        zeros = f"{100 * np.mean(found[kind]['zeros']):.2f} %"
-        label = f"{kind}, {found['size']}"
-        log_p = _with_error(found[kind]["ours"])
-        rows.append([label, log_p, zeros, f"{100 * found['zeros']:.2f} %"])
-    difference = _with_error(found["difference"])
-    rows.append(["negative binomial less Poisson, row by row", difference, "", ""])
-    return rows
-
-
-def _note(results: dict[str, Any]) -> str:
-    shares = {
-        name: found["share of k-hat above 0.7"]
-        for name, found in results.items()
-        if "share of k-hat above 0.7" in found
-    }
-    if "counts" in results:
-        for kind in ("poisson", "negative_binomial"):
-            shares[kind] = results["counts"][kind]["share of k-hat above 0.7"]
-    listed = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
-    return (
-        f"Means over {SEEDS} seeds, ± the standard error over test rows; log p(x) by "
-        f"{NUM_EVIDENCE:,} importance samples, rows of k-hat above {K_HAT}: {listed or 'none'}. "
-        f"{report.used('jax', 'scikit-learn', 'numpyro', 'optax')}"
-    )
-
-
 def tasks(counts_file: str | None) -> dict[str, Callable[[], dict[str, Any]]]:
     """What there is to run, by name."""
     found: dict[str, Callable[[], dict[str, Any]]] = {
@@ -361,6 +232,14 @@ def read_flags() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def note() -> str:
+    """What the numbers are, up to the shares of rows whose k-hat is high."""
+    return (
+        f"Means over {SEEDS} seeds, ± the standard error over test rows; log p(x) by "
+        f"{NUM_EVIDENCE:,} importance samples, rows of k-hat above {K_HAT}"
+    )
+
+
 def main() -> None:
     flags = read_flags()
     wanted = tuple(flags.tasks.split(",")) if flags.tasks else ("",)
@@ -372,7 +251,9 @@ def main() -> None:
         began = time.perf_counter()
         results[name] = _kept(flags.keep, name, run)
         report.say(f"  {results[name]}, {time.perf_counter() - began:.0f} s")
-    report.finish("tables", describe(results), flags, results)
+    report.finish(
+        "tables", tables_page.describe(results, with_peers=DENSITIES, note=note()), flags, results
+    )
 
 
 def _kept(folder: str | None, name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ STANDARDISED = ("gaussian", "student_t")
 LOG = "log_normal"
 NOMINAL = "categorical"
 CLASSES = ("bernoulli", "categorical", "ordinal")
+ORDERED = ("ordinal",)  # classes that are in an order
 KINDS = (*REAL, *COUNTS, *CLASSES)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments import files
 from experiments.data import StoredTable
-from experiments.data.columns import CLASSES, COUNTS, Column, Table
+from experiments.data.columns import CLASSES, COUNTS, ORDERED, Column, Table
 from experiments.data.raw import Coded, RawColumn
 from experiments.evals.csv_file import as_texts, write_csv
 from experiments.evals.data_columns import as_column
@@ -136,7 +136,7 @@ def interval_columns(
         mine = entries.column == d
         is_class = column.kind in CLASSES
         texts["filled"][mine] = as_texts(as_column(column, best(table, d, entries)[mine]))
-        if not is_class or column.kind == "ordinal":
+        if not is_class or column.kind in ORDERED:
             texts["low"][mine] = as_texts(as_column(column, entries.low[mine]))
             texts["high"][mine] = as_texts(as_column(column, entries.high[mine]))
         if is_class:

@@ -9,7 +9,7 @@ import numpy as np
 
 import vi_jax as vi
 from experiments import figures, files, titles
-from experiments.data.columns import CLASSES, COUNTS, Table
+from experiments.data.columns import CLASSES, COUNTS, LOG, NOMINAL, Table
 from experiments.evals import images, plane
 from experiments.evals.base import Measures
 from experiments.evals.csv_file import write_csv
@@ -158,14 +158,14 @@ def comparable(table: Table, data: np.ndarray) -> tuple[np.ndarray, list[str]]:
     found = []
     names = []
     for d, column in enumerate(table.columns):
-        if column.kind == "categorical" and len(column.levels) > 2:
+        if column.kind == NOMINAL and len(column.levels) > 2:
             continue
         values = data[:, d]
         name = column.name
         if column.kind in COUNTS:
             values = np.log1p(values)
             name = f"log(1 + {name})"
-        elif column.kind == "log_normal":
+        elif column.kind == LOG:
             values = np.log(values)
             name = f"log {name}"
         found.append(values)

@@ -1,0 +1,59 @@
+"""What `benchmarks.tables` chooses from: recipes and shapes for each data set."""
+
+from typing import NamedTuple
+
+from benchmarks.tables_fit import Recipe
+from benchmarks.tables_model import Shape
+
+
+class Candidate(NamedTuple):
+    """A model to choose from: a mixture of so many parts of a shape."""
+
+    shape: Shape
+    num_parts: int = 1
+
+
+SEEDS = 3
+NUM_EVIDENCE = 2000  # importance samples of log p(x)
+NUM_DRAWS = 400  # of an imputation
+VALIDATION = 10  # one in so many training rows
+K_HAT = 0.7
+REAL = Recipe(learning_rate=1e-2)
+STUDENT = Shape(4, is_linear=True)
+LINEAR = Shape(4, "gaussian", is_linear=True, has_encoder=False)
+EXACT = REAL._replace(num_samples=1, num_validation=1)  # of LINEAR, whose guide is the posterior
+DENSITIES = {
+    "breast_cancer": (
+        REAL._replace(num_steps=3000),
+        (
+            Candidate(STUDENT._replace(num_latents=16)),
+            Candidate(STUDENT._replace(num_latents=20, min_scale=0.002)),
+        ),
+    ),
+    "wine": (
+        REAL._replace(num_steps=1000),
+        (Candidate(STUDENT._replace(num_latents=3)), Candidate(STUDENT)),
+    ),
+}
+IMPUTED = {  # recipe, candidates, on logarithms
+    "breast_cancer": (
+        EXACT._replace(num_steps=1500),
+        (
+            Candidate(LINEAR._replace(num_latents=10)),
+            Candidate(LINEAR._replace(num_latents=20)),
+        ),
+        True,
+    ),
+    "wine": (
+        EXACT._replace(num_steps=1000),
+        (Candidate(LINEAR._replace(num_latents=2)), Candidate(LINEAR)),
+        True,
+    ),
+    "digits": (
+        EXACT._replace(num_steps=600),
+        (Candidate(LINEAR._replace(num_latents=8, min_scale=0.3), 10),),
+        False,
+    ),
+}
+SHARES = (0.2, 0.5)
+COUNTED = Recipe(num_steps=1000, learning_rate=1e-2)
