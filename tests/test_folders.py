@@ -312,6 +312,7 @@ def make_run_folder(folder, **changes):
     folder.mkdir(parents=True, exist_ok=True)
     files.write_json(folder / CONFIG, {"format": FORMAT, **to_plain(config)})
     files.write_json(folder / DATA, {"name": "digits", "source": "", "fingerprint": "x"})
+    (folder / "metrics.jsonl").write_text('{"step": 10}\n')
     return config
 
 
@@ -399,6 +400,7 @@ def test_the_table_is_of_what_a_run_leaves(tmp_path):
 
 def test_overwriting_takes_links_away_and_not_what_they_lead_to(tmp_path, elsewhere):
     config = make_run_folder(tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
     for name in ("metrics.jsonl", "figures", "checkpoints", "environment.json"):
         (tmp_path / "run" / name).symlink_to(elsewhere if "." in name else elsewhere.parent)
     assert not open_folder(tmp_path / "run", config, overwrite=True)

@@ -113,9 +113,11 @@ def damaged(changes, content):
 
 WORDS = """0 1 -1 2 7 nan inf -inf 1e400 1e-400 1e9 99999999999999999999
 True False None () (1,) (1,2 [1] {} ' " \\ test train all digits npz: images:/ tfds: elbo iwae
-real_nvp full_rank categorical gaussian skip conv static none optimal 0.1 1.5"""
+real_nvp full_rank categorical gaussian skip conv static none optimal 0.1 1.5 auto
+crop drop first unit table negative_binomial"""
 VALUES = st.one_of(
     st.sampled_from(["", "a b", *WORDS.split()]),
+    st.sampled_from(["0", "1", "2", "7", "auto", "none", ""]),  # what many fields take
     st.just(BAIT),
     st.text(max_size=12),
     st.integers().map(str),
@@ -123,6 +125,8 @@ VALUES = st.one_of(
     st.lists(st.integers(-3, 70), max_size=3).map(lambda widths: str(tuple(widths))),
 )
 NAMES = st.one_of(
+    st.sampled_from(FIELDS),
+    st.sampled_from(FIELDS),
     st.sampled_from(FIELDS),
     st.sampled_from(FIELDS),
     st.text(max_size=8),

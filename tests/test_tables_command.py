@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import vi_jax as vi
 from configs import table, vae
 from experiments import config_file, settings
 from experiments.cli import UserError
@@ -91,7 +92,7 @@ def test_training_on_the_host_is_training_on_the_device(file):
     for limit in (2048, 0):
         config = on(file, data__device_limit_mb=limit)
         built = session.build_all(config)
-        run, data = session.make_run(built, None)
+        run, data = session.make_run(built, vi.shard.ALONE)
         state, info = run(session.start_state(config, built.model), data, 12)
         assert int(info.bad_step) < 0
         ends.append(state.params)

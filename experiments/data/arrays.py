@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.data.base import DataError, Raw, Source
 from experiments.data.levels import as_labels, check_rows
-from experiments.data.raw import RawColumn, RawTable, code
+from experiments.data.raw import RawColumn, RawTable, as_codes
 
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 IMAGE_KEYS = ("{}", "x_{}", "X_{}", "images_{}", "{}_images", "{}_x", "{}_X", "{}_data")
@@ -128,7 +128,7 @@ def _column(array: np.ndarray, where: str) -> RawColumn:
     if array.dtype.kind in "biuf":
         return array
     if array.dtype.kind == "U":
-        return code(array)
+        return as_codes(array)
     if array.dtype.kind in "SO":  # HDF5 gives texts as bytes, or as objects
-        return code(np.array([_text(value) for value in array]))
+        return as_codes(np.array([_text(value) for value in array]))
     raise DataError(f"{where} has dtype {array.dtype}; a column is of numbers or texts.")

@@ -70,7 +70,7 @@ def check_names(names: tuple[str, ...], where: str) -> None:
         seen.add(name)
 
 
-def code(texts: np.ndarray) -> Coded:
+def as_codes(texts: np.ndarray) -> Coded:
     """Texts [N] as codes of their sorted levels; empty ones are missing."""
     levels, codes = np.unique(texts.astype(str), return_inverse=True)
     codes = codes.astype(np.int32)
