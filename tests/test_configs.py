@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from command_helpers import ROOT, small, write_idx
 
+import vi_jax as vi
 from configs import replay
 from experiments import config_file, files, settings
 from experiments.evals import images, tables
@@ -110,7 +111,7 @@ def test_every_variant_trains(name, variant, tmp_path):
     built = session.build_all(config)
     state = session.start_state(config, built.model)
     before = jax.tree.map(np.array, state.params)
-    run, data = session.make_run(built, None)
+    run, data = session.make_run(built, vi.shard.ALONE)
     state, info = run(state, data, config.train.num_steps)
     assert int(state.step) == 3
     assert int(info.bad_step) == -1

@@ -221,7 +221,8 @@ def test_a_table_is_written_as_json_and_read_again():
 
 
 def test_reals_are_standardised_by_the_training_rows_alone(tmp_path):
-    train, test = RNG.normal(5.0, 3.0, (300, 4)), RNG.normal(9.0, 1.0, (100, 4))
+    train = RNG.normal(5.0, 3.0, (300, 4))
+    test = RNG.normal(9.0, 1.0, (100, 4))
     got = data.load(config(npz(tmp_path, x_train=train, x_test=test)))
     values = got.train.x["values"]
     assert values.dtype == np.float32
@@ -267,7 +268,8 @@ def test_constant_columns_are_left_out_aloud_unless_they_are_named(tmp_path):
 
 
 def test_rows_of_train_in_test_are_counted(tmp_path):
-    train, test = RNG.normal(size=(50, 3)), RNG.normal(size=(20, 3))
+    train = RNG.normal(size=(50, 3))
+    test = RNG.normal(size=(20, 3))
     train[10] = train[3]
     test[:4] = train[:4]
     got = data.load(config(npz(tmp_path, x_train=train, x_test=test)))

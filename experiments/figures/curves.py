@@ -141,6 +141,8 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
 
 def _draw_panel(ax: "Axes", panel: _Panel, rows: Sequence[Mapping[str, Any]]) -> None:
     """The curves of one panel, its view, and a note of what the view leaves out."""
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
     curves = []
     errors = [0.0]
     num_dropped = 0
@@ -158,8 +160,9 @@ def _draw_panel(ax: "Axes", panel: _Panel, rows: Sequence[Mapping[str, Any]]) ->
         _draw_curve(ax, points[keep], error, label, colour)
     ax.set_yscale(panel.scale)
     if panel.scale == "log" and curves and _decades(curves) < 1:
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
         ax.yaxis.set_major_formatter("{x:,.6g}")
-        ax.yaxis.set_minor_formatter("{x:,.6g}")
+        ax.yaxis.set_minor_locator(NullLocator())
     ax.set_title(panel.heading, loc="left")
     ax.set_ylabel(panel.unit)
     ax.grid(True)
