@@ -50,6 +50,7 @@ FACTS = (
     *("dtype", "mean", "num_classes", "num_data", "num_levels", "output_bias", "rows"),
     *("total_steps", "x_shape"),
     *("columns", "has_exposure", "num_covariates"),  # of tables
+    "max_steps",  # of sequences
 )
 # groups whose fields are the arguments of a function, and not ours
 FUNCTIONS = {

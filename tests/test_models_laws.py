@@ -27,6 +27,7 @@ class Case(NamedTuple):
     model: vi.Model
     has_label: bool = False
     columns: tuple = ()  # their numbers among COLUMNS, of a table
+    num_steps: int = 0  # of sequences of its rows
     is_discrete: bool = False
     drawn: tuple[str, ...] = ()  # sites whose KL is taken at the draw
 
@@ -96,6 +97,26 @@ def table_rows(num, columns=ALL):
     }
 
 
+def sequence():
+    return vi.models.sequence_vae(
+        [COLUMNS[number] for number in SOME],
+        num_latents=2,
+        width=4,
+        num_covariates=2,
+        has_exposure=True,
+    )
+
+
+def sequences(num, columns, num_steps):
+    """Sequences of such rows, of 2 to `num_steps` steps."""
+    rows = table_rows(num * num_steps, columns)
+    x = {name: leaf.reshape(num, num_steps, *leaf.shape[1:]) for name, leaf in rows.items()}
+    lengths = 2 + jnp.arange(num) % (num_steps - 1)
+    is_there = jnp.arange(num_steps) < lengths[:, None]
+    x["observed"] &= is_there[..., None]
+    return {**x, "values": jnp.where(x["observed"], x["values"], 0.0)}
+
+
 TWO = dict(num_latents=(3, 2), hidden=((4,), (4,)))
 THREE = dict(num_latents=(3, 2, 1), hidden=((4,),) * 3)
 # {name: () -> Case}; every function of vi_jax.models that makes a model has a row
@@ -124,6 +145,7 @@ CASES = {
     ),
     "table_vae": lambda: Case(table(QUICK), columns=QUICK),
     "table_vae, hiding": lambda: Case(table(SOME, hide=0.3, heteroscedastic=True), columns=SOME),
+    "sequence_vae": lambda: Case(sequence(), columns=SOME, num_steps=3),
     "from_densities": lambda: Case(
         vi.models.from_densities(*_by_hand(vi.models.vae(SHAPE, num_latents=2, hidden=(4,))))
     ),
@@ -153,6 +175,8 @@ def params_of(name):
 
 
 def examples(case, num=4):
+    if case.num_steps:
+        return sequences(num, case.columns, case.num_steps)
     if case.columns:
         return table_rows(num, case.columns)
     x = jnp.asarray(normal(100, num, *SHAPE) > 0, jnp.float32)
@@ -175,7 +199,14 @@ def loss_of(case):
     return vi.losses.negative_elbo(case.model)
 
 
-each = pytest.mark.parametrize("name", sorted(CASES))
+SLOW_TO_COMPILE = {"sequence_vae"}
+each = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.integration) if name in SLOW_TO_COMPILE else name
+        for name in sorted(CASES)
+    ],
+)
 
 
 def test_every_model_has_a_case():

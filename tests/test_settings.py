@@ -169,7 +169,8 @@ ARGUMENTS = {
     "prior": {name: {"num_latents": 3} for name in ("flow", "mixture_of_gaussians")}
     | {"standard_normal": {"num_latents": 3}},
     "model": {
-        name: {"num_latents": 3} for name in ("vae", "conditional_vae", "discrete_vae", "table_vae")
+        name: {"num_latents": 3}
+        for name in ("vae", "conditional_vae", "discrete_vae", "sequence_vae", "table_vae")
     },
     "schedule": {"constant": {"peak": 0.1}, "cosine": {"peak": 0.1}, "linear": {"peak": 0.1}},
 }
@@ -191,6 +192,7 @@ FACTS = {
     "columns": (Column("gaussian"), Column("ordinal", num_levels=3)),  # of a table
     "num_covariates": 1,
     "has_exposure": True,
+    "max_steps": 5,  # of sequences
 }
 ROOM_OF = {room.kind: room for room in vars(rooms).values() if isinstance(room, Room)}
 EVERYTHING = [(kind, name) for kind, room in ROOM_OF.items() for name in room.all_names()]

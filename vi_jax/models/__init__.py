@@ -1,9 +1,9 @@
 """Generative models with their inference networks, as pure functions of parameters; Flax stays
 inside these files.
 
-`vae` is the usual way in, `table_vae` that of tables; `amortised` takes any encoder and decoder as
-(init, apply) pairs, and `from_densities` any guide, prior and likelihood. Priors with parameters
-are in `models.priors`.
+`vae` is the usual way in, `table_vae` that of tables and `sequence_vae` that of sequences;
+`amortised` takes any encoder and decoder as (init, apply) pairs, and `from_densities` any guide,
+prior and likelihood. Priors with parameters are in `models.priors`.
 """
 
 from vi_jax.models import architectures, gated, likelihoods, networks, priors
@@ -12,6 +12,7 @@ from vi_jax.models.discrete_vae import discrete_vae
 from vi_jax.models.from_densities import from_densities
 from vi_jax.models.hierarchical_vae import hierarchical_vae
 from vi_jax.models.ladder_vae import ladder_vae
+from vi_jax.models.sequence_vae import sequence_vae
 from vi_jax.models.sigmoid_belief_net import sigmoid_belief_net
 from vi_jax.models.table_vae import table_vae
 from vi_jax.models.vae import amortised, vae
@@ -28,6 +29,7 @@ __all__ = [
     "likelihoods",
     "networks",
     "priors",
+    "sequence_vae",
     "sigmoid_belief_net",
     "table_vae",
     "vae",

@@ -46,18 +46,18 @@ class Table:
         """Where the decoder's outputs start, [M, 1]."""
         return _columns.output_bias_of(self.columns, self.groups)[:, None]
 
-    def checked(self, x: Row) -> Row:
-        """x.
+    def checked(self, x: Row, steps: tuple[int, ...] = (), model: str = "table_vae") -> Row:
+        """x, one example of a model, whose leaves begin with the axes `steps`.
 
         Raises:
           ValueError: it is not one example.
         """
-        row = (len(self.columns),)
+        row = (*steps, len(self.columns))
         wanted: dict[str, tuple[int, ...]] = {"values": row, "observed": row}
         if self.has_exposure:
-            wanted["exposure"] = ()
+            wanted["exposure"] = steps
         if self.num_covariates:
-            wanted["covariates"] = (self.num_covariates,)
+            wanted["covariates"] = (*steps, self.num_covariates)
         given: Any = type(x).__name__
         if isinstance(x, Mapping):
             given = {name: jnp.shape(leaf) for name, leaf in x.items()}
@@ -65,17 +65,17 @@ class Table:
                 wanted["seen"] = row
         if given != wanted:
             raise ValueError(
-                f"table_vae expects one example, a dictionary of shapes {wanted}; got {given}. "
+                f"{model} expects one example, a dictionary of shapes {wanted}; got {given}. "
                 "vmap over a batch."
             )
         return x
 
-    def context(self, x: Row | None) -> dict[str, Array]:
+    def context(self, x: Row | None, model: str = "table_vae") -> dict[str, Array]:
         """The leaves that are given, not generated."""
         has = {"exposure": self.has_exposure, "covariates": self.num_covariates > 0}
         names = [name for name, is_there in has.items() if is_there]
         if names and x is None:
-            raise ValueError(f"this table_vae needs an example with {' and '.join(names)}.")
+            raise ValueError(f"this {model} needs an example with {' and '.join(names)}.")
         return {name: x[name] for name in names}  # type: ignore[index]
 
     def features(self, x: Row, seen: Array) -> Array:
