@@ -71,8 +71,8 @@ def digits() -> dict:
     of a pixel being on.
     """
     return dict(
-        # digits | mnist | fashion_mnist | binarized_mnist | breast_cancer | wine | tfds:NAME |
-        # npz:FILE | images:DIR | csv:FILE | parquet:FILE | h5:FILE:KEY |
+        # digits | mnist | fashion_mnist | binarized_mnist | breast_cancer | wine | oscillations |
+        # tfds:NAME | npz:FILE | images:DIR | csv:FILE | parquet:FILE | h5:FILE:KEY |
         # FILE.py:FUNCTION
         name="digits",
         # where the files are, or are put when they are fetched; "" is the user's cache
@@ -83,7 +83,8 @@ def digits() -> dict:
         validation="auto",
         test="auto",
         shuffle_seed=0,
-        # images | table | auto: an array [N, D] that is neither 8-bit nor in [0, 1] is a table
+        # images | table | sequences (arrays [N, T, D]) | auto: an array [N, D] that is neither
+        # 8-bit nor in [0, 1] is a table, and what has lengths or `sequence` is sequences
         kind="auto",
         with_labels=False,  # examples are dictionaries of `image` and `label`
         # dynamic (afresh each time) | static (by static_seed) | none (grey levels)
@@ -100,6 +101,9 @@ def digits() -> dict:
         # BLACK:WHITE
         scale="auto",
         channels="auto",  # auto | first | last: the axis of an array that has them
+        # of arrays of more than 8 bits, and floats: 8bit (256 levels) | full (65,536, for a
+        # likelihood of reals)
+        depth="8bit",
         device_limit_mb=2048,  # larger training sets stay in host memory and stream
         **table(),
     )
@@ -120,6 +124,10 @@ def table() -> dict:
         # total: the sum of a row's counts | a column | "" for none: the offset of counts
         exposure="",
         covariates="",  # columns that the model is given, with commas between
+        # of sequences: the column that says which one a row is a step of, and the column that
+        # orders its steps ("": as they stand in the file)
+        sequence="",
+        time="",
     )
 
 

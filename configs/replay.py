@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from experiments import files, own_code
 from experiments.cli import UserError
 from experiments.posteriors.models import FILE, RECORDED
-from experiments.run.record import BESIDE, refuse_old
+from experiments.run.record import fields_of, refuse_old
 
 
 def get_config(path: str) -> ConfigDict:
@@ -27,7 +27,7 @@ def get_config(path: str) -> ConfigDict:
         if str(plain.get("model")).startswith(FILE):
             plain["model"] = RECORDED + plain["model"]
         refuse_old(plain, file)
-        fields = {name: value for name, value in plain.items() if name not in BESIDE}
+        fields = fields_of(plain, file)
         marked = own_code.marked(fields, own_code.names(fields))
         return ConfigDict(_tuples(marked), type_safe=False)
     except UserError as error:

@@ -21,13 +21,16 @@ FLOWS = {"iaf", "maf", "neural_spline", "planar", "radial", "real_nvp", "sylvest
 METRICS = {"negative_elbo": "elbo", "wake_wake": "iwae", "wake_sleep": "iwae"}  # no bound's name
 MINUS_LOSS = "-loss"
 WHOLE = ("levels", "count")  # supports that are whole numbers
+IMAGES = "images"  # what a model's data are
+TABLES = "tables"
+SEQUENCES = "sequences"
 GRAD_NORM_EVERY = 10  # steps; see `vi.make_step`
 
 
 class Units(NamedTuple):
     """How pixel values become what the likelihood is of, and are shown again."""
 
-    support: str  # "binary", "unit" or "levels"; "table" of a table, which passes as it is
+    support: str  # "binary", "unit" or "levels"; "table" of tables and sequences, which pass
     num_levels: int
 
     @property
@@ -125,10 +128,15 @@ def takes(config: Any, field: str, argument: str) -> bool:
     return argument in find(room, choice[NAME], f"config.{field}").parameters
 
 
-def of_tables(config: Any) -> tuple[str, bool, bool]:
-    """The name of the model, whether it asks for the columns of a table, and whether it is ours."""
+def data_of_model(config: Any) -> tuple[str, str, bool]:
+    """The name of the model, what its data are by the facts that it asks for (IMAGES, TABLES or
+    SEQUENCES), and whether it is ours.
+    """
     name = config.model[NAME]
-    return name, takes(config, "model", "columns"), name in rooms.MODEL.all_names()
+    kind = IMAGES
+    if takes(config, "model", "columns"):
+        kind = SEQUENCES if takes(config, "model", "max_steps") else TABLES
+    return name, kind, name in rooms.MODEL.all_names()
 
 
 def learning_rate(config: Any) -> optax.Schedule:

@@ -26,6 +26,7 @@ STARTED = time.perf_counter()
 MAX_COUNT = 2**31 - 1  # of what programs count in int32
 MAX_SEED = 2**32 - 1
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again
+FIRST_FLAGS = ("config", "workdir")  # in what --help prints
 PATIENCE = 10  # seconds that a command which failed has to end in
 
 
@@ -222,11 +223,14 @@ def _of_the_machine(error: OSError) -> str:
 
 def _help(module_doc: str) -> str:
     lines = [module_doc.strip(), "", "flags:"]
-    wanted = [*flags.FLAGS.get_flags_for_module(sys.argv[0]), flags.FLAGS["compilation_cache"]]
-    seen = set()
-    for flag in wanted:
-        if flag.name not in seen:
-            seen.add(flag.name)
-            default = "" if flag.default in (None, "", False) else f" (default {flag.default})"
-            lines.append(f"  --{flag.name}: {flag.help}{default}")
+    by_module = flags.FLAGS.flags_by_module_dict()
+    ours = [
+        flag
+        for module, found in by_module.items()
+        if module == sys.argv[0] or module.startswith("experiments.")  # not those of absl
+        for flag in found
+    ]
+    for flag in sorted(ours, key=lambda flag: flag.name not in FIRST_FLAGS):
+        default = "" if flag.default in (None, "", False, []) else f" (default {flag.default})"
+        lines.append(f"  --{flag.name}: {flag.help}{default}")
     return "\n".join(lines)

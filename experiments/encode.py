@@ -8,53 +8,30 @@ example with its id or place, split and label. --scores adds scores.csv: rows ra
 in nats by importance sampling, with the standard error and k-hat of each.
 """
 
-from pathlib import Path
-
 from absl import flags
 
-from experiments import cli, own_code
+from experiments import cli, of_run
+from experiments.of_run import Whole
 
 
 def define_flags() -> None:
-    """The flags of the command; not at import, so that the commands can be imported side by
-    side.
-    """
-    flags.DEFINE_string("workdir", "", "The folder of a run, as experiments.train printed it.")
-    flags.DEFINE_string("split", "", "train, validation, test or all; that of the config if empty.")
-    flags.DEFINE_string("out", "", "The folder to write to; WORKDIR/latents if not given.")
-    checkpoint = "latest (the newest good one), best (see config.train.keep_best) or a step."
-    flags.DEFINE_string("checkpoint", "latest", checkpoint)
-    flags.DEFINE_string("data_dir", "", "Where the data are, if not where the run found them.")
-    flags.DEFINE_boolean("scores", False, "Write scores.csv too, which takes longer.")
-    counts = (
-        ("num_samples", 1_000, 1, "K, importance samples of each row's score."),
-        ("chunk", 100, 1, "Importance samples at a time, at most; bounds the memory."),
-        ("batch_size", 0, 0, "Examples at a time; that of the config if not given."),
+    """The flags of the command."""
+    of_run.define_flags(
+        split=("", "train, validation, test or all; that of the config if empty."),
+        part="latents",
+        numbers=(
+            Whole("num_samples", 1_000, 1, "K, importance samples of each row's score."),
+            Whole("chunk", 100, 1, "Importance samples at a time, at most; bounds the memory."),
+            Whole("batch_size", 0, 0, "Examples at a time; that of the config if not given."),
+        ),
     )
-    for name, default, least, text in counts:
-        flags.DEFINE_integer(name, default, text, lower_bound=least, upper_bound=cli.MAX_COUNT)
-    flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, upper_bound=cli.MAX_SEED)
-    own_code.define_flag()
-    cli.define_common_flags()
+    flags.DEFINE_boolean("scores", False, "Write scores.csv too, which takes longer.")
 
 
 def main() -> int:
     """The command."""
-    workdir = Path(cli.require("workdir"))
     args = flags.FLAGS
-    from experiments import settings
-    from experiments.run.contents import open_part
-    from experiments.run.record import read_run
-
-    config = read_run(workdir, args.allow_code)
-    given = {"data.data_dir": args.data_dir, "eval.batch_size": args.batch_size}
-    settings.change(config, {field: value for field, value in given.items() if value})
-    # the devices of this machine, not those of the run
-    settings.change(config, {"mesh.data": -1, "mesh.model": 1})
-    settings.validate(config)
-    out = open_part(Path(args.out) if args.out else workdir / "latents", "latents")
-    cli.set_up_jax()
-    cli.find_devices()
+    (config, workdir, out) = of_run.open_run({"eval.batch_size": args.batch_size}, part="latents")
     from experiments.evals import encoding
 
     encoding.encode(

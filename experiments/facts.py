@@ -17,7 +17,8 @@ def of_data(config: Any, dataset: Any) -> dict[str, Any]:
     """The facts of a data set, by the names of arguments."""
     labels = dataset.train.labels
     if dataset.table is not None:
-        x = {name: array[:NUM_ROWS_OF_TABLE] for name, array in dataset.train.x.items()}
+        num = NUM_ROWS_OF_TABLE // max(dataset.num_steps, 1)
+        x = {name: array[: max(num, 1)] for name, array in dataset.train.x.items()}
         return of_table(config, dataset.table, dataset.train.num, x)
     mean = mean_image(dataset)
     known = {
@@ -53,23 +54,24 @@ def of_batch(config: Any, batch: Any) -> dict[str, Any]:
 def of_table(
     config: Any, table: Any, num_data: int, x: dict[str, np.ndarray] | None = None
 ) -> dict[str, Any]:
-    """The facts of a table (`experiments.data.columns.Table`).
+    """The facts of a table (`experiments.data.columns.Table`), or of sequences.
 
     Args:
       config: of the run.
       table: its columns.
-      num_data: training rows.
+      num_data: training rows, or sequences.
       x: some of them, whose marginals are where parameters start; nowhere in particular where they
         are not given, since they are read.
     """
-    return {
+    known = {
         **build.sizes(config),
         "columns": table_columns(table, x),
         "num_covariates": table.num_covariates,
         "has_exposure": table.has_exposure,
-        "x_shape": (len(table.columns),),
+        "x_shape": table.x_shape,
         "num_data": num_data,
     }
+    return {**known, "max_steps": table.num_steps} if table.num_steps else known
 
 
 def table_columns(table: Any, x: dict[str, np.ndarray] | None = None) -> tuple[Any, ...]:
@@ -86,6 +88,8 @@ def table_columns(table: Any, x: dict[str, np.ndarray] | None = None) -> tuple[A
     )
     if x is None:
         return plain
+    if table.num_steps:  # steps are rows
+        x = {name: array.reshape(-1, *array.shape[2:]) for name, array in x.items()}
     return with_starts(plain, x["values"], x["observed"], x.get("exposure"))
 
 

@@ -8,52 +8,31 @@ for each of them; draws.npz, their joint draws; and imputed.png. By importance r
 docs/outputs.md.
 """
 
-from pathlib import Path
-
 from absl import flags
 
-from experiments import cli, own_code
+from experiments import cli, of_run
+from experiments.of_run import Whole
 
 MIN_SAMPLES = 25  # importance samples whose weights can be judged
 
 
 def define_flags() -> None:
-    """The flags of the command; not at import, so that the commands can be imported side by
-    side.
-    """
-    flags.DEFINE_string("workdir", "", "The folder of a run, as experiments.train printed it.")
-    flags.DEFINE_string("split", "all", "train, validation, test or all.")
-    flags.DEFINE_string("out", "", "The folder to write to; WORKDIR/imputed if not given.")
-    checkpoint = "latest (the newest good one), best (see config.train.keep_best) or a step."
-    flags.DEFINE_string("checkpoint", "latest", checkpoint)
-    flags.DEFINE_string("data_dir", "", "Where the data are, if not where the run found them.")
-    counts = (
-        ("num_samples", 1_000, MIN_SAMPLES, "K, importance samples of each row."),
-        ("num_draws", 20, 1, "Draws of each missing entry, equally likely."),
-        ("batch_size", 0, 0, "Rows at a time; by their size if not given."),
+    """The flags of the command."""
+    of_run.define_flags(
+        split=("all", "train, validation, test or all."),
+        part="imputed",
+        numbers=(
+            Whole("num_samples", 1_000, MIN_SAMPLES, "K, importance samples of each row."),
+            Whole("num_draws", 20, 1, "Draws of each missing entry, equally likely."),
+            Whole("batch_size", 0, 0, "Rows at a time; by their size if not given."),
+        ),
     )
-    for name, default, least, text in counts:
-        flags.DEFINE_integer(name, default, text, lower_bound=least, upper_bound=cli.MAX_COUNT)
-    flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, upper_bound=cli.MAX_SEED)
-    own_code.define_flag()
-    cli.define_common_flags()
 
 
 def main() -> int:
     """The command."""
-    workdir = Path(cli.require("workdir"))
     args = flags.FLAGS
-    from experiments import settings
-    from experiments.run.contents import open_part
-    from experiments.run.record import read_run
-
-    config = read_run(workdir, args.allow_code)
-    if args.data_dir:
-        settings.change(config, {"data.data_dir": args.data_dir})
-    settings.validate(config)
-    out = open_part(Path(args.out) if args.out else workdir / "imputed", "imputed")
-    cli.set_up_jax()
-    cli.find_devices()
+    (config, workdir, out) = of_run.open_run(part="imputed")
     from experiments.evals import imputing
 
     imputing.impute(

@@ -10,46 +10,21 @@ z]; and `z/SITE`, the latents of the samples. Of a table: samples.csv in the dat
 units with samples.npz, and the pictures that a run of a table ends with.
 """
 
-from pathlib import Path
-
 from absl import flags
 
-from experiments import cli, own_code
+from experiments import cli, of_run
+from experiments.of_run import Whole
 
 
 def define_flags() -> None:
-    """The flags of the command; not at import, so that the commands can be imported side by
-    side.
-    """
-    flags.DEFINE_string("workdir", "", "The folder of a run, as experiments.train printed it.")
-    flags.DEFINE_string("out", "", "The folder to write to; WORKDIR/samples if not given.")
-    flags.DEFINE_string(
-        "checkpoint",
-        "latest",
-        "latest (the newest good one), best (see config.train.keep_best) or a step.",
-    )
-    flags.DEFINE_string("data_dir", "", "Where the data are, if not where the run found them.")
-    flags.DEFINE_integer("num", 64, "Prior samples.", lower_bound=1, upper_bound=cli.MAX_COUNT)
-    flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0, upper_bound=cli.MAX_SEED)
-    own_code.define_flag()
-    cli.define_common_flags()
+    """The flags of the command."""
+    of_run.define_flags(part="samples", numbers=(Whole("num", 64, 1, "Prior samples."),))
 
 
 def main() -> int:
     """The command."""
-    workdir = Path(cli.require("workdir"))
     args = flags.FLAGS
-    from experiments import settings
-    from experiments.run.contents import open_part
-    from experiments.run.record import read_run
-
-    config = read_run(workdir, flags.FLAGS.allow_code)
-    if args.data_dir:
-        settings.change(config, {"data.data_dir": args.data_dir})
-    settings.validate(config)
-    out = open_part(Path(args.out) if args.out else workdir / "samples", "samples")
-    cli.set_up_jax()
-    cli.find_devices()
+    (config, workdir, out) = of_run.open_run(part="samples")
     from experiments.evals import samples
 
     samples.sample(config, workdir, out, num=args.num, seed=args.seed, checkpoint=args.checkpoint)

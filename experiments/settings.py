@@ -20,6 +20,7 @@ CHOICES = {
     "data.fit": ("crop", "pad", "stretch"),
     "data.mode": ("auto", "grey", "colour"),
     "data.channels": ("auto", "first", "last"),
+    "data.depth": ("8bit", "full"),
     "train.on_nonfinite": ("stop", "skip"),
     "train.loop": ("compiled", "stepwise"),
     "eval.split": ("test", "validation"),

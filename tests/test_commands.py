@@ -298,6 +298,9 @@ def cpu_seconds(run):
     [
         ("train", ["--help"], 0, "python -m experiments.train --config=configs/vae.py"),
         ("train", ["-h"], 0, "--overwrite: Delete the run"),
+        ("train", ["--help"], 0, "\nflags:\n  --config: The config, FILE.py[:VARIANT]"),
+        ("data", ["--help"], 0, "\nflags:\n  --config: The config, FILE.py[:VARIANT]"),
+        ("encode", ["--help"], 0, "\n  --allow_code: Functions outside"),
         (
             "evaluate",
             ["--help"],

@@ -14,7 +14,7 @@ from command_helpers import ROOT, small, write_idx
 import vi_jax as vi
 from configs import replay
 from experiments import config_file, files, settings
-from experiments.evals import images, tables
+from experiments.evals import images, sequences, tables
 from experiments.run import folder, session, single
 from experiments.run.folder import default_folder
 from experiments.run.record import FORMAT, from_plain, to_plain
@@ -126,6 +126,10 @@ def test_every_variant_trains(name, variant, tmp_path):
     params = evaluation_params(state)
     measures = built.meter.measure(jax.random.key(0), params, built.x)
     assert np.isfinite(measures.summary["elbo"]["mean"])
+    if built.dataset.num_steps:
+        found = sequences.decode(jax.random.key(1), built, params, num_samples=4)
+        assert np.isfinite(found.samples[:, 0]).all()
+        return
     if built.dataset.table is not None:
         rows = tables.decode(jax.random.key(1), built, params, num_samples=4)
         assert len(rows.samples) == 4

@@ -45,6 +45,7 @@ def dataset(shape=(8, 8), num_levels=17, num_examples=360):
         name="made",
         x_shape=shape,
         table=None,
+        num_steps=0,
     )
 
 

@@ -196,6 +196,43 @@ def test_conversion_is_the_nearest_level(low, span, white):
 # --- transparency, mode and size of arrays
 
 
+@pytest.mark.parametrize(
+    ("stored", "white"),
+    [
+        (np.uint16([0, 1, 300, 40_000, 65_535]), 65_535.0),
+        (np.uint16([0, 1, 300, 1_022, 1_023]), 1_023.0),
+        (np.float32([0.0, 1e-4, 0.1234, 0.5, 1.0]), 1.0),
+    ],
+)
+def test_more_than_eight_bits_are_kept_where_asked(tmp_path, capsys, stored, white):
+    """To half of 2^-16; a likelihood of reals sees them so."""
+    x = np.resize(stored, (6, 5, 5))
+    kept = of_arrays(tmp_path, x, depth="full")
+    assert kept.num_levels == 65_536
+    assert kept.train.x.dtype == np.uint16
+    assert "kept in 65,536 levels (config.data.depth=full)" in capsys.readouterr().err
+    found = kept.train.x.astype(np.float32) / np.float32(65_535)
+    np.testing.assert_allclose(found, x / white, atol=0.51 / 65_535)
+    assert of_arrays(tmp_path, x).train.x.dtype == np.uint8
+
+
+def test_eight_bits_are_eight_bits_at_any_depth(tmp_path):
+    x = pixels(6, 5, 5)
+    dataset = of_arrays(tmp_path, x, depth="full")
+    assert dataset.num_levels == 256
+    np.testing.assert_array_equal(dataset.train.x, x)
+
+
+def test_what_is_done_in_eight_bits_alone_is_refused_at_full_depth(tmp_path):
+    deep = RNG.integers(0, 65_536, (6, 8, 8), dtype=np.uint16)
+    for fields in ({"size": (4,)}, {"mode": "colour"}):
+        match = f"config.data.{next(iter(fields))} would change"
+        fails(match, lambda fields=fields: of_arrays(tmp_path, deep, depth="full", **fields))
+    (tmp_path / "photos").mkdir()
+    folder = config(f"images:{tmp_path / 'photos'}", depth="full")
+    fails("config.data.depth=full is of arrays", lambda: data.load(folder))
+
+
 def test_transparency_is_laid_on_a_colour_or_kept(tmp_path):
     x = pixels(3, 6, 5, 4)
     x[0, 0, :3, 3] = 0, 255, 51

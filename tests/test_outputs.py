@@ -21,6 +21,7 @@ from experiments.evals import encoding, evidence, filled_in, imputing, tables
 from experiments.evals.csv_file import write_csv
 from experiments.evals.data_columns import as_columns, context_columns
 from experiments.run import memory
+from experiments.run.kinds import require_imputable
 from vi_jax.models.table_vae import Column as ModelColumn
 from vi_jax.models.table_vae import table_vae
 
@@ -268,6 +269,19 @@ def entries_of(dataset, names):
     code = np.ones(len(row), int)
     own = {"row": row, "column": column, "code": code, "draws": np.full((len(row), 3), 7.25)}
     return imputing.Entries(**{**numbers, **own})
+
+
+def test_a_model_that_cannot_impute_says_what_it_lacks():
+    """One of the user's own, whose p(x | z) is a normal distribution over arrays."""
+    model = table_vae([ModelColumn("gaussian")], num_latents=1, hidden=(2,))
+    x = {"values": np.zeros((2, 1), np.float32), "observed": np.ones((2, 1), bool)}
+    require_imputable(model, x)
+    own = model._replace(
+        densities=model.densities._replace(decode=lambda params, x, z: dist.Normal(z, 1.0))
+    )
+    with pytest.raises(UserError, match="no probs and no samples that are examples") as caught:
+        require_imputable(own, x)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_imputed_table_is_the_table_as_it_came(tmp_path):

@@ -166,7 +166,8 @@ def test_one_step_is_a_row_of_a_table():
         ours = getattr(model.densities, name)(params, one_step, z)
         theirs = getattr(rows.densities, name)(params, row, z)
         if name == "decode":
-            (ours, theirs) = (ours.mean[0], theirs.mean)
+            ours = ours.mean[0]
+            theirs = theirs.mean
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 

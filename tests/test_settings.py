@@ -20,7 +20,7 @@ from configs.vae import get_config
 from experiments import build, config_file, rooms, settings, signatures
 from experiments.choices import Room
 from experiments.cli import UserError
-from experiments.data import BINARISATIONS
+from experiments.data.fields import BINARISATIONS
 from experiments.overrides import Override, flatten
 from experiments.posteriors import config as posterior_config
 from experiments.rooms import ROOMS

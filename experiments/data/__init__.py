@@ -1,12 +1,14 @@
-"""Images for the experiments, by name: `load(config.data) -> Dataset` of uint8 levels in plain
-arrays.
+"""Data for the experiments, by name: `load(config.data) -> Dataset` of images, uint8 levels in
+plain arrays, or of tables and sequences as `columns.Table` describes them.
 
     digits              8x8, embedded in scikit-learn
     mnist               IDX files, fetched once if absent
     fashion_mnist       IDX files, fetched once if absent
     binarized_mnist     the official fixed binarisation
+    oscillations        sequences, simulated
     tfds:NAME[/CONFIG]  TFDS, without TensorFlow
     npz:FILE            arrays of your own
+    csv:FILE ...        tables, and sequences by a column that names them
     images:DIR          PNG and JPEG files of your own
 
 Pure numpy: nothing here imports jax or TensorFlow, and scikit-learn, Pillow and TFDS are imported
@@ -14,22 +16,23 @@ only where used.
 """
 
 import hashlib
-import operator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.data import options, report
-from experiments.data.base import DataError, Dataset, Raw, Split, did_you_mean
+from experiments.data import fields, options, report
+from experiments.data.base import DataError, Dataset, Raw, Split
 from experiments.data.lazy import LazyImages
 from experiments.data.levels import binarise
 from experiments.data.names import NAMES, PREFIXES, Reading, check_name, open_source
 from experiments.data.pixels import as_images
-from experiments.data.raw import RawTable
+from experiments.data.raw import RawSequences, RawTable
 from experiments.data.rules import Rules, read_rules
+from experiments.data.sequences_of import read_stored, sequences_of
 from experiments.data.splits import Selection, check_disjoint, check_names, choose, resolve
 from experiments.data.table_of import table_of
-from experiments.data.which import are_tables, as_table
+from experiments.data.which import are_sequences, are_tables, as_table
 
 __all__ = [
     "NAMES",
@@ -46,11 +49,9 @@ __all__ = [
     "stored_tables",
 ]
 
-BINARISATIONS = ("dynamic", "static", "none")
-
 
 class StoredTable(NamedTuple):
-    """The rows of a role in a table as it is stored."""
+    """The rows of a role in a table as it is stored; of sequences those of their steps."""
 
     split: str  # the stored one
     table: RawTable
@@ -68,6 +69,11 @@ class _Stored(NamedTuple):
     rules: Rules
     options: options.Options
 
+    @property
+    def are_sequences(self) -> bool:
+        """Whether they are those of sequences, each x a RawSequences."""
+        return isinstance(next(iter(self.splits.values())).x, RawSequences)
+
 
 def load(config_data: Any) -> Dataset:
     """The data set that `config.data` describes.
@@ -80,16 +86,19 @@ def load(config_data: Any) -> Dataset:
     Returns:
       Dataset of uint8 images [N, *shape] (shape (H, W) for grey, (H, W, 3) for colour) and int
       labels [N] or None. With static binarisation the levels are already 0 and 1; dynamic
-      binarisation is left to the training step.
+      binarisation is left to the training step. Or one of a table, or of sequences, see `Split`.
 
     Raises:
       DataError: for everything that can be wrong with names, files, splits and the network.
     """
     found = _stored(config_data)
-    static_seed = _static_seed(config_data)
-    if not are_tables(found.splits, found.options, found.rules):
+    static_seed = fields.static_seed(config_data)
+    make: Callable[..., Dataset] = table_of
+    if found.are_sequences:
+        make = sequences_of
+    elif not are_tables(found.splits, found.options, found.rules):
         return _images(found, static_seed)
-    return table_of(
+    return make(
         found.splits,
         found.selections,
         _rows(found),
@@ -107,6 +116,8 @@ def stored_tables(config_data: Any) -> dict[str, StoredTable]:
       DataError: as `load`, and where the data are images.
     """
     found = _stored(config_data)
+    if found.are_sequences:
+        return _stored_steps(found)
     if not are_tables(found.splits, found.options, found.rules):
         raise DataError(f"{found.name} holds images, where a table is wanted.")
     tables = {split: as_table(raw) for split, raw in found.splits.items()}
@@ -117,17 +128,31 @@ def stored_tables(config_data: Any) -> dict[str, StoredTable]:
     }
 
 
+def _stored_steps(found: _Stored) -> dict[str, StoredTable]:
+    """The tables that the steps of sequences are rows of."""
+    names = {role: selection.name for role, selection in found.selections.items()}
+    stored: dict[str, RawSequences] = {name: raw.x for name, raw in found.splits.items()}
+    return {
+        role: StoredTable(
+            names[role], stored[names[role]].table, stored[names[role]].steps_of(some)
+        )
+        for role, some in _rows(found).items()
+    }
+
+
 def _stored(config_data: Any) -> _Stored:
     """Opens a source and reads its splits."""
     # 1. the fields
-    name = _setting(config_data, "name", str)
+    name = fields.setting(config_data, "name", str)
     check_name(name)
-    texts = {role: _setting(config_data, role, str) for role in ("train", "validation", "test")}
+    texts = {
+        role: fields.setting(config_data, role, str) for role in ("train", "validation", "test")
+    }
     settings = options.read(config_data)
     rules = read_rules(config_data)
-    shuffle_seed = _seed(config_data, "shuffle_seed")
-    data_dir = _setting(config_data, "data_dir", str)
-    reading = Reading(data_dir, _limit_mb(config_data), rules, settings)
+    shuffle_seed = fields.seed(config_data, "shuffle_seed")
+    data_dir = fields.setting(config_data, "data_dir", str)
+    reading = Reading(data_dir, fields.limit_mb(config_data), rules, settings)
     # 2. the splits as they are stored
     try:
         source = open_source(name, reading)
@@ -135,6 +160,8 @@ def _stored(config_data: Any) -> _Stored:
         check_names(selections, source.splits, f"{name} ({source.where})")
         names = {selection.name: None for selection in selections.values()}
         stored = {split: source.read(split) for split in names}
+        if are_sequences(stored, settings):
+            stored = read_stored(stored, settings)
     except OSError as error:
         raise DataError(
             f"{error.filename or name} cannot be read ({error}); check the path and its rights."
@@ -168,55 +195,6 @@ def _images(found: _Stored, static_seed: int | None) -> Dataset:
         source=found.source,
         fingerprint=fingerprint(list(parts.values())),
     )
-
-
-def _setting(config_data: Any, key: str, kind: type) -> Any:
-    """`config_data.key`, of the wanted type; raises DataError."""
-    try:
-        value = getattr(config_data, key)
-    except AttributeError as error:
-        raise DataError(
-            f"config.data has no {key!r}; see configs/vae.py for what it holds."
-        ) from error
-    if not isinstance(value, kind):
-        raise DataError(
-            f"config.data.{key}={value!r} is {type(value).__name__}, where {kind.__name__} was "
-            "wanted."
-        )
-    return value
-
-
-def _seed(config_data: Any, key: str) -> int:
-    value = _setting(config_data, key, object)
-    try:
-        seed = operator.index(value)
-    except TypeError as error:
-        raise DataError(
-            f"config.data.{key}={value!r} is no seed; give an integer of 0 or more."
-        ) from error
-    if seed < 0:
-        raise DataError(f"config.data.{key}={seed} is no seed; give an integer of 0 or more.")
-    return seed
-
-
-def _static_seed(config_data: Any) -> int | None:
-    """The seed of static binarisation, None for the other kinds."""
-    kind = _setting(config_data, "binarisation", str)
-    if kind not in BINARISATIONS:
-        hint = did_you_mean(kind, BINARISATIONS)
-        raise DataError(
-            f"config.data.binarisation={kind!r} is none of {', '.join(BINARISATIONS)}.{hint}"
-        )
-    return _seed(config_data, "static_seed") if kind == "static" else None
-
-
-def _limit_mb(config_data: Any) -> float:
-    limit = getattr(config_data, "device_limit_mb", 2048)
-    if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
-        raise DataError(
-            f"config.data.device_limit_mb={limit!r} is no size; give a number of MB, 0 or more."
-        )
-    return limit
 
 
 def _binarised(raw: Raw, source: str, split: str, static_seed: int) -> Raw:

@@ -2,8 +2,9 @@
 
 They name their splits (`train`, `x_train`, `X_train`, `train_images`, ... and the same for
 validation and test), or are one array (`images`, `x`, `X`, `data`, `all`), which is the split
-`all`. `columns` names the columns of arrays [N, D]. Where no name is one of these and all arrays
-are [N], they are the columns of a table themselves.
+`all`. `columns` names the columns of arrays [N, D]. `lengths` ([N]; `lengths_train`, ...) are the
+steps of sequences, whose array is [N, T, D] or, one after the other, [sum of lengths, D]. Where no
+name is one of these and all arrays are [N], they are the columns of a table themselves.
 """
 
 from collections.abc import Callable, Collection
@@ -19,11 +20,15 @@ from experiments.data.raw import RawColumn, RawTable, as_codes
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 IMAGE_KEYS = ("{}", "x_{}", "X_{}", "images_{}", "{}_images", "{}_x", "{}_X", "{}_data")
 LABEL_KEYS = ("y_{}", "Y_{}", "labels_{}", "{}_labels", "{}_label", "{}_y")
+LENGTH_KEYS = ("lengths_{}", "{}_lengths")
 ALL_IMAGES = ("images", "x", "X", "data", "all")
 ALL_LABELS = ("labels", "y", "Y", "label", "targets")
 COLUMNS = ("columns", "column_names", "feature_names")
 
-Get = Callable[[str], np.ndarray]  # a name -> the array under it
+ALL_LENGTHS = ("lengths",)
+
+# a name -> the array under it, or a list of arrays of unequal length
+Get = Callable[[str], Any]
 
 
 def source_of(names: Collection[str], get: Get, where: str) -> Source:
@@ -38,7 +43,8 @@ def source_of(names: Collection[str], get: Get, where: str) -> Source:
         raw = _columns(names, get, where)
         return Source(("all",), lambda split: raw, where)
     columns = _only(list(COLUMNS), present, where)
-    return Source(tuple(keys), partial(_read, keys, columns, get, where), where)
+    lengths = {split: _lengths_key(split, present, where) for split in keys}
+    return Source(tuple(keys), partial(_read, keys, lengths, columns, get, where), where)
 
 
 def find_keys(
@@ -74,6 +80,14 @@ def find_keys(
     raise DataError(_unknown(present, where))
 
 
+def _lengths_key(split: str, present: set[str], where: str) -> str | None:
+    if split not in SPLITS:
+        return _only(list(ALL_LENGTHS), present, where)
+    return _only(
+        [form.format(word) for word in SPLITS[split] for form in LENGTH_KEYS], present, where
+    )
+
+
 def _unknown(present: Collection[str], where: str) -> str:
     shown = ", ".join(sorted(present)[:8]) or "nothing"
     return f"{where} holds {shown}; wanted are x_train and x_test, or images: rename its arrays."
@@ -93,17 +107,26 @@ def _only(candidates: list[str], present: set[str], where: str) -> str | None:
 
 
 def _read(
-    keys: dict[str, tuple[str, str | None]], columns: str | None, get: Get, where: str, split: str
+    keys: dict[str, tuple[str, str | None]],
+    length_keys: dict[str, str | None],
+    columns: str | None,
+    get: Get,
+    where: str,
+    split: str,
 ) -> Raw:
     image_key, label_key = keys[split]
     x = get(image_key)
     of_x = f"{where}: {image_key!r}"
-    check_rows(x, of_x)
+    if not isinstance(x, list):
+        check_rows(x, of_x)
+    length_key = length_keys[split]
+    lengths = None if length_key is None else np.asarray(get(length_key))
     labels = None
     if label_key is not None:
-        labels = as_labels(get(label_key), len(x), f"{where}: {label_key!r}")
+        num = len(x) if lengths is None else len(lengths)
+        labels = as_labels(get(label_key), num, f"{where}: {label_key!r}")
     names = () if columns is None else tuple(map(_text, np.ravel(get(columns))))
-    return Raw(x, labels, 0, of_x, names)
+    return Raw(x, labels, 0, of_x, names, lengths)
 
 
 def _text(value: Any) -> str:

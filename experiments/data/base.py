@@ -27,12 +27,14 @@ class DataError(UserError):
 class Split(NamedTuple):
     """Some examples: `x` are uint8 levels [N, *shape] of images, or of a table the dictionary
     `values` float32 [N, D] and `observed` bool [N, D] (`experiments.data.columns`), with `exposure`
-    [N] and `covariates` [N, C] where asked for; `labels` are ints [N] where the source has them.
+    [N] and `covariates` [N, C] where asked for; of sequences the same with the axis of steps, [N,
+    T, D], [N, T] and [N, T, C]; `labels` are ints [N] where the source has them.
     """
 
     x: Any
     labels: np.ndarray | None
-    ids: np.ndarray | None = None  # of rows, [N], numbers or texts
+    ids: np.ndarray | None = None  # of rows or sequences, [N], numbers or texts
+    lengths: np.ndarray | None = None  # of sequences, steps before the padding, [N]
 
     @property
     def num(self) -> int:
@@ -60,19 +62,24 @@ class Dataset(NamedTuple):
     name: str
     source: str  # one phrase: where the data came from
     fingerprint: str  # changes when the data do
-    table: Table | None = None  # None: images
+    table: Table | None = None  # None: images; of sequences, of their steps
     report: tuple[str, ...] = ()  # what was found, and what is done to it, in lines
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        """Of one image, or the columns of a row."""
+        """Of one image, the columns of a row, or the steps and columns of a sequence."""
         x = self.train.x
         return tuple((x["values"] if isinstance(x, dict) else x).shape[1:])
+
+    @property
+    def num_steps(self) -> int:
+        """T of sequences, those of the longest; 0 of images and tables."""
+        return 0 if self.table is None else self.table.num_steps
 
 
 class Raw(NamedTuple):
     """One split of a source as it is stored, before shuffling, slicing and binarisation; of a
-    table, x is a RawTable and num_levels 0.
+    table, x is a RawTable and num_levels 0; of sequences x may be a list of arrays [T_n, D].
     """
 
     x: Any
@@ -80,6 +87,7 @@ class Raw(NamedTuple):
     num_levels: int  # 0: not known yet, x is an array of any kind for `pixels.as_images`
     where: str = ""  # the file and the array, for messages
     names: tuple[str, ...] = ()  # of the columns of x [N, D], where they are given
+    lengths: np.ndarray | None = None  # steps of sequences, [N], where they are given
 
 
 class Source(NamedTuple):

@@ -72,6 +72,7 @@ class Table(NamedTuple):
     exposure: str = ""  # "total", or the column that it is; "" for none
     exposure_mean: float = 1.0  # over the training rows
     covariates: tuple[Covariate, ...] = ()
+    num_steps: int = 0  # T of sequences, whose steps are rows; 0: rows are examples
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,6 +94,12 @@ class Table(NamedTuple):
         """Numbers that the covariates of a row are, C."""
         return sum(covariate.size for covariate in self.covariates)
 
+    @property
+    def x_shape(self) -> tuple[int, ...]:
+        """Of the values of a row, [D], or of a sequence, [T, D]."""
+        of_row = (len(self.columns),)
+        return (self.num_steps, *of_row) if self.num_steps else of_row
+
     def to_model(self, data: np.ndarray, observed: np.ndarray) -> np.ndarray:
         """Values [..., D] in the data's units, classes as codes -> as a model sees them, float32;
         0 where not observed.
@@ -113,8 +120,8 @@ class Table(NamedTuple):
         return out
 
     def log_jacobian(self, observed: np.ndarray) -> np.ndarray:
-        """log |d x / d values| of the observed columns of rows [N, D], nats, [N]:
-        log p(x) in the data's units is log p(values) minus this.
+        """log |d x / d values| of the observed columns of rows [N, D], or sequences [N, T, D],
+        nats, [N]: log p(x) in the data's units is log p(values) minus this.
         """
         logs = [
             column.loc if column.kind == LOG else np.log(column.scale) for column in self.columns
@@ -129,14 +136,13 @@ class Table(NamedTuple):
         return _sum_observed(logs, observed)
 
     def to_json(self) -> str:
-        """All of it as text."""
-        return json.dumps(
-            {
-                **self._asdict(),
-                "columns": [column._asdict() for column in self.columns],
-                "covariates": [covariate._asdict() for covariate in self.covariates],
-            }
-        )
+        """All of it as text; that of a table is as it was before there were sequences."""
+        fields = self._asdict()
+        if not self.num_steps:
+            del fields["num_steps"]
+        fields["columns"] = [column._asdict() for column in self.columns]
+        fields["covariates"] = [covariate._asdict() for covariate in self.covariates]
+        return json.dumps(fields)
 
 
 def from_json(text: str) -> Table:
@@ -162,7 +168,8 @@ def column_to_model(column: Column, data: np.ndarray, observed: np.ndarray) -> n
 
 
 def _sum_observed(logs: list[float], observed: np.ndarray) -> np.ndarray:
-    return np.asarray(observed, np.float64) @ np.array(logs, np.float64)
+    by_step = np.asarray(observed, np.float64) @ np.array(logs, np.float64)
+    return by_step.reshape(len(by_step), -1).sum(1)
 
 
 def _made(make: Any, fields: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from experiments.data import headers, photo
 from experiments.data.base import DataError, Raw, Source, require, say
 from experiments.data.lazy import LazyImages
-from experiments.data.rules import Rules
+from experiments.data.rules import FULL_DEPTH, Rules
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SPLIT_FOLDERS = {
@@ -35,6 +35,11 @@ def open_source(directory: str, data_dir: str, limit_mb: float, rules: Rules) ->
     `limit_mb` MB.
     """
     require("PIL.Image", "Pillow", "a folder of images")
+    if rules.depth == FULL_DEPTH:
+        raise DataError(
+            "config.data.depth=full is of arrays, and files of images are read in 8 bits: save "
+            f"those of {directory} as an array, np.savez('images.npz', x=...), or leave it out."
+        )
     root = Path(data_dir) / directory
     if not root.is_dir():
         raise DataError(

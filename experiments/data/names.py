@@ -16,6 +16,7 @@ from experiments.data import (
     hdf5,
     idx,
     npz,
+    oscillations,
     own,
     parquet,
     tfds,
@@ -34,6 +35,7 @@ _PLAIN: dict[str, Callable[[str], Source]] = {
     "binarized_mnist": binarized.open_source,
     "breast_cancer": lambda data_dir: embedded.open_source("breast_cancer"),
     "wine": lambda data_dir: embedded.open_source("wine"),
+    "oscillations": lambda data_dir: oscillations.open_source(),
 }
 _PREFIXED: dict[str, Callable[[str, "Reading"], Source]] = {
     "tfds": lambda argument, reading: tfds.open_source(argument, reading.data_dir),

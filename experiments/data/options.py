@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from experiments.data.base import DataError, did_you_mean
 from experiments.data.columns import KINDS
 
-DATA_KINDS = ("auto", "images", "table")
+DATA_KINDS = ("auto", "images", "table", "sequences")
 POSITIVE = ("linear", "log")
 DROP = "drop"  # in place of a kind: leave the column out
+COLUMN_FIELDS = ("id_column", "label_column", "exposure", "sequence", "time")  # that name one
 TOTAL = "total"  # in place of a column: the sum of a row's counts
 
 
@@ -23,6 +24,8 @@ class Options(NamedTuple):
     exposure: str = ""  # TOTAL, or a column
     covariates: tuple[str, ...] = ()
     positive: str = "linear"  # one of POSITIVE
+    sequence: str = ""  # the column that says which sequence a row is a step of
+    time: str = ""  # the column by which the steps of a sequence are ordered
 
     def kind_of(self, name: str) -> tuple[str, bool]:
         """The kind that a column was given ("" for none), and whether by its whole name; the last
@@ -47,8 +50,9 @@ def read(config_data: Any) -> Options:
     positive = _one_of(config_data, "positive", POSITIVE)
     texts = {
         name: _text(config_data, name)
-        for name in ("kinds", "sentinel", "id_column", "label_column", "exposure", "covariates")
+        for name in ("kinds", "sentinel", *COLUMN_FIELDS, "covariates")
     }
+    _require_sequence(kind, texts)
     return Options(
         kind=kind,
         kinds=parse_kinds(texts["kinds"]),
@@ -58,7 +62,23 @@ def read(config_data: Any) -> Options:
         exposure=texts["exposure"],
         covariates=_listed(texts["covariates"]),
         positive=positive,
+        sequence=texts["sequence"],
+        time=texts["time"],
     )
+
+
+def _require_sequence(kind: str, texts: dict[str, str]) -> None:
+    """Raises DataError where the fields of sequences contradict each other."""
+    if texts["sequence"] and kind not in ("auto", "sequences"):
+        raise DataError(
+            f"config.data.sequence={texts['sequence']!r} makes sequences of rows, and "
+            f"config.data.kind is {kind!r}; set it to sequences, or leave the column out."
+        )
+    if texts["time"] and not texts["sequence"]:
+        raise DataError(
+            f"config.data.time={texts['time']!r} orders the steps of sequences; name the column "
+            "that says which sequence a row is of, by config.data.sequence."
+        )
 
 
 def parse_kinds(text: str) -> tuple[tuple[str, str], ...]:

@@ -2,11 +2,13 @@
 
 The function takes no arguments and returns a dictionary of arrays under the names of
 `experiments.data.arrays`: x_train, x_test, and y_train, y_test where there are labels; or x alone,
-which is the split `all`; or the columns of a table, each [N], by their names. nan is missing.
+which is the split `all`; or the columns of a table, each [N], by their names. nan is missing. A
+list of arrays [T_n, D] of unequal length is a set of sequences.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,4 +34,13 @@ def open_source(name: str) -> Source:
             f"{name} returned {type(arrays).__name__}; it has to return a dictionary of arrays, "
             "such as {'x_train': ..., 'x_test': ...}."
         )
-    return source_of(list(arrays), lambda key: np.asarray(arrays[key]), name)
+    return source_of(list(arrays), lambda key: _as_array(arrays[key]), name)
+
+
+def _as_array(found: Any) -> np.ndarray | list[np.ndarray]:
+    """An array; of arrays of unequal length the list of them."""
+    are_arrays = isinstance(found, list | tuple) and all(
+        isinstance(each, np.ndarray) and each.ndim for each in found
+    )
+    is_uneven = are_arrays and len({len(each) for each in found}) > 1
+    return list(found) if is_uneven else np.asarray(found)

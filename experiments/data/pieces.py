@@ -62,7 +62,12 @@ def _piece(
         recoded = np.array([place.get(text, -1) for text in column.levels] + [-1], np.int32)
         codes = recoded[column.codes[rows]]  # the last one is that of -1, missing
         return Piece(codes.astype(np.float64), codes >= 0)
-    values = np.asarray(column[rows], np.float64)
+    return piece_of(column[rows], options)
+
+
+def piece_of(column: np.ndarray, options: Options) -> Piece:
+    """A column of numbers, sentinels and nan not observed."""
+    values = np.asarray(column, np.float64)
     observed = ~np.isnan(values)
     for sentinel in options.sentinels:
         number = _number(sentinel)

@@ -1,5 +1,5 @@
-"""Arrays of images of any kind as 8-bit pixel values: channels, scale, transparency, size; each
-change is said aloud.
+"""Arrays of images of any kind as pixel values of 8 bits or 16: channels, scale, transparency,
+size; each change is said aloud.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,12 @@ from experiments.data.base import Raw
 from experiments.data.channels import channels_last
 from experiments.data.lazy import LazyImages
 from experiments.data.levels import check_rows
-from experiments.data.rules import Rules
+from experiments.data.rules import FULL_DEPTH, Rules
 
 
 def as_images(stored: Mapping[str, Raw], rules: Rules | None = None) -> dict[str, Raw]:
-    """The splits of a source as levels, uint8 [N, *shape]; images on disk as they are.
+    """The splits of a source as levels, uint8 (or uint16, config.data.depth) [N, *shape]; images on
+    disk as they are.
 
     Args:
       stored: by split; those of 0 levels are arrays of any kind.
@@ -40,7 +41,8 @@ def _levels(stored: Mapping[str, Raw], rules: Rules) -> dict[str, Raw]:
     for split, array in arrays.items():
         check_rows(array, stored[split].where)
     arrays = channels_last(arrays, rules.channels, where)
-    arrays, num_levels = scale.as_levels(arrays, rules.scale, where)
+    is_deep = rules.depth == FULL_DEPTH
+    arrays, num_levels = scale.as_levels(arrays, rules.scale, where, is_deep=is_deep)
     return {
         split: stored[split]._replace(x=array, num_levels=num_levels)
         for split, array in arrays.items()

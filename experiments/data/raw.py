@@ -1,5 +1,5 @@
-"""Tables as a source gives them, before anything is known of their columns: numbers by column, or
-codes of texts.
+"""Tables and sequences as a source gives them, before anything is known of their columns: numbers
+by column, or codes of texts.
 """
 
 from dataclasses import dataclass
@@ -33,6 +33,27 @@ class RawTable:
     def __len__(self) -> int:
         """Rows."""
         return len(self.columns[0])
+
+
+@dataclass(frozen=True)
+class RawSequences:
+    """Sequences whose steps are rows of a table."""
+
+    table: RawTable
+    steps: np.ndarray  # rows of it, one sequence after the other in the order of its steps, [M]
+    lengths: np.ndarray  # steps of each, at least 1, [N]
+    ids: np.ndarray | None = None  # of sequences, [N]
+    notes: tuple[str, ...] = ()  # on how they were found
+
+    def __len__(self) -> int:
+        """Sequences."""
+        return len(self.lengths)
+
+    def steps_of(self, some: np.ndarray) -> np.ndarray:
+        """The rows of the table that the steps of some sequences are, one after the other."""
+        ends = np.cumsum(self.lengths)
+        pieces = [self.steps[ends[i] - self.lengths[i] : ends[i]] for i in some]
+        return np.concatenate(pieces)
 
 
 def from_array(array: np.ndarray, names: tuple[str, ...], where: str) -> RawTable:

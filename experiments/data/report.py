@@ -33,7 +33,38 @@ def of_table(
         f"left out: {'; '.join([_dropped(made.dropped), *made.notes])}",
         f"duplicates: {_duplicates(hashes)}",
         f"range: {_ranges(made.ranges, made.table.columns)}",
-        f"done: {_done(made.table.columns)}",
+        f"done: {_done(made.table.columns, 'training rows')}",
+    ]
+    return tuple(lines)
+
+
+def of_sequences(
+    name: str,
+    made: Any,
+    selections: Mapping[str, Any],
+    hashes: Mapping[str, np.ndarray],
+    lengths: Mapping[str, np.ndarray],
+) -> tuple[str, ...]:
+    """The report of sequences; arguments as of `of_table`, whose rows are their steps.
+
+    Args:
+      lengths: of the sequences of each split.
+    """
+    num = {role: len(each) for role, each in lengths.items()}
+    together = np.concatenate(list(lengths.values()))
+    steps = f"{together.min()} to {together.max()} steps, {np.median(together):g} in the median"
+    share = 1.0 - together.mean() / together.max()
+    lines = [
+        f"{name}: {len(together):,} sequences of {steps}, x {len(made.table.columns)} columns",
+        f"splits: {_splits(num, selections)}; no sequence is in two",
+        *_kinds(made.table.columns),
+        f"missing: {_missing(made)}; padding is apart: {100 * share:.3g} % of {len(together):,} x "
+        f"{together.max()} steps",
+        f"left out: {'; '.join([_dropped(made.dropped), *made.notes])}",
+        f"duplicates: {_duplicates(hashes)}",
+        f"range: {_ranges(made.ranges, made.table.columns)}",
+        f"done: {_done(made.table.columns, 'steps of the training sequences')}, padded to "
+        f"{together.max()} steps",
     ]
     return tuple(lines)
 
@@ -174,11 +205,11 @@ def _ranges(ranges: Mapping[str, tuple[float, float]], columns: Sequence[Column]
     return ", ".join(told)
 
 
-def _done(columns: Sequence[Column]) -> str:
+def _done(columns: Sequence[Column], rows: str) -> str:
     kinds = {column.kind for column in columns}
     told = []
     if kinds & set(STANDARDISED):
-        told.append("reals standardised by the training rows")
+        told.append(f"reals standardised by the {rows}")
     if LOG in kinds:
         told.append("positive reals over their geometric mean")
     if kinds & set(COUNTS):

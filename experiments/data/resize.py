@@ -19,8 +19,12 @@ def brought_to(
     number of levels, which is 256 where they were resampled. What is done is said where `aloud`.
 
     Raises:
-      DataError: a size is asked for of vectors or volumes.
+      DataError: a size is asked for of vectors or volumes, or a change of images of more than 8
+        bits.
     """
+    if x.dtype != np.uint8:
+        _require_unchanged(x, rules, where)
+        return x, num_levels
     is_image = x.ndim == 3 or (x.ndim == 4 and x.shape[-1] <= 4)
     if not is_image:
         if rules.size is not None:
@@ -42,6 +46,26 @@ def brought_to(
             f"{rules.size[1]} (height x width; --config.data.fit={rules.fit})."
         )
     return np.stack(threaded(lambda image: _fit_array(image, rules), list(x))), FULL + 1
+
+
+def _require_unchanged(x: np.ndarray, rules: Rules, where: str) -> None:
+    """Raises DataError where images of more than 8 bits would have to be changed: Pillow does not
+    do it, and so nothing here.
+    """
+    channels = x.shape[-1] if x.ndim == 4 else 1
+    to_other_size = rules.size is not None and x.shape[1:3] != rules.size
+    to_other_mode = (rules.mode == "grey" and channels == 3) or (
+        rules.mode == "colour" and channels == 1
+    )
+    has_alpha = channels in (2, 4) and x.ndim == 4 and rules.alpha != KEEP
+    changes = {"size": to_other_size, "mode": to_other_mode, "alpha": has_alpha}
+    wanted = [name for name, is_asked in changes.items() if is_asked]
+    if wanted:
+        raise DataError(
+            f"{where} keeps more than 8 bits by config.data.depth=full, and "
+            f"config.data.{wanted[0]} would change its images {x.shape[1:]}, which is done in 8 "
+            "bits alone: change the array before, or leave one of the two out."
+        )
 
 
 def _without_alpha(x: np.ndarray, num_levels: int, rules: Rules, where: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The fields of config.data that say how images are read: size, fit, mode, alpha, scale and
+"""The fields of config.data that say how images are read: size, fit, mode, alpha, scale, depth and
 channels.
 """
 
@@ -9,7 +9,9 @@ from experiments.data.base import DataError, did_you_mean
 
 FITS = ("crop", "pad", "stretch")
 MODES = ("auto", "grey", "colour")
+FULL_DEPTH = "full"
 CHANNELS = ("auto", "first", "last")
+DEPTHS = ("8bit", FULL_DEPTH)
 DROP = "drop"  # of alpha: leave it out
 KEEP = "keep"  # of alpha: a channel as the others
 COLOURS = {"black": (0, 0, 0), "grey": (128, 128, 128), "white": (255, 255, 255)}
@@ -26,6 +28,7 @@ class Rules(NamedTuple):
     alpha: str | tuple[int, int, int] = DROP  # DROP, KEEP, or the colour that it is laid on
     scale: tuple[float, float] | None = None  # the numbers that are black and white; None: auto
     channels: str = "auto"  # the axis of an array that has them, one of CHANNELS
+    depth: str = "8bit"  # of arrays that have more bits, one of DEPTHS; full: all of them
 
 
 def read_rules(config_data: Any) -> Rules:
@@ -41,6 +44,7 @@ def read_rules(config_data: Any) -> Rules:
         alpha=_alpha(getattr(config_data, "alpha", DROP)),
         scale=_scale(getattr(config_data, "scale", "auto")),
         channels=_one_of(config_data, "channels", CHANNELS),
+        depth=_one_of(config_data, "depth", DEPTHS),
     )
 
 

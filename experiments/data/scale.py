@@ -1,5 +1,6 @@
-"""From the numbers of images to 8-bit pixel values: which number is black and which is white,
-recognised from all splits together, or given by config.data.scale.
+"""From the numbers of images to pixel values of 8 bits, or of 16 where config.data.depth is full:
+which number is black and which is white, recognised from all splits together, or given by
+config.data.scale.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,10 +11,12 @@ import numpy as np
 from experiments.data.base import DataError, say
 
 NUM_LEVELS = 256
+DEEP_LEVELS = 2**16  # of config.data.depth=full
 FEW_LEVELS = 32  # whole numbers up to this are so many levels, and not dark 8-bit images
 DEPTHS = (10, 12, 14, 16)  # bits that cameras and scanners give
 NEAR = 1e-3  # that resampling may overshoot by
 BRIGHT = 64.0  # floats that get so far are to 255
+ROUNDED = f"rounded to {NUM_LEVELS} levels"  # in the note of a scale that loses digits
 CHUNK = 2**24  # numbers that are converted at a time
 
 
@@ -27,15 +30,20 @@ class Scale(NamedTuple):
 
 
 def as_levels(
-    arrays: Mapping[str, np.ndarray], asked: tuple[float, float] | None, where: str
+    arrays: Mapping[str, np.ndarray],
+    asked: tuple[float, float] | None,
+    where: str,
+    *,
+    is_deep: bool = False,
 ) -> tuple[dict[str, np.ndarray], int]:
-    """Arrays [N, *shape] as uint8 levels of one scale, and the number of levels.
+    """Arrays [N, *shape] as uint8 levels of one scale, or uint16 ones, and the number of levels.
 
     Args:
       arrays: bools, integers or floats, by split.
       asked: the numbers that are black and white; None: recognised, and said where it changes
         anything.
       where: for messages.
+      is_deep: whether what has more than 8 bits, floats too, keeps DEEP_LEVELS levels.
 
     Raises:
       DataError: the splits differ in their type, or their numbers are not known to be pixels.
@@ -49,21 +57,29 @@ def as_levels(
     kind = kinds.pop()
     if kind == "bools":
         return {split: array.astype(np.uint8) for split, array in arrays.items()}, 2
-    low = min(float(array.min()) for array in arrays.values())
-    high = max(float(array.max()) for array in arrays.values())
+    low, high = _range(list(arrays.values()), where)
+    if asked is not None:
+        scale = _asked(asked, low, high, kind)
+    else:
+        scale = _recognised(list(arrays.values()), low, high, where)
+    if is_deep and scale.num_levels == NUM_LEVELS and not _is_kept(kind == "integers", scale):
+        scale = _deep(scale)
+    if scale.note:
+        say(f"{where} holds {scale.note}.")
+    return {split: _convert(array, scale) for split, array in arrays.items()}, scale.num_levels
+
+
+def _range(arrays: Sequence[np.ndarray], where: str) -> tuple[float, float]:
+    """The lowest and the highest number; raises DataError where one is not finite."""
+    low = min(float(array.min()) for array in arrays)
+    high = max(float(array.max()) for array in arrays)
     if not np.isfinite([low, high]).all():
         raise DataError(
             f"{where} holds nan or infinite numbers, where pixels were wanted; fill them, such as "
             "by np.nan_to_num, or read the array as a table with missing values by "
             "--config.data.kind=table."
         )
-    if asked is not None:
-        scale = _asked(asked, low, high, kind)
-    else:
-        scale = _recognised(list(arrays.values()), low, high, where)
-    if scale.note:
-        say(f"{where} holds {scale.note}.")
-    return {split: _convert(array, scale) for split, array in arrays.items()}, scale.num_levels
+    return low, high
 
 
 def _recognised(arrays: Sequence[np.ndarray], low: float, high: float, where: str) -> Scale:
@@ -100,8 +116,8 @@ def _asked(asked: tuple[float, float], low: float, high: float, kind: str) -> Sc
         black,
         white,
         NUM_LEVELS,
-        f"{kind} in [{low:.6g}, {high:.6g}]: {black:g} is black and {white:g} is white, rounded to "
-        f"{NUM_LEVELS} levels{outside}",
+        f"{kind} in [{low:.6g}, {high:.6g}]: {black:g} is black and {white:g} is white, {ROUNDED}"
+        f"{outside}",
     )
 
 
@@ -127,7 +143,7 @@ def _of_integers(low: float, high: float, ndim: int, where: str) -> Scale:
                 white,
                 NUM_LEVELS,
                 f"integers in {low:.0f}..{high:.0f}: taken for {bits} bits, {white:,} is white, "
-                f"and rounded to {NUM_LEVELS} levels; --config.data.scale=WHITE says another",
+                f"and {ROUNDED}; --config.data.scale=WHITE says another",
             )
     raise DataError(
         f"{where} holds integers in {low:.0f}..{high:.0f}, where images are wanted in 0..255: say "
@@ -142,18 +158,16 @@ def _of_floats(low: float, high: float, is_binary: bool, where: str) -> Scale:
     if is_binary:
         return Scale(0, 1, 2, "only the floats 0 and 1: read as 2 levels")
     if low >= -NEAR and high <= 1 + NEAR:
-        return Scale(0, 1, NUM_LEVELS, f"{found}: rounded to {NUM_LEVELS} levels, 0..255")
+        return Scale(0, 1, NUM_LEVELS, f"{found}: {ROUNDED}, 0..255")
     if -1 - NEAR <= low <= -0.5 and 0 < high <= 1 + NEAR:
         return Scale(
             -1,
             1,
             NUM_LEVELS,
-            f"{found}: -1 is black and 1 is white, rounded to {NUM_LEVELS} levels",
+            f"{found}: -1 is black and 1 is white, {ROUNDED}",
         )
     if low >= -255 * NEAR and BRIGHT <= high <= 255 * (1 + NEAR):
-        return Scale(
-            0, 255, NUM_LEVELS, f"{found}: 255 is white, rounded to {NUM_LEVELS} levels, 0..255"
-        )
+        return Scale(0, 255, NUM_LEVELS, f"{found}: 255 is white, {ROUNDED}, 0..255")
     raise DataError(
         f"{where} holds {found}, of which black and white are not known: say them, as "
         f"--config.data.scale={low:.6g}:{high:.6g}, unit for [0, 1], symmetric for [-1, 1] or 255; "
@@ -161,11 +175,25 @@ def _of_floats(low: float, high: float, is_binary: bool, where: str) -> Scale:
     )
 
 
+def _is_kept(are_integers: bool, scale: Scale) -> bool:
+    """Whether numbers are levels as they stand."""
+    return are_integers and (scale.black, scale.white) == (0, scale.num_levels - 1)
+
+
+def _deep(scale: Scale) -> Scale:
+    """The same scale in DEEP_LEVELS levels."""
+    kept = f"kept in {DEEP_LEVELS:,} levels (config.data.depth=full)"
+    note = scale.note.replace(f"{ROUNDED}, 0..255", kept).replace(ROUNDED, kept)
+    return scale._replace(num_levels=DEEP_LEVELS, note=note)
+
+
 def _convert(array: np.ndarray, scale: Scale) -> np.ndarray:
-    """uint8 levels, the nearest of each number; some rows at a time, which bounds the memory."""
+    """Levels, the nearest of each number, uint8, or uint16 where they are more; some rows at a
+    time, which bounds the memory.
+    """
     top = scale.num_levels - 1
-    is_kept = np.issubdtype(array.dtype, np.integer) and (scale.black, scale.white) == (0, top)
-    out = np.empty(array.shape, np.uint8)
+    is_kept = _is_kept(np.issubdtype(array.dtype, np.integer), scale)
+    out = np.empty(array.shape, np.uint8 if top < NUM_LEVELS else np.uint16)
     step = max(1, CHUNK // max(1, array[0].size))
     for start in range(0, len(array), step):
         rows = array[start : start + step]

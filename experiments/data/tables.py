@@ -47,6 +47,7 @@ def make(
     ids = ids_of(parts, names, options, notes)
     labels = labels_of(parts, labels, options, notes)
     apart = {options.label_column, options.exposure, *options.covariates, ids.name}
+    apart |= {options.sequence, options.time}
     # 2. each column that is left: its kind, or why it is left out
     columns: list[Column] = []
     ranges: dict[str, tuple[float, float]] = {}
@@ -107,6 +108,8 @@ def _require_names(options: Options, names: tuple[str, ...], where: str) -> None
         "label_column": (options.label_column,),
         "exposure": () if options.exposure == TOTAL else (options.exposure,),
         "covariates": options.covariates,
+        "sequence": (options.sequence,),
+        "time": (options.time,),
         "kinds": tuple(name for name, _ in options.kinds if not set(name) & set("*?[")),
     }
     for field, wanted in fields.items():

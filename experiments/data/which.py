@@ -1,4 +1,6 @@
-"""Whether a source's arrays are images or a table: by config.data.kind, or by what they are."""
+"""Whether a source's arrays are images, a table or sequences: by config.data.kind, or by what they
+are.
+"""
 
 from collections.abc import Mapping
 
@@ -9,6 +11,23 @@ from experiments.data.lazy import LazyImages
 from experiments.data.options import Options
 from experiments.data.raw import RawTable, from_array
 from experiments.data.rules import Rules
+
+
+def are_sequences(stored: Mapping[str, Raw], options: Options) -> bool:
+    """Whether the splits of a source are those of sequences: where a column or lengths say which
+    rows belong together, or arrays are of unequal length, or config.data.kind says so.
+
+    Raises:
+      DataError: config.data.kind asks for what they cannot be.
+    """
+    first = next(iter(stored.values()))
+    have_lengths = isinstance(first.x, list) or first.lengths is not None
+    if have_lengths and options.kind in ("images", "table"):
+        raise DataError(
+            f"{first.where or 'the data'} have lengths of their own and are sequences; set "
+            "config.data.kind=sequences, or leave the lengths out."
+        )
+    return options.kind == "sequences" or have_lengths or bool(options.sequence)
 
 
 def are_tables(stored: Mapping[str, Raw], options: Options, rules: Rules) -> bool:

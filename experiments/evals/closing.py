@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from experiments import cli, figures, files
-from experiments.evals import evidence, images, tables, units
+from experiments.evals import evidence, images, sequences, tables, units
 from experiments.evals.base import Measures, Row, said
 from experiments.run import devices, heartbeat, processes, session
 from experiments.run.metrics import METRICS, read_rows
@@ -107,6 +107,9 @@ def draw_all(
     if subject.model.densities is None:
         processes.say("note: no pictures: the model has no densities.")
         return []
+    if built.dataset.num_steps:
+        steps = sequences.decode(key, built, params, num_samples=num_samples)
+        return sequences.draw(folder, steps, built, params, measures)
     if built.dataset.table is not None:
         rows = tables.decode(key, built, params, num_samples=tables.FIGURE_SAMPLES)
         return tables.draw(folder, rows, built, params, measures)

@@ -40,6 +40,7 @@ class Rows(NamedTuple):
     row: np.ndarray  # place in the split, from 0
     id: np.ndarray | None  # of the data, where they have ids
     label: np.ndarray | None
+    step: np.ndarray | None = None  # of sequences, whose steps are the rows
 
 
 def encode(

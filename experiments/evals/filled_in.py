@@ -33,6 +33,8 @@ def write(
     line = np.empty_like(order)
     line[order] = np.arange(len(order))  # of each row in imputed.csv
     columns = filled_columns(table, stored, order, line[entries.row], entries)
+    if rows.step is not None:
+        columns = {**place_columns(rows, order, columns), **columns}
     write_csv(out / "imputed.csv", columns)
     write_csv(out / "intervals.csv", interval_columns(table, rows, line, entries))
     levels = {
@@ -91,6 +93,20 @@ def filled_columns(
     return found
 
 
+def place_columns(rows: Any, order: np.ndarray, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The step of each line, and where no column names its sequence the split and the place in it.
+
+    Args:
+      rows: `encoding.Rows` of the steps of sequences, one split after the other.
+      order: of them, that of the lines.
+      columns: that came.
+    """
+    found = {"step": rows.step}
+    if rows.id is None:
+        found = {"split": rows.split, "sequence": rows.row, **found}
+    return {name: column[order] for name, column in found.items() if name not in columns}
+
+
 def as_whole_numbers(column: np.ndarray) -> np.ndarray:
     """Floats that are all whole, as integers are read where some are missing, as integers again;
     every other column as it is.
@@ -145,6 +161,8 @@ def interval_columns(
             numbers["mean"][mine] = _number(column, entries.mean[mine])
             numbers["sd"][mine] = entries.sd[mine].astype(np.float32)
     ids = {} if rows.id is None else {"id": rows.id[entries.row]}
+    if rows.step is not None:
+        ids = {"sequence": rows.row[entries.row], **ids, "step": rows.step[entries.row]}
     found = {
         "row": line[entries.row],
         **ids,

@@ -1,7 +1,8 @@
-"""Imputation of a table: means, 90 % intervals and draws of missing entries, by importance
-resampling.
+"""Imputation of a table, or of the steps of sequences: means, 90 % intervals and draws of missing
+entries, by importance resampling.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +20,9 @@ from experiments.evals.base import batches
 from experiments.evals.decoding import rows_of as some_of
 from experiments.evals.encoding import ALL, joined, require_memory, rows_of, splits_of
 from experiments.evals.evidence import RELIABLE
+from experiments.evals.steps import by_step, observed_of
 from experiments.run import estimate, heartbeat, session
-from experiments.run.kinds import require_kind
+from experiments.run.kinds import require_imputable, require_kind
 from experiments.run.live import Count
 from vi_jax.diagnostics.imputation import impute_row
 
@@ -73,7 +75,8 @@ def impute(
     dataset = session.load_data(config)
     if dataset.table is None:
         raise UserError(
-            f"{workdir} is of images, which lack no entry; experiments.impute fills in tables."
+            f"{workdir} is of images, which lack no entry; experiments.impute fills in tables and "
+            "sequences."
         )
     names = splits_of(dataset, split)
     require_memory(dataset, names)
@@ -81,7 +84,8 @@ def impute(
     model = session.make_model(config, dataset)
     if model.densities is None:
         raise UserError(f"{workdir} is of a model without densities; it cannot impute.")
-    observed = np.concatenate([getattr(dataset, name).x["observed"] for name in names])
+    require_imputable(model, dataset.train.x)
+    observed = np.concatenate([observed_of(getattr(dataset, name)) for name in names])
     num_missing = int((~observed).sum())
     estimate.require_draws(num_missing, num_draws)
     params, step = session.trained_params(config, model, workdir, checkpoint)
@@ -98,15 +102,16 @@ def impute(
     before = 0
     for number, name in enumerate(names):
         x, _ = session.evaluation_set(config, dataset, name)
+        part = getattr(dataset, name)
         with heartbeat.compiling(f"imputing the {name} split"):
-            found = impute_entries(jax.random.fold_in(key, number), params, x)
+            found = impute_entries(jax.random.fold_in(key, number), params, x, part.lengths)
         parts.append(found._replace(row=found.row + before))
-        before += len(x["observed"])
+        before += len(observed_of(part))
     entries = joined(parts)
     # 2. what is written
     stored = _stored(config)
     _note_left_out(stored, split)
-    rows = rows_of(dataset, names)
+    rows = by_step(rows_of(dataset, names), dataset, names)
     filled_in.write(out, dataset.table, {name: stored[name] for name in names}, rows, entries)
     title = f"{tables.named(config)}: imputed entries of {', '.join(names)} rows"
     _draw(out, dataset, names, entries, title)
@@ -132,8 +137,10 @@ def _note_left_out(stored: dict[str, StoredTable], split: str) -> None:
 
 def make_impute(
     model: vi.Model, table: Table, *, num_samples: int, num_draws: int, batch_size: int
-) -> Callable[[jax.Array, Any, Any], Entries]:
-    """A function (key, params, x leaves [N, ...]) -> the missing entries, row after row."""
+) -> Callable[..., Entries]:
+    """A function (key, params, x leaves [N, ...], lengths [N] of sequences or None) -> the missing
+    entries, row after row, or step after step.
+    """
 
     def one(key: jax.Array, params: Any, x: Any) -> Any:
         return impute_row(
@@ -142,9 +149,16 @@ def make_impute(
 
     program = jax.jit(jax.vmap(one, in_axes=(0, None, 0)))
 
-    def impute_entries(key: jax.Array, params: Any, x: Any) -> Entries:
-        observed = np.asarray(x["observed"])
-        incomplete = np.flatnonzero(~observed.all(1))
+    def impute_entries(
+        key: jax.Array, params: Any, x: Any, lengths: np.ndarray | None = None
+    ) -> Entries:
+        missing = ~np.asarray(x["observed"])
+        number = np.arange(len(missing))
+        if lengths is not None:  # what is in the padding is no entry
+            is_there = np.arange(missing.shape[1]) < lengths[:, None]
+            missing &= is_there[..., None]
+            number = np.cumsum(is_there.ravel()).reshape(is_there.shape) - 1  # of each step
+        incomplete = np.flatnonzero(missing.reshape(len(missing), -1).any(1))
         if not len(incomplete):
             return _no_entries(num_draws)
         keys = jax.random.split(key, len(incomplete))
@@ -153,8 +167,7 @@ def make_impute(
             for rows, counted in batches(len(incomplete), batch_size):
                 at = incomplete[rows]
                 found = jax.device_get(program(keys[rows], params, some_of(x, at)))
-                missing = ~observed[at] & counted[:, None]
-                parts.append(_entries(table, found, at, missing))
+                parts.append(_entries(table, found, number[at], missing[at], counted))
                 count.add(int(counted.sum()))
         return joined(parts)
 
@@ -164,27 +177,37 @@ def make_impute(
 def batch_size_of(table: Table, num_samples: int) -> int:
     """Rows at a time whose samples, with means, variances and probabilities, are BATCH_NUMBERS."""
     levels = max([2, *(len(column.levels) for column in table.columns)])
-    numbers = num_samples * len(table.columns) * (3 + levels)
+    numbers = num_samples * math.prod(table.x_shape) * (3 + levels)
     return int(np.clip(BATCH_NUMBERS // numbers, 1, 256))
 
 
-def _entries(table: Table, found: Any, at: np.ndarray, missing: np.ndarray) -> Entries:
-    """The missing entries of a batch of rows, in the data's units."""
-    row, column = np.nonzero(missing)
+def _entries(
+    table: Table, found: Any, number: np.ndarray, missing: np.ndarray, counted: np.ndarray
+) -> Entries:
+    """The missing entries of a batch of rows or sequences, in the data's units.
+
+    Args:
+      found: of each, leaves [B, ...].
+      number: of each row [B], or of each step [B, T].
+      missing: [B, D] or [B, T, D].
+      counted: which of the batch count, [B].
+    """
+    where = np.nonzero(missing & counted.reshape(-1, *(1,) * (missing.ndim - 1)))
+    example = where[0]
     zero = table.to_data(np.zeros(missing.shape))
-    probs = found.probs[row, column]
+    probs = found.probs[where]
     return Entries(
-        row=at[row],
-        column=column,
-        mean=table.to_data(found.mean)[row, column],
-        sd=(table.to_data(found.std) - zero)[row, column],
-        low=table.to_data(found.lower)[row, column],
-        high=table.to_data(found.upper)[row, column],
+        row=number[where[:-1]],
+        column=where[-1],
+        mean=table.to_data(found.mean)[where],
+        sd=(table.to_data(found.std) - zero)[where],
+        low=table.to_data(found.lower)[where],
+        high=table.to_data(found.upper)[where],
         code=probs.argmax(-1),
         probability=probs.max(-1),
-        effective_samples=found.effective_samples[row],
-        k_hat=found.k_hat[row],
-        draws=table.to_data(found.draws).swapaxes(1, 2)[row, column],
+        effective_samples=found.effective_samples[example],
+        k_hat=found.k_hat[example],
+        draws=np.moveaxis(table.to_data(found.draws), 1, -1)[where],
     )
 
 
@@ -201,13 +224,16 @@ def _draw(out: Path, dataset: Any, names: tuple[str, ...], entries: Entries, tit
     """imputed.png: the imputed entries of each column beside what is observed of it."""
     table = dataset.table
     parts = [getattr(dataset, name).x for name in names]
+    known = np.concatenate([part["observed"].reshape(-1, len(table.columns)) for part in parts])
+    data = np.concatenate([part["values"].reshape(-1, len(table.columns)) for part in parts])
+    data = table.to_data(data)
     shown = []
     for d, column in enumerate(table.columns):
         of_column = entries.column == d
-        observed = np.concatenate([part["observed"][:, d] for part in parts])
+        observed = known[:, d]
         if not of_column.any() or not observed.any():
             continue
-        values = np.concatenate([table.to_data(part["values"])[:, d] for part in parts])
+        values = data[:, d]
         is_class = column.kind in CLASSES
         mean = (entries.code if is_class else entries.mean)[of_column]
         levels = column.levels if is_class else ()

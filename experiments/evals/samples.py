@@ -1,5 +1,5 @@
-"""Samples, reconstructions and interpolations of a trained run, as PNG and as numbers; of a table
-as CSV too.
+"""Samples, reconstructions and interpolations of a trained run, as PNG and as numbers; of tables
+and sequences as CSV too.
 """
 
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from experiments import cli, files
-from experiments.evals import images, tables
+from experiments.evals import images, sequences, tables
 from experiments.evals.base import Measures
 from experiments.run import estimate, heartbeat, session
 
@@ -16,7 +16,7 @@ from experiments.run import estimate, heartbeat, session
 def sample(
     config: Any, workdir: Path, out: Path, *, num: int, seed: int, checkpoint: str = "latest"
 ) -> None:
-    """Draws, and writes the pictures and samples.npz, of a table samples.csv too."""
+    """Draws, and writes the pictures and samples.npz, of tables and sequences samples.csv too."""
     dataset = session.load_data(config)
     estimate.require_samples(config, dataset, num)
     built = session.build_all(config, dataset)
@@ -30,7 +30,8 @@ def sample(
         paths = _write_images(out, key_samples, built, params, measures, num)
         written = "samples.npz"
     else:
-        paths = tables.write_samples(out, key_samples, built, params, measures, num=num)
+        write = sequences.write_samples if dataset.num_steps else tables.write_samples
+        paths = write(out, key_samples, built, params, measures, num=num)
         written = "samples.csv, samples.npz"
     print(
         f"{config.name}, step {step:,}: {num:,} prior samples; {len(paths)} figures and "

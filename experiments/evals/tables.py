@@ -61,7 +61,7 @@ def reconstruct(
     key: jax.Array, model: vi.Model, params: Any, x: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """E[x | z] at the guide's mean of z, in the model's units, and the most probable code of each
-    column, both [n, D].
+    column, both [n, D], or [n, T, D] of sequences.
     """
     densities: Any = model.densities
 
@@ -80,8 +80,8 @@ def reconstruct(
 def sample_rows(
     key: jax.Array, model: vi.Model, params: Any, contexts: Any
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """x ~ p(x | z) for z ~ p(z), in the model's units, [M, D], and z by site; one for each
-    context.
+    """x ~ p(x | z) for z ~ p(z), in the model's units, [M, D] or [M, T, D], and z by site; one for
+    each context.
     """
     densities: Any = model.densities
 
@@ -113,9 +113,16 @@ def draw(
     table = built.dataset.table
     assert table is not None
     files.make_folder(folder)
+    paths = draw_columns(folder, decoded, table, built.config)
     subject = built.subject
-    name = named(built.config)
-    split = subject.config.eval.split
+    paths += images.draw_kl(folder, subject, measures)
+    return paths + plane.draw(folder, subject, params, built.x, built.labels, measures)
+
+
+def draw_columns(folder: Path, decoded: Decoded, table: Table, config: Any) -> list[Path]:
+    """Draws data against reconstructions, correlations and statistics of counts."""
+    name = named(config)
+    split = config.eval.split
     paths = []
     columns = reconstructed(table, decoded)
     if columns:
@@ -133,8 +140,7 @@ def draw(
         title = f"{name}: counts of {split} data and of samples"
         counts = (decoded.data[:, is_count], decoded.samples[:, is_count])
         paths.append(figures.count_statistics(folder / "counts.png", *counts, title=title))
-    paths += images.draw_kl(folder, subject, measures)
-    return paths + plane.draw(folder, subject, params, built.x, built.labels, measures)
+    return paths
 
 
 def reconstructed(table: Table, decoded: Decoded) -> list[figures.Reconstructed]:

@@ -18,6 +18,13 @@ from experiments.figures.counts import count_statistics
 from experiments.figures.curves import learning_curves
 from experiments.figures.latents import kl_per_dimension, latent_plane, pca_2d
 from experiments.figures.replicas import replica_curves
+from experiments.figures.sequences import (
+    Panel,
+    Shown,
+    length_histograms,
+    reconstructed_sequences,
+    sampled_sequences,
+)
 from experiments.figures.sheets import (
     image_grid,
     interpolation,
@@ -28,7 +35,9 @@ from experiments.figures.sheets import (
 
 __all__ = [
     "Imputed",
+    "Panel",
     "Reconstructed",
+    "Shown",
     "correlation_maps",
     "count_statistics",
     "image_grid",
@@ -37,10 +46,13 @@ __all__ = [
     "kl_per_dimension",
     "latent_plane",
     "learning_curves",
+    "length_histograms",
     "manifold",
     "manifold_grid",
     "pca_2d",
     "reconstructed_columns",
+    "reconstructed_sequences",
     "reconstructions",
     "replica_curves",
+    "sampled_sequences",
 ]

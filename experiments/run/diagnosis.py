@@ -113,13 +113,17 @@ def describe_batch(moment: Any) -> str:
 
 
 def _describe_rows(moment: Any) -> str:
-    """The rows of a batch of a table, and the values that are observed."""
+    """The rows of a batch of a table, or its sequences, and the values that are observed."""
     values = moment.batch["values"]
     known = values[moment.batch["observed"]]
-    where = np.abs(values).max(0).argmax()
+    num = values.shape[-1]
+    where = np.abs(values).reshape(-1, num).max(0).argmax()
     name = moment.table.columns[where].name
+    what = f"rows of {num}"
+    if moment.table.num_steps:
+        what = f"sequences of {values.shape[1]} steps x {num}"
     return (
-        f"{len(values)} rows of {values.shape[1]} columns, {known.size:,} values observed, "
+        f"{len(values)} {what} columns, {known.size:,} values observed, "
         f"{known.min():.4g} to {known.max():.4g}, the largest of {name!r}; rows "
         f"{_first(moment.rows)}"
     )

@@ -192,7 +192,8 @@ def _stored(config: Any, dataset: Any, size: int) -> Any:
             name: jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype)
             for name, array in dataset.train.x.items()
         }
-    image = jax.ShapeDtypeStruct((size, *dataset.x_shape), np.uint8)
+    dtype = np.uint8 if dataset.num_levels <= 2**8 else np.uint16
+    image = jax.ShapeDtypeStruct((size, *dataset.x_shape), dtype)
     if not config.data.with_labels:
         return image
     return {"image": image, "label": jax.ShapeDtypeStruct((size,), np.int32)}

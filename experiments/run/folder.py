@@ -130,7 +130,7 @@ def check_data(folder: Path, dataset: Any) -> None:
             raise UserError(
                 f"the data have changed since the run in {folder} began ({before.get('source')} "
                 f"then, {dataset.source} now): "
-                "their pixels differ. Give back the old data, or name another --workdir."
+                "their values differ. Give back the old data, or name another --workdir."
             )
     else:
         files.write_json(path, found)

@@ -166,9 +166,9 @@ class Batch(NamedTuple):
 
     @property
     def x_shape(self) -> tuple[int, ...]:
-        """Of one image, or the columns of a row."""
+        """Of one image, the columns of a row, or the steps and columns of a sequence."""
         if self.table is not None:
-            return (len(self.table.columns),)
+            return self.table.x_shape
         is_named = isinstance(self.examples, dict)
         images = self.examples["image"] if is_named else self.examples
         return tuple(images.shape[1:])
@@ -191,7 +191,7 @@ def read_batch(path: Path, *, with_labels: bool) -> Batch:
     names = (f"{BATCH}image", f"{BATCH}label") if with_labels else ("batch",)
     arrays = _read(path, names)
     images = arrays[names[0]]
-    if images.ndim < 2 or images.dtype != np.uint8:
+    if images.ndim < 2 or images.dtype not in (np.uint8, np.uint16):
         raise _damaged(path, "batch of images")
     examples: Any = images
     if with_labels:
@@ -210,13 +210,13 @@ def _table(path: Path, text: np.ndarray) -> Table | None:
 
 
 def _rows_of_table(path: Path, table: Table) -> dict[str, np.ndarray]:
-    """The batch of a table, of the shapes that its columns have."""
-    size = len(table.columns)
-    shapes: dict[str, tuple[int, ...]] = {"values": (size,), "observed": (size,)}
+    """The batch of a table, or of sequences, of the shapes that its columns have."""
+    shapes = {"values": table.x_shape, "observed": table.x_shape}
+    steps = table.x_shape[:-1]
     if table.has_exposure:
-        shapes["exposure"] = ()
+        shapes["exposure"] = steps
     if table.num_covariates:
-        shapes["covariates"] = (table.num_covariates,)
+        shapes["covariates"] = (*steps, table.num_covariates)
     names = tuple(f"{BATCH}{name}" for name in shapes)
     found = {name.removeprefix(BATCH): leaf for name, leaf in _read(path, names).items()}
     for name, leaf in found.items():

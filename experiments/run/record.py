@@ -1,6 +1,7 @@
 """config.json: the config of a run as JSON, and the code that it names."""
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments import files, own_code
 from experiments.cli import UserError
+from experiments.run import added
 from experiments.run.contents import CONFIG, check_contents, kind_through_links
 
 FORMAT = 2  # of it; version e705c06 wrote none
@@ -79,7 +81,7 @@ def read_record(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
     plain = read_json(path)
     code = plain.get("code", {})
     refuse_old(plain, path)
-    fields = {name: value for name, value in plain.items() if name not in BESIDE}
+    fields = fields_of(plain, path)
     try:
         if not isinstance(code, dict):
             raise TypeError("its `code` is no record")
@@ -89,6 +91,19 @@ def read_record(folder: Path) -> tuple[ConfigDict, dict[str, Any]]:
             f"{path} cannot be read as a config ({error}); restore it, or train again with "
             "--overwrite."
         ) from None
+
+
+def fields_of(plain: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The fields of a record, with those that came after it; a note on stderr says which.
+
+    Raises:
+      UserError: as `added.with_added`.
+    """
+    fields = {name: value for name, value in plain.items() if name not in BESIDE}
+    (fields, names) = added.with_added(fields, path)
+    if names:
+        print(added.said(names, path), file=sys.stderr)
+    return fields
 
 
 def refuse_old(plain: dict[str, Any], path: Path) -> None:

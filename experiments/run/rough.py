@@ -35,7 +35,7 @@ def num_bytes(config: Any, dataset: Any, rows: float) -> float:
     sizes = sum(size for value in fields.values() for size in ints_in(value))
     pixels = num_pixels(dataset)
     levels = dataset.num_levels if traits.is_by_level else 1
-    places = pixels if traits.convolves else 1
+    places = pixels if traits.convolves else max(dataset.num_steps, 1)
     layers = FLOW_LAYERS if traits.flows else 1
     latents = max(
         (max(ints_in(v), default=0) for k, v in fields.items() if "latents" in k), default=0

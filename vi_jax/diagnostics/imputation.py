@@ -17,7 +17,7 @@ LEAST_SAMPLES = 25  # that a tail of weights can be fitted to
 
 class Imputed(NamedTuple):
     """p(x_miss | x_obs) of one row of D columns, in the model's units; observed entries are
-    themselves throughout.
+    themselves throughout. Of a sequence [D] is [T, D].
     """
 
     mean: Array  # E[x_j | x_obs], [D]; of classes the expected code
@@ -54,9 +54,9 @@ def impute_row(
 
     Args:
       key: one typed PRNG key.
-      model, params: of `models.table_vae`.
-      x: one example, {"values": [D], "observed": [D], ...}; a table with nothing observed is drawn
-        from the model, one with everything observed comes back.
+      model, params: of `models.table_vae` or `models.sequence_vae`.
+      x: one example, {"values": [D], "observed": [D], ...}, or of a sequence [T, D]; one with
+        nothing observed is drawn from the model, one with everything observed comes back.
       num_samples: K, at least 25.
       num_draws: S.
       coverage: of the interval between lower and upper, with equal tails.
@@ -151,18 +151,19 @@ def weighted_quantiles(samples: Array, weights: Array, shares: Array) -> Array:
     """The smallest sample at or below which a share of the weights lies, by column.
 
     Args:
-      samples: [K, D].
+      samples: [K, ...].
       weights: [K], that sum to 1.
       shares: [Q], between 0 and 1.
 
     Returns:
-      [Q, D].
+      [Q, ...].
     """
     order = jnp.argsort(samples, axis=0)
     ordered = jnp.take_along_axis(samples, order, axis=0)
-    below = jnp.cumsum(weights[order], axis=0)  # [K, D]
+    below = jnp.cumsum(weights[order], axis=0)  # [K, ...]
     # rounding may leave the last sum short of a share near 1
-    first = jnp.sum(below[None] < shares[:, None, None], axis=1)  # [Q, D]
+    each = shares.reshape(-1, *(1,) * samples.ndim)
+    first = jnp.sum(below[None] < each, axis=1)  # [Q, ...]
     last = samples.shape[0] - 1
     return jnp.take_along_axis(ordered, jnp.minimum(first, last), axis=0)
 
@@ -174,7 +175,7 @@ def _average(weights: Array, each: Array) -> Array:
 
 
 def _with_observed_classes(probs: Array, values: Array, observed: Array) -> Array:
-    """Probabilities [D, L] that are 1 at the class that is observed."""
+    """Probabilities [..., L] that are 1 at the class that is observed."""
     known = jax.nn.one_hot(values.astype(jnp.int32), probs.shape[-1], dtype=probs.dtype)
     has_classes = probs.sum(-1) > 0.5
-    return jnp.where((observed & has_classes)[:, None], known, probs)
+    return jnp.where((observed & has_classes)[..., None], known, probs)

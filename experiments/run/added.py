@@ -1,0 +1,62 @@
+"""Fields of config.data that a record of an earlier version lacks, read as what they meant then."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.cli import UserError
+
+# came after format 2 of config.json: each with the value that does what was done before
+ADDED = {
+    "kind": "auto",
+    "size": (),
+    "fit": "crop",
+    "mode": "auto",
+    "alpha": "drop",
+    "scale": "auto",
+    "channels": "auto",
+    "depth": "8bit",
+    "kinds": "",
+    "positive": "linear",
+    "sentinel": "",
+    "id_column": "",
+    "label_column": "",
+    "exposure": "",
+    "covariates": "",
+    "sequence": "",
+    "time": "",
+}
+ARRAYS = ("npz:", "h5:")  # which may be images or a table: only config.data.kind says
+
+
+def with_added(fields: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The fields of a recorded training with those of config.data that it lacks, and their names.
+
+    Args:
+      fields: of the config, plain.
+      path: its file, for messages.
+
+    Raises:
+      UserError: what one of them was then depends on the data, and has to be said.
+    """
+    data: Any = fields.get("data")
+    is_training = "optim" in fields and "objective" in fields
+    if not is_training or not isinstance(data, Mapping):
+        return dict(fields), []
+    missing = [name for name in ADDED if name not in data]
+    name = str(data.get("name"))
+    if "kind" in missing and (name.startswith(ARRAYS) or ".py:" in name):
+        raise UserError(
+            f'{path} lacks data.kind, which says whether {name} is images or a table; add "kind": '
+            '"images" to its "data", as it was read then.'
+        )
+    added = {name: ADDED[name] for name in missing}
+    return {**fields, "data": {**data, **added}}, [f"data.{name}" for name in missing]
+
+
+def said(names: list[str], path: Path) -> str:
+    """A note of the fields that were added."""
+    return (
+        f"note: {path} is of a version before {', '.join(names)}; "
+        f"{'they are' if len(names) > 1 else 'it is'} read as what was done then."
+    )
