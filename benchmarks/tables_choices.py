@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from benchmarks.tables_fit import Recipe
-from benchmarks.tables_model import Shape
+from benchmarks.tables_model import Beliefs, Shape
 
 
 class Candidate(NamedTuple):
@@ -19,8 +19,8 @@ NUM_DRAWS = 400  # of an imputation
 VALIDATION = 10  # one in so many training rows
 K_HAT = 0.7
 REAL = Recipe(learning_rate=1e-2)
-STUDENT = Shape(4, is_linear=True)
-LINEAR = Shape(4, "gaussian", is_linear=True, has_encoder=False)
+STUDENT = Shape(4)
+LINEAR = Shape(4, "gaussian", "linearised")
 EXACT = REAL._replace(num_samples=1, num_validation=1)  # of LINEAR, whose guide is the posterior
 DENSITIES = {
     "breast_cancer": (
@@ -45,13 +45,15 @@ IMPUTED = {  # recipe, candidates, on logarithms
         True,
     ),
     "wine": (
-        EXACT._replace(num_steps=1000),
-        (Candidate(LINEAR._replace(num_latents=2)), Candidate(LINEAR)),
+        EXACT._replace(num_steps=1000, beliefs=Beliefs(scales=20.0)),
+        (Candidate(LINEAR._replace(num_latents=3)),),
         True,
     ),
     "digits": (
-        EXACT._replace(num_steps=600),
-        (Candidate(LINEAR._replace(num_latents=8, min_scale=0.3), 10),),
+        EXACT._replace(
+            num_steps=1000, beliefs=Beliefs(weights=10.0, biases=0.1, scales=5.0), is_stopped=False
+        ),
+        (Candidate(LINEAR._replace(num_latents=12, min_scale=0.3), 20),),
         False,
     ),
 }

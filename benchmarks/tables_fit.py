@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.tables_model import Beliefs, Shape, penalty, started, table_model
 from vi_jax import losses
 from vi_jax.diagnostics import psis
 from vi_jax.types import Array, Model, Params, select
@@ -33,12 +34,14 @@ class Recipe(NamedTuple):
     weight_decay: float = 1e-3
     ema_decay: float = 0.995
     num_validation: int = 50  # importance samples of the validation bound
+    beliefs: Beliefs = Beliefs()
+    is_stopped: bool = True  # kept at the best validation bound, else at the end
 
 
 class Starts(NamedTuple):
     """Where parts start."""
 
-    weights: Any  # W [D, K] of all, but for small noise
+    weights: Any  # W [K, D] of all, but for small noise
     biases: Any  # b [seeds, C, D]
 
 
@@ -57,43 +60,24 @@ def as_rows(values: np.ndarray, observed: np.ndarray | None = None) -> dict[str,
     return {"values": jnp.asarray(filled, jnp.float32), "observed": jnp.asarray(seen)}
 
 
-def principal_weights(values: np.ndarray, num_latents: int) -> np.ndarray:
-    """W [D, K] of the principal components of rows in which what is missing is 0."""
-    _, sizes, directions = np.linalg.svd(values, full_matrices=False)
-    weights = 0.9 * directions[:num_latents].T * sizes[:num_latents] / np.sqrt(len(values))
-    return np.pad(weights, [(0, 0), (0, num_latents - weights.shape[1])])
-
-
-def starting_biases(
-    values: np.ndarray, num_parts: int, num_seeds: int, bias: Any = 0.0
-) -> np.ndarray:
-    """`Starts.biases`: k-means of the rows, or the bias of a single part."""
-    if num_parts == 1:
-        return np.broadcast_to(bias, (num_seeds, 1, values.shape[1])).astype(np.float32)
-    from sklearn.cluster import KMeans
-
-    found = [
-        KMeans(num_parts, n_init=1, random_state=seed).fit(values) for seed in range(num_seeds)
-    ]
-    return np.stack([one.cluster_centers_ for one in found]).astype(np.float32)
-
-
 @partial(jax.jit, static_argnums=(0, 1))
-def fit(model: Model, recipe: Recipe, starts: Starts, train_rows: Any, validation_rows: Any) -> Fit:
+def fit(shape: Shape, recipe: Recipe, starts: Starts, train_rows: Any, validation_rows: Any) -> Fit:
     """The parameters, averaged over steps, at the best validation bound of each seed.
 
     Args:
-      model: of a part; its parameters have "weights" and a "bias".
+      shape: of a part.
       recipe: see `Recipe`.
       starts: where those start.
       train_rows, validation_rows: examples.
     """
-    num_rows = train_rows["values"].shape[0]
+    num_rows, num_columns = train_rows["values"].shape
+    model = table_model(num_columns, shape)
     batch_size = min(recipe.batch_size, num_rows)
     optimizer = _optimizer(recipe)
 
     def loss(params: Params, key: Array, batch: Any) -> Array:
-        return -bounds(model, params, batch, key, recipe.num_samples).mean()
+        of_rows = -bounds(model, params, batch, key, recipe.num_samples).mean()
+        return of_rows + penalty(params["parts"], shape, recipe.beliefs) / num_rows
 
     def step(carry: Any, key: Array) -> tuple[Any, None]:
         params, average, state = carry
@@ -112,13 +96,14 @@ def fit(model: Model, recipe: Recipe, starts: Starts, train_rows: Any, validatio
         moving, _ = jax.lax.scan(step, moving, jax.random.split(key_steps, BLOCK))
         value = bounds(model, moving[1], validation_rows, key_value, recipe.num_validation).mean()
         found = Fit(moving[1], value, (number + 1) * BLOCK)
-        best = select(value > best.validation, found, best)
+        is_better = value > best.validation if recipe.is_stopped else jnp.asarray(True)
+        best = select(is_better, found, best)
         return (moving, best, number + 1), None
 
     def one(key: Array, biases: Array) -> Fit:
         key_init, key_steps = jax.random.split(key)
         parts = jax.vmap(model.init)(jax.random.split(key_init, len(biases)))
-        parts = {**parts, "bias": biases, "weights": parts["weights"] + starts.weights}
+        parts = jax.vmap(started, (0, None, 0))(parts, starts.weights, biases)
         params = {"parts": parts, "logits": jnp.zeros(len(biases))}
         start = (params, params, optimizer.init(params))
         keys = jax.random.split(key_steps, recipe.num_steps // BLOCK)
@@ -214,7 +199,7 @@ def impute(model: Model, params: Params, rows: Any, num_samples: int) -> Draws:
 
         def of_x(key: Array, own: Params, z: Array) -> Draws:
             given = model.densities.decode(own, x, z)
-            return Draws(given.mean, given.sample(key))
+            return Draws(given.mean, given.sample(key)["values"])
 
         keys = jax.random.split(key_x, z.shape[:2])
         given = jax.vmap(jax.vmap(of_x, (0, None, 0)))(keys, params["parts"], z)

@@ -1,142 +1,107 @@
-"""The model that `benchmarks.tables` fits, composed of vi_jax's parts: factor analysis, moved by
-networks.
-
-    z ~ N(0, I),  eta = W z + b + f(z)
-    x_j | z ~ normal or t around eta_j, of a scale s_j; or a count of mean exp(eta_j)
-
-The guide is the posterior that z has in closed form if x_j, or log(x_j + 1/2) of counts, is normal
-around (W z + b)_j with the scale s_j, given the entries that are observed; an encoder moves it in
-its own coordinates. So the masks are exact, and with f and the encoder at 0 the guide is the
-posterior of normal x_j.
+"""The models that `benchmarks.tables` fits: `vi_jax.models.table_vae` of a linear decoder and the
+guide in closed form, and what is believed of its weights before the rows are seen.
 """
 
 import functools
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
-from jax.scipy.linalg import solve_triangular
+import numpy as np
 
-from vi_jax import models
-from vi_jax.distributions import NegativeBinomial, Poisson, StudentT
-from vi_jax.gaussian import VectorGuide, log_standard_normal
-from vi_jax.models import networks
+from vi_jax.models.table_vae import Column, table_vae
 from vi_jax.types import Array, Model, Params
 
 
 class Shape(NamedTuple):
-    """What is static of a factor model."""
+    """What is static of a model: z ~ N(0, I), one kind of columns around W' z + b."""
 
     num_latents: int
     kind: str = "student_t"  # or gaussian, poisson, negative_binomial
-    hidden: int = 32  # width of the networks' two layers
-    is_linear: bool = False  # W z + b alone
-    has_encoder: bool = True  # else the guide is the closed form alone
-    is_heteroscedastic: bool = False  # f moves scales too
-    is_complete: bool = False  # nothing is missing: one covariance serves all rows
+    guide: str = "linearised_encoder"  # or linearised: the posterior, of normal columns
+    hidden: tuple[int, ...] = (32, 32)  # of the encoder
     min_scale: float = 0.01
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class PrecisionGuide(VectorGuide):
-    """N(z | loc, (L S^-2 L')^-1) by the factor L of its precision, and S = diag(e^log_scale)."""
+class Beliefs(NamedTuple):
+    """The prior of a part's parameters, for maximum a posteriori: with s_j the scale of column j,
+    W_kj ~ N(0, s_j^2 / weights) and b_j ~ N(0, s_j^2 / biases), and s_j^2 inverse gamma around its
+    mean over parts, worth that of `scales` rows.
+    """
 
-    loc: Array  # [K]
-    factor: Array  # L [K, K], lower
-    inverse: Array  # L^-1
-    log_scale: Array  # [K]
-
-    def transport(self, eps: Array) -> Array:
-        return self.loc + (jnp.exp(self.log_scale) * eps) @ self.inverse
-
-    def log_density(self, z: Array) -> Array:
-        eps = ((z - self.loc) @ self.factor) * jnp.exp(-self.log_scale)
-        log_det = jnp.log(jnp.diagonal(self.factor)).sum() - self.log_scale.sum()
-        return log_standard_normal(eps) + log_det
+    weights: float = 0.0
+    biases: float = 0.0
+    scales: float = 0.0
 
 
 @functools.lru_cache
-def factor_vae(num_columns: int, shape: Shape) -> Model:
-    """The model of rows {"values": [D], "observed": bool [D]}; one object for one shape, so that
+def table_model(num_columns: int, shape: Shape) -> Model:
+    """The model of rows {"values": [D], "observed": [D]}; one object for one shape, so that
     programs that are compiled for it serve again.
     """
-    num_latents = shape.num_latents
-    hidden = (shape.hidden, shape.hidden)
-    encoder = networks.mlp_encoder(
-        (2 * num_columns + num_latents,), 2 * num_latents, hidden, nn.silu
+    start = 30.0 if shape.kind == "negative_binomial" else 1.0  # dispersion; or scale
+    return table_vae(
+        [Column(shape.kind, scale=start)] * num_columns,
+        num_latents=shape.num_latents,
+        hidden=shape.hidden,
+        decoder_hidden=(),
+        activation=nn.silu,
+        guide=shape.guide,  # type: ignore[arg-type]
+        min_scale=shape.min_scale,
     )
-    # the encoder of z: as its last layer starts small, so does f
-    decoder = networks.mlp_encoder((num_latents,), 2 * num_columns, hidden, nn.silu)
-
-    def init(key: Array) -> Params:
-        key_start, key_encoder, key_decoder = jax.random.split(key, 3)
-        params = {
-            "weights": 0.05 * jax.random.normal(key_start, (num_columns, num_latents)),
-            "bias": jnp.zeros(num_columns),
-            "log_scale": jnp.full(num_columns, -1.0),
-        }
-        if shape.has_encoder:
-            params["encoder"] = encoder.init(key_encoder)
-        if not shape.is_linear:
-            params["decoder"] = decoder.init(key_decoder)
-        if shape.kind in _SHAPES:
-            params["log_shape"] = jnp.full(num_columns, jnp.log(_SHAPES[shape.kind]))
-        return params
-
-    def guide(params: Params, x: Any) -> PrecisionGuide:
-        return _guide(shape, encoder, params, x)
-
-    def decode(params: Params, x: Any, z: Array) -> Any:
-        eta = z @ params["weights"].T + params["bias"]
-        log_scale = params["log_scale"]
-        if not shape.is_linear:
-            moves = decoder.apply(params["decoder"], z).reshape(2, num_columns)
-            eta = eta + moves[0]
-            if shape.is_heteroscedastic:
-                log_scale = log_scale + 2.0 * jnp.tanh(0.5 * moves[1])
-        scale = shape.min_scale + jnp.exp(log_scale)
-        return _of_kind(shape.kind, eta, scale, params.get("log_shape"))
-
-    def log_lik(params: Params, x: Any, z: Array) -> Array:
-        return jnp.where(x["observed"], decode(params, x, z).log_prob(x["values"]), 0.0).sum()
-
-    def prior(params: Params, x: Any) -> Any:
-        return dist.Normal(0.0, 1.0).expand([num_latents]).to_event(1)
-
-    return models.from_densities(init, guide, prior, decode, log_lik, kl="drawn")
 
 
-_SHAPES = {"student_t": 8.0, "negative_binomial": 30.0}  # degrees of freedom, dispersion: starts
+def started(params: Params, weights: Array, biases: Array) -> Params:
+    """Parameters with the decoder's own start moved by W [K, D], and at b [D]."""
+    layer = params["decoder"]["Dense_0"]
+    moved = {"kernel": layer["kernel"] + weights, "bias": biases}
+    return {**params, "decoder": {"Dense_0": moved}}
 
 
-def _of_kind(kind: str, eta: Array, scale: Array, log_shape: Array | None) -> Any:
-    if kind == "student_t":
-        return StudentT(2.0 + jnp.exp(log_shape), eta, scale)
-    if kind == "negative_binomial":
-        return NegativeBinomial(eta, log_shape)
-    return Poisson(eta) if kind == "poisson" else dist.Normal(eta, scale)
+def scales_of(params: Params, shape: Shape) -> Array:
+    """s [D] of real columns."""
+    [own] = params["likelihood"].values()
+    [log_scale] = [leaf for name, leaf in own.items() if name in ("log_sigma", "log_scale")]
+    return shape.min_scale + jnp.exp(log_scale)
 
 
-def _guide(shape: Shape, encoder: networks.Network, params: Params, x: Any) -> PrecisionGuide:
-    weights = params["weights"]
-    precision = (shape.min_scale + jnp.exp(params["log_scale"])) ** -2.0
-    seen = x["observed"].astype(weights.dtype)
-    values = x["values"]
-    if shape.kind in ("poisson", "negative_binomial"):
-        values = jnp.log(values + 0.5)
-    residual = jnp.where(x["observed"], values - params["bias"], 0.0)
-    of_rows = precision if shape.is_complete else precision * seen
-    eye = jnp.eye(shape.num_latents)
-    factor = jnp.linalg.cholesky(eye + (weights.T * of_rows) @ weights)
-    inverse = solve_triangular(factor, eye, lower=True)
-    loc = ((precision * residual) @ weights @ inverse.T) @ inverse
-    if not shape.has_encoder:
-        return PrecisionGuide(loc, factor, inverse, jnp.zeros_like(loc))
-    features = jnp.concatenate([jnp.arcsinh(residual), seen, loc])
-    moves = encoder.apply(params["encoder"], features).reshape(2, shape.num_latents)
-    log_scale = jnp.clip(moves[1], -3.0, 3.0)
-    return PrecisionGuide(loc + moves[0] @ inverse, factor, inverse, log_scale)
+def penalty(parts: Params, shape: Shape, beliefs: Beliefs) -> Array:
+    """-log p(parameters) of parts, leaves [C, ...], up to a constant, nats.
+
+    The gradient of the priors of W and b moves W and b alone.
+    """
+    if not any(beliefs):
+        return jnp.zeros(())
+    scales = jax.vmap(lambda params: scales_of(params, shape))(parts)  # [C, D]
+    precision = jax.lax.stop_gradient(scales) ** -2.0
+    layer = parts["decoder"]["Dense_0"]
+    of_weights = jnp.sum(layer["kernel"] ** 2 * precision[:, None])
+    of_biases = jnp.sum(layer["bias"] ** 2 * precision)
+    centre = jax.lax.stop_gradient(jnp.mean(scales**2, axis=0))
+    of_scales = jnp.sum(2.0 * jnp.log(scales) + centre / scales**2)
+    return 0.5 * (
+        beliefs.weights * of_weights + beliefs.biases * of_biases + beliefs.scales * of_scales
+    )
+
+
+def principal_weights(values: np.ndarray, num_latents: int) -> np.ndarray:
+    """W [K, D] of the principal components of rows in which what is missing is 0."""
+    _, sizes, directions = np.linalg.svd(values, full_matrices=False)
+    weights = 0.9 * directions[:num_latents].T * sizes[:num_latents] / np.sqrt(len(values))
+    padded = np.pad(weights, [(0, 0), (0, num_latents - weights.shape[1])])
+    return padded.T.astype(np.float32)
+
+
+def starting_biases(
+    values: np.ndarray, num_parts: int, num_seeds: int, bias: Any = 0.0
+) -> np.ndarray:
+    """b [seeds, C, D]: k-means of the rows, or the bias of a single part."""
+    if num_parts == 1:
+        return np.broadcast_to(bias, (num_seeds, 1, values.shape[1])).astype(np.float32)
+    from sklearn.cluster import KMeans
+
+    found = [
+        KMeans(num_parts, n_init=1, random_state=seed).fit(values) for seed in range(num_seeds)
+    ]
+    return np.stack([one.cluster_centers_ for one in found]).astype(np.float32)

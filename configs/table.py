@@ -32,7 +32,8 @@ def get_config(variant: str = "table") -> ConfigDict:
         # (64,) with thousands
         decoder_hidden=(),
         activation="tanh",
-        family="mean_field",
+        # the posterior that the decoder implies, moved by the encoder; "encoder": the encoder alone
+        guide="linearised_encoder",
         prior="standard_normal",
         kl="closed",
     )

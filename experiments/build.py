@@ -18,6 +18,7 @@ from vi_jax.training import State
 
 PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
 FLOWS = {"iaf", "maf", "neural_spline", "planar", "radial", "real_nvp", "sylvester"}
+COVARIANCES = {"full_rank", "linearised", "linearised_encoder"}  # families, and guides of tables
 METRICS = {"negative_elbo": "elbo", "wake_wake": "iwae", "wake_sleep": "iwae"}  # no bound's name
 MINUS_LOSS = "-loss"
 WHOLE = ("levels", "count")  # supports that are whole numbers
@@ -70,7 +71,7 @@ def traits(config: Any, num_levels: int) -> Traits:
         is_by_level=units(config, num_levels).support == "levels",
         convolves="conv" in words,
         flows=bool(words & FLOWS),
-        has_covariance="full_rank" in words,
+        has_covariance=bool(words & COVARIANCES),
     )
 
 

@@ -146,6 +146,9 @@ CASES = {
     "table_vae": lambda: Case(table(QUICK), columns=QUICK),
     "table_vae, hiding": lambda: Case(table(SOME, hide=0.3, heteroscedastic=True), columns=SOME),
     "sequence_vae": lambda: Case(sequence(), columns=SOME, num_steps=3),
+    "table_vae, linearised": lambda: Case(
+        table(SOME, guide="linearised_encoder", decoder_hidden=()), columns=SOME
+    ),
     "from_densities": lambda: Case(
         vi.models.from_densities(*_by_hand(vi.models.vae(SHAPE, num_latents=2, hidden=(4,))))
     ),

@@ -10,23 +10,25 @@ tables_data = pytest.importorskip("benchmarks.tables_data")
 tables_fit = pytest.importorskip("benchmarks.tables_fit")
 tables_model = pytest.importorskip("benchmarks.tables_model")
 
-LINEAR = tables_model.Shape(2, "gaussian", is_linear=True, has_encoder=False)
+LINEAR = tables_model.Shape(2, "gaussian", "linearised")
 NUM_COLUMNS = 4
 
 
 def some_mixture(num_parts=2):
     """A model, the parameters of a mixture of it, and its parts' means and covariances."""
     rng = np.random.default_rng(0)
-    model = tables_model.factor_vae(NUM_COLUMNS, LINEAR)
-    keys = jax.random.split(jax.random.key(0), num_parts)
-    parts = jax.vmap(model.init)(keys)
-    parts["weights"] = jnp.asarray(rng.normal(size=(num_parts, NUM_COLUMNS, 2)), jnp.float32)
-    parts["bias"] = jnp.asarray(rng.normal(size=(num_parts, NUM_COLUMNS)), jnp.float32)
+    model = tables_model.table_model(NUM_COLUMNS, LINEAR)
+    parts = jax.vmap(model.init)(jax.random.split(jax.random.key(0), num_parts))
+    weights = rng.normal(size=(num_parts, 2, NUM_COLUMNS))
+    means = rng.normal(size=(num_parts, NUM_COLUMNS))
+    layer = {"kernel": weights, "bias": means}
+    parts["decoder"] = {"Dense_0": jax.tree.map(lambda leaf: jnp.asarray(leaf, "float32"), layer)}
     params = {"parts": parts, "logits": jnp.arange(num_parts, dtype=jnp.float32)}
-    weights = np.asarray(parts["weights"], np.float64)
-    scale = LINEAR.min_scale + np.exp(np.asarray(parts["log_scale"], np.float64))
-    covariances = [w @ w.T + np.diag(s**2) for w, s in zip(weights, scale, strict=True)]
-    return model, params, np.asarray(parts["bias"], np.float64), covariances
+    scales = np.asarray(
+        jax.vmap(lambda part: tables_model.scales_of(part, LINEAR))(parts), np.float64
+    )
+    covariances = [w.T @ w + np.diag(s**2) for w, s in zip(weights, scales, strict=True)]
+    return model, params, means, covariances
 
 
 def some_rows():
@@ -78,3 +80,20 @@ def test_the_jacobian_of_the_logarithm_is_its_derivative():
     np.testing.assert_allclose(of_log.inverse(of_log.forward(x)), x, rtol=1e-12)
     slope = (of_log.forward(x + 1e-6) - of_log.forward(x - 1e-6)) / 2e-6
     np.testing.assert_allclose(np.log(slope).sum(axis=1), of_log.log_jacobian(x), rtol=1e-6)
+
+
+def test_beliefs_are_priors_of_weights_biases_and_scales():
+    """The gradient of the penalty is that of the priors' log densities, argument by argument."""
+    _, params, _, _ = some_mixture()
+    parts = params["parts"]
+    beliefs = tables_model.Beliefs(weights=3.0, biases=0.5, scales=4.0)
+    slope = jax.grad(lambda parts: tables_model.penalty(parts, LINEAR, beliefs))(parts)
+    scales = jax.vmap(lambda part: tables_model.scales_of(part, LINEAR))(parts)
+    layer = parts["decoder"]["Dense_0"]
+    found = slope["decoder"]["Dense_0"]
+    expected = 3.0 * layer["kernel"] / scales[:, None] ** 2
+    np.testing.assert_allclose(found["kernel"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found["bias"], 0.5 * layer["bias"] / scales**2, rtol=1e-5)
+    # at equal scales an inverse gamma around their mean is at its mode
+    assert abs(float(slope["likelihood"]["gaussian"]["log_sigma"].sum())) < 1e-5
+    assert tables_model.penalty(parts, LINEAR, tables_model.Beliefs()) == 0.0

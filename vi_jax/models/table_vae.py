@@ -9,15 +9,16 @@ filled = vi.diagnostics.imputation.impute(key, model, params, rows)
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 
 from vi_jax import families
 from vi_jax.attributes import declare
-from vi_jax.models import architectures
+from vi_jax.models import _table_guide, architectures
 from vi_jax.models._columns import Column, require_columns
 from vi_jax.models._kl import KL, kls_by_site
 from vi_jax.models._layers import standard_normal
@@ -32,6 +33,7 @@ from vi_jax.types import Array, Family, Model, Params, Prior, Terms, freeze
 
 __all__ = ["Column", "TableDistribution", "hide_entries", "table_vae", "with_starts"]
 
+Guide = Literal["encoder", "linearised", "linearised_encoder"]
 GENERATIVE = ("decoder", "likelihood", "prior")  # parameters of p(x, z)
 
 
@@ -44,6 +46,7 @@ def table_vae(
     decoder_hidden: Sequence[int] | None = None,
     activation: Callable[[Array], Array] = nn.tanh,
     family: Callable[[int], Family] = families.mean_field,
+    guide: Guide = "encoder",
     prior: Prior | None = None,
     kl: KL = "closed",
     num_covariates: int = 0,
@@ -79,6 +82,11 @@ def table_vae(
         not given.
       activation: between layers.
       family: num_latents -> Family; mean-field Gaussian if not given.
+      guide: "encoder", amortised by the encoder alone; "linearised", the Gaussian posterior that
+        the decoder linearised at z = 0 and the likelihoods taken for normal give, which is exact
+        for a linear decoder and Gaussian columns, whatever is missing (no parameters of its own);
+        or "linearised_encoder", that posterior moved by the encoder in its own coordinates. The
+        last two have a full covariance and take no family; N(0, I) is the prior they assume.
       prior, kl: see `amortised`; N(0, I) if not given, whatever the covariates.
       num_covariates: C.
       has_exposure: whether examples have "exposure", above 0.
@@ -99,22 +107,27 @@ def table_vae(
 
     Returns:
       A Model of parameters {"encoder", "decoder", "likelihood"}, the last by group of columns, with
-      "guide" and "prior" as in `amortised`. `densities.decode` is a `TableDistribution`.
+      "guide" and "prior" as in `amortised`, and without "encoder" where the guide has none.
+      `densities.decode` is a `TableDistribution`.
 
     Raises:
-      ValueError: a size, a share or a column is not what it has to be.
+      ValueError: a size, a share, a column or the guide is not what it has to be.
     """
     columns = require_columns(columns)
     _require_numbers(num_latents, num_covariates, min_scale, hide)
+    _require_guide(guide, family)
     table = Table(columns, num_covariates, has_exposure, min_scale, heteroscedastic)
     towards_x = tuple(hidden)[::-1] if decoder_hidden is None else tuple(decoder_hidden)
     encoders = network or architectures.mlp(hidden, activation)
     decoders = network or architectures.mlp(towards_x[::-1], activation)
     chosen = family(num_latents)
     num_encoder_outputs, guide_params = amortised_form(chosen)
+    is_moved = guide == "linearised_encoder"
+    num_inputs = table.num_features + (num_latents if is_moved else 0)
     parts = _Parts(
         table,
-        encoders.encoder((table.num_features,), num_encoder_outputs, dtype),
+        guide,
+        encoders.encoder((num_inputs,), num_encoder_outputs, dtype),
         decoders.decoder(
             (table.num_outputs,), 1, num_latents + num_covariates, table.bias(), dtype
         ),
@@ -158,6 +171,7 @@ class _Parts(NamedTuple):
     """What the model of a table is made of; no parameters."""
 
     table: Table
+    guide: Guide
     encoder: Network
     decoder: Network
     family: Family
@@ -169,12 +183,13 @@ class _Parts(NamedTuple):
 def _init(parts: _Parts, key: Array) -> Params:
     key_encoder, key_decoder, key_guide, key_prior = jax.random.split(key, 4)
     params = {
-        "encoder": parts.encoder.init(key_encoder),
         "decoder": parts.decoder.init(key_decoder),
         "likelihood": {
             group.name: group.likelihood.init((group.size,)) for group in parts.table.groups
         },
     }
+    if parts.guide != "linearised":
+        params["encoder"] = parts.encoder.init(key_encoder)
     if parts.family.shared is not None:
         params["guide"] = parts.family.init(key_guide)
     if parts.prior is not None:
@@ -186,8 +201,20 @@ def _guide(parts: _Parts, params: Params, x: Row) -> Any:
     """q(z | the entries of x that are seen)."""
     parts.table.checked(x)
     seen = x["observed"] & x.get("seen", True)
-    row = parts.encoder.apply(params["encoder"], parts.table.features(x, seen))
-    return parts.family.guide(parts.guide_params(params.get("guide"), row))
+    if parts.guide == "encoder":
+        row = parts.encoder.apply(params["encoder"], parts.table.features(x, seen))
+        return parts.family.guide(parts.guide_params(params.get("guide"), row))
+    outputs_of = partial(_outputs, parts, params, parts.table.context(x))
+    origin = jnp.zeros(parts.num_latents)
+    outputs = outputs_of(origin)
+    said = _table_guide.quadratic(parts.table, params["likelihood"], outputs, x, seen)
+    loc, scale_tril = _table_guide.posterior(said, jax.jacfwd(outputs_of)(origin))
+    if parts.guide == "linearised":
+        return dist.MultivariateNormal(loc, scale_tril=scale_tril)
+    # what is far from the rest moves a linear posterior far: the encoder sees it in proportion
+    features = jnp.arcsinh(parts.table.features(x, seen))
+    row = parts.encoder.apply(params["encoder"], jnp.concatenate([features, loc]))
+    return _table_guide.moved(loc, scale_tril, row)
 
 
 def _prior(parts: _Parts, params: Params, x: Row) -> Any:
@@ -198,11 +225,16 @@ def _prior(parts: _Parts, params: Params, x: Row) -> Any:
 
 def _decode(parts: _Parts, params: Params, x: Row | None, z: Array) -> TableDistribution:
     context = parts.table.context(x)
+    outputs = _outputs(parts, params, context, z)
+    return parts.table.distribution(params["likelihood"], outputs, context)
+
+
+def _outputs(parts: _Parts, params: Params, context: dict[str, Array], z: Array) -> Array:
+    """The decoder's, [M]."""
     seen = z
     if "covariates" in context:
         seen = jnp.concatenate([z, context["covariates"].astype(z.dtype)])
-    outputs = parts.decoder.apply(params["decoder"], seen)[:, 0]
-    return parts.table.distribution(params["likelihood"], outputs, context)
+    return parts.decoder.apply(params["decoder"], seen)[:, 0]
 
 
 def _hiding(
@@ -231,6 +263,16 @@ def _hiding(
         return whole._replace(penalty=kl_of_hidden - hidden.log_lik)
 
     return hidden_terms if trains_decoder else whole_terms
+
+
+def _require_guide(guide: str, family: Any) -> None:
+    if guide not in get_args(Guide):
+        raise ValueError(f"table_vae has the guides {', '.join(get_args(Guide))}; got {guide!r}.")
+    if guide != "encoder" and family is not families.mean_field:
+        raise ValueError(
+            f"the guide {guide!r} is a Gaussian of full covariance and takes no family; leave "
+            "family at mean_field, or use the guide 'encoder'."
+        )
 
 
 def _require_numbers(num_latents: int, num_covariates: int, min_scale: float, hide: float) -> None:
