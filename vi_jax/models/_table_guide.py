@@ -138,9 +138,12 @@ def _of_classes(group: Group, own: Params, outputs: Array, x: Array) -> tuple[Ar
         levels = jnp.full(group.size, level)
         return jnp.exp(log_probs(outputs, levels))[:, None] * score(levels) ** 2
 
-    dtype = outputs.dtype if group.kind == "bernoulli" else jnp.int32
-    levels = jnp.arange(2 if group.kind == "bernoulli" else group.num_levels, dtype=dtype)
-    return score(x.astype(dtype)), jax.vmap(weighted)(levels).sum(axis=0)
+    is_binary = group.kind == "bernoulli"
+    dtype = outputs.dtype if is_binary else jnp.int32
+    num_levels = 2 if is_binary else group.num_levels
+    levels = jnp.arange(num_levels, dtype=dtype)
+    information = jax.vmap(weighted)(levels).sum(axis=0)
+    return score(x.astype(dtype)), information
 
 
 def _of_first(leaf: Array, num_outputs: int) -> Array:
