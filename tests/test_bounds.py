@@ -293,6 +293,7 @@ def test_jackknife_equals_its_sum_over_subsets(order, x64):
         vi.bounds.jackknife(jnp.zeros(order), order=order)
 
 
+@pytest.mark.integration
 def test_jackknife_removes_bias():
     spread = 0.8
     log_w = jnp.asarray(spread * normal(13, 40_000, 8) - spread**2 / 2, jnp.float32)
@@ -304,6 +305,7 @@ def test_jackknife_removes_bias():
     assert abs(bias[2]) < abs(bias[1])
 
 
+@pytest.mark.integration
 def test_sumo_telescopes_to_the_longest_bound_and_is_unbiased(x64):
     log_w = jnp.asarray(normal(14, 10))
     np.testing.assert_allclose(

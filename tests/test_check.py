@@ -97,6 +97,7 @@ def test_an_implicit_outer_product(shape_z, shape_x):
     assert assert_finds("broadcast", log_joint, only=["broadcasting"]).evidence["size"] == 5
 
 
+@pytest.mark.integration
 def test_a_covariance_matrix_is_not_an_accident():
     x = jnp.arange(5.0)
 
@@ -503,6 +504,7 @@ def test_a_parameter_that_nothing_uses():
     )
 
 
+@pytest.mark.integration
 def test_discrete_guides():
     class Wrong(dist.CategoricalLogits):
         def log_prob(self, value):
@@ -604,7 +606,11 @@ CLEAN = {
 
 @pytest.mark.parametrize(
     "name",
-    ["eight schools", "vae", pytest.param("logistic minibatch, all told", marks=pytest.mark.slow)],
+    [
+        "eight schools",
+        pytest.param("vae", marks=pytest.mark.integration),
+        pytest.param("logistic minibatch, all told", marks=pytest.mark.slow),
+    ],
 )
 def test_clean_models_give_no_findings(name):
     log_joint, q, given = CLEAN[name]()

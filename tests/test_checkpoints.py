@@ -112,6 +112,7 @@ def saved(tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 def test_any_damaged_file_is_found(saved, tmp_path, capfd):
     """File by file: the newest checkpoint is restored to the last bit, or is named, and the one
     before it taken.

@@ -72,7 +72,9 @@ def kl_of_gaussians(loc_q, cov_q, loc_p, cov_p):
     return 0.5 * (np.trace(precision @ cov_q) + gap @ precision @ gap - len(gap) + log_dets)
 
 
-@pytest.mark.parametrize(("num_latents", "num_samples"), [(1, 1), (3, 4)])
+@pytest.mark.parametrize(
+    ("num_latents", "num_samples"), [(1, 1), pytest.param(3, 4, marks=pytest.mark.integration)]
+)
 @pytest.mark.parametrize("estimator", sorted(set(ESTIMATORS) - EXACT_ENTROPY))
 def test_at_the_posterior_every_draw_gives_the_evidence(estimator, num_samples, num_latents):
     case = make_case(num_latents)

@@ -653,6 +653,7 @@ def strings(value, path=()):
         yield from strings(part, (*path, key))
 
 
+@pytest.mark.integration
 def test_the_metadata_of_a_checkpoint_import_nothing(trap, tmp_path, capfd):
     """Orbax writes the names of its own classes; any other name in their place is a name."""
     folder = tmp_path / "checkpoints"

@@ -345,6 +345,7 @@ def test_ordinal_thresholds_start_where_they_are_asked_to():
     np.testing.assert_allclose(p.probs.sum(-1), 1.0, rtol=1e-6)
 
 
+@pytest.mark.integration
 def test_an_image_has_own_parameters_for_each_pixel():
     """Also those with an axis of their own, such as thresholds."""
 

@@ -200,6 +200,7 @@ def test_the_output_bias_is_where_the_decoder_starts():
         mlp_vae((5, 7), output_bias=bias[..., 0])
 
 
+@pytest.mark.integration
 def test_the_encoder_sees_scaled_levels_and_the_likelihood_sees_levels():
     options = dict(likelihood=likelihoods.discretized_logistic(16))
     levels = jnp.asarray(np.random.default_rng(0).integers(0, 16, (8, 8)), jnp.uint8)

@@ -164,6 +164,7 @@ def test_a_walk_is_replayed_in_its_order():
     np.testing.assert_allclose(prior().log_prob(z), total, rtol=1e-6)
 
 
+@pytest.mark.integration
 def test_noise_there_and_back():
     p = prior()
     z = p.sample(jax.random.key(1))

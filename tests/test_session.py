@@ -146,6 +146,7 @@ def test_a_collapsed_run_raises_the_alarm(tmp_path, quiet_end, capsys):
     assert "ALARM" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_a_healthy_run_raises_none(tmp_path, quiet_end, capsys):
     rows = run_folder(tmp_path / "run", small(**HEALTH))
     assert rows[-1]["test/active_units"] > 0
@@ -288,6 +289,7 @@ def saved_steps(folder):
     return sorted(int(path.name) for path in (folder / "checkpoints").glob("[0-9]*"))
 
 
+@pytest.mark.integration
 def test_the_best_checkpoint_is_saved_and_kept(tmp_path, elbos, capsys):
     config = small(**BLOCKS, train__keep_best=True)
     run_folder(tmp_path / "run", config)

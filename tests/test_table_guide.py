@@ -73,6 +73,7 @@ def test_it_is_the_posterior_of_normal_columns():
         np.testing.assert_allclose(q.covariance_matrix, left, **PRECISE)
 
 
+@pytest.mark.integration
 def test_each_draw_gives_log_p_of_normal_columns(no_key_check):
     """log p(x, z) - log q(z) is log p(x) at every z, and so the gradient of the ELBO is that of
     log p(x).

@@ -106,6 +106,7 @@ def test_exposure_multiplies_the_rates_of_counts_alone():
     np.testing.assert_allclose(mean(3.0) / mean(1.0), np.where(is_count, 3.0, 1.0), rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_covariates_are_seen_by_encoder_and_decoder_and_not_by_the_prior():
     model, params = mixed()
     x = one_of(table_rows(1))
@@ -209,6 +210,7 @@ def test_starts_are_the_marginals():
     np.testing.assert_allclose(1 / (1 + np.exp(-inflated.start[1])), 0.4, atol=0.03)
 
 
+@pytest.mark.integration
 def test_a_repeated_value_has_no_endless_density():
     """However small a scale is trained to be, min_scale bounds it."""
     columns = (Column("gaussian"), Column("student_t"), Column("log_normal", scale=0.5))
@@ -379,6 +381,7 @@ def test_at_the_posterior_every_bound_is_log_p_of_what_is_observed(x64):
         np.testing.assert_allclose(jax.vmap(joint)(z) - log_q, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.integration
 def test_bounds_of_a_linear_table_are_below_log_p_and_approach_it(no_key_check):
     linear = Linear()
     model = linear.model
@@ -411,6 +414,7 @@ def test_bounds_of_a_linear_table_are_below_log_p_and_approach_it(no_key_check):
     assert (np.abs(found - log_p) < 5 * stderr + 1e-4).all()
 
 
+@pytest.mark.integration
 def test_imputations_of_a_linear_table_are_its_conditional_gaussians(no_key_check):
     linear = Linear()
     num = 4_000

@@ -120,6 +120,7 @@ def logistic(num_data=40):
     return lambda w: dist.Normal(0.0, 1.0).log_prob(w).sum(), log_lik, (x, y)
 
 
+@pytest.mark.integration
 def test_minibatches_are_unbiased():
     log_prior, log_lik, data = logistic()
     target = vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=8)
@@ -272,6 +273,7 @@ def test_the_program_does_not_grow_with_scalar_sites():
     assert equations(60) - equations(30) < 30 * 10
 
 
+@pytest.mark.integration
 def test_a_control_variate_removes_the_noise_and_leaves_the_mean():
     log_prior, log_lik, data = logistic(12)
     target = vi.targets.from_rows(log_prior, log_lik, data, 2, batch_size=1)

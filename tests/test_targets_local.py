@@ -129,6 +129,7 @@ def test_a_subsampled_plate_with_latents_is_the_same_target():
     np.testing.assert_allclose(theirs.constrain(u)["twice"], 2 * theirs.constrain(u)["tau"])
 
 
+@pytest.mark.integration
 def test_a_plate_within_a_plate():
     target = from_model(model, 2)
     assert target.local_names == ("e[0]", "e[1]", "e[2]")
@@ -202,6 +203,7 @@ def test_data_by_the_plates_index_are(take, batch_size):
     assert (target.num_rows, target.batch_size) == (100, batch_size)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "take",
     [lambda x, index: x[index], lambda x, index: jnp.take(x, index, axis=0)],

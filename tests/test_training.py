@@ -434,6 +434,7 @@ def test_train_raises_where_it_went_wrong():
         )
 
 
+@pytest.mark.integration
 def test_train_learns_digits():
     model = small_model()
     x = digits()
@@ -462,6 +463,7 @@ def test_train_learns_digits():
     assert history[-1]["kl"] > 1.0  # the latents are used
 
 
+@pytest.mark.integration
 def test_train_is_a_function_of_its_key():
     def weights(seed, log_every):
         options = dict(num_steps=5, batch_size=BATCH, log_every=log_every)
