@@ -437,7 +437,7 @@ def trained_table(commands, tmp_path_factory):
 def test_a_run_of_a_table_ends_with_its_figures(trained_table):
     _, folder = trained_table
     found = {path.stem for path in (folder / "figures").iterdir()}
-    expected = {"learning_curves", "columns", "correlations", "counts", "kl_per_dimension"}
+    expected = {"learning_curves", "columns", "correlations", "counts"}
     assert found == {*expected, "latent_plane"}
     assert json.loads((folder / "config.json").read_text())["name"] == "table-table-cells"
 
@@ -484,7 +484,7 @@ def test_rows_of_a_table_are_encoded_and_scored_by_their_ids(commands, trained_t
 def test_samples_of_a_table_are_in_its_own_columns(commands, trained_table, tmp_path):
     _, folder = trained_table
     done = commands.ok("sample", f"--workdir={folder}", f"--out={tmp_path}", "--num=9")
-    assert "9 prior samples; 5 figures and samples.csv, samples.npz" in done.stdout
+    assert "9 prior samples; 4 figures and samples.csv, samples.npz" in done.stdout
     samples = read_csv(tmp_path / "samples.csv")
     assert list(samples) == ["height", "visits", "town", "smoker", "note", "level"]
     assert {len(column) for column in samples.values()} == {9}

@@ -84,13 +84,20 @@ def posterior(of_outputs: Quadratic, jacobian: Array) -> tuple[Array, Array]:
     return scale_tril @ (scale_tril.T @ (jacobian.T @ of_outputs.slope)), scale_tril
 
 
+def gaussian(loc: Array, scale_tril: Array) -> Any:
+    """N(loc, A A'). A is a factor by construction: numpyro's check of it, where that is on,
+    allocates masks of a whole batch, even of one that is only being estimated.
+    """
+    return dist.MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
+
+
 def moved(loc: Array, scale_tril: Array, row: Array) -> Any:
     """The posterior moved by an encoder, in the posterior's own coordinates: N(loc + A t, A S^2 A')
     with (t, log S) its row [2 K].
     """
     (shift, log_scale) = jnp.split(row, 2)
     scale = jnp.exp(MAX_LOG_SCALE * jnp.tanh(log_scale / MAX_LOG_SCALE))
-    return dist.MultivariateNormal(loc + scale_tril @ shift, scale_tril=scale_tril * scale)
+    return gaussian(loc + scale_tril @ shift, scale_tril * scale)
 
 
 def _of_numbers(

@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple, get_args
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 
 from vi_jax import families
 from vi_jax.attributes import declare
@@ -210,7 +209,7 @@ def _guide(parts: _Parts, params: Params, x: Row) -> Any:
     said = _table_guide.quadratic(parts.table, params["likelihood"], outputs, x, seen)
     loc, scale_tril = _table_guide.posterior(said, jax.jacfwd(outputs_of)(origin))
     if parts.guide == "linearised":
-        return dist.MultivariateNormal(loc, scale_tril=scale_tril)
+        return _table_guide.gaussian(loc, scale_tril)
     # what is far from the rest moves a linear posterior far: the encoder sees it in proportion
     features = jnp.arcsinh(parts.table.features(x, seen))
     row = parts.encoder.apply(params["encoder"], jnp.concatenate([features, loc]))
