@@ -106,7 +106,7 @@ def _of_numbers(
     """g and F [n] of a group's first outputs: means, or log rates."""
     if group.kind in _columns.COUNTS:
         return _of_counts(part, x)
-    unit = 1.0
+    unit: Any = 1.0
     if group.kind == "log_normal":
         scales = [table.columns[number].scale for number in group.columns]
         unit = jnp.asarray(scales, output.dtype)
@@ -117,7 +117,7 @@ def _of_numbers(
 
 def _of_counts(part: Any, x: Array) -> tuple[Array, Array]:
     """g and F [n]; a zero that may be an inflated one counts by the chance that it is not."""
-    share = 1.0
+    share: Any = 1.0
     if isinstance(part, ZeroInflated):
         log_gate = jax.nn.log_sigmoid(-part.gate_logits)
         of_base = log_gate + part.base.log_prob(jnp.zeros_like(x))
