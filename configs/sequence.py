@@ -10,8 +10,9 @@ The data of the first command, `oscillations`, are simulated: damped oscillation
 with two real columns, a count and a yes or no, whose four latents are known, and of which a tenth
 is missing. Of a test sequence log p(x) is -96.0 ± 3.1 nats (standard error over 150 of them; K =
 500 importance samples, a lower bound: k-hat is below 0.7 on a sixth of them), -0.393 ± 0.015 nats
-of an observed entry in the units of the data; ELBO -103.7 ± 3.9. docs/data.md has all fields of
-sequences. Variants: oscillations.
+of an observed entry in the units of the data; ELBO -103.7 ± 3.9. A linear map of the posterior
+means has an R² of 0.83, 0.95, 0.97 and 0.48 of the true amplitude, phase, frequency and damping.
+docs/data.md has all fields of sequences. Variants: oscillations.
 """
 
 from ml_collections import ConfigDict
