@@ -76,6 +76,7 @@ def bound_and_gradient():
     return jax.jit(jax.value_and_grad(bound))
 
 
+@pytest.mark.integration
 def test_what_is_masked_changes_no_bit():
     _, params = model_and_params()
     x = example()
@@ -91,6 +92,7 @@ def test_what_is_masked_changes_no_bit():
             assert np.isfinite(one).all()
 
 
+@pytest.mark.integration
 def test_more_padding_changes_nothing():
     """The guide to the last bit, the bound and its gradient to the rounding of longer sums."""
     model, params = model_and_params()

@@ -170,6 +170,7 @@ def test_a_band_holds_what_the_model_draws(file):
     assert 0.5 < covered <= 1.0
 
 
+@pytest.mark.integration
 def test_what_sequences_take_is_estimated(file):
     dataset = session.load_data(on(file))
     with pytest.raises(UserError, match="takes at least"):
