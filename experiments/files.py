@@ -166,13 +166,17 @@ def open_to_append(path: str | Path) -> TextIO:
 
 
 def write_whole(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Writes a file whole or not at all: to another name in its folder, to the disk, then renamed.
+    """Writes a file whole or not at all, as `writing`; `write` is handed the open file."""
+    with writing(path) as file:
+        write(file)
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write whole or not at all: another name in its folder, which is brought to the disk
+    and renamed where the block ends well; it can be sought in.
 
     A reader sees the old file or the new one, also after a crash or on a full disk.
-
-    Args:
-      path: of the file, new or there already.
-      write: is handed the open file, which can be sought in.
 
     Raises:
       NotRegular: something that is no regular file is there.
@@ -184,7 +188,7 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], Any]) -> None:
     partial.unlink(missing_ok=True)  # of a process that was killed and had the same number
     try:
         with create(partial) as file:
-            write(file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -241,6 +245,21 @@ def read_npz(path: str | Path, *, follow: bool = False) -> Iterator[Any]:
 
     with open_regular(path, follow=follow) as file:
         yield np.load(file, allow_pickle=False)
+
+
+def map_array(
+    path: str | Path, dtype: Any, shape: tuple[int, ...], offset: int, *, follow: bool = False
+) -> Any:
+    """The numbers of a regular file from a byte on as a `np.memmap` that is only read.
+
+    Raises:
+      OSError: as `open_regular` does.
+      ValueError: the file is shorter.
+    """
+    import numpy as np
+
+    with open_regular(path, follow=follow) as file:
+        return np.memmap(file, dtype, mode="r", offset=offset, shape=shape)
 
 
 # --- steps of the above

@@ -155,9 +155,10 @@ def test_npz_paths(tmp_path):
     np.savez(tmp_path / "a.npz", **both(images_of(3, 2)))
     assert data.load(config("npz:a.npz", data_dir=str(tmp_path))).source == str(tmp_path / "a.npz")
     fails("which is no file", name=f"npz:{tmp_path}/b.npz")
-    fails("which is no file", name=f"npz:{tmp_path}")
+    (tmp_path / "empty").mkdir()
+    fails("no .npz or .npy file", name=f"npz:{tmp_path}/empty")
     np.save(tmp_path / "c.npy", images_of(3, 2))
-    fails("one .npy array", name=f"npz:{tmp_path}/c.npy")
+    fails("both .npz and .npy", name=f"npz:{tmp_path}")
 
 
 # --- folders of images
@@ -203,7 +204,7 @@ def test_lazy_folder_reads_as_the_array_does(tmp_path):
     changes = dict(name=f"images:{tmp_path}", train="all[:6]", test="all[6:]")
     eager = data.load(config(**changes)).train.x
     lazy = data.load(config(**changes, device_limit_mb=0)).train.x
-    assert isinstance(lazy, data.LazyImages)
+    assert isinstance(lazy, data.OnDisk)
     facts = ("shape", "dtype", "nbytes", "ndim")
     assert [getattr(lazy, fact) for fact in facts] == [getattr(eager, fact) for fact in facts]
     assert len(lazy) == len(eager) == 6

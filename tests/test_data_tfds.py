@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from experiments import data
-from experiments.data import features, tfds
+from experiments.data import features, records, tfds
 from experiments.data.examples import parse_example
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -304,10 +304,49 @@ def test_tfds_reads_without_tensorflow(tiny):
 
 def test_tfds_in_chunks_with_progress(tiny, monkeypatch, capsys):
     root, images, _ = tiny
-    monkeypatch.setattr(tfds, "CHUNK", 2)
-    monkeypatch.setattr(tfds.time, "monotonic", iter(range(0, 1000, 3)).__next__)
+    monkeypatch.setattr(records, "CHUNK", 2)
+    monkeypatch.setattr(records.time, "monotonic", iter(range(0, 1000, 3)).__next__)
     assert rows(data.load(config("tfds:tiny", root)).train.x) == rows(images[::2])
     assert "4 of 5" in capsys.readouterr().err
+
+
+def test_a_large_set_stays_in_its_records(tiny, tmp_path):
+    """Images are decoded when they are indexed, in any order, to those in memory."""
+    root, _, folder = tiny
+    held = data.load(config("tfds:tiny", root))
+    streamed = data.load(config("tfds:tiny", root, device_limit_mb=0))
+    assert isinstance(streamed.train.x, data.OnDisk)
+    assert streamed.train.x.shape == held.train.x.shape
+    order = np.array([3, 0, 4, 4])
+    for role in ("train", "test"):
+        mine = getattr(streamed, role)
+        theirs = getattr(held, role)
+        np.testing.assert_array_equal(np.asarray(mine.x), theirs.x)
+        np.testing.assert_array_equal(mine.labels, theirs.labels)
+    np.testing.assert_array_equal(streamed.train.x[order], held.train.x[order])
+    # records are looked at when they are asked for
+    copy = copy_of(folder, tmp_path)
+    later = data.load(config("tfds:tiny", tmp_path, device_limit_mb=0)).train.x
+    for shard in copy.glob("tiny-train*"):
+        shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(data.DataError, match="cannot be read"):
+        later[np.arange(3)]
+
+
+def test_records_of_several_files_are_read_by_their_number(tmp_path, monkeypatch):
+    from array_record.python import array_record_module as library
+
+    paths = []
+    for shard, num in enumerate((3, 0, 5)):
+        paths.append(tmp_path / f"{shard}.array_record")
+        writer = library.ArrayRecordWriter(str(paths[-1]), "group_size:1")
+        for i in range(num):
+            writer.write(f"{shard} {i}".encode())
+        writer.close()
+    monkeypatch.setattr(records, "MOST_OPEN", 1)
+    readers = records._Readers(paths)
+    rows = np.array([7, 0, 3, 2, 7])
+    assert readers.read(rows) == [b"2 4", b"0 0", b"2 0", b"0 2", b"2 4"]
 
 
 def copy_of(folder, root):

@@ -350,7 +350,7 @@ def test_a_folder_of_several_sizes_is_brought_to_one(tmp_path, fit, limit, capsy
     fails(r"--config.data.size=30,20 ", lambda: of_folder(tmp_path))
     got = of_folder(tmp_path, size=(16, 12), fit=fit, device_limit_mb=limit)
     assert got.train.x.shape == (2, 16, 12, 3)
-    assert isinstance(got.train.x, data.LazyImages) == (limit == 0)
+    assert isinstance(got.train.x, data.OnDisk) == (limit == 0)
     assert "brought to 16 x 12" in capsys.readouterr().err
     order = np.random.default_rng(0).permutation(4)
     for row, i in enumerate(order[:2]):

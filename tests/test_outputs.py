@@ -17,7 +17,7 @@ from experiments.data import StoredTable, load, stored_tables
 from experiments.data.base import Split
 from experiments.data.columns import Column, Covariate, Table
 from experiments.data.raw import RawTable
-from experiments.evals import encoding, evidence, filled_in, imputing, tables
+from experiments.evals import encoded, encoding, evidence, filled_in, imputing, tables
 from experiments.evals.csv_file import write_csv
 from experiments.evals.data_columns import as_columns, context_columns
 from experiments.run import memory
@@ -104,8 +104,8 @@ def test_moments_that_are_not_stated_are_of_samples(monkeypatch):
 
 def test_each_latent_of_each_site_is_two_columns():
     leaf = np.arange(12.0).reshape(2, 2, 3)
-    latents = encoding.Latents({"a": leaf, "b": leaf[:, 0, 0]}, {"a": -leaf, "b": -leaf[:, 0, 0]})
-    found = dict(encoding._latent_columns(latents))
+    latents = encoded.Latents({"a": leaf, "b": leaf[:, 0, 0]}, {"a": -leaf, "b": -leaf[:, 0, 0]})
+    found = dict(encoded.latent_columns(latents))
     assert len(found) == 14
     assert list(found)[:3] == ["a_0_0_mean", "a_0_0_sd", "a_0_1_mean"]
     np.testing.assert_array_equal(found["a_1_2_mean"], [5.0, 11.0])
@@ -207,9 +207,8 @@ def test_scores_of_a_table_rank_in_standard_deviations():
     found = []
     for unit in (1.0, 1000.0):
         columns = [Column(name, "gaussian", "", scale=3.0 * unit, sd=3.0 * unit) for name in "ab"]
-        split = Split({"values": np.zeros((2, 2)), "observed": observed}, None)
-        dataset = SimpleNamespace(test=split, table=Table(tuple(columns)))
-        found.append(encoding._minus_log_p(log_p, dataset, ("test",)))
+        table = Table(tuple(columns))
+        found.append(encoded.minus_log_p(log_p, table, observed))
     for metres in found:
         np.testing.assert_allclose(metres["minus_log_p"], [1.0, 2.0])
     extra = found[1]["minus_log_p_data_units"] - found[0]["minus_log_p_data_units"]

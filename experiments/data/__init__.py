@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.data import fields, options, report
 from experiments.data.base import DataError, Dataset, Raw, Split
-from experiments.data.lazy import LazyImages
+from experiments.data.lazy import OnDisk
 from experiments.data.levels import binarise
 from experiments.data.names import NAMES, PREFIXES, Reading, check_name, open_source
 from experiments.data.pixels import as_images
@@ -39,7 +39,7 @@ __all__ = [
     "PREFIXES",
     "DataError",
     "Dataset",
-    "LazyImages",
+    "OnDisk",
     "Split",
     "StoredTable",
     "check_name",
@@ -199,7 +199,7 @@ def _images(found: _Stored, static_seed: int | None) -> Dataset:
 
 def _binarised(raw: Raw, source: str, split: str, static_seed: int) -> Raw:
     """A whole stored split, binarised before it is shuffled or sliced."""
-    if isinstance(raw.x, LazyImages):
+    if isinstance(raw.x, OnDisk):
         raise DataError(
             f"{source} has {raw.x.nbytes / 1e6:.0f} MB of images and stays on disk, "
             "where static "
@@ -243,7 +243,7 @@ def _rows(found: _Stored) -> dict[str, np.ndarray]:
 
 def _take(raw: Raw, order: np.ndarray) -> Split:
     """Some rows of a stored split."""
-    images = raw.x.take(order) if isinstance(raw.x, LazyImages) else raw.x[order]
+    images = raw.x.take(order) if isinstance(raw.x, OnDisk) else raw.x[order]
     return Split(images, None if raw.labels is None else raw.labels[order])
 
 
@@ -251,11 +251,13 @@ def fingerprint(parts: list[Split]) -> str:
     """16 hex digits that change when the pixels do: each split's shape, mean (as a sum), first and
     last example.
 
-    Images on disk give no mean, which would mean decoding them all.
+    Of arrays on disk it is the sum of all that is stored; images in files of their own give none,
+    which would mean decoding them all.
     """
     digest = hashlib.sha256()
     for part in parts:
-        total = "" if isinstance(part.x, LazyImages) else str(part.x.sum(dtype=np.int64))
+        is_on_disk = isinstance(part.x, OnDisk)
+        total = part.x.checksum if is_on_disk else str(part.x.sum(dtype=np.int64))
         digest.update(f"{part.x.shape} {total}".encode())
         digest.update(part.x[np.array([0, part.num - 1])].tobytes())
     return digest.hexdigest()[:16]

@@ -27,7 +27,7 @@ COLUMNS = ("columns", "column_names", "feature_names")
 
 ALL_LENGTHS = ("lengths",)
 
-# a name -> the array under it, or a list of arrays of unequal length
+# a name -> the array under it, in memory or on disk, or a list of arrays of unequal length
 Get = Callable[[str], Any]
 
 
@@ -45,6 +45,13 @@ def source_of(names: Collection[str], get: Get, where: str) -> Source:
     columns = _only(list(COLUMNS), present, where)
     lengths = {split: _lengths_key(split, present, where) for split in keys}
     return Source(tuple(keys), partial(_read, keys, lengths, columns, get, where), where)
+
+
+def is_known(name: str) -> bool:
+    """Whether an array of this name is taken for examples, labels or names of columns."""
+    words = [word for spellings in SPLITS.values() for word in spellings]
+    split = {form.format(word) for word in words for form in (*IMAGE_KEYS, *LABEL_KEYS)}
+    return name in {*split, *ALL_IMAGES, *ALL_LABELS, *COLUMNS}
 
 
 def find_keys(

@@ -15,9 +15,9 @@ import numpy as np
 from experiments import files
 from experiments.cli import UserError
 from experiments.data.columns import Table
-from experiments.data.lazy import LazyImages
+from experiments.data.lazy import OnDisk
 
-Images = np.ndarray | LazyImages
+Images = np.ndarray | OnDisk
 
 
 class DataError(UserError):

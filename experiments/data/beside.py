@@ -1,11 +1,11 @@
 """What is beside the values of a row: ids, labels, exposure and covariates."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.data import kinds
+from experiments.data import kinds, lazy
 from experiments.data.base import DataError
 from experiments.data.columns import COUNTS, NOMINAL, Covariate, Table
 from experiments.data.options import TOTAL, Options
@@ -82,7 +82,7 @@ def labels_of(
 
 def add_exposure(
     table: Table,
-    x: dict[str, dict[str, np.ndarray]],
+    x: dict[str, dict[str, Any]],
     parts: Parts,
     options: Options,
     notes: list[str],
@@ -94,7 +94,7 @@ def add_exposure(
         counted = np.array([kind in COUNTS for kind in table.kinds])
         if not counted.any():
             raise DataError("config.data.exposure=total sums counts, and no column is of counts.")
-        found = {role: x[role]["values"][:, counted].sum(1, np.float64) for role in parts}
+        found = {role: _sums(x[role]["values"], counted) for role in parts}
     else:
         pieces = pieces_of(parts, options.exposure, options)
         found = {
@@ -115,9 +115,15 @@ def add_exposure(
     return table._replace(exposure=options.exposure, exposure_mean=mean)
 
 
+def _sums(values: Any, counted: np.ndarray) -> np.ndarray:
+    """The sums of some columns of rows, float64 [n]."""
+    parts = [rows[:, counted].sum(1, np.float64) for _, rows in lazy.blocks(values)]
+    return np.concatenate(parts)
+
+
 def add_covariates(
     table: Table,
-    x: dict[str, dict[str, np.ndarray]],
+    x: dict[str, dict[str, Any]],
     parts: Parts,
     options: Options,
     notes: list[str],

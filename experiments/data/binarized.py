@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.data.base import DataError, Raw, Source, folder_of, read_bytes
 from experiments.data.levels import as_labels
-from experiments.data.npz import open_npz, read_array
+from experiments.data.stored import open_npz, read_array
 
 ROWS = {"train": 50_000, "validation": 10_000, "test": 10_000}
 STORED = {"train": "train", "validation": "valid", "test": "test"}  # what the files call them

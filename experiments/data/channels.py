@@ -2,8 +2,12 @@
 volumes [N, H, W, D].
 """
 
+from functools import partial
+from typing import Any
+
 import numpy as np
 
+from experiments.data import lazy
 from experiments.data.base import DataError, say
 
 COMMON = (1, 3)  # channels: grey, colour
@@ -11,12 +15,12 @@ MAX_RANK = 4  # axes of an example: H, W, D, C
 MOST = 4  # red, green, blue, alpha: a longer last axis is the depth of a volume
 
 
-def channels_last(arrays: dict[str, np.ndarray], asked: str, where: str) -> dict[str, np.ndarray]:
+def channels_last(arrays: dict[str, Any], asked: str, where: str) -> dict[str, Any]:
     """Arrays [N, *shape] of one layout with the channels in the last axis, an axis of one channel
     dropped.
 
     Args:
-      arrays: by split; views are returned.
+      arrays: by split, in memory or on disk; views are returned.
       asked: first, last or auto: as the sizes of the axes say, and said.
       where: for messages.
 
@@ -25,7 +29,10 @@ def channels_last(arrays: dict[str, np.ndarray], asked: str, where: str) -> dict
     """
     shapes = {array.shape[1:] for array in arrays.values()}
     moves = {shape: is_first(shape, asked, where) for shape in shapes}
-    read = {split: _move(array, moves[array.shape[1:]]) for split, array in arrays.items()}
+    read = {
+        split: lazy.changed(array, partial(_move, moves=moves[array.shape[1:]]))
+        for split, array in arrays.items()
+    }
     shape = shapes.pop()
     if shapes:  # of several shapes, which is refused where splits are compared
         return read

@@ -12,17 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
-
 from experiments import files
 from experiments.data.base import DataError, Raw, Source, require, require_file, say
+from experiments.data.growing import Columns, Rows
 from experiments.data.options import Options
-from experiments.data.raw import Coded, RawColumn, RawTable, check_names
+from experiments.data.raw import RawTable, check_names
 
 DELIMITERS = (",", ";", "\t")
 MISSING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "<NA>", "#N/A")
 HEAD_BYTES = 2**16  # read to see the first line
-PART_BYTES = 2**23  # of a csv that are parsed at a time
+PART_BYTES = 2**21  # of a csv that are parsed at a time
 _BAD_COLUMN = re.compile(r"In CSV column #(\d+)")
 
 
@@ -61,17 +60,17 @@ def _read_csv(path: Path, options: Options) -> RawTable:
     texts: set[int] = set()
     while True:
         try:
-            columns = _read_columns(path, layout, texts)
+            table = _read_table(path, layout, texts)
             break
         except _NotOfItsType as found:
             texts.add(found.number)
-    if not len(columns[0]):
+    if not len(table):
         raise DataError(f"{path} has no rows below its header; rows are wanted.")
-    return RawTable(layout.names, columns)
+    return table
 
 
-def _read_columns(path: Path, layout: _Layout, texts: set[int]) -> tuple[RawColumn, ...]:
-    """All columns, a few megabytes of the file at a time, so that little is there twice.
+def _read_table(path: Path, layout: _Layout, texts: set[int]) -> RawTable:
+    """All of it, a few megabytes of the file at a time, so that little is there twice.
 
     Args:
       texts: numbers of columns that are known to be texts; more of them are added.
@@ -80,33 +79,27 @@ def _read_columns(path: Path, layout: _Layout, texts: set[int]) -> tuple[RawColu
       _NotOfItsType: a value is not of its column's type.
     """
     types: dict[str, Any] = {}
-    columns: list[_Numbers | _Texts] = []
+    whole: Rows | Columns = Rows(0)
     with files.open_regular(path, follow=True) as file:
         size = os.fstat(file.fileno()).st_size
         num_read = 0
         for part in _parts(file):
             if not types:
                 types = _types(part, layout, texts, path)
-                columns = [_Texts() if d in texts else _Numbers() for d in range(len(types))]
+                whole = Columns(len(types), texts) if texts else Rows(len(types))
             table = _parse(part, layout, types, path, is_first=not num_read)
             num_read += len(part)
-            for column, found in zip(columns, table.columns, strict=True):
-                column.add(found, share=num_read / size)
+            whole.add(table, share=num_read / size)
     require("pyarrow", "pyarrow", "a csv file").default_memory_pool().release_unused()
-    return tuple(column.whole() for column in columns)
+    return whole.table(layout.names)
 
 
 def _parts(file: BinaryIO) -> Iterator[bytes]:
     """The bytes of a file, cut where lines end."""
-    rest = b""
     while read := file.read(PART_BYTES):
-        read = rest + read
-        end = read.rfind(b"\n") + 1
-        rest = read[end:]
-        if end:
-            yield read[:end]
-    if rest.strip():
-        yield rest
+        part = read + file.readline()
+        if not part.isspace():
+            yield part
 
 
 def _types(part: bytes, layout: _Layout, texts: set[int], path: Path) -> dict[str, Any]:
@@ -172,55 +165,6 @@ def _other_options(layout: _Layout, types: dict[str, Any]) -> tuple[Any, Any]:
         null_values=list(layout.missing), strings_can_be_null=True, column_types=types
     )
     return csv.ParseOptions(delimiter=layout.delimiter), convert
-
-
-class _Numbers:
-    """A column of numbers that grows: memory is asked for by what share of the file was read, and
-    is only taken once it is written to.
-    """
-
-    def __init__(self) -> None:
-        self._values = np.empty(0)
-        self._num = 0
-
-    def add(self, found: Any, *, share: float) -> None:
-        """Appends a part; `share` of the file is read with it."""
-        end = self._num + len(found)
-        if end > len(self._values):
-            grown = np.empty(max(int(1.02 * end / share), end))
-            grown[: self._num] = self._values[: self._num]
-            self._values = grown
-        for chunk in found.chunks:
-            if chunk.type == "bool":
-                chunk = chunk.cast("int8").cast("float64")
-            self._values[self._num : self._num + len(chunk)] = chunk.to_numpy(zero_copy_only=False)
-            self._num += len(chunk)
-
-    def whole(self) -> np.ndarray:
-        """All of it, float64 [N]."""
-        return self._values[: self._num]
-
-
-class _Texts:
-    """A column of texts that grows."""
-
-    def __init__(self) -> None:
-        self._codes: list[np.ndarray] = []
-        self._place: dict[str, int] = {}
-
-    def add(self, found: Any, *, share: float) -> None:
-        """Appends a part."""
-        del share
-        for chunk in found.chunks:
-            levels = chunk.dictionary.to_pylist()
-            place = [self._place.setdefault(level, len(self._place)) for level in levels]
-            recoded = np.array([*place, -1], np.int32)
-            codes = chunk.indices.fill_null(len(levels)).to_numpy(zero_copy_only=False)
-            self._codes.append(recoded[codes])
-
-    def whole(self) -> Coded:
-        """All of it."""
-        return Coded(np.concatenate(self._codes), tuple(self._place))
 
 
 def _head(path: Path, options: Options) -> _Layout:

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.data import headers, photo
+from experiments.data import headers, lazy, photo
 from experiments.data.base import DataError, Raw, Source, require, say
-from experiments.data.lazy import LazyImages
 from experiments.data.rules import FULL_DEPTH, Rules
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -31,7 +30,7 @@ def open_source(directory: str, data_dir: str, limit_mb: float, rules: Rules) ->
     """The images under `directory` (below `data_dir` when that is given and the path is relative),
     read by `rules`; raises DataError.
 
-    Images are uint8 [N, H, W] or [N, H, W, C]: an array, or `LazyImages` when all of them exceed
+    Images are uint8 [N, H, W] or [N, H, W, C]: an array, or `OnDisk` when all of them exceed
     `limit_mb` MB.
     """
     require("PIL.Image", "Pillow", "a folder of images")
@@ -49,19 +48,19 @@ def open_source(directory: str, data_dir: str, limit_mb: float, rules: Rules) ->
     splits = _splits(root)
     paths = [path for each in splits.values() for path in each]
     common = headers.common(paths, rules, str(root))
-    lazy = len(paths) * int(np.prod(common.shape)) > limit_mb * 1e6
+    stays = len(paths) * int(np.prod(common.shape)) > limit_mb * 1e6
     decode = partial(photo.decode, mode=common.mode, shape=common.shape, rules=rules)
     classes = sorted(
         {name for split in splits for name in _classes(root, split, splits[split]) or ()}
     )
 
     def read(split: str) -> Raw:
-        images = LazyImages(splits[split], decode, common.shape)
+        images = lazy.of_files(splits[split], decode, common.shape)
         names = _classes(root, split, splits[split])
         labels = (
             None if names is None else np.array([classes.index(name) for name in names], np.int64)
         )
-        return Raw(images if lazy else images[:], labels, num_levels=256, where=str(root))
+        return Raw(images if stays else images[:], labels, num_levels=256, where=str(root))
 
     return Source(tuple(splits), read, str(root))
 

@@ -5,7 +5,7 @@ arrays, or the rows of a table with a column that names their sequence.
 import numpy as np
 
 from experiments.data.base import DataError, Raw, did_you_mean
-from experiments.data.lazy import LazyImages
+from experiments.data.lazy import OnDisk
 from experiments.data.options import Options
 from experiments.data.pieces import piece_of
 from experiments.data.raw import Coded, RawSequences, RawTable, from_array
@@ -20,7 +20,7 @@ def as_sequences(raw: Raw, options: Options) -> RawSequences:
       DataError: they are none, or one of them is empty.
     """
     where = raw.where or "the data"
-    if isinstance(raw.x, LazyImages):
+    if isinstance(raw.x, OnDisk) and raw.num_levels:
         raise DataError(
             f"{where} are images on disk, and no sequences; set config.data.kind=images."
         )
@@ -148,7 +148,8 @@ def _column(table: RawTable, name: str, field: str, where: str) -> np.ndarray | 
             f"config.data.{field} names {name!r}, no column of {where}."
             f"{did_you_mean(name, table.names)}"
         )
-    return table.columns[table.names.index(name)]
+    column = table.columns[table.names.index(name)]
+    return column if isinstance(column, Coded) else np.asarray(column)
 
 
 def _groups(key: np.ndarray | Coded, name: str, where: str) -> tuple[np.ndarray, np.ndarray]:

@@ -56,11 +56,7 @@ def look(
     """
     parts = [values for values in everything if len(values)]
     low, high = _bounds(parts)
-    if np.isinf(low) or np.isinf(high):
-        raise DataError(
-            f"the column {name!r} holds {low if np.isinf(low) else high}; leave such values empty "
-            "(missing), or name them by config.data.sentinel."
-        )
+    require_finite(name, low, high)
     is_whole = all(_is_whole(values) for values in parts)
     mean, sd = _moments(train)
     log_mean, log_sd = _moments(np.log(train) if low > 0 else train[:0])
@@ -79,6 +75,15 @@ def look(
     )
 
 
+def require_finite(name: str, low: float, high: float) -> None:
+    """Raises DataError where a value of a column is infinite."""
+    if np.isinf(low) or np.isinf(high):
+        raise DataError(
+            f"the column {name!r} holds {low if np.isinf(low) else high}; leave such values empty "
+            "(missing), or name them by config.data.sentinel."
+        )
+
+
 def _bounds(parts: list[np.ndarray]) -> tuple[float, float]:
     """The lowest and the highest value; nan of none."""
     if not parts:
@@ -88,7 +93,11 @@ def _bounds(parts: list[np.ndarray]) -> tuple[float, float]:
 
 def _moments(values: np.ndarray) -> tuple[float, float]:
     """Mean and standard deviation; nan of none."""
-    return (float(values.mean()), float(values.std())) if len(values) else (np.nan, np.nan)
+    if not len(values):
+        return np.nan, np.nan
+    if values.min() == values.max():  # whose mean may be rounded
+        return float(values[0]), 0.0
+    return float(values.mean()), float(values.std())
 
 
 def _is_whole(values: np.ndarray) -> bool:
@@ -171,8 +180,17 @@ def _said(values: np.ndarray | None) -> list[str]:
 # --- a column of its kind
 
 
-def make_column(seen: Seen, kind: str, why: str, train: np.ndarray) -> Column:
-    """The column of a kind that it can be of; `train` are its observed training values.
+def make_column(
+    seen: Seen, kind: str, why: str, train: np.ndarray, counts: np.ndarray | None = None
+) -> Column:
+    """The column of a kind that it can be of.
+
+    Args:
+      seen: what is seen of it.
+      kind: what it is taken for.
+      why: a phrase.
+      train: its observed training values, or those that differ; asked for of classes alone.
+      counts: how often each of them is there, 1 if not given.
 
     Raises:
       DataError: its values are not of the kind.
@@ -185,7 +203,8 @@ def make_column(seen: Seen, kind: str, why: str, train: np.ndarray) -> Column:
         )
     sd = seen.sd or 1.0
     if kind in CLASSES:
-        mean = float(np.searchsorted(level_values(seen, kind), train).mean())
+        codes = np.searchsorted(level_values(seen, kind), train)
+        mean = float(np.average(codes, weights=counts))
         return Column(seen.name, kind, why, levels_of(seen, kind), mean=mean)
     if kind in COUNTS:
         return Column(seen.name, kind, why, sd=sd, mean=seen.mean)

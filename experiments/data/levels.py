@@ -2,6 +2,8 @@
 binarisation of levels.
 """
 
+from typing import Any
+
 import numpy as np
 
 from experiments.data.base import DataError
@@ -12,7 +14,7 @@ MEANS = {
 }  # of the training pixels, in [0, 1]; the test sets are within 0.002
 
 
-def check_rows(array: np.ndarray, where: str) -> None:
+def check_rows(array: Any, where: str) -> None:
     """Raises DataError where an array is no [N, ...] with at least one of each."""
     if array.ndim < 2 or array.size == 0:
         raise DataError(

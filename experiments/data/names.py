@@ -38,8 +38,10 @@ _PLAIN: dict[str, Callable[[str], Source]] = {
     "oscillations": lambda data_dir: oscillations.open_source(),
 }
 _PREFIXED: dict[str, Callable[[str, "Reading"], Source]] = {
-    "tfds": lambda argument, reading: tfds.open_source(argument, reading.data_dir),
-    "npz": lambda argument, reading: npz.open_source(argument, reading.data_dir),
+    "tfds": lambda argument, reading: tfds.open_source(
+        argument, reading.data_dir, reading.limit_mb
+    ),
+    "npz": lambda argument, reading: npz.open_source(argument, reading.data_dir, reading.limit_mb),
     "images": lambda argument, reading: folder.open_source(
         argument, reading.data_dir, reading.limit_mb, reading.rules
     ),
@@ -91,7 +93,7 @@ class Reading(NamedTuple):
     """How the files of a source are read."""
 
     data_dir: str
-    limit_mb: float  # of a folder of images, from which on it stays on disk
+    limit_mb: float  # of a data set, from which on it stays on disk where it can
     rules: Rules  # of images
     options: Options  # of tables
 
@@ -100,7 +102,7 @@ def open_source(name: str, reading: Reading) -> Source:
     """The source called `name`; raises DataError."""
     check_name(name)
     if is_in_file(name):
-        return own.open_source(name)
+        return own.open_source(name, reading.limit_mb)
     reading = reading._replace(data_dir=os.path.expanduser(reading.data_dir))
     prefix, _, argument = name.partition(":")
     if not argument:

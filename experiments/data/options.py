@@ -108,6 +108,18 @@ def parse_kinds(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+def sentinel_numbers(options: Options) -> tuple[float, ...]:
+    """The sentinels that are numbers."""
+    return tuple(number for number in map(_number, options.sentinels) if number is not None)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 

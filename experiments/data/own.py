@@ -3,21 +3,25 @@
 The function takes no arguments and returns a dictionary of arrays under the names of
 `experiments.data.arrays`: x_train, x_test, and y_train, y_test where there are labels; or x alone,
 which is the split `all`; or the columns of a table, each [N], by their names. nan is missing. A
-list of arrays [T_n, D] of unequal length is a set of sequences.
+list of arrays [T_n, D] of unequal length is a set of sequences. Memory maps
+(`np.load(FILE, mmap_mode="r")`) that take more than config.data.device_limit_mb together stay on
+disk.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.choices import import_file
+from experiments.data import lazy
 from experiments.data.arrays import source_of
 from experiments.data.base import DataError, Source
 
 
-def open_source(name: str) -> Source:
+def open_source(name: str, limit_mb: float) -> Source:
     """The source that a function returns; raises DataError."""
     file, _, function = name.rpartition(":")
     path = Path(file).expanduser()
@@ -34,7 +38,7 @@ def open_source(name: str) -> Source:
             f"{name} returned {type(arrays).__name__}; it has to return a dictionary of arrays, "
             "such as {'x_train': ..., 'x_test': ...}."
         )
-    return source_of(list(arrays), lambda key: _as_array(arrays[key]), name)
+    return source_of(list(arrays), partial(_get, arrays, _large(arrays, limit_mb)), name)
 
 
 def _as_array(found: Any) -> np.ndarray | list[np.ndarray]:
@@ -44,3 +48,20 @@ def _as_array(found: Any) -> np.ndarray | list[np.ndarray]:
     )
     is_uneven = are_arrays and len({len(each) for each in found}) > 1
     return list(found) if is_uneven else np.asarray(found)
+
+
+def _large(arrays: Mapping[str, Any], limit_mb: float) -> set[str]:
+    """The memory maps that stay on disk: all of those that hold examples, or none."""
+    maps = {
+        name: array
+        for name, array in arrays.items()
+        if isinstance(array, np.memmap) and array.ndim >= 2 and array.flags.c_contiguous
+    }
+    size = sum(array.nbytes for array in maps.values())
+    return set(maps) if size > limit_mb * 1e6 else set()
+
+
+def _get(arrays: Mapping[str, Any], large: set[str], name: str) -> Any:
+    if name in large:
+        return lazy.of_maps([arrays[name]])
+    return _as_array(arrays[name])

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.data import kinds
 from experiments.data.base import DataError
-from experiments.data.options import Options
+from experiments.data.options import Options, sentinel_numbers
 from experiments.data.raw import Coded, RawColumn, RawTable
 
 Parts = Mapping[str, tuple[RawTable, np.ndarray]]  # role -> the table of its split, its rows
@@ -69,15 +69,6 @@ def piece_of(column: np.ndarray, options: Options) -> Piece:
     """A column of numbers, sentinels and nan not observed."""
     values = np.asarray(column, np.float64)
     observed = ~np.isnan(values)
-    for sentinel in options.sentinels:
-        number = _number(sentinel)
-        if number is not None:
-            observed &= values != number
+    for number in sentinel_numbers(options):
+        observed &= values != number
     return Piece(values, observed)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

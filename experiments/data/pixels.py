@@ -3,13 +3,14 @@ size; each change is said aloud.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from experiments.data import resize, scale
 from experiments.data.base import Raw
 from experiments.data.channels import channels_last
-from experiments.data.lazy import LazyImages
+from experiments.data.lazy import OnDisk
 from experiments.data.levels import check_rows
 from experiments.data.rules import FULL_DEPTH, Rules
 
@@ -37,7 +38,7 @@ def _levels(stored: Mapping[str, Raw], rules: Rules) -> dict[str, Raw]:
     if not stored:
         return {}
     where = next(iter(stored.values())).where
-    arrays = {split: np.asarray(raw.x) for split, raw in stored.items()}
+    arrays = {split: _as_array(raw.x) for split, raw in stored.items()}
     for split, array in arrays.items():
         check_rows(array, stored[split].where)
     arrays = channels_last(arrays, rules.channels, where)
@@ -50,7 +51,18 @@ def _levels(stored: Mapping[str, Raw], rules: Rules) -> dict[str, Raw]:
 
 
 def _brought_to(raw: Raw, rules: Rules, *, aloud: bool) -> Raw:
-    if isinstance(raw.x, LazyImages):
-        return raw
-    (x, num_levels) = resize.brought_to(raw.x, raw.num_levels, rules, raw.where, aloud=aloud)
-    return raw._replace(x=x, num_levels=num_levels)
+    """Images of the size and the channels that are asked for."""
+    if not isinstance(raw.x, OnDisk):
+        (x, num_levels) = resize.brought_to(raw.x, raw.num_levels, rules, raw.where, aloud=aloud)
+        return raw._replace(x=x, num_levels=num_levels)
+    one = np.zeros((1, *raw.x.shape[1:]), raw.x.dtype)
+    (_, num_levels) = resize.brought_to(one, raw.num_levels, rules, raw.where, aloud=aloud)
+
+    def change(images: np.ndarray) -> np.ndarray:
+        return resize.brought_to(images, raw.num_levels, rules, raw.where, aloud=False)[0]
+
+    return raw._replace(x=raw.x.changed(change), num_levels=num_levels)
+
+
+def _as_array(x: Any) -> Any:
+    return x if isinstance(x, OnDisk) else np.asarray(x)

@@ -3,10 +3,13 @@ by column, or codes of texts.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from experiments.data import lazy
 from experiments.data.base import DataError
+from experiments.data.lazy import OnDisk
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class Coded:
         return len(self.codes)
 
 
-RawColumn = np.ndarray | Coded  # numbers: bools, integers, or floats with nan where missing
+# numbers are bools, integers, or floats with nan where missing
+RawColumn = np.ndarray | OnDisk | Coded
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class RawTable:
 
     names: tuple[str, ...]
     columns: tuple[RawColumn, ...]
+    by_row: OnDisk | None = None  # [N, D], what the columns are of where all are numbers
+    is_held: bool = True  # in memory
 
     def __len__(self) -> int:
         """Rows."""
@@ -56,12 +62,35 @@ class RawSequences:
         return np.concatenate(pieces)
 
 
-def from_array(array: np.ndarray, names: tuple[str, ...], where: str) -> RawTable:
-    """The columns of an array [N, D] of bools or numbers; those of images [N, ...] are flattened.
+def from_array(array: np.ndarray | OnDisk, names: tuple[str, ...], where: str) -> RawTable:
+    """The columns of an array [N, D] of bools or numbers, in memory or on disk; those of images
+    [N, ...] are flattened.
 
     Raises:
       DataError: it is no such array, or the names are not D different ones.
     """
+    _require_numbers(array, where)
+    flat = lazy.changed(array, lambda rows: rows.reshape(len(rows), -1))
+    size = flat.shape[1]
+    if names and len(names) != size:
+        raise DataError(f"{where} has {size} columns and {len(names)} names; give one for each.")
+    names = names or tuple(f"x{d}" for d in range(size))
+    check_names(names, where)
+    if not isinstance(flat, OnDisk):
+        return of_rows(flat, names)
+    flat = flat.remembering()
+    columns = tuple(flat.changed(partial(_column, d=d)) for d in range(size))
+    return RawTable(names, columns, flat, is_held=False)
+
+
+def of_rows(array: np.ndarray, names: tuple[str, ...]) -> RawTable:
+    """The columns of an array [N, D] of numbers in memory."""
+    columns = tuple(array[:, d] for d in range(array.shape[1]))
+    return RawTable(names, columns, lazy.of_arrays([array]))
+
+
+def _require_numbers(array: np.ndarray | OnDisk, where: str) -> None:
+    """Raises DataError where an array is not of real numbers, [N, ...]."""
     if array.ndim < 2 or array.size == 0:
         raise DataError(
             f"{where} has shape {array.shape}; a table is wanted as [N, D] with at least one of "
@@ -73,13 +102,10 @@ def from_array(array: np.ndarray, names: tuple[str, ...], where: str) -> RawTabl
             f"{where} has dtype {array.dtype}; a table is wanted as real numbers: save its "
             "columns as numbers, or write a csv file."
         )
-    flat = array.reshape(len(array), -1)
-    size = flat.shape[1]
-    if names and len(names) != size:
-        raise DataError(f"{where} has {size} columns and {len(names)} names; give one for each.")
-    names = names or tuple(f"x{d}" for d in range(size))
-    check_names(names, where)
-    return RawTable(names, tuple(flat[:, d] for d in range(size)))
+
+
+def _column(rows: np.ndarray, d: int) -> np.ndarray:
+    return rows[:, d]
 
 
 def check_names(names: tuple[str, ...], where: str) -> None:

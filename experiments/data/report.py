@@ -12,16 +12,13 @@ HASHED = 2**17  # numbers at a time, which a cache holds
 MOST_BYTES = 2**28  # of images that are looked at one by one
 
 
-def of_table(
-    name: str, made: Any, selections: Mapping[str, Any], hashes: Mapping[str, np.ndarray]
-) -> tuple[str, ...]:
+def of_table(name: str, made: Any, selections: Mapping[str, Any]) -> tuple[str, ...]:
     """The report of a table.
 
     Args:
       name: of the data set.
       made: `tables.Made`.
       selections: how each split was cut.
-      hashes: of the rows of each split (`table_of.row_hashes`).
     """
     splits = made.splits
     num = {role: split.num for role, split in splits.items()}
@@ -31,7 +28,7 @@ def of_table(
         *_kinds(made.table.columns),
         f"missing: {_missing(made)}",
         f"left out: {'; '.join([_dropped(made.dropped), *made.notes])}",
-        f"duplicates: {_duplicates(hashes)}",
+        f"duplicates: {_duplicates(made.hashes)}",
         f"range: {_ranges(made.ranges, made.table.columns)}",
         f"done: {_done(made.table.columns, 'training rows')}",
     ]
@@ -162,11 +159,8 @@ def _why(group: Sequence[Column]) -> str:
 
 
 def _missing(made: Any) -> str:
-    share: dict[str, float] = {}
-    for d, column in enumerate(made.table.columns):
-        gone = sum(int((~split.x["observed"][:, d]).sum()) for split in made.splits.values())
-        if gone:
-            share[column.name] = gone / sum(split.num for split in made.splits.values())
+    num = sum(split.num for split in made.splits.values())
+    share = {name: gone / num for name, gone in made.missing.items() if gone}
     if not share:
         return "none"
     total = sum(share.values()) / len(made.table.columns)
@@ -188,8 +182,9 @@ def _duplicates(hashes: Mapping[str, np.ndarray]) -> str:
     parts = [f"{num_repeated:,} of train repeat another"]
     for role in ("validation", "test"):
         if role in hashes:
-            place = np.searchsorted(train, hashes[role]) % len(train)
-            num_shared = int(np.sum(train[place] == hashes[role]))
+            own = np.sort(hashes[role])  # neighbours lie close in memory
+            place = np.searchsorted(train, own) % len(train)
+            num_shared = int(np.sum(train[place] == own))
             parts.append(f"{num_shared:,} of {role} are in train")
     return ", ".join(parts)
 

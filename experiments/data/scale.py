@@ -4,10 +4,13 @@ config.data.scale.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.data import lazy
 from experiments.data.base import DataError, say
 
 NUM_LEVELS = 256
@@ -30,16 +33,16 @@ class Scale(NamedTuple):
 
 
 def as_levels(
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Any],
     asked: tuple[float, float] | None,
     where: str,
     *,
     is_deep: bool = False,
-) -> tuple[dict[str, np.ndarray], int]:
+) -> tuple[dict[str, Any], int]:
     """Arrays [N, *shape] as uint8 levels of one scale, or uint16 ones, and the number of levels.
 
     Args:
-      arrays: bools, integers or floats, by split.
+      arrays: bools, integers or floats, by split, in memory or on disk.
       asked: the numbers that are black and white; None: recognised, and said where it changes
         anything.
       where: for messages.
@@ -55,24 +58,29 @@ def as_levels(
             "save both alike."
         )
     kind = kinds.pop()
+    (arrays, looks) = _looked_at(arrays)
     if kind == "bools":
-        return {split: array.astype(np.uint8) for split, array in arrays.items()}, 2
-    low, high = _range(list(arrays.values()), where)
+        return {split: _as_bytes(array) for split, array in arrays.items()}, 2
+    (low, high) = _range(looks, where)
     if asked is not None:
         scale = _asked(asked, low, high, kind)
     else:
-        scale = _recognised(list(arrays.values()), low, high, where)
+        first = next(iter(arrays.values()))
+        is_binary = all(look.is_binary for look in looks)
+        scale = _recognised(first, low, high, where, is_binary=is_binary)
     if is_deep and scale.num_levels == NUM_LEVELS and not _is_kept(kind == "integers", scale):
         scale = _deep(scale)
     if scale.note:
         say(f"{where} holds {scale.note}.")
-    return {split: _convert(array, scale) for split, array in arrays.items()}, scale.num_levels
+    convert = partial(_convert, scale=scale)
+    read = {split: lazy.changed(array, convert) for split, array in arrays.items()}
+    return read, scale.num_levels
 
 
-def _range(arrays: Sequence[np.ndarray], where: str) -> tuple[float, float]:
+def _range(looks: "Sequence[_Look]", where: str) -> tuple[float, float]:
     """The lowest and the highest number; raises DataError where one is not finite."""
-    low = min(float(array.min()) for array in arrays)
-    high = max(float(array.max()) for array in arrays)
+    low = min(look.low for look in looks)
+    high = max(look.high for look in looks)
     if not np.isfinite([low, high]).all():
         raise DataError(
             f"{where} holds nan or infinite numbers, where pixels were wanted; fill them, such as "
@@ -82,15 +90,53 @@ def _range(arrays: Sequence[np.ndarray], where: str) -> tuple[float, float]:
     return low, high
 
 
-def _recognised(arrays: Sequence[np.ndarray], low: float, high: float, where: str) -> Scale:
-    """The scale that the numbers of all splits show."""
-    if np.issubdtype(arrays[0].dtype, np.integer):
-        return _of_integers(low, high, arrays[0].ndim, where)
-    is_binary = all(np.all((array == 0) | (array == 1)) for array in arrays)
+class _Look(NamedTuple):
+    """What is seen of the numbers of an array."""
+
+    low: float
+    high: float
+    is_binary: bool  # floats that are only 0 and 1
+    total: float  # of an array on disk
+
+
+def _looked_at(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], list[_Look]]:
+    """The arrays, those on disk with a checksum, and what is seen in one pass over each."""
+    read = {}
+    looks = []
+    for split, array in arrays.items():
+        look = _look(array)
+        is_on_disk = isinstance(array, lazy.OnDisk)
+        read[split] = replace(array, checksum=f"{look.total!r}") if is_on_disk else array
+        looks.append(look)
+    return read, looks
+
+
+def _look(array: Any) -> _Look:
+    lows = []
+    highs = []
+    total = 0.0
+    is_binary = array.dtype.kind == "f"
+    for _, part in lazy.blocks(array):
+        lows.append(part.min())
+        highs.append(part.max())
+        is_binary = is_binary and bool(np.all((part == 0) | (part == 1)))
+        if isinstance(array, lazy.OnDisk):
+            total += float(part.sum(dtype=np.float64))
+    return _Look(float(np.min(lows)), float(np.max(highs)), is_binary, total)
+
+
+def _as_bytes(array: Any) -> Any:
+    return lazy.changed(array, lambda rows: rows.astype(np.uint8))
+
+
+def _recognised(array: Any, low: float, high: float, where: str, *, is_binary: bool) -> Scale:
+    """The scale that the numbers of all splits show, of which one is given."""
+    if np.issubdtype(array.dtype, np.integer):
+        return _of_integers(low, high, array.ndim, where)
     return _of_floats(low, high, is_binary, where)
 
 
-def _kind(array: np.ndarray, where: str) -> str:
+def _kind(array: Any, where: str) -> str:
     if array.dtype == bool:
         return "bools"
     if np.issubdtype(array.dtype, np.integer):

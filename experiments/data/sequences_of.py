@@ -68,7 +68,7 @@ def sequences_of(
         num_levels=0,
         name=name,
         source=source,
-        fingerprint=fingerprint(table, splits, hashes),
+        fingerprint=fingerprint(table, hashes),
         table=table,
         report=report.of_sequences(
             name, made._replace(notes=(*made.notes, *notes)), selections, hashes, lengths

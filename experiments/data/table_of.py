@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from experiments.data import report, tables
-from experiments.data.base import Dataset, Raw, Split
+from experiments.data.base import Dataset, Raw
 from experiments.data.columns import Table
 from experiments.data.options import Options
 from experiments.data.splits import Selection
@@ -42,7 +42,6 @@ def table_of(
         beside = stored[selections[role].name].labels
         labels[role] = None if beside is None else beside[order]
     made = tables.make(parts, labels, options, name)
-    hashes = {role: report.row_hashes(split.x) for role, split in made.splits.items()}
     return Dataset(
         made.splits["train"],
         made.splits.get("validation"),
@@ -50,16 +49,16 @@ def table_of(
         num_levels=0,
         name=name,
         source=source,
-        fingerprint=fingerprint(made.table, made.splits, hashes),
+        fingerprint=fingerprint(made.table, made.hashes),
         table=made.table,
-        report=report.of_table(name, made, selections, hashes),
+        report=report.of_table(name, made, selections),
     )
 
 
-def fingerprint(table: Table, splits: Mapping[str, Split], hashes: Mapping[str, np.ndarray]) -> str:
+def fingerprint(table: Table, hashes: Mapping[str, np.ndarray]) -> str:
     """16 hex digits that change when the values, their order or their columns do."""
     digest = hashlib.sha256(table.to_json().encode())
-    for role in sorted(splits):
+    for role in sorted(hashes):
         digest.update(role.encode())
         digest.update(hashes[role].tobytes())
     return digest.hexdigest()[:16]

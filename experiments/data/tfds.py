@@ -1,4 +1,4 @@
-"""Any TFDS image set, `tfds:NAME` or `tfds:NAME/CONFIG`, from its array_record files.
+"""Any TFDS image set, `tfds:NAME` or `tfds:NAME/CONFIG`, from its array_record files (`records`).
 
 A prepared set, DATA_DIR/NAME[/CONFIG]/VERSION, is read without TFDS and without TensorFlow: TFDS
 imports the classes that a set's files name, and the set may be someone else's. One that is not
@@ -7,38 +7,29 @@ installed.
 """
 
 import json
+import math
 import os
 import re
-import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from experiments import files
-from experiments.data import features, fetch
+from experiments.data import features, fetch, records
 from experiments.data.base import DataError, Raw, Source, did_you_mean, folder_of, require, say
-from experiments.data.examples import parse_example
+from experiments.data.lazy import OnDisk
 from experiments.data.levels import as_labels, check_mean, check_rows
+from experiments.data.records import Split
+from experiments.data.scale import NUM_LEVELS
 
 NETWORK_URL = "https://storage.googleapis.com/tfds-data/"
-CHUNK = 1024  # records decoded at a time
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # the names of a split's files
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9][\w.-]*)?")
 
 
-class _Split(NamedTuple):
-    """A split as dataset_info.json describes it: its files in order, and its number of records."""
-
-    files: list[Path]
-    num_records: int
-
-
-def open_source(name: str, data_dir: str) -> Source:
-    """The prepared set in `data_dir` (TFDS's own folder when ""); images uint8 [N, *shape]. Raises
-    DataError.
+def open_source(name: str, data_dir: str, limit_mb: float) -> Source:
+    """The prepared set in `data_dir` (TFDS's own folder when ""); images uint8 [N, *shape], which
+    stay in their files where the set takes more than `limit_mb` MB. Raises DataError.
     """
     if not _NAME.fullmatch(name):
         raise DataError(
@@ -53,7 +44,9 @@ def open_source(name: str, data_dir: str) -> Source:
     root = folder_of(data_dir, "that TFDS calls data_dir") if data_dir else _default_root()
     folder = _prepared(root, name) or _prepare(root, name)
     splits = _read_splits(folder)
-    return Source(tuple(splits), partial(_read, splits, name, folder), f"TFDS in {folder}")
+    return Source(
+        tuple(splits), partial(_read, splits, name, folder, limit_mb), f"TFDS in {folder}"
+    )
 
 
 def _default_root() -> Path:
@@ -89,7 +82,7 @@ def _versions(folder: Path) -> list[Path]:
     ]
 
 
-def _read_splits(folder: Path) -> dict[str, _Split]:
+def _read_splits(folder: Path) -> dict[str, Split]:
     """The splits that dataset_info.json describes; raises DataError where they are not to be read.
 
     Only array_record files are: TFDS's own default is tfrecord.
@@ -116,7 +109,7 @@ def _read_splits(folder: Path) -> dict[str, _Split]:
     return splits
 
 
-def _split(folder: Path, name: str, split: dict[str, Any]) -> _Split:
+def _split(folder: Path, name: str, split: dict[str, Any]) -> Split:
     """One split; raises ValueError where its files would not lie in the folder."""
     lengths = [int(length) for length in split.get("shardLengths", split.get("shard_lengths", ()))]
     template = str(split.get("filepathTemplate", split.get("filepath_template", "")) or TEMPLATE)
@@ -131,7 +124,7 @@ def _split(folder: Path, name: str, split: dict[str, Any]) -> _Split:
         if Path(file).name != file:
             raise ValueError(f"a file outside the folder, {file!r}")
         paths.append(folder / file)
-    return _Split(paths, sum(lengths))
+    return Split(paths, sum(lengths))
 
 
 def _prepare(root: Path, name: str) -> Path:
@@ -193,8 +186,10 @@ def _prepare(root: Path, name: str) -> Path:
     return folder
 
 
-def _read(splits: dict[str, _Split], name: str, folder: Path, split: str) -> Raw:
-    """All of one split, in chunks, with progress on stderr after 2 s."""
+def _read(splits: dict[str, Split], name: str, folder: Path, limit_mb: float, split: str) -> Raw:
+    """All of one split in memory, or its records on disk where the set takes more than the limit;
+    with progress on stderr after 2 s.
+    """
     missing = [path for path in splits[split].files if not path.exists()]
     if missing:
         raise DataError(
@@ -204,8 +199,10 @@ def _read(splits: dict[str, _Split], name: str, folder: Path, split: str) -> Raw
         )
     known = features.read_features(folder)
     shape = features.check_image(known, folder)
+    size = sum(each.num_records for each in splits.values()) * math.prod(shape)
+    read = records.on_disk if size > limit_mb * 1e6 else records.in_memory
     try:
-        images, labels = _gather(splits[split], known, shape, f"{name} {split}")
+        (images, labels) = read(splits[split], known, shape, f"{name} {split}")
     except (
         Exception
     ) as error:  # readers and decoders fail in many ways on a damaged file, all meaning the same
@@ -214,43 +211,9 @@ def _read(splits: dict[str, _Split], name: str, folder: Path, split: str) -> Raw
         ) from error
     where = f"{folder} {split}"
     check_rows(images, where)
-    check_mean(name.split("/")[0], images, where)
     if labels is not None:
         labels = as_labels(labels, len(images), where)
+    if isinstance(images, OnDisk):
+        return Raw(images, labels, NUM_LEVELS, where)
+    check_mean(name.split("/")[0], images, where)
     return Raw(images, labels, 0, where)
-
-
-def _gather(
-    split: _Split, known: dict[str, features.Feature], shape: tuple[int, ...], what: str
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Images [N, *shape] and labels [N] or None of the files of a split."""
-    with_labels = features.has_label(known)
-    images = np.empty((0, *shape), np.uint8)
-    labels: list[int] = []
-    chunks = [images]
-    done = 0
-    spoken = time.monotonic()
-    for records in _chunks(split):
-        found = [parse_example(record) for record in records]
-        chunks.append(np.stack([features.decode(known["image"], one["image"]) for one in found]))
-        labels += [features.decode_label(one["label"]) for one in found if with_labels]
-        done += len(found)
-        if time.monotonic() - spoken > 2:
-            spoken = time.monotonic()
-            say(f"tfds:{what}: {done} of {split.num_records}")
-    if done != split.num_records:
-        raise ValueError(f"{done} records, where {split.num_records} are described")
-    return np.concatenate(chunks), np.array(labels, np.int64) if with_labels else None
-
-
-def _chunks(split: _Split) -> Iterator[list[bytes]]:
-    """The records of a split, CHUNK at a time."""
-    from array_record.python import array_record_module
-
-    for path in split.files:
-        files.open_regular(path, follow=True).close()  # which the reader below does not ask
-        reader = array_record_module.ArrayRecordReader(str(path))
-        num_records = reader.num_records()
-        for start in range(0, num_records, CHUNK):
-            yield reader.read(start, min(start + CHUNK, num_records))
-        reader.close()

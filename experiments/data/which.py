@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from experiments.data import lazy
 from experiments.data.base import DataError, Raw
-from experiments.data.lazy import LazyImages
+from experiments.data.lazy import OnDisk
 from experiments.data.options import Options
 from experiments.data.raw import RawTable, from_array
 from experiments.data.rules import Rules
@@ -45,7 +46,7 @@ def are_tables(stored: Mapping[str, Raw], options: Options, rules: Rules) -> boo
         raise DataError(
             f"{first.where} has named columns and is no set of images; set config.data.kind=table."
         )
-    if options.kind == "table" and isinstance(first.x, LazyImages):
+    if options.kind == "table" and _is_of_files(first):
         raise DataError(
             f"{first.where or 'the data'} are images on disk, and no table; set "
             "config.data.kind=images."
@@ -58,17 +59,24 @@ def are_tables(stored: Mapping[str, Raw], options: Options, rules: Rules) -> boo
     return is_open and not all(is_of_pixels(raw.x) for raw in stored.values())
 
 
-def is_of_pixels(array: np.ndarray) -> bool:
+def _is_of_files(raw: Raw) -> bool:
+    """Whether images are decoded when they are asked for."""
+    return isinstance(raw.x, OnDisk) and bool(raw.num_levels)
+
+
+def is_of_pixels(array: np.ndarray | OnDisk) -> bool:
     """Whether an array is of bools, 8-bit integers, or floats that all lie in [0, 1]."""
     if array.dtype in (np.uint8, np.bool_):
         return True
     if not np.issubdtype(array.dtype, np.floating) or not array.size:
         return False
-    return bool(array.min() >= 0 and array.max() <= 1)  # a nan is neither
+    # a nan is neither
+    return all(part.min() >= 0 and part.max() <= 1 for _, part in lazy.blocks(array))
 
 
 def as_table(raw: Raw) -> RawTable:
     """The columns of a split."""
     if isinstance(raw.x, RawTable):
         return raw.x
-    return from_array(np.asarray(raw.x), raw.names, raw.where or "the data")
+    array = raw.x if isinstance(raw.x, OnDisk) else np.asarray(raw.x)
+    return from_array(array, raw.names, raw.where or "the data")

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,25 +23,43 @@ def write_csv(path: Path, columns: Mapping[str, Any]) -> None:
       ValueError: the columns are not of one length.
       OSError: as `files.write_whole` does.
     """
+    arrays = _alike(columns)
+    num = len(next(iter(arrays.values())))
+    with files.writing(path) as file, Count(f"writing {path.name}", num, "rows") as count:
+        write = open_csv(file)
+        for start in range(0, max(num, 1), ROWS):
+            some = {name: array[start : start + ROWS] for name, array in arrays.items()}
+            write(some)
+            count.add(len(next(iter(some.values()))))
+
+
+def open_csv(file: BinaryIO) -> Callable[[Mapping[str, Any]], None]:
+    """A function that appends columns [n] of the same names each time, the header before the first
+    of them; as `write_csv`.
+    """
+    has_header = False
+
+    def write(columns: Mapping[str, Any]) -> None:
+        nonlocal has_header
+        arrays = _alike(columns)
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        if not has_header:
+            writer.writerow(arrays)
+            has_header = True
+        writer.writerows(zip(*map(as_texts, arrays.values()), strict=True))
+        file.write(text.getvalue().encode())
+
+    return write
+
+
+def _alike(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The columns as arrays; raises ValueError where they are not of one length."""
     arrays = {name: np.asarray(column) for name, column in columns.items()}
     sizes = {array.shape for array in arrays.values()}
     if len(sizes) != 1 or len(next(iter(sizes))) != 1:
         raise ValueError(f"write_csv needs columns of one length; got shapes {sorted(sizes)}.")
-    (num,) = sizes.pop()
-
-    def write(file: BinaryIO) -> None:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(arrays)
-        with Count(f"writing {path.name}", num, "rows") as count:
-            for start in range(0, num, ROWS):
-                some = [as_texts(array[start : start + ROWS]) for array in arrays.values()]
-                writer.writerows(zip(*some, strict=True))
-                count.add(len(some[0]))
-        text.flush()
-        text.detach()
-
-    files.write_whole(path, write)
+    return arrays
 
 
 def as_texts(array: np.ndarray) -> list[str]:

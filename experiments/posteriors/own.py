@@ -89,7 +89,7 @@ def _read(path: Path) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from experiments.data.base import DataError
-    from experiments.data.npz import open_npz, read_array
+    from experiments.data.stored import open_npz, read_array
 
     try:
         with open_npz(path) as opened:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data.lazy import OnDisk
+
 Announce = Callable[[np.ndarray], None]
 
 
@@ -19,9 +21,11 @@ def make_announce(data: Any) -> Announce | None:
     are none.
 
     Args:
-      data: where it is a `np.memmap` of whole rows [N, ...], or a slice of one, its map is told of
-        reads at random, too.
+      data: an `OnDisk` of memory maps, or a memory map: where it is a `np.memmap` of whole rows
+        [N, ...], or a slice of one, its map is told of reads at random, too.
     """
+    if isinstance(data, OnDisk):
+        return _of_several(data)
     source = getattr(data, "_mmap", None)
     if (
         not isinstance(data, np.memmap)
@@ -44,5 +48,23 @@ def make_announce(data: Any) -> Announce | None:
         begins = first // page * page  # advice is of whole pages
         for begin, length in zip(begins.tolist(), (first + size - begins).tolist(), strict=True):
             source.madvise(mmap.MADV_WILLNEED, begin, length)
+
+    return announce
+
+
+def _of_several(data: OnDisk) -> Announce | None:
+    """Of rows of maps that lie one after the other."""
+    found = [make_announce(each) for each in data.maps]
+    starts = np.cumsum([0, *(len(each) for each in data.maps)])
+    if not any(found):
+        return None
+
+    def announce(rows: np.ndarray) -> None:
+        stored = data.rows[rows]
+        which = np.searchsorted(starts, stored, side="right") - 1
+        for number in np.unique(which):
+            of_map = found[number]
+            if of_map is not None:
+                of_map(stored[which == number] - starts[number])
 
     return announce

@@ -33,9 +33,14 @@ def at_hand() -> AtHand:
             f"on {len(accelerators)} x {accelerators[0].device_kind}",
         )
     else:
-        found = [*_of_machine(), *_of_groups(), *_of_process()]
-        here = min(found, default=AtHand(float("inf"), "of a machine that does not say"))
+        here = of_host()
     return here._replace(num_bytes=here.num_bytes * jax.process_count())
+
+
+def of_host() -> AtHand:
+    """What this process can have of the machine's own memory."""
+    found = [*_of_machine(), *_of_groups(), *_of_process()]
+    return min(found, default=AtHand(float("inf"), "of a machine that does not say"))
 
 
 def _of_device(device: Any) -> float:

@@ -1,6 +1,7 @@
 """What the commands share once a config is known: data, model, evaluations, and the run itself."""
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,6 +134,29 @@ def evaluation_set(config: Any, dataset: Dataset, split: str) -> tuple[Any, np.n
     """x, leaves [N, ...], of a split, binarised once by config.data.static_seed where training does
     so afresh, and its labels.
     """
+    part = evaluated_split(config, dataset, split)
+    with heartbeat.phase(f"reading the {split} split"):
+        x = make_evaluation_rows(config, dataset)(part, slice(None))
+    return x, part.labels
+
+
+def make_evaluation_rows(config: Any, dataset: Dataset) -> Callable[..., Any]:
+    """A function (split, rows, number=None) -> some rows of a split, as `evaluation_set` has all of
+    them; the number tells apart the draws of several parts.
+    """
+    prepare = jax.jit(build.prepare(config, build.units(config, dataset.num_levels)))
+
+    def evaluation_rows(split: Split, rows: slice, number: int | None = None) -> Any:
+        some = examples(config, split)
+        stored = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf[rows])), some)
+        key = jax.random.key(config.data.static_seed)
+        return prepare(key if number is None else jax.random.fold_in(key, number), stored)
+
+    return evaluation_rows
+
+
+def evaluated_split(config: Any, dataset: Dataset, split: str) -> Split:
+    """The split of a name; raises UserError where it is empty or of one example."""
     part: Split | None = getattr(dataset, split)
     if part is None:
         raise UserError(f"config.data.{split} is empty; name a split, or evaluate on another.")
@@ -140,13 +164,7 @@ def evaluation_set(config: Any, dataset: Dataset, split: str) -> tuple[Any, np.n
         raise UserError(
             f"the {split} split has {part.num} example; a standard error needs at least 2."
         )
-    with heartbeat.phase(f"reading the {split} split"):
-        some = examples(config, part)
-        whole = some if isinstance(some, dict) else some[np.arange(len(some))]
-        stored = jax.tree.map(jnp.asarray, whole)
-        prepare = build.prepare(config, build.units(config, dataset.num_levels))
-        x = jax.jit(prepare)(jax.random.key(config.data.static_seed), stored)
-    return x, part.labels
+    return part
 
 
 def make_run(built: Built, layout: Layout) -> tuple[Any, Any]:

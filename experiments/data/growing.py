@@ -1,0 +1,106 @@
+"""Tables that grow by Arrow's tables of parts of a file."""
+
+from typing import Any
+
+import numpy as np
+
+from experiments.data.raw import Coded, RawTable, of_rows
+
+
+class Rows:
+    """The rows of a table of numbers alone, which grow: memory is asked for by what share of the
+    file was read, and is only taken once it is written to.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._values = np.empty((0, size))
+        self._num = 0
+
+    def add(self, found: Any, *, share: float) -> None:
+        """Appends Arrow's table of a part; `share` of the file is read with it."""
+        end = self._num + len(found)
+        if end > len(self._values):
+            grown = np.empty((max(int(1.02 * end / share), end), self._values.shape[1]))
+            grown[: self._num] = self._values[: self._num]
+            self._values = grown
+        here = self._values[self._num : end]
+        for d, column in enumerate(found.columns):
+            start = 0
+            for chunk in column.chunks:
+                here[start : start + len(chunk), d] = _as_numbers(chunk)
+                start += len(chunk)
+        self._num = end
+
+    def table(self, names: tuple[str, ...]) -> RawTable:
+        """All of it."""
+        return of_rows(self._values[: self._num], names)
+
+
+class Columns:
+    """A table of columns by themselves, some of them texts."""
+
+    def __init__(self, size: int, texts: set[int]) -> None:
+        self._columns = [_Texts() if d in texts else _Numbers() for d in range(size)]
+
+    def add(self, found: Any, *, share: float) -> None:
+        """Appends Arrow's table of a part; `share` of the file is read with it."""
+        for column, own in zip(self._columns, found.columns, strict=True):
+            column.add(own, share=share)
+
+    def table(self, names: tuple[str, ...]) -> RawTable:
+        """All of it."""
+        return RawTable(names, tuple(column.whole() for column in self._columns))
+
+
+def _as_numbers(chunk: Any) -> np.ndarray:
+    """A chunk of Arrow's, nan where there is none."""
+    if chunk.type == "bool":
+        chunk = chunk.cast("int8").cast("float64")
+    return chunk.to_numpy(zero_copy_only=False)
+
+
+class _Numbers:
+    """A column of numbers that grows: memory is asked for by what share of the file was read, and
+    is only taken once it is written to.
+    """
+
+    def __init__(self) -> None:
+        self._values = np.empty(0)
+        self._num = 0
+
+    def add(self, found: Any, *, share: float) -> None:
+        """Appends a part; `share` of the file is read with it."""
+        end = self._num + len(found)
+        if end > len(self._values):
+            grown = np.empty(max(int(1.02 * end / share), end))
+            grown[: self._num] = self._values[: self._num]
+            self._values = grown
+        for chunk in found.chunks:
+            self._values[self._num : self._num + len(chunk)] = _as_numbers(chunk)
+            self._num += len(chunk)
+
+    def whole(self) -> np.ndarray:
+        """All of it, float64 [N]."""
+        return self._values[: self._num]
+
+
+class _Texts:
+    """A column of texts that grows."""
+
+    def __init__(self) -> None:
+        self._codes: list[np.ndarray] = []
+        self._place: dict[str, int] = {}
+
+    def add(self, found: Any, *, share: float) -> None:
+        """Appends a part."""
+        del share
+        for chunk in found.chunks:
+            levels = chunk.dictionary.to_pylist()
+            place = [self._place.setdefault(level, len(self._place)) for level in levels]
+            recoded = np.array([*place, -1], np.int32)
+            codes = chunk.indices.fill_null(len(levels)).to_numpy(zero_copy_only=False)
+            self._codes.append(recoded[codes])
+
+    def whole(self) -> Coded:
+        """All of it."""
+        return Coded(np.concatenate(self._codes), tuple(self._place))
