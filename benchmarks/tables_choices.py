@@ -45,7 +45,7 @@ IMPUTED = {  # recipe, candidates, on logarithms
         True,
     ),
     "wine": (
-        EXACT._replace(num_steps=1000, beliefs=Beliefs(scales=20.0)),
+        EXACT._replace(num_steps=1000, beliefs=Beliefs(scales=20.0), is_stopped=False),
         (Candidate(LINEAR._replace(num_latents=3)),),
         True,
     ),
