@@ -1,7 +1,7 @@
 """Tables as people bring them: log p(x) of held-out rows and missing values filled in, beside what
 scikit-learn has, in one run.
 
-    python -m benchmarks.tables                       # half an hour on 2 cores, most of it the digits
+    python -m benchmarks.tables                       # half an hour on 2 cores; digits, most of it
     python -m benchmarks.tables --tasks=wine,counts
     python -m benchmarks.tables --counts=cmu_counts.npz --write
 
