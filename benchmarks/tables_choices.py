@@ -37,7 +37,7 @@ DENSITIES = {
 }
 IMPUTED = {  # recipe, candidates, on logarithms
     "breast_cancer": (
-        EXACT._replace(num_steps=1500),
+        EXACT._replace(num_steps=1500, beliefs=Beliefs(scales=20.0)),
         (
             Candidate(LINEAR._replace(num_latents=10)),
             Candidate(LINEAR._replace(num_latents=20)),

@@ -27,7 +27,7 @@ class Shape(NamedTuple):
 class Beliefs(NamedTuple):
     """The prior of a part's parameters, for maximum a posteriori: with s_j the scale of column j,
     W_kj ~ N(0, s_j^2 / weights) and b_j ~ N(0, s_j^2 / biases), and s_j^2 inverse gamma around its
-    mean over parts, worth that of `scales` rows.
+    mean over parts, or over the columns of a single part, worth that of `scales` rows.
     """
 
     weights: float = 0.0
@@ -78,7 +78,8 @@ def penalty(parts: Params, shape: Shape, beliefs: Beliefs) -> Array:
     layer = parts["decoder"]["Dense_0"]
     of_weights = jnp.sum(layer["kernel"] ** 2 * precision[:, None])
     of_biases = jnp.sum(layer["bias"] ** 2 * precision)
-    centre = jax.lax.stop_gradient(jnp.mean(scales**2, axis=0))
+    over = 0 if len(scales) > 1 else 1
+    centre = jax.lax.stop_gradient(jnp.mean(scales**2, axis=over, keepdims=True))
     of_scales = jnp.sum(2.0 * jnp.log(scales) + centre / scales**2)
     return 0.5 * (
         beliefs.weights * of_weights + beliefs.biases * of_biases + beliefs.scales * of_scales

@@ -113,6 +113,7 @@ def test_latents_may_be_a_pytree():
         assert abs(ours[name][0] - EVIDENCE_OF_THREE) < 5 * ours[name][1] + 0.01
 
 
+@pytest.mark.integration
 def test_discrete_latents_have_the_bounds_of_log_weights_alone():
     q = dist.Bernoulli(jnp.array([0.3, 0.6])).to_event(1)
 

@@ -106,6 +106,7 @@ def test_nan_at_draws_names_the_site():
     assert "'y' (Normal)" in result.diagnostics.advice
 
 
+@pytest.mark.integration
 def test_the_table_gives_k_hat_and_the_evidence_their_reliability():
     near = fit(lambda z: -0.5 * jnp.sum(z**2))
     assert "nan" not in str(near)

@@ -63,6 +63,7 @@ def chain(u):
     return -0.5 * jnp.sum((u - 1) ** 2) - 0.25 * jnp.sum(jnp.diff(u) ** 2)
 
 
+@pytest.mark.integration
 def test_pathfinder_is_followed_by_mean_field():
     target = vi.targets.from_log_density(chain, 100)
     first = dataclasses.replace(

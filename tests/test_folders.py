@@ -686,6 +686,7 @@ def test_the_metadata_of_a_checkpoint_import_nothing(trap, tmp_path, capfd):
         assert checkpoints.restore_latest(made_state(seed=1, step=0)) is not None
 
 
+@pytest.mark.integration
 def test_a_pipe_in_the_place_of_any_file_of_a_checkpoint(tmp_path, capfd):
     """Neither opening nor restoring waits for it: the checkpoint is named and passed over."""
     folder = tmp_path / "checkpoints"

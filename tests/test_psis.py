@@ -74,6 +74,7 @@ def test_a_guide_that_is_too_narrow_is_found_out_and_one_too_wide_is_not():
     np.testing.assert_allclose(k_threshold(100), 0.5)
 
 
+@pytest.mark.integration
 def test_k_hat_is_never_nan():
     # rounding of log p - log q: most of the tail ties
     noise = 1e-4 * jnp.round(3 * jax.random.normal(jax.random.key(0), (4000,)))

@@ -75,6 +75,7 @@ def test_one_that_is_not_finite_stands_still_and_the_others_go_on():
     assert_same(vi.replicas.pick(states, 1)._replace(step=stopped.step), stopped)
 
 
+@pytest.mark.integration
 def test_replicas_that_do_not_go_together_are_refused():
     first, *rest = starts()
     with pytest.raises(ValueError, match=r"from one step; got 4 at the steps \[0, 1\]"):

@@ -130,6 +130,7 @@ def test_classes_have_their_score_and_fisher_information(number):
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["poisson", "negative_binomial"])
 def test_counts_are_near_the_posterior(kind):
     """One latent and ten columns: mean and scale of the posterior by quadrature, to a fifth of the

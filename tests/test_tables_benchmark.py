@@ -39,6 +39,7 @@ def some_rows():
     return values, observed
 
 
+@pytest.mark.integration
 def test_one_draw_of_each_part_gives_log_p_of_what_is_observed():
     """The guide of a linear normal part is its posterior, whatever is missing."""
     model, params, means, covariances = some_mixture()

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.linalg import solve_triangular
 
+from vi_jax import linalg
 from vi_jax.distributions import NegativeBinomial, ZeroInflated
 from vi_jax.models import _columns
 from vi_jax.models._columns import Group
@@ -78,8 +78,8 @@ def posterior(of_outputs: Quadratic, jacobian: Array) -> tuple[Array, Array]:
     """
     eye = jnp.eye(jacobian.shape[1], dtype=jacobian.dtype)
     precision = eye + (jacobian.T * of_outputs.precision) @ jacobian
-    factor = jnp.linalg.cholesky(precision[::-1, ::-1])
-    inverse = solve_triangular(factor, eye, lower=True)
+    factor = linalg.cholesky(precision[::-1, ::-1])
+    inverse = linalg.solve_triangular(factor, eye, lower=True)
     scale_tril = inverse.T[::-1, ::-1]
     return scale_tril @ (scale_tril.T @ (jacobian.T @ of_outputs.slope)), scale_tril
 
