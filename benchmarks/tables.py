@@ -148,7 +148,7 @@ def imputation(name: str, share: float) -> dict[str, Any]:
         train = of_log.forward(train)
         test = of_log.forward(test)
     centred = np.where(seen_train, train, 0.0) / np.sqrt(1.0 - share)
-    fitted = fit_best(train, seen_train, recipe, candidates, centred=centred)
+    fitted = fit_best(train, seen_train, recipe, candidates[share], centred=centred)
     rows = tables_fit.as_rows(test, seen_test)
     draws = tables_fit.impute(fitted.model, fitted.found.params, rows, NUM_DRAWS)
     # no column leaves what was seen of it in training

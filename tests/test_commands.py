@@ -462,7 +462,8 @@ def mistakes():
         "missing workdir": (["--workdir={tmp}/none"], "there is no folder {tmp}/none"),
         "a run of images": (
             ["--workdir={run}", "--out={tmp}/c"],
-            "{run} is of images, which lack no entry; experiments.impute fills in tables and sequences.",
+            "{run} is of images, which lack no entry; experiments.impute fills in tables and "
+            "sequences.",
         ),
         "too few samples": (["--workdir={run}", "--num_samples=24"], "--num_samples=24"),
     }
