@@ -2,6 +2,7 @@
 behind, and a limit of time.
 """
 
+import gc
 import os
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +28,10 @@ from time_limit import pytest_addoption, pytest_configure, pytest_runtest_protoc
 # asks for the fixture `strict_ranks`.
 jax.config.update("jax_debug_key_reuse", True)
 
+# Garbage of cycles is looked for rarely: tracing makes many objects that live, and a search goes
+# through all of them (a tenth of the tests' time).
+gc.set_threshold(50_000, 20, 50)
+
 hypothesis.settings.register_profile(
     "fixed", derandomize=True, deadline=None, max_examples=30, database=None
 )
@@ -51,6 +56,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.integration)
 
 
+def pytest_collection_finish():
+    """What imports and collecting left is not looked through again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _config_left_as_found():
     before = {name: getattr(jax.config, name) for name in _WATCHED}
@@ -70,6 +81,7 @@ def _programs_are_let_go():
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_text().count("\n") > 30_000:
         jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
