@@ -173,6 +173,7 @@ def test_low_rank_keeps_its_digits_in_float32():
     np.testing.assert_allclose(float(guide(single[0]).log_prob(single[1])), exact, atol=0.02)
 
 
+@pytest.mark.integration
 def test_low_rank_has_its_kl_in_closed_form(x64):
     q = vi.families.low_rank(4, rank=2).guide(some_params(vi.families.low_rank(4, rank=2)))
     p = vi.families.mean_field(4).guide(some_params(vi.families.mean_field(4), seed=2))

@@ -33,6 +33,7 @@ def result():
     return vi.fit(jax.random.key(0), vi.targets.from_numpyro(eight_schools, Y))
 
 
+@pytest.mark.integration
 def test_the_moments_are_those_of_the_reference_draws(result):
     moments = result.moments()  # against posteriordb's reference: mu 4.42 (3.32), tau 3.59 (3.21)
     assert moments["corrected"]

@@ -79,6 +79,7 @@ def test_pathfinder_is_followed_by_mean_field():
     assert "second method        k-hat was" in str(result)
 
 
+@pytest.mark.integration
 def test_one_that_is_no_better_or_fails_leaves_the_first_and_is_told(hard):
     same = _fallback.second(
         hard, BUDGET, lambda method, start: dataclasses.replace(hard, evaluations=7)

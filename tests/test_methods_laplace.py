@@ -27,6 +27,7 @@ def test_mode_and_covariance_are_those_of_scipy(x64):
     assert abs(result.history["value"][-1] - evidence) < 0.1  # an O(1 / N) error
 
 
+@pytest.mark.integration
 def test_where_the_curvature_is_no_maximum_s_it_says_so():
     def ridge(u):  # no maximum: flat along u[0] once u[1] is at its own
         return -0.5 * u[1] ** 2 + 1e-12 * u[0]

@@ -268,6 +268,7 @@ def test_a_clone_is_read(tmp_path, pack, inside):
     np.testing.assert_array_equal(posterior.flatten(posterior.unflatten(draws)), draws)
 
 
+@pytest.mark.integration
 def test_summaries_serve_where_there_are_no_draws(root):
     posterior = posteriordb.load("mcycle_gp-accel_gp", root)
     assert posterior.mean.shape == posterior.sd.shape == (len(posterior.names),) == (66,)

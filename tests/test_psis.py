@@ -83,6 +83,7 @@ def test_k_hat_is_never_nan():
     assert float(psis(jnp.full(1000, -jnp.inf).at[3].set(0.0)).k_hat) == jnp.inf
 
 
+@pytest.mark.integration
 def test_k_hat_needs_the_largest_weights_alone():
     for seed, scale in ((0, 1.0), (1, 4.0), (2, 0.0)):
         log_w = jnp.asarray(scale * np.random.default_rng(seed).standard_t(3, 400))

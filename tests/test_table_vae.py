@@ -173,6 +173,7 @@ def test_hidden_entries_are_a_share_of_those_observed():
     assert_mean(np.asarray(seen)[np.asarray(x["observed"])], 0.7)
 
 
+@pytest.mark.integration
 def test_starts_are_the_marginals():
     """With z = 0 the decoder puts out the columns' means and frequencies."""
     rng = np.random.default_rng(0)
@@ -261,6 +262,7 @@ def test_a_batch_or_a_missing_leaf_is_refused():
 # --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_a_masked_elbo_is_that_of_the_table_without_these_columns():
     kinds = ("gaussian", "gaussian", "bernoulli", "gaussian", "bernoulli")
     keep = np.array([0, 2, 3])

@@ -101,6 +101,7 @@ def test_training_on_the_host_is_training_on_the_device(file):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.integration
 def test_a_bad_step_of_a_table_is_kept_and_read_again(file, tmp_path):
     config = on(file)
     built = session.build_all(config)
