@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.data import columns, kinds, options, splits
+from experiments.data import columns, filled, kinds, options, raw, splits
 from experiments.data.base import Source
 from experiments.data.columns import Column, Table
 
@@ -532,3 +532,33 @@ def test_automatic_splits_of_one_are_shuffled_and_apart(tmp_path):
     assert [len(part) for part in back] == [40, 5, 5]
     np.testing.assert_allclose(np.sort(np.concatenate(back)), x[:, 0], rtol=1e-5)
     assert not np.array_equal(back[0], np.sort(back[0]))
+
+
+def test_what_is_found_some_rows_at_a_time_is_what_is_found_by_column():
+    """Kinds, means and scales are those of the training rows alone; codes and ranges of all."""
+    rng = np.random.default_rng(0)
+    each = [
+        rng.normal(size=5000),
+        rng.poisson(20.0, 5000),
+        rng.random(5000) < np.linspace(0.1, 0.9, 5000),
+        np.arange(5000) // 1700 + 3,
+    ]
+    rows = np.stack(each, axis=1).astype(np.float64)
+    rows[rng.random(rows.shape) < 0.1] = np.nan
+    names = ("real", "count", "binary", "grade")
+    table = raw.of_rows(rows, names)
+    parts = {"train": (table, np.arange(3000)), "test": (table, np.arange(3000, 5000))}
+    given = options.Options(kinds=(("grade", "ordinal"),))
+    found = filled.by_rows(parts, names, given)
+    expected = filled.by_column(parts, names, given)
+    assert [column.kind for column in found.columns] == [c.kind for c in expected.columns]
+    assert [column.levels for column in found.columns] == [c.levels for c in expected.columns]
+    for one, other in zip(found.columns, expected.columns, strict=True):
+        numbers = (one.loc, one.scale, one.sd, one.mean)
+        np.testing.assert_allclose(numbers, (other.loc, other.scale, other.sd, other.mean))
+    binary = rows[:3000, 2]
+    assert found.columns[2].mean == pytest.approx(np.nanmean(binary))
+    assert (found.ranges, found.missing) == (expected.ranges, expected.missing)
+    for role, leaves in expected.x.items():
+        for name, leaf in leaves.items():
+            np.testing.assert_allclose(found.x[role][name], leaf, atol=1e-6)
