@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 
 from configs.vae import get_config
+from experiments import config_file, settings
+from experiments.overrides import Override
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -54,6 +56,14 @@ OLD_RECORD = {
     "train": {"batch_size": 128, "num_steps": 4000, "log_every": 200},
     "eval": {"split": "test", "batch_size": 256},
 }
+
+
+def made(module, **changes):
+    """A config as a command has it, with dotted fields set."""
+    given = [Override(name.replace("__", "."), str(value)) for name, value in changes.items()]
+    config = config_file.set_fields(module.get_config(), given)
+    settings.validate(config)
+    return config
 
 
 def small(variant="digits", **changes):

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_helpers import made
 
 import vi_jax as vi
 from configs import sequence, table, vae
-from experiments import config_file, facts, settings
+from experiments import facts
 from experiments.cli import UserError
 from experiments.evals import sequences, units
 from experiments.evals.steps import by_step, observed_of
-from experiments.overrides import Override
 from experiments.run import diagnosis, estimate, nonfinite, session
 
 pytest_plugins = ["command_helpers"]
@@ -51,14 +51,6 @@ def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("csv") / "steps.csv"
     path.write_text("\n".join(rows) + "\n")
     return path
-
-
-def made(module, **changes):
-    """A config as a command has it, with dotted fields set."""
-    given = [Override(name.replace("__", "."), str(value)) for name, value in changes.items()]
-    config = config_file.set_fields(module.get_config(), given)
-    settings.validate(config)
-    return config
 
 
 def on(file, **changes):

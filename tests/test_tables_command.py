@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_helpers import made
 
 import vi_jax as vi
 from configs import table, vae
-from experiments import config_file, settings
 from experiments.cli import UserError
-from experiments.overrides import Override
 from experiments.run import estimate, nonfinite, session
 
 pytest_plugins = ["command_helpers"]
@@ -54,14 +53,6 @@ def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("csv") / "people.csv"
     path.write_text("\n".join(rows) + "\n")
     return path
-
-
-def made(module, **changes):
-    """A config as a command has it, with dotted fields set."""
-    given = [Override(name.replace("__", "."), str(value)) for name, value in changes.items()]
-    config = config_file.set_fields(module.get_config(), given)
-    settings.validate(config)
-    return config
 
 
 def on(file, **changes):

@@ -7,10 +7,19 @@ import numpy as np
 from experiments.data.raw import Coded, RawTable, of_rows
 
 
-class Rows:
-    """The rows of a table of numbers alone, which grow: memory is asked for by what share of the
-    file was read, and is only taken once it is written to.
+def _with_room(values: np.ndarray, num: int, end: int, share: float) -> np.ndarray:
+    """Values [N, ...] of which `num` are written, with room for `end`: memory is asked for by what
+    share of the file was read, and is only taken once it is written to.
     """
+    if end <= len(values):
+        return values
+    grown = np.empty((max(int(1.02 * end / share), end), *values.shape[1:]))
+    grown[:num] = values[:num]
+    return grown
+
+
+class Rows:
+    """The rows of a table of numbers alone, which grow."""
 
     def __init__(self, size: int) -> None:
         self._values = np.empty((0, size))
@@ -19,10 +28,7 @@ class Rows:
     def add(self, found: Any, *, share: float) -> None:
         """Appends Arrow's table of a part; `share` of the file is read with it."""
         end = self._num + len(found)
-        if end > len(self._values):
-            grown = np.empty((max(int(1.02 * end / share), end), self._values.shape[1]))
-            grown[: self._num] = self._values[: self._num]
-            self._values = grown
+        self._values = _with_room(self._values, self._num, end, share)
         here = self._values[self._num : end]
         for d, column in enumerate(found.columns):
             start = 0
@@ -60,9 +66,7 @@ def _as_numbers(chunk: Any) -> np.ndarray:
 
 
 class _Numbers:
-    """A column of numbers that grows: memory is asked for by what share of the file was read, and
-    is only taken once it is written to.
-    """
+    """A column of numbers that grows."""
 
     def __init__(self) -> None:
         self._values = np.empty(0)
@@ -71,10 +75,7 @@ class _Numbers:
     def add(self, found: Any, *, share: float) -> None:
         """Appends a part; `share` of the file is read with it."""
         end = self._num + len(found)
-        if end > len(self._values):
-            grown = np.empty(max(int(1.02 * end / share), end))
-            grown[: self._num] = self._values[: self._num]
-            self._values = grown
+        self._values = _with_room(self._values, self._num, end, share)
         for chunk in found.chunks:
             self._values[self._num : self._num + len(chunk)] = _as_numbers(chunk)
             self._num += len(chunk)
