@@ -26,6 +26,7 @@ ROWS = {
     "iwae:one_layer": "IWAE, one layer of latents, Burda et al. 2016",
     "iwae:two_layers": "IWAE, two layers",
     "ladder:digits": "a ladder of five layers, Sonderby et al. 2016",
+    "gated:digits": "a gated VAE, Tomczak & Welling 2018",
     "priors:vamp": "VampPrior, gated layers, Tomczak & Welling 2018",
     "priors:mixture": "a mixture of 100 Gaussians as prior",
     "priors:flow": "real NVP as prior, Chen et al. 2017",

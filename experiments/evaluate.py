@@ -4,8 +4,10 @@ units, mutual information.
     python -m experiments.evaluate --workdir=runs/NAME
     python -m experiments.evaluate --workdir=runs/NAME --num_samples=50000 --split=validation
 
-Every example of the split counts once; numbers are means and standard errors over examples, in
-nats. Prints the table and writes evaluation-SPLIT.json beside the checkpoints.
+With --bracket=200, log p(x) of that many examples by annealed importance sampling, and of as many
+simulated ones between two bounds; with --refit=50, what the encoder loses against a guide fitted to
+each example alone. Every example of the split counts once; numbers are means and standard errors
+over examples, in nats. Prints the table and writes evaluation-SPLIT.json beside the checkpoints.
 """
 
 from absl import flags
@@ -21,6 +23,8 @@ def define_flags() -> None:
         numbers=(
             Whole("num_samples", 5_000, 1, "K, importance samples per example."),
             Whole("chunk", 100, 1, "Importance samples at a time, at most; bounds the memory."),
+            Whole("bracket", 0, 0, "Examples whose log p(x) is bracketed by annealing; 0 is off."),
+            Whole("refit", 0, 0, "Examples to which the guide is refitted; 0 is off."),
             Whole("batch_size", 0, 0, "Examples at a time; that of the config if not given."),
         ),
     )
@@ -40,6 +44,8 @@ def main() -> int:
         most=args.chunk,
         seed=args.seed,
         checkpoint=args.checkpoint,
+        num_bracket=args.bracket,
+        num_refit=args.refit,
     )
     return 0
 

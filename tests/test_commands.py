@@ -241,6 +241,22 @@ def test_evaluate_measures_every_example_once(commands, copy):
     assert by_seven["num_examples"] == 360
 
 
+def test_evaluate_brackets_and_refits_some_examples(commands, copy):
+    flags = ("--num_samples=30", "--bracket=6", "--refit=4")
+    done = commands.ok("evaluate", f"--workdir={copy}", *flags)
+    found = json.loads((copy / "evaluation-test.json").read_text())
+    sides = found["bracket"]
+    assert sides["num_examples"] == 6
+    noise = sides["ais"]["stderr"] + sides["importance_sampling"]["stderr"]
+    assert abs(sides["ais"]["mean"] - sides["importance_sampling"]["mean"]) < noise
+    gap = sides["simulated_gap"]
+    assert -4 * gap["stderr"] - 0.01 < gap["mean"] < 0.5
+    assert found["refit"]["num_examples"] == 4
+    assert found["refit"]["gap"]["mean"] > found["refit"]["gap_halfway"]["mean"] - 0.1 > -0.1
+    for title in ("log p(x) by annealing, 6", "upper less lower", "amortisation gap, 4"):
+        assert title in done.stdout
+
+
 def test_sample_writes_pictures_and_numbers(commands, trained, tmp_path):
     out = tmp_path / "out"
     done = commands.ok("sample", f"--workdir={trained[0]}", f"--out={out}", "--num=9")

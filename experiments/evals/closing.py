@@ -125,5 +125,10 @@ def table(built: Built, name: str, summary: dict[str, Any]) -> str:
     rows += built.meter.rows(summary)
     split = f"{summary['num_examples']:,} {summary['split']} examples"
     lines = [f"{name}: nats per example, mean ± standard error over {split}"]
-    lines += [f"  {row.title:<34}{row.value}{row.note}".rstrip() for row in rows]
+    lines += [line(row) for row in rows]
     return "\n".join(lines)
+
+
+def line(row: Row) -> str:
+    """A row as it is printed."""
+    return f"  {row.title:<34}{row.value}{row.note}".rstrip()

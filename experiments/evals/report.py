@@ -7,14 +7,26 @@ from typing import Any
 import jax
 
 from experiments import cli, files
-from experiments.evals import closing
+from experiments.evals import closing, sides
 from experiments.run import devices, estimate, heartbeat, session
+
+SIDES = 2  # what the key of the bracket is folded with
 
 
 def evaluate(
-    config, workdir: Path, *, num_samples: int, most: int, seed: int, checkpoint: str = "latest"
+    config,
+    workdir: Path,
+    *,
+    num_samples: int,
+    most: int,
+    seed: int,
+    checkpoint: str = "latest",
+    num_bracket: int = 0,
+    num_refit: int = 0,
 ) -> dict:
-    """Measures a run and writes evaluation-SPLIT.json."""
+    """Measures a run and writes evaluation-SPLIT.json; `num_bracket` and `num_refit` as of
+    `sides.Asked`.
+    """
     layout = devices.make_layout(config, cuts_batches=False)
     dataset = session.load_data(config)
     estimate.require_evaluation(
@@ -22,22 +34,28 @@ def evaluate(
     )
     built = session.build_all(config, dataset)
     params, step = session.trained_params(config, built.model, workdir, checkpoint)
-    key_measures, key_evidence = jax.random.split(jax.random.key(seed))
+    key = jax.random.key(seed)
+    key_measures, key_evidence = jax.random.split(key)
+    key_sides = jax.random.fold_in(key, SIDES)
     with heartbeat.compiling(f"evaluating the {config.eval.split} split"):
         measures = built.meter.measure(key_measures, params, built.x)
     evidence = closing.log_evidence(
         key_evidence, built, params, num_samples=num_samples, layout=layout, most=most
     )
+    asked = sides.Asked(num_bracket, num_refit, num_samples)
     summary = {
         "split": config.eval.split,
         "step": step,
         "seed": seed,
         **measures.summary,
         **evidence,
+        **sides.measure(key_sides, built, params, asked),
         **by_dimension(measures),
         "seconds": time.perf_counter() - cli.STARTED,
     }
     print(closing.table(built, f"{config.name}, step {step:,}", summary))
+    for row in sides.rows(summary):
+        print(closing.line(row))
     for line in dimension_lines(measures):
         print(line)
     path = workdir / f"evaluation-{config.eval.split}.json"

@@ -6,11 +6,12 @@ given what is observed of it. `ais`: log p(x) between annealed bounds.
 `psis`: Pareto-smoothed weights and k-hat. `posterior`: importance weights of a guide against its
 log density, and a verdict. `optimum`: convergence, by the ELBO's gradient and by R-hat. `bracket`:
 the log evidence between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and
-of means (VSBC); `calibrate_fits`: of `vi.fit` and of any other Python.
+of means (VSBC); `calibrate_fits`: of `vi.fit` and of any other Python. `annealed`: log p(x) of one
+example of a model between annealed bounds.
 """
 
 from vi_jax.checks import CHECKS, FINDINGS, Finding, Report, check
-from vi_jax.diagnostics import ais, amortised, imputation, optimum, posterior
+from vi_jax.diagnostics import ais, amortised, annealed, imputation, optimum, posterior
 from vi_jax.diagnostics.bracket import bracket
 from vi_jax.diagnostics.calibration import calibrate, calibrate_fits
 from vi_jax.diagnostics.psis import k_threshold, psis
@@ -22,6 +23,7 @@ __all__ = [
     "Report",
     "ais",
     "amortised",
+    "annealed",
     "bracket",
     "calibrate",
     "calibrate_fits",

@@ -99,7 +99,7 @@ def bracket(
     below = {name: side(bound, "lower") for name, bound in LOWER.items()}
     above = {name: side(bound, "upper, biased down") for name, bound in UPPER.items()}
     if num_chains:
-        _require_real(one)
+        require_real(one)
         _, unravel = ravel_pytree(one)
         rows = jax.vmap(lambda z: ravel_pytree(z)[0])(u)
         below["ais"], above["ais_reverse"] = _annealed(
@@ -129,7 +129,12 @@ class Raveled(NamedTuple):
         return self.base.log_prob(self.unravel(row))
 
 
-def _require_real(z: Any) -> None:
+def require_real(z: Any) -> None:
+    """Refuses latents that are not all real.
+
+    Raises:
+      ValueError: some leaf of z is not of a floating type.
+    """
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(z)):
         raise ValueError(
             "annealing moves real latents; these have leaves of types "

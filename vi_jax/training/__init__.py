@@ -10,6 +10,7 @@ unbroken one would have.
 """
 
 from vi_jax.training.batches import batch_rows, make_gather, remembered_order, shuffle
+from vi_jax.training.refit import Refitted, refit_guide
 from vi_jax.training.run import make_run, on_layout, require_batches
 from vi_jax.training.state import State, evaluation_params, init_state
 from vi_jax.training.step import Metrics, Prepare, Step, make_step, step_key
@@ -30,6 +31,7 @@ __all__ = [
     "BlockInfo",
     "Metrics",
     "Prepare",
+    "Refitted",
     "State",
     "Step",
     "Totals",
@@ -45,6 +47,7 @@ __all__ = [
     "mean_metrics",
     "no_metrics",
     "on_layout",
+    "refit_guide",
     "remembered_order",
     "require_batches",
     "shuffle",

@@ -1,0 +1,166 @@
+"""log p(x) of some examples between two bounds, and what their guide loses by being amortised.
+
+Both are asked for by flags of experiments.evaluate, since they cost gradients for each example.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import vi_jax as vi
+from experiments.evals import evidence
+from experiments.evals.base import Row, batches, mean_stderr, said
+from experiments.run import heartbeat, processes
+from experiments.run.live import Count
+from vi_jax.diagnostics import annealed
+from vi_jax.losses import log_joint
+from vi_jax.training import refit_guide
+from vi_jax.types import num_examples
+
+BATCH = 20  # examples at a time: each has its own chains, or its own parameters
+CHAINS = {"num_chains": 16, "num_temperatures": 100}
+
+
+class Asked(NamedTuple):
+    """How many examples of each, and what the importance samples of the bracket are."""
+
+    bracket: int
+    refit: int
+    num_samples: int
+
+
+def spread_out(x: Any, num: int) -> Any:
+    """So many examples of x, evenly spaced over it, or all of them."""
+    total = num_examples(x)
+    rows = np.linspace(0, total - 1, min(num, total)).round().astype(int)
+    return jax.tree.map(lambda leaf: leaf[rows], x)
+
+
+def measure(key: jax.Array, built: Any, params: Any, asked: Asked) -> dict[str, Any]:
+    """What was asked for, for the summary; a note where the model does not allow it."""
+    key_bracket, key_refit = jax.random.split(key)
+    summary: dict[str, Any] = {}
+    if asked.bracket:
+        summary |= _tried(
+            "bracket", lambda: bracket(key_bracket, built, params, asked.bracket, asked.num_samples)
+        )
+    if asked.refit:
+        summary |= _tried("refit", lambda: refit(key_refit, built, params, asked.refit))
+    return summary
+
+
+def _tried(name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result, or a note of the model's own reason against it."""
+    try:
+        return {name: compute()}
+    except ValueError as error:
+        processes.say(f"note: no --{name}: {error}")
+        return {}
+
+
+def bracket(key: jax.Array, built: Any, params: Any, num: int, num_samples: int) -> dict[str, Any]:
+    """Annealed importance sampling of `num` examples from below, and of as many simulated ones from
+    both sides (Grosse et al. 2015; Wu et al. 2017).
+
+    Raises:
+      ValueError: the model has no densities, or its latents are not real.
+    """
+    key_lower, key_simulated, key_samples = jax.random.split(key, 3)
+    x = spread_out(built.x, num)
+    model = built.model
+
+    def lower(key: jax.Array, params: Any, x: Any) -> Any:
+        q = model.densities.guide(params, x)
+        return annealed.annealed_lower(key, log_joint(model, params, x), q, **CHAINS)
+
+    def simulated(key: jax.Array, params: Any, x: Any) -> Any:
+        return annealed.simulated_sides(key, model, params, x, **CHAINS)
+
+    vi.losses.densities_of(model, "a bracket")
+    (below, _) = _by_example(lower, key_lower, params, x, "annealed importance sampling")
+    sides = _by_example(simulated, key_simulated, params, x, "simulated, from both sides")
+    weighted = evidence.make_log_evidence(
+        model, num_samples=num_samples, batch_size=built.config.eval.batch_size
+    )(key_samples, params, x)
+    return {
+        "num_examples": num_examples(x),
+        "ais": mean_stderr(below),
+        "importance_sampling": mean_stderr(weighted.log_p),
+        "simulated_lower": mean_stderr(sides.lower),
+        "simulated_upper": mean_stderr(sides.upper),
+        "simulated_gap": mean_stderr(sides.upper - sides.lower),
+        "acceptance": float(np.mean(sides.acceptance)),
+    }
+
+
+def refit(key: jax.Array, built: Any, params: Any, num: int) -> dict[str, Any]:
+    """The amortisation gap of `num` examples (Cremer et al. 2018).
+
+    Raises:
+      ValueError: the model has no densities, or its guide is not reparameterised.
+    """
+    x = spread_out(built.x, num)
+
+    def one(key: jax.Array, params: Any, x: Any) -> Any:
+        return refit_guide(key, built.model, params, x)
+
+    found = _by_example(one, key, params, x, "refitting the guide")
+    return {
+        "num_examples": num_examples(x),
+        "gap": mean_stderr(found.refitted - found.amortised),
+        "gap_halfway": mean_stderr(found.halfway - found.amortised),
+    }
+
+
+def _by_example(
+    one: Callable[[jax.Array, Any, Any], Any], key: jax.Array, params: Any, x: Any, text: str
+) -> Any:
+    """`one` of every example, with a key for each, some at a time in one program."""
+    num = num_examples(x)
+    keys = jax.random.split(key, num)
+    program = jax.jit(jax.vmap(one, in_axes=(0, None, 0)))
+    parts = []
+    with Count(text, num, "examples", first=0.0) as count, heartbeat.compiling(text):
+        for rows, counted in batches(num, BATCH):
+            some = jax.tree.map(lambda leaf, rows=rows: leaf[rows], x)
+            part = jax.device_get(program(keys[rows], params, some))
+            parts.append(jax.tree.map(lambda leaf, counted=counted: leaf[counted], part))
+            count.add(int(counted.sum()))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+def rows(summary: dict[str, Any]) -> list[Row]:
+    """The lines of the table."""
+    found = []
+    if "bracket" in summary:
+        sides = summary["bracket"]
+        num = sides["num_examples"]
+        gap = sides["simulated_gap"]
+        weighted = sides["importance_sampling"]["mean"]
+        found.append(
+            Row(
+                f"log p(x) by annealing, {num} of them",
+                said(sides["ais"]),
+                f"importance sampling of the same {weighted:.3f}",
+            )
+        )
+        found.append(
+            Row(
+                "upper less lower, simulated",
+                said(gap),
+                "bounds the error of the line above on what the model makes",
+            )
+        )
+    if "refit" in summary:
+        lost = summary["refit"]
+        half = lost["gap_halfway"]["mean"]
+        found.append(
+            Row(
+                f"amortisation gap, {lost['num_examples']} of them",
+                said(lost["gap"]),
+                f"{half:.3f} after half of the steps",
+            )
+        )
+    return found
