@@ -7,13 +7,14 @@ steps of sequences, whose array is [N, T, D] or, one after the other, [sum of le
 name is one of these and all arrays are [N], they are the columns of a table themselves.
 """
 
+import re
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from experiments.data.base import DataError, Raw, Source
+from experiments.data.base import DataError, Raw, Source, say
 from experiments.data.levels import as_labels, check_rows
 from experiments.data.raw import RawColumn, RawTable, as_codes
 
@@ -24,8 +25,8 @@ LENGTH_KEYS = ("lengths_{}", "{}_lengths")
 ALL_IMAGES = ("images", "x", "X", "data", "all")
 ALL_LABELS = ("labels", "y", "Y", "label", "targets")
 COLUMNS = ("columns", "column_names", "feature_names")
-
 ALL_LENGTHS = ("lengths",)
+MASKS = ("mask", "masks", "observed", "missing", "is_observed", "is_missing")  # of no known sense
 
 # a name -> the array under it, in memory or on disk, or a list of arrays of unequal length
 Get = Callable[[str], Any]
@@ -44,7 +45,50 @@ def source_of(names: Collection[str], get: Get, where: str) -> Source:
         return Source(("all",), lambda split: raw, where)
     columns = _only(list(COLUMNS), present, where)
     lengths = {split: _lengths_key(split, present, where) for split in keys}
+    _say_unread(present, keys, lengths, columns, where)
     return Source(tuple(keys), partial(_read, keys, lengths, columns, get, where), where)
+
+
+def _say_unread(
+    present: set[str],
+    keys: dict[str, tuple[str, str | None]],
+    lengths: dict[str, str | None],
+    columns: str | None,
+    where: str,
+) -> None:
+    """Says which arrays are not read.
+
+    Raises:
+      DataError: one of them would change what is read: a mask, or lengths of some splits alone.
+    """
+    read = {key for pair in keys.values() for key in pair} | {*lengths.values(), columns}
+    rest = sorted(present - read)
+    _require_no_mask(rest, where)
+    of_lengths = [name for name in rest if "length" in name.lower()]
+    given = [key for key in lengths.values() if key is not None]
+    if of_lengths or 0 < len(given) < len(lengths):
+        wanted = map(_lengths_name, lengths)
+        raise DataError(
+            f"{where} holds {', '.join(of_lengths or given)}, where each of its splits needs "
+            f"lengths of its own: {', '.join(wanted)}."
+        )
+    if rest:
+        shown = ", ".join(rest[:8]) + (", ..." if len(rest) > 8 else "")
+        say(f"{where} holds {shown} too, which {'is' if len(rest) == 1 else 'are'} not read.")
+
+
+def _lengths_name(split: str) -> str:
+    return LENGTH_KEYS[0].format(split) if split in SPLITS else ALL_LENGTHS[0]
+
+
+def _require_no_mask(names: list[str], where: str) -> None:
+    for name in names:
+        if set(re.split(r"[_\W]", name.lower())) & set(MASKS):
+            raise DataError(
+                f"{where} holds {name!r}, which could mean what is there or what is missing; make "
+                "what is missing nan, such as by np.where(IS_THERE, x, np.nan), and leave "
+                f"{name!r} out."
+            )
 
 
 def is_known(name: str) -> bool:
@@ -125,6 +169,7 @@ def _read(
     x = get(image_key)
     of_x = f"{where}: {image_key!r}"
     if not isinstance(x, list):
+        x = _of_numbers(x, of_x)
         check_rows(x, of_x)
     length_key = length_keys[split]
     lengths = None if length_key is None else np.asarray(get(length_key))
@@ -134,6 +179,24 @@ def _read(
         labels = as_labels(get(label_key), num, f"{where}: {label_key!r}")
     names = () if columns is None else tuple(map(_text, np.ravel(get(columns))))
     return Raw(x, labels, 0, of_x, names, lengths)
+
+
+def _of_numbers(x: Any, where: str) -> Any:
+    """An array as it is; one of objects that are numbers as numbers.
+
+    Raises:
+      DataError: its objects are none.
+    """
+    is_of_objects = isinstance(x, np.ndarray) and x.dtype.kind == "O"
+    if not is_of_objects:
+        return x
+    try:
+        return np.asarray(x, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{where} holds Python objects of shape {x.shape} ({error}); numbers are wanted, or, "
+            "of sequences, a list of arrays [T_n, D]."
+        ) from None
 
 
 def _text(value: Any) -> str:

@@ -94,7 +94,7 @@ def add_exposure(
         counted = np.array([kind in COUNTS for kind in table.kinds])
         if not counted.any():
             raise DataError("config.data.exposure=total sums counts, and no column is of counts.")
-        found = {role: _sums(x[role]["values"], counted) for role in parts}
+        found = {role: _totals(x[role], counted) for role in parts}
     else:
         pieces = pieces_of(parts, options.exposure, options)
         found = {
@@ -108,11 +108,21 @@ def add_exposure(
                 f"config.data.exposure={options.exposure} is not above 0 in {num:,} {role} rows; "
                 "leave such rows out, or set no exposure."
             )
-    mean = float(found["train"].mean())
+    mean = float(np.nanmean(found["train"]))
     for role, exposure in found.items():
-        x[role]["exposure"] = (exposure / mean).astype(np.float32)
+        known = np.where(np.isnan(exposure), mean, exposure)
+        x[role]["exposure"] = (known / mean).astype(np.float32)
     notes.append(f"exposure is {options.exposure}, {mean:.4g} in the mean")
     return table._replace(exposure=options.exposure, exposure_mean=mean)
+
+
+def _totals(x: dict[str, Any], counted: np.ndarray) -> np.ndarray:
+    """The sums of the counts of rows, float64 [n]; nan where none of them was observed."""
+    totals = _sums(x["values"], counted)
+    if not totals.all():
+        is_there = _sums(x["observed"], counted) > 0
+        totals = np.where(is_there, totals, np.nan)
+    return totals
 
 
 def _sums(values: Any, counted: np.ndarray) -> np.ndarray:
@@ -136,13 +146,7 @@ def add_covariates(
     for name in options.covariates:
         pieces = pieces_of(parts, name, options)
         seen = pieces.seen(name)
-        is_real = seen.texts is None and (
-            not seen.num_levels or seen.num_levels > MAX_COVARIATE_LEVELS
-        )
-        if is_real:
-            covariate = Covariate(name, (), seen.mean, seen.sd or 1.0)
-        else:
-            covariate = Covariate(name, kinds.levels_of(seen, NOMINAL))
+        covariate = _covariate(name, seen)
         made.append(covariate)
         for role, piece in pieces.by_role.items():
             blocks[role].append(_block(piece, covariate, seen))
@@ -151,6 +155,17 @@ def add_covariates(
     told = [f"{each.name} ({len(each.levels) or 'real'})" for each in made]
     notes.append(f"given to the model and not modelled: {', '.join(told)}")
     return table._replace(covariates=tuple(made))
+
+
+def _covariate(name: str, seen: kinds.Seen) -> Covariate:
+    if not seen.num_observed:
+        raise DataError(
+            f"config.data.covariates names {name!r}, which no training row has; leave it out."
+        )
+    is_real = seen.texts is None and (not seen.num_levels or seen.num_levels > MAX_COVARIATE_LEVELS)
+    if is_real:
+        return Covariate(name, (), seen.mean, seen.sd or 1.0)
+    return Covariate(name, kinds.levels_of(seen, NOMINAL))
 
 
 def _block(piece: Piece, covariate: Covariate, seen: kinds.Seen) -> np.ndarray:

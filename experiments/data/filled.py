@@ -77,10 +77,10 @@ def by_rows(parts: Parts, names: Sequence[str], options: Options) -> Filled:
         if column is not None:
             columns.append(column)
     kept = [column.name for column in columns]
-    names_of = next(iter(parts.values()))[0].names
+    place = {name: d for d, name in enumerate(next(iter(parts.values()))[0].names)}
     reader = _Reader(
         Table(tuple(columns)),
-        np.array([names_of.index(name) for name in kept], np.int64),
+        np.array([place[name] for name in kept], np.int64),
         {
             d: kinds.level_values(found.seen[column.name], column.kind)
             for d, column in enumerate(columns)
@@ -160,6 +160,7 @@ def _column(
     if not seen.num_observed:
         dropped[seen.name] = "no training row has it"
         return None
+    kinds.require_spread(seen)
     if seen.sd == 0 and not is_named:
         level = seen.texts[int(seen.mean)] if seen.texts else f"{seen.mean:g}"
         dropped[seen.name] = f"constant, {level}"

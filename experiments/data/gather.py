@@ -2,6 +2,8 @@
 arrays, or the rows of a table with a column that names their sequence.
 """
 
+import re
+
 import numpy as np
 
 from experiments.data.base import DataError, Raw, did_you_mean
@@ -11,6 +13,15 @@ from experiments.data.pieces import piece_of
 from experiments.data.raw import Coded, RawSequences, RawTable, from_array
 
 SHOWN = 5  # ids in a message
+MINUTE = 60 * 10**6  # in microseconds
+DAY = 24 * 60 * MINUTE
+CANONICAL = re.compile(r"0|-?[1-9]\d*")  # a whole number, as it is written again
+WHOLE = re.compile(r"[+-]?\d+")
+ISO = re.compile(  # ISO 8601, a blank for the T, with the zone of a time
+    r"(?P<date>\d{4}-\d\d(-\d\d)?)?([T ]|$|^)"
+    r"((?P<time>\d\d:\d\d(:\d\d(\.\d+)?)?) ?"
+    r"(Z|UTC|(?P<sign>[+-])(?P<hours>\d\d):?(?P<minutes>\d\d)?)?)?"
+)
 
 
 def as_sequences(raw: Raw, options: Options) -> RawSequences:
@@ -94,9 +105,12 @@ def _checked_lengths(lengths: np.ndarray, total: int | None, where: str) -> np.n
     flat = np.asarray(lengths)
     is_whole = np.issubdtype(flat.dtype, np.integer)
     if flat.ndim != 1 or not flat.size or not is_whole or flat.min() < 1:
+        found = f"of {flat.dtype}, shape {flat.shape}"
+        if flat.ndim == 1 and flat.size and is_whole:
+            found = f"such as {flat.min()} (the one of sequence {flat.argmin()})"
         raise DataError(
-            f"{where} has lengths of {flat.dtype} {flat.shape}; whole numbers [N] of at least 1 "
-            "are wanted, one for each sequence."
+            f"{where} has lengths {found}; whole numbers [N] of at least 1 are wanted, one for "
+            "each sequence: leave out what has no step, and save the others by astype(int)."
         )
     if total is not None and flat.sum() != total:
         raise DataError(f"{where} has {total:,} rows and lengths of {flat.sum():,} together.")
@@ -135,9 +149,10 @@ def _by_column(table: RawTable, options: Options, where: str) -> RawSequences:
             row = order[np.flatnonzero(same)[0]]
             raise DataError(
                 f"{where}: {int(same.sum()):,} steps have the {options.time} of another step of "
-                f"their sequence, such as {times[row]:g} of {ids[codes[row]]}; give each its own."
+                f"their sequence, such as row {row}, of {ids[codes[row]]}; give each its own."
             )
-        notes.append(_said_of_times(times[order], codes[order], options.time))
+        unit = _unit(_column(table, options.time, "time", where))
+        notes.append(_said_of_times(times[order], codes[order], options.time, unit))
     lengths = np.bincount(codes, minlength=len(ids))
     return RawSequences(table, order, lengths, ids, tuple(notes))
 
@@ -154,7 +169,7 @@ def _column(table: RawTable, name: str, field: str, where: str) -> np.ndarray | 
 
 def _groups(key: np.ndarray | Coded, name: str, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Names of the sequences in the order in which they first come, and a number for each row."""
-    values = np.array([*key.levels, ""])[key.codes] if isinstance(key, Coded) else np.asarray(key)
+    values = _names(key)[key.codes] if isinstance(key, Coded) else np.asarray(key)
     missing = key.codes < 0 if isinstance(key, Coded) else np.isnan(values.astype(np.float64))
     if missing.any():
         raise DataError(
@@ -171,30 +186,84 @@ def _groups(key: np.ndarray | Coded, name: str, where: str) -> tuple[np.ndarray,
     return ids, rank[codes]
 
 
+def _names(key: Coded) -> np.ndarray:
+    """What codes stand for, the last of them -1: whole numbers where all are written so."""
+    if all(len(level) < 19 and CANONICAL.fullmatch(level) for level in key.levels):
+        return np.array([*map(int, key.levels), 0], np.int64)
+    return np.array([*key.levels, ""])
+
+
 def _times(table: RawTable, options: Options, where: str) -> np.ndarray:
     column = _column(table, options.time, "time", where)
     if isinstance(column, Coded):
         return _times_of_texts(column, options.time, where)
+    if np.issubdtype(column.dtype, np.integer):
+        return (column - column.min()).astype(np.float64)  # exact where they are large and close
     times = np.asarray(column, np.float64)
-    if np.isnan(times).any():
-        raise DataError(f"{where}: {int(np.isnan(times).sum()):,} rows have no {options.time}.")
+    _require_times(np.isnan(times), options.time, where)
     return times
 
 
+def _require_times(missing: np.ndarray, name: str, where: str) -> None:
+    if missing.any():
+        raise DataError(
+            f"{where}: {int(missing.sum()):,} rows have no {name}; each step needs its time, or "
+            "leave config.data.time out where the rows are in order."
+        )
+
+
 def _times_of_texts(column: Coded, name: str, where: str) -> np.ndarray:
-    """Texts such as 2026-11-29 in their order as texts."""
-    if (column.codes < 0).any():
-        raise DataError(f"{where}: {int((column.codes < 0).sum()):,} rows have no {name}.")
-    place = np.argsort(np.argsort(np.array(column.levels)))
-    return place[column.codes].astype(np.float64)
+    """Texts that are numbers, or dates and times as ISO 8601 has them, which are in days.
+
+    Raises:
+      DataError: they are others, whose order cannot be known: as texts 10 is before 9, and
+        01/02/2026 before 31/01/2026.
+    """
+    _require_times(column.codes < 0, name, where)
+    try:
+        moments = np.array([_moment(level) for level in column.levels])
+    except ValueError as error:
+        raise DataError(
+            f"{where}: config.data.time={name!r} holds texts such as {error}, whose order is not "
+            "known; numbers, or dates and times such as 2026-11-29 or 2026-11-29 13:30:00, are "
+            "wanted."
+        ) from None
+    return ((moments - moments.min()) / DAY)[column.codes]
 
 
-def _said_of_times(times: np.ndarray, codes: np.ndarray, name: str) -> str:
+def _moment(text: str) -> int:
+    """A date, a time of day or both, in microseconds, or a whole number in days.
+
+    Raises:
+      ValueError: it is none.
+    """
+    if WHOLE.fullmatch(text):
+        return int(text) * DAY
+    found = ISO.fullmatch(text)
+    if found is None or not (found["date"] or found["time"]):
+        raise ValueError(repr(text))
+    try:
+        moment = np.datetime64(f"{found['date'] or '1970-01-01'}T{found['time'] or '00:00'}", "us")
+    except ValueError:
+        raise ValueError(repr(text)) from None
+    ahead = 0
+    if found["sign"]:
+        minutes = 60 * int(found["hours"]) + int(found["minutes"] or 0)
+        ahead = minutes * MINUTE if found["sign"] == "+" else -minutes * MINUTE
+    return int(moment.astype(np.int64)) - ahead
+
+
+def _unit(column: np.ndarray | Coded) -> str:
+    """That of `_times`."""
+    if not isinstance(column, Coded) or all(map(WHOLE.fullmatch, column.levels)):
+        return ""
+    return " days"
+
+
+def _said_of_times(times: np.ndarray, codes: np.ndarray, name: str, unit: str) -> str:
     """How the steps lie in time, which a model of steps does not see."""
     gaps = np.diff(times)[np.diff(codes) == 0]
     if not len(gaps) or np.allclose(gaps, gaps[0]):
         return f"{name!r} orders their steps"
-    return (
-        f"{name!r} orders their steps, which are {gaps.min():.4g} to {gaps.max():.4g} apart and "
-        "are taken as equal"
-    )
+    told = f"{gaps.min():.4g} to {gaps.max():.4g}{unit} apart"
+    return f"{name!r} orders their steps, which are {told} and are taken as equal"

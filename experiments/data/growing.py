@@ -96,7 +96,7 @@ class _Texts:
         """Appends a part."""
         del share
         for chunk in found.chunks:
-            levels = chunk.dictionary.to_pylist()
+            levels = [level.strip() for level in chunk.dictionary.to_pylist()]
             place = [self._place.setdefault(level, len(self._place)) for level in levels]
             recoded = np.array([*place, -1], np.int32)
             codes = chunk.indices.fill_null(len(levels)).to_numpy(zero_copy_only=False)

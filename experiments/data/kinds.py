@@ -11,12 +11,14 @@ import numpy as np
 
 from experiments.data.base import DataError
 from experiments.data.columns import CLASSES, COUNTS, Column
+from experiments.data.texts import said_of_numbers
 
 MAX_CLASSES = 100  # of texts that are taken for classes
 MAX_LEVELS = 10  # of whole numbers that are taken for ordered levels
 MAX_CODES = 1_000  # of whole numbers that may be named classes
 UNDERDISPERSED = 0.5  # variance over mean below this: no counts
 STANDARD_ERRORS = 4.0  # of the variance over a Poisson's, from which on it is overdispersed
+LEAST_SPREAD = 1e-150  # whose square is a number
 FAR = 20.0  # the mean of whole numbers that spread too little for counts: ordered, or real
 
 
@@ -84,6 +86,17 @@ def require_finite(name: str, low: float, high: float) -> None:
         )
 
 
+def require_spread(seen: Seen) -> None:
+    """Raises DataError where the squares of a column's distances are no numbers in float64."""
+    is_lost = seen.sd == 0 and 0 < seen.high - seen.low < LEAST_SPREAD
+    if seen.texts is None and (not np.isfinite(seen.sd) or is_lost):
+        raise DataError(
+            f"the column {seen.name!r} lies in {seen.low:.3g}..{seen.high:.3g}, whose standard "
+            "deviation float64 cannot hold; save it in other units, or leave it out by "
+            f"config.data.kinds='{seen.name}=drop'."
+        )
+
+
 def _bounds(parts: list[np.ndarray]) -> tuple[float, float]:
     """The lowest and the highest value; nan of none."""
     if not parts:
@@ -97,7 +110,8 @@ def _moments(values: np.ndarray) -> tuple[float, float]:
         return np.nan, np.nan
     if values.min() == values.max():  # whose mean may be rounded
         return float(values[0]), 0.0
-    return float(values.mean()), float(values.std())
+    with np.errstate(over="ignore", invalid="ignore"):  # told by `require_spread`
+        return float(values.mean()), float(values.std())
 
 
 def _is_whole(values: np.ndarray) -> bool:
@@ -134,12 +148,13 @@ def guess(seen: Seen, positive: str) -> tuple[str, str]:
 
 def _guess_texts(seen: Seen) -> tuple[str, str]:
     num = seen.num_levels
+    assert seen.texts is not None
     if num == 2:
-        assert seen.texts is not None
         return "bernoulli", f"{seen.texts[0]} or {seen.texts[1]}"
+    why = f"{num:,} different texts{said_of_numbers(seen.texts)}"
     if num <= MAX_CLASSES and num <= seen.num_observed / 2:
-        return "categorical", f"{num} different texts"
-    return "drop", f"{num:,} different texts"
+        return "categorical", why
+    return "drop", why
 
 
 def _guess_real(seen: Seen, positive: str) -> tuple[str, str]:

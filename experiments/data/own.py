@@ -18,7 +18,7 @@ import numpy as np
 from experiments.choices import import_file
 from experiments.data import lazy
 from experiments.data.arrays import source_of
-from experiments.data.base import DataError, Source
+from experiments.data.base import DataError, Source, did_you_mean
 
 
 def open_source(name: str, limit_mb: float) -> Source:
@@ -28,7 +28,11 @@ def open_source(name: str, limit_mb: float) -> Source:
     if not path.is_file():
         raise DataError(f"config.data.name={name!r} names {file}, which is no file.")
     try:
-        arrays = getattr(import_file(path), function)()
+        module = import_file(path)
+        _require_function(module, function, name)
+        arrays = getattr(module, function)()
+    except DataError:
+        raise
     except Exception as error:  # whatever the user's own function raises
         raise DataError(
             f"config.data.name={name!r} fails: {type(error).__name__}: {error}"
@@ -41,13 +45,30 @@ def open_source(name: str, limit_mb: float) -> Source:
     return source_of(list(arrays), partial(_get, arrays, _large(arrays, limit_mb)), name)
 
 
+def _require_function(module: Any, function: str, name: str) -> None:
+    if callable(getattr(module, function, None)):
+        return
+    known = [key for key, value in vars(module).items() if callable(value)]
+    raise DataError(
+        f"config.data.name={name!r} names no function of that file, which has "
+        f"{', '.join(known) or 'none'}.{did_you_mean(function, known)}"
+    )
+
+
 def _as_array(found: Any) -> np.ndarray | list[np.ndarray]:
     """An array; of arrays of unequal length the list of them."""
-    are_arrays = isinstance(found, list | tuple) and all(
-        isinstance(each, np.ndarray) and each.ndim for each in found
+    is_list = isinstance(found, list | tuple) or (
+        isinstance(found, np.ndarray) and found.dtype == object and found.ndim == 1
     )
-    is_uneven = are_arrays and len({len(each) for each in found}) > 1
-    return list(found) if is_uneven else np.asarray(found)
+    if not is_list:
+        return np.asarray(found)
+    try:
+        rows = [np.asarray(each) for each in found]
+    except ValueError:  # of unequal length within
+        return np.array([*found, None], object)[:-1]
+    are_arrays = all(each.ndim and each.dtype != object for each in rows)
+    is_uneven = are_arrays and len({each.shape for each in rows}) > 1
+    return rows if is_uneven else np.asarray(found)
 
 
 def _large(arrays: Mapping[str, Any], limit_mb: float) -> set[str]:

@@ -32,7 +32,7 @@ def of_table(name: str, made: Any, selections: Mapping[str, Any]) -> tuple[str, 
         f"range: {_ranges(made.ranges, made.table.columns)}",
         f"done: {_done(made.table.columns, 'training rows')}",
     ]
-    return tuple(lines)
+    return _in_lines(lines)
 
 
 def of_sequences(
@@ -63,7 +63,7 @@ def of_sequences(
         f"done: {_done(made.table.columns, 'steps of the training sequences')}, padded to "
         f"{together.max()} steps",
     ]
-    return tuple(lines)
+    return _in_lines(lines)
 
 
 def of_images(dataset: Any, config_data: Any) -> tuple[str, ...]:
@@ -87,6 +87,11 @@ def of_images(dataset: Any, config_data: Any) -> tuple[str, ...]:
     else:
         lines += _of_pixels(here)
     return (*lines, f"done: {_done_to_pixels(dataset.num_levels, config_data.binarisation)}")
+
+
+def _in_lines(lines: Iterable[str]) -> tuple[str, ...]:
+    """Each in one line, where names and levels hold ends of lines."""
+    return tuple(" ".join(line.split()) for line in lines)
 
 
 def _of_pixels(splits: Mapping[str, Any]) -> list[str]:

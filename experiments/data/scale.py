@@ -84,8 +84,8 @@ def _range(looks: "Sequence[_Look]", where: str) -> tuple[float, float]:
     if not np.isfinite([low, high]).all():
         raise DataError(
             f"{where} holds nan or infinite numbers, where pixels were wanted; fill them, such as "
-            "by np.nan_to_num, or read the array as a table with missing values by "
-            "--config.data.kind=table."
+            "by np.nan_to_num, or read the array as a table or as sequences with missing values by "
+            "--config.data.kind=table or sequences."
         )
     return low, high
 

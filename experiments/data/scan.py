@@ -38,8 +38,9 @@ def scan(parts: Parts, names: Sequence[str], options: Options) -> Scanned:
       DataError: a value is infinite.
     """
     first = next(iter(parts.values()))[0]
-    beside = [name for name in (options.exposure, *options.covariates) if name in first.names]
-    where = np.array([first.names.index(name) for name in (*names, *beside)], np.int64)
+    place = {name: d for d, name in enumerate(first.names)}
+    beside = [name for name in (options.exposure, *options.covariates) if name in place]
+    where = np.array([place[name] for name in (*names, *beside)], np.int64)
     size = len(names)
     state = _State(names, with_logs=_wants_logs(options))
     hashes: dict[int, np.ndarray] = {}
@@ -202,7 +203,8 @@ class _State:
         for d in np.flatnonzero(self._is_whole):
             self._add_levels(int(d), values[:, d], observed[:, d], is_train)
         train = some if is_train.all() else some.at(is_train)
-        self._moments.add(train.values, train.observed)
+        with np.errstate(over="ignore", invalid="ignore"):  # told by `kinds.require_spread`
+            self._moments.add(train.values, train.observed)
         if self._with_logs:
             positive = train.observed & (train.values > 0)
             self._logs.add(np.log(np.where(positive, train.values, 1.0)), positive)

@@ -24,6 +24,7 @@ class Selection(NamedTuple):
     start: str | None
     stop: str | None
     is_shuffled: bool = False  # before it is sliced
+    is_own: bool = False  # cut from a single split, since none was asked for
 
 
 def parse(text: str, role: str) -> Selection:
@@ -91,7 +92,7 @@ def _own(source: Source) -> dict[str, Selection]:
     if len(source.splits) == 1:
         (name,) = source.splits
         return {
-            role: parse(f"{name}{cut}", role)._replace(is_shuffled=True)
+            role: parse(f"{name}{cut}", role)._replace(is_shuffled=True, is_own=True)
             for role, cut in CUTS.items()
         }
     return {role: parse(role, role) for role in CUTS if role in source.splits}
@@ -104,6 +105,12 @@ def resolve(selection: Selection, num_examples: int) -> range:
     rows = range(num_examples)[
         _bound(selection.start, num_examples) : _bound(selection.stop, num_examples)
     ]
+    if not rows and selection.is_own:
+        raise DataError(
+            f"{selection.name!r} has {num_examples}, too few to be cut into 80 / 10 / 10 %; name "
+            f"the splits, such as --config.data.train={selection.name}[:-1] "
+            f"--config.data.validation= --config.data.test={selection.name}[-1:], which takes two."
+        )
     if not rows:
         raise DataError(
             f"split {selection.text!r} holds no example: {selection.name!r} has {num_examples}; "

@@ -54,9 +54,8 @@ def make(
     fill = by_column if parts["train"][0].by_row is None else by_rows
     filled = fill(parts, [name for name in names if name not in apart], options)
     if not filled.columns:
-        raise DataError(
-            f"{where} has no column that varies and can be modelled: {_said(filled.dropped)}."
-        )
+        why = _said(filled.dropped) or "all are named by other fields of config.data"
+        raise DataError(f"{where} has no column that varies and can be modelled: {why}.")
     # 3. the rows with what is beside their values
     x = filled.x
     table = Table(filled.columns)
