@@ -3,16 +3,18 @@
     python -m experiments.train --config=configs/iwae.py           # two layers, two minutes
     python -m experiments.train --config=configs/iwae.py:one_layer
     python -m experiments.train --config=configs/iwae.py --config.objective.estimator=dreg
+    python -m experiments.train --config=configs/iwae.py:mnist --config.data.data_dir=DIR
 
-Variants: two_layers (default), one_layer. Two layers: z1 below z2, and a bottom-up guide whose KL
-is closed at the top alone; log p(x) is what to compare, not the ELBO.
+Variants: two_layers (default), one_layer, mnist: one layer of 50 in the paper's sizes, K = 5, for
+0.33 million steps of 100 images in place of its 9.8 million of 20. Two layers: z1 below z2, and a
+bottom-up guide whose KL is closed at the top alone; log p(x) is what to compare, not the ELBO.
 """
 
 from ml_collections import ConfigDict
 
 from configs import base
 
-VARIANTS = ("two_layers", "one_layer")
+VARIANTS = ("two_layers", "one_layer", "mnist")
 
 
 def get_config(variant: str = "two_layers") -> ConfigDict:
@@ -40,5 +42,24 @@ def get_config(variant: str = "two_layers") -> ConfigDict:
         name="negative_bound", bound="iwae", estimator="reparam", num_samples=50
     )
     config.train.update(num_steps=2000)
+    if variant == "mnist":
+        _mnist(config)
     config.name = f"iwae-{variant}"
     return config
+
+
+def _mnist(config: ConfigDict) -> None:
+    config.data.update(base.mnist())
+    config.model.num_latents = 50
+    config.model.network.hidden = (200, 200)
+    config.objective.update(estimator="dreg", num_samples=5)
+    config.optim.learning_rate = dict(name="cosine", peak=1e-3, warmup_steps=1000)
+    config.train.update(
+        ema=0.9998,
+        batch_size=100,
+        num_steps=330_000,
+        log_every=1000,
+        eval_every=10_000,
+        checkpoint_every=10_000,
+    )
+    config.eval.update(batch_size=1000, num_samples=1, num_importance_samples=100)

@@ -1,0 +1,161 @@
+"""docs/papers.md: the table of the papers and ours, and the health of each model."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.papers_rows import ROWS, Row
+from benchmarks.report import markdown_table
+
+PAGE = Path(__file__).parents[1] / "docs" / "papers.md"
+BEGIN = "<!-- papers: begin -->"
+END = "<!-- papers: end -->"
+HEAD = (
+    "row",
+    "published",
+    "ours",
+    "to reach: pass, beat",
+    "seeds",
+    "steps",
+    "CPU minutes",
+    "binarisation",
+    "K",
+    "k-hat < 0.7",
+    "commit",
+)
+HEALTH_HEAD = (
+    "row",
+    "-ELBO",
+    "-log p(x), K samples",
+    "by annealing, of some",
+    "the same by samples",
+    "upper less lower, simulated",
+    "amortisation gap",
+    "KL",
+    "active units",
+    "I(x; z)",
+    "KL of the aggregate",
+)
+Measured = dict[str, dict[str, dict[str, Any]]]  # {row: {seed: what `papers_run.read` gave}}
+
+
+def write(measured: Measured) -> None:
+    """Replaces the tables of docs/papers.md.
+
+    Raises:
+      ValueError: the marks around them are not there, once each.
+    """
+    text = PAGE.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"{PAGE.name} wants one {BEGIN!r} and, after it, one {END!r}.")
+    (before, rest) = text.split(BEGIN)
+    after = rest.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n{describe(measured)}\n{END}{after}")
+
+
+def describe(measured: Measured) -> str:
+    """Both tables, Markdown; a row that was not run says so."""
+    rows = [_row(name, row, measured) for name, row in ROWS.items()]
+    health = [_health(name, measured[name]) for name in ROWS if measured.get(name)]
+    parts = [markdown_table(HEAD, rows)]
+    if health:
+        parts.append(markdown_table(HEALTH_HEAD, health))
+    parts.append(_note(measured))
+    return "\n\n".join(parts)
+
+
+def value(name: str, measured: Measured) -> tuple[float, float] | None:
+    """The mean over seeds and its standard error: over examples, or over seeds where that is more;
+    None where the row, or the one that it is compared with, was not run.
+    """
+    row = ROWS[name]
+    if not measured.get(name):
+        return None
+    (mean, stderr) = _mean(measured[name])
+    if not row.against:
+        return mean, stderr
+    other = value(row.against, measured)
+    if other is None:
+        return None
+    return other[0] - mean, math.hypot(other[1], stderr)
+
+
+def _mean(seeds: dict[str, dict[str, Any]]) -> tuple[float, float]:
+    means = np.array([found["value"]["mean"] for found in seeds.values()])
+    examples = float(np.nanmean([found["value"]["stderr"] for found in seeds.values()]))
+    if len(means) < 2:
+        return float(means[0]), examples
+    over_seeds = float(means.std(ddof=1) / len(means) ** 0.5)
+    return float(means.mean()), float(np.nanmax([over_seeds, examples]))
+
+
+def verdict(row: Row, mean: float) -> str:
+    """beats, passes, or short."""
+    sign = -1.0 if row.is_higher_better else 1.0
+    if sign * mean <= sign * row.beats:
+        return "beats"
+    if sign * mean <= sign * row.passes:
+        return "passes"
+    return "short"
+
+
+def _row(name: str, row: Row, measured: Measured) -> list[str]:
+    title = f"`{name}`: {row.what}"
+    published = f"{row.published} ({row.confidence})"
+    goals = ", ".join("-" if math.isnan(goal) else f"{goal:g}" for goal in (row.passes, row.beats))
+    found = value(name, measured)
+    if found is None:
+        return [title, published, "not run", goals, *[""] * (len(HEAD) - 4)]
+    (mean, stderr) = found
+    error = "" if math.isnan(stderr) else f" ± {stderr:.2f}"
+    seeds = measured[name]
+    one = next(iter(seeds.values()))
+    minutes = np.mean([each["cpu_minutes"] for each in seeds.values()])
+    share = np.mean([each["reliable_share"] for each in seeds.values()])
+    return [
+        title,
+        published,
+        f"**{mean:.2f}**{error}, {verdict(row, mean)}",
+        goals,
+        str(len(seeds)),
+        f"{one['steps']:,}",
+        "" if math.isnan(minutes) else f"{minutes:.0f}",
+        one["binarisation"],
+        f"{one['num_samples']:,}",
+        "" if math.isnan(share) else f"{100 * share:.0f} %",
+        f"`{one['commit']}`",
+    ]
+
+
+def _health(name: str, seeds: dict[str, dict[str, Any]]) -> list[str]:
+    one = next(iter(seeds.values()))
+    sides = one.get("bracket", {})
+    lost = one.get("refit", {})
+    return [
+        f"`{name}`",
+        _nats(one.get("elbo"), -1.0),
+        _nats(one.get("log_evidence"), -1.0),
+        _nats(sides.get("ais"), -1.0),
+        _nats(sides.get("importance_sampling"), -1.0),
+        _nats(sides.get("simulated_gap")),
+        _nats(lost.get("gap")),
+        _nats(one.get("kl")),
+        f"{one['active_units']} of {one['num_latents']}" if "active_units" in one else "-",
+        _nats(one.get("mutual_information")),
+        _nats(one.get("marginal_kl")),
+    ]
+
+
+def _nats(found: dict[str, float] | None, sign: float = 1.0) -> str:
+    return "-" if found is None else f"{sign * found['mean']:.2f} ± {found['stderr']:.2f}"
+
+
+def _note(measured: Measured) -> str:
+    devices = {each["device"] for seeds in measured.values() for each in seeds.values()}
+    return (
+        "Test images, 10,000 of MNIST binarised once where the binarisation is dynamic; nats an "
+        "image unless a row says otherwise; the second table is of the first seed. Devices: "
+        f"{', '.join(sorted(devices)) or 'none yet'}."
+    )

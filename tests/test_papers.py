@@ -1,0 +1,113 @@
+"""benchmarks.papers: its rows are configs, its page says what was measured, and no number is chosen
+by test data.
+"""
+
+import importlib
+import json
+import math
+
+import pytest
+from command_helpers import ROOT
+
+from experiments import config_file, settings
+from experiments.overrides import Override
+
+papers = pytest.importorskip("benchmarks.papers")
+papers_page = importlib.import_module("benchmarks.papers_page")
+papers_rows = importlib.import_module("benchmarks.papers_rows")
+papers_run = importlib.import_module("benchmarks.papers_run")
+ROWS = papers_rows.ROWS
+
+
+def found(mean, stderr=0.1, **more):
+    """What is read of a run."""
+    return {
+        "value": {"mean": mean, "stderr": stderr},
+        "steps": 1000,
+        "cpu_minutes": 2.0,
+        "device": "some processor",
+        "commit": "abc",
+        "binarisation": "dynamic",
+        "num_samples": 5000,
+        "reliable_share": 0.5,
+        "sources": "0",
+        **more,
+    }
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_is_a_valid_config_and_says_what_is_published(name):
+    row = ROWS[name]
+    (file, variant) = row.config.split(":")
+    config = importlib.import_module(f"configs.{file}").get_config(variant)
+    given = [Override(*field.split("=", 1)) for field in row.fields]
+    config = config_file.set_fields(config, given)
+    settings.validate(config)
+    papers_run.require_honest(name, config.to_dict())
+    assert row.confidence in papers_rows.CONFIDENCES
+    assert row.against in ("", *ROWS)
+    sign = -1.0 if row.is_higher_better else 1.0
+    if not math.isnan(row.passes):
+        assert sign * row.beats <= sign * row.passes
+    models = {path.stem for path in (ROOT / "vi_jax" / "models").glob("*.py")}
+    sources = papers_run.sources_of(config)
+    assert any(source.startswith("vi_jax/models/") for source in sources)
+    assert config.model.name in models
+    assert any(source.startswith("vi_jax/losses/") for source in sources)
+
+
+def test_the_hash_of_a_row_is_that_of_its_config_and_code():
+    row = ROWS["iwae_k1"]
+    same = papers_run.fingerprint(row)
+    assert same == papers_run.fingerprint(row._replace(what="other words", seeds=(7,)))
+    assert same != papers_run.fingerprint(row._replace(fields=()))
+    assert same != papers_run.fingerprint(row._replace(config="iwae:one_layer"))
+
+
+def test_a_checkpoint_chosen_on_test_data_is_refused():
+    config = {"train": {"keep_best": True}, "eval": {"split": "test"}}
+    with pytest.raises(ValueError, match="chosen on test data"):
+        papers_run.require_honest("some", config)
+    papers_run.require_honest("some", {**config, "eval": {"split": "validation"}})
+
+
+def test_nats_are_turned_round_and_other_numbers_are_not(tmp_path):
+    row = ROWS["gated_vae"]
+    evaluation = {"log_evidence": {"mean": -84.0, "stderr": 0.2}, "test_error": 0.05}
+    assert papers_run.value_of(row, evaluation, tmp_path) == {"mean": 84.0, "stderr": 0.2}
+    other = papers_run.value_of(row._replace(measure="test_error"), evaluation, tmp_path)
+    assert other["mean"] == 0.05
+    with pytest.raises(KeyError, match="no 'mig'"):
+        papers_run.value_of(row._replace(measure="mig"), evaluation, tmp_path)
+    lines = [{"step": 1, "train/elbo": -9.0}, {"step": 2, "train/elbo": -8.0}, {"step": 2}]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    trained = papers_run.value_of(row._replace(measure="train/elbo"), evaluation, tmp_path)
+    assert trained["mean"] == 8.0
+
+
+def test_the_page_has_every_row_and_what_was_not_run_says_so():
+    measured = {
+        "aevb": {"0": found(94.0), "1": found(96.0), "2": found(95.0)},
+        "iwae_k1": {"0": found(87.0, 0.3)},
+        "iwae_k5_over_k1": {"0": found(85.5, 0.4)},
+        "gated_vae": {"0": found(85.0, elbo={"mean": -88.0, "stderr": 0.1})},
+    }
+    text = papers_page.describe(measured)
+    lines = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    table = text.split("\n\n")[0]
+    assert set(ROWS) == {line.split("`")[1] for line in table.splitlines()[2:]}
+    assert "**95.00** ± 0.58, passes" in table  # over seeds: sqrt(1 / 3)
+    assert "**1.50** ± 0.50, beats" in table  # 87.0 - 85.5
+    assert "**85.00** ± 0.10, short" in table
+    assert "not run" in lines["gated_flow"]
+    assert "88.00 ± 0.10" in text.split("\n\n")[1]
+
+
+def test_a_difference_needs_both_rows():
+    assert papers_page.value("iwae_k5_over_k1", {"iwae_k5_over_k1": {"0": found(85.5)}}) is None
+
+
+def test_the_page_in_docs_is_that_of_what_was_measured():
+    measured = json.loads(papers.MEASURED.read_text())
+    assert papers_page.describe(measured) in papers_page.PAGE.read_text()
+    assert set(measured) <= set(ROWS)
