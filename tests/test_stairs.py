@@ -15,7 +15,7 @@ FLOORS = (
     {"distributions", "attributes", "arguments", "_renamed"},
     {"types", "kl"},
     {"gaussian", "weights", "sampling", "control_variates"},
-    {"divergences", "families", "bounds", "targets", "draws"},
+    {"divergences", "families", "bounds", "targets", "draws", "chains"},
     {"models", "estimators", "optimise"},
     {"local"},
     {"methods", "conjugate", "losses", "evidence", "checks"},

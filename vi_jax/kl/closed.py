@@ -27,8 +27,8 @@ def kl_divergence(q: Any, p: Any) -> Array:
     precision); Bernoulli, categorical and one-hot, by logits or probabilities; normal, half-normal,
     log-normal, Laplace, exponential, Poisson, gamma, log-gamma, inverse gamma, beta, Dirichlet,
     log-Dirichlet, von Mises, Wishart and inverse Wishart (or their Cholesky factors), Weibull to
-    gamma; independent axes, expanded and masked ones of any of these; and what else numpyro's
-    registry has.
+    gamma; independent axes, expanded and masked ones of any of these; two guides of one kind that
+    has `kl_to(p)`, such as `vi_jax.chains.GaussianChain`; and what else numpyro's registry has.
 
     Args:
       q, p: numpyro distributions over the same space, with event shapes alike and batch shapes that
@@ -52,6 +52,8 @@ def kl_divergence(q: Any, p: Any) -> Array:
     layout = getattr(q, "layout", None)  # of a guide over a pytree, whose base is over a vector
     if layout is not None and layout == getattr(p, "layout", None):
         return kl_divergence(q.base, p.base)
+    if hasattr(q, "kl_to") and type(q) is type(p):
+        return q.kl_to(p)
     rule = _find_rule(q, p)
     if rule is not None:
         return rule(strip(q), strip(p))
