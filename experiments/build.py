@@ -19,7 +19,10 @@ from vi_jax.training import State
 PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
 FLOWS = {"iaf", "maf", "neural_spline", "planar", "radial", "real_nvp", "sylvester"}
 COVARIANCES = {"full_rank", "linearised", "linearised_encoder"}  # families, and guides of tables
-METRICS = {"negative_elbo": "elbo", "wake_wake": "iwae", "wake_sleep": "iwae"}  # no bound's name
+METRICS = {  # of objectives that have no bound's name
+    **dict.fromkeys(("mmd", "negative_elbo", "total_correlation"), "elbo"),
+    **dict.fromkeys(("wake_sleep", "wake_wake"), "iwae"),
+}
 MINUS_LOSS = "-loss"
 WHOLE = ("levels", "count")  # supports that are whole numbers
 IMAGES = "images"  # what a model's data are
@@ -75,9 +78,11 @@ def traits(config: Any, num_levels: int) -> Traits:
     )
 
 
-def loss(config: Any, the_model: vi.Model) -> vi.losses.Loss:
-    """What is minimised: config.objective of a model."""
+def loss(config: Any, the_model: vi.Model, num_data: int | None = None) -> vi.losses.Loss:
+    """What is minimised: config.objective of a model, and of N training examples where it asks."""
     known = sizes(config)
+    if num_data is not None:
+        known["num_data"] = num_data
     objective = ROOMS.build(
         rooms.OBJECTIVE, config.objective, where="config.objective", facts=known
     )
@@ -186,17 +191,19 @@ def step(
     the_model: vi.Model,
     units: Units,
     *,
+    num_data: int | None = None,
     rule: optax.GradientTransformation | None = None,
     grad_norm_every: int | None = None,
 ) -> Callable[[State, Any], tuple[State, vi.training.Metrics]]:
-    """The pure step of a config, from pixel values [B, *x_shape]; `rule` is its optimiser and the
-    rest the config's, if not given.
+    """The pure step of a config, from pixel values [B, *x_shape]; `num_data` is N of the training
+    split, for an objective that asks for it; `rule` is its optimiser and the rest the config's, if
+    not given.
     """
     spec = config.train
     max_skipped = spec.max_skipped if spec.on_nonfinite == "skip" else 0
     every = 1 if max_skipped else min(GRAD_NORM_EVERY, spec.log_every)
     return vi.make_step(
-        loss(config, the_model),
+        loss(config, the_model, num_data),
         rule or optimizer(config),
         ema_decay=spec.ema,
         prepare=prepare(config, units),

@@ -38,7 +38,10 @@ PRIOR = Room("prior", "vi_jax.models.priors")
 OBJECTIVE = Room(
     "objective",
     "vi_jax.losses",
-    names=("negative_bound", "negative_elbo", "wake_sleep", "wake_wake"),
+    names=(
+        *("mmd", "negative_bound", "negative_elbo", "total_correlation", "wake_sleep"),
+        "wake_wake",
+    ),
     later=("model", "name"),
     is_called=False,
 )

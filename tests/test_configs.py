@@ -68,7 +68,7 @@ def stand_in(config, folder):
     if config.data.name in ("mnist", "fashion_mnist"):
         write_idx(folder)
         config.data.update(data_dir=str(folder), train="train[:40]", validation="train[40:]")
-    elif config.data.name != "digits":
+    elif config.data.name not in ("digits", "shapes_small"):
         rng = np.random.default_rng(0)
         splits = {
             f"x_{split}": rng.integers(0, 256, (40, 8, 8), dtype=np.uint8)

@@ -202,7 +202,8 @@ def test_a_config_that_passes_the_checks_makes_a_step(number, monkeypatch):
             state = jax.eval_shape(lambda: session.start_state(config, model))
             batch = jax.ShapeDtypeStruct((config.train.batch_size, 8, 8), np.uint8)
             units = build.units(config, dataset.num_levels)
-            jax.eval_shape(build.step(config, model, units), state, batch)
+            num_data = dataset.train.num
+            jax.eval_shape(build.step(config, model, units, num_data=num_data), state, batch)
             made.append(overrides)
 
     with jax.debug_key_reuse(False):

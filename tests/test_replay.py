@@ -46,8 +46,8 @@ def planted(monkeypatch):
     plain = build.loss
     target = session.load_data(small()).train.x[row] / np.float32(16)
 
-    def loss(config, model):
-        sound = plain(config, model)
+    def loss(config, model, num_data=None):
+        sound = plain(config, model, num_data)
 
         def spoiled(params, key, x, step):
             value, info = sound(params, key, x, step)
@@ -251,7 +251,7 @@ def test_the_step_before_is_kept_where_its_gradient_was_the_first(monkeypatch, t
     built = session.build_all(config)
     fresh = session.start_state(config, built.model)
 
-    def step(config, model, units, *, grad_norm_every=None):
+    def step(config, model, units, *, num_data=None, grad_norm_every=None):
         return lambda state, x: (
             state,
             {

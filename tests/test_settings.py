@@ -286,7 +286,7 @@ def trace(config):
         known["output_bias"] = None
     model = build.model(config, known)
     optimizer = build.optimizer(config)
-    step = build.step(config, model, units)
+    step = build.step(config, model, units, num_data=FACTS["num_data"])
     state = jax.eval_shape(
         lambda key: vi.init_state(key, model.init, optimizer, ema=bool(config.train.ema)),
         jax.random.key(0),

@@ -6,6 +6,7 @@ plain arrays, or of tables and sequences as `columns.Table` describes them.
     fashion_mnist       IDX files, fetched once if absent
     binarized_mnist     the official fixed binarisation
     oscillations        sequences, simulated
+    shapes              32x32, made by five factors; shapes_small is 16x16
     tfds:NAME[/CONFIG]  TFDS, without TensorFlow
     npz:FILE            arrays of your own
     csv:FILE ...        tables, and sequences by a column that names them
@@ -244,7 +245,11 @@ def _rows(found: _Stored) -> dict[str, np.ndarray]:
 def _take(raw: Raw, order: np.ndarray) -> Split:
     """Some rows of a stored split."""
     images = raw.x.take(order) if isinstance(raw.x, OnDisk) else raw.x[order]
-    return Split(images, None if raw.labels is None else raw.labels[order])
+    labels = None if raw.labels is None else raw.labels[order]
+    factors = raw.factors
+    if factors is not None:
+        factors = factors._replace(values=factors.values[order])
+    return Split(images, labels, factors=factors)
 
 
 def fingerprint(parts: list[Split]) -> str:

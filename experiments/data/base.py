@@ -24,6 +24,14 @@ class DataError(UserError):
     """Data that cannot be had as asked, in one sentence: what came, what was wanted, what to do."""
 
 
+class Factors(NamedTuple):
+    """What images were made by, where that is known."""
+
+    names: tuple[str, ...]  # of each factor, F
+    is_ordered: tuple[bool, ...]  # whether the values of a factor are in an order, as sizes are
+    values: np.ndarray  # the number of each value, ints [N, F]
+
+
 class Split(NamedTuple):
     """Some examples: `x` are uint8 levels [N, *shape] of images, or of a table the dictionary
     `values` float32 [N, D] and `observed` bool [N, D] (`experiments.data.columns`), with `exposure`
@@ -35,6 +43,7 @@ class Split(NamedTuple):
     labels: np.ndarray | None
     ids: np.ndarray | None = None  # of rows or sequences, [N], numbers or texts
     lengths: np.ndarray | None = None  # of sequences, steps before the padding, [N]
+    factors: Factors | None = None  # of images that were made by some
 
     @property
     def num(self) -> int:
@@ -88,6 +97,7 @@ class Raw(NamedTuple):
     where: str = ""  # the file and the array, for messages
     names: tuple[str, ...] = ()  # of the columns of x [N, D], where they are given
     lengths: np.ndarray | None = None  # steps of sequences, [N], where they are given
+    factors: Factors | None = None  # of images that were made by some
 
 
 class Source(NamedTuple):

@@ -19,6 +19,7 @@ from experiments.data import (
     oscillations,
     own,
     parquet,
+    shapes,
     tfds,
 )
 from experiments.data.base import DataError, Source, did_you_mean
@@ -36,6 +37,8 @@ _PLAIN: dict[str, Callable[[str], Source]] = {
     "breast_cancer": lambda data_dir: embedded.open_source("breast_cancer"),
     "wine": lambda data_dir: embedded.open_source("wine"),
     "oscillations": lambda data_dir: oscillations.open_source(),
+    "shapes": lambda data_dir: shapes.open_source(shapes.FULL),
+    "shapes_small": lambda data_dir: shapes.open_source(shapes.SMALL),
 }
 _PREFIXED: dict[str, Callable[[str, "Reading"], Source]] = {
     "tfds": lambda argument, reading: tfds.open_source(

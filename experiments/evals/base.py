@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 import vi_jax as vi
+from experiments.data.base import Factors
 from experiments.run import heartbeat
 from experiments.run.live import Count
 from vi_jax.diagnostics.amortised import MeanStderr
@@ -19,6 +20,7 @@ class Subject(NamedTuple):
     model: vi.Model
     config: Any  # of the run
     units: Any  # `experiments.build.Units`: what the likelihood is of
+    factors: Factors | None = None  # of the evaluated examples, where the data have them
 
 
 class Row(NamedTuple):

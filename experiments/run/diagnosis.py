@@ -38,7 +38,7 @@ def replay(config: Any, workdir: Path, step: int = -1) -> int:
         raise cli.UserError(f"{path} does not fit the config of {workdir}: {error}") from None
     state = moment.state
     x = jax.tree.map(jnp.asarray, moment.batch)
-    one = build.step(config, model, units, grad_norm_every=1)
+    one = build.step(config, model, units, num_data=batch.num_data, grad_norm_every=1)
 
     with heartbeat.compiling("running the step again"):
         _, metrics = jax.jit(one)(state, x)
@@ -69,7 +69,7 @@ def first_line(config: Any, model: Any, units: Any, moment: Any) -> str:
     if not bool(nonfinite.is_finite(moment.state.params)):
         return "the parameters were not finite before this step"
     state = moment.state
-    loss = build.loss(config, model)
+    loss = build.loss(config, model, moment.num_data)
     key_prepare, key_loss = jax.random.split(jax.random.fold_in(step_key(state.key), state.step))
     stored = jax.tree.map(jnp.asarray, moment.batch)
     x = build.prepare(config, units)(key_prepare, stored)

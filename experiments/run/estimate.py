@@ -59,7 +59,8 @@ def require_run(config: Any, dataset: Any, *, num_replicas: int = 1) -> None:
         what = f"a step on a batch of config.train.batch_size={spec.batch_size:,}"
         if draws > 1:
             what += f" with config.objective.num_samples={draws:,}"
-        step = build.step(config, problem.model, problem.units)
+        num_data = dataset.train.num
+        step = build.step(config, problem.model, problem.units, num_data=num_data)
         arguments = (problem.state, _stored(config, dataset, spec.batch_size))
         _require_program(what, guess, hand, step, arguments, times=num_replicas)
     require_evaluation(config, dataset, num_samples=config.eval.num_importance_samples)

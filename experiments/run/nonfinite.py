@@ -81,7 +81,9 @@ def record(
         step.
       built: what the config of the run stands for.
     """
-    probe = jax.jit(build.step(built.config, built.model, built.units, grad_norm_every=1))
+    num_data = built.dataset.train.num
+    one = build.step(built.config, built.model, built.units, num_data=num_data, grad_norm_every=1)
+    probe = jax.jit(one)
     for number in sorted({max(bad_step - 1, 0), bad_step}):
         moment = _moment(state_at(number), built)
         _, metrics = probe(moment.state, jax.tree.map(jnp.asarray, moment.batch))

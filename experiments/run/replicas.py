@@ -165,9 +165,11 @@ def _advance(run: _Run, start: _Start, progress: Progress, recorder: Recorder) -
 
 def _make_run(run: _Run) -> Any:
     """The `run` of all replicas, each at a learning rate of its own."""
-    config = run.built.config
+    built = run.built
+    config = built.config
     rule = with_rate(build.optimizer(config))
-    step = build.step(config, run.built.model, run.built.units, rule=rule)
+    num_data = built.dataset.train.num
+    step = build.step(config, built.model, built.units, num_data=num_data, rule=rule)
     return vi.replicas.make_run(step, batch_size=config.train.batch_size, layout=run.layout)
 
 

@@ -48,7 +48,8 @@ class Built(NamedTuple):
     @property
     def subject(self) -> Subject:
         """What the evaluations look at."""
-        return Subject(self.model, self.config, self.units)
+        part = evaluated_split(self.config, self.dataset, self.config.eval.split)
+        return Subject(self.model, self.config, self.units, part.factors)
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -68,7 +69,8 @@ def build_all(config: Any, dataset: Dataset | None = None) -> Built:
     note_probabilities(config, dataset, units)
     model = make_model(config, dataset)
     x, labels = evaluation_set(config, dataset, config.eval.split)
-    meter = evals.make_meter(Subject(model, config, units), evals.METERS)
+    factors = evaluated_split(config, dataset, config.eval.split).factors
+    meter = evals.make_meter(Subject(model, config, units, factors), evals.METERS)
     for name, reason in meter.skipped.items():
         if name not in evals.OPTIONAL:
             print(f"note: no evaluation of {name}: {reason}.", file=sys.stderr)
@@ -172,7 +174,8 @@ def make_run(built: Built, layout: Layout) -> tuple[Any, Any]:
     fit, else on the host.
     """
     config = built.config
-    step = build.step(config, built.model, built.units)
+    num_data = built.dataset.train.num
+    step = build.step(config, built.model, built.units, num_data=num_data)
     data = examples(config, built.dataset.train)
     size = built.dataset.train.nbytes
     fits = size <= config.data.device_limit_mb * 2**20

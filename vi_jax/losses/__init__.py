@@ -9,7 +9,9 @@ there for warm-up; the metrics say what the bound is whatever the weights of the
 from vi_jax.losses.bound import batch_bound, densities_of, log_joint, negative_bound
 from vi_jax.losses.elbo import batch_terms, example_terms, negative_elbo
 from vi_jax.losses.info import Info, Loss, Moved
+from vi_jax.losses.mmd import mmd
 from vi_jax.losses.schedules import Schedule, as_schedule, cyclical_warmup, linear_warmup
+from vi_jax.losses.total_correlation import total_correlation
 from vi_jax.losses.wake_sleep import wake_sleep, wake_wake
 
 __all__ = [
@@ -25,8 +27,10 @@ __all__ = [
     "example_terms",
     "linear_warmup",
     "log_joint",
+    "mmd",
     "negative_bound",
     "negative_elbo",
+    "total_correlation",
     "wake_sleep",
     "wake_wake",
 ]
