@@ -27,6 +27,8 @@ ROWS = {
     "iwae:two_layers": "IWAE, two layers",
     "ladder:digits": "a ladder of five layers, Sonderby et al. 2016",
     "gated:digits": "a gated VAE, Tomczak & Welling 2018",
+    "dlgm:diagonal": "a deep latent Gaussian model of two layers, Rezende et al. 2014",
+    "dlgm:rank_one": "the same, guides of rank-one precision",
     "priors:vamp": "VampPrior, gated layers, Tomczak & Welling 2018",
     "priors:mixture": "a mixture of 100 Gaussians as prior",
     "priors:flow": "real NVP as prior, Chen et al. 2017",

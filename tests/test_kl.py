@@ -946,3 +946,30 @@ def test_monte_carlo_keeps_the_batch_shape():
 def test_an_error_bar_wants_two_draws(name, num_samples):
     with pytest.raises(ValueError, match="at least 2"):
         MONTE_CARLO[name](jax.random.key(0), *NEAR, num_samples=num_samples)
+
+
+def test_a_rank_one_precision_from_a_diagonal_gaussian():
+    """The guide of Rezende et al. (2014), which is no distribution of numpyro."""
+    size = 4
+    theta = normal(50, 5 * size)
+
+    def parts(theta):
+        return [theta[i * size : (i + 1) * size] for i in range(5)]
+
+    def pair(theta):
+        loc, log_scale, u, loc_p, log_scale_p = parts(theta)
+        family = vi.families.rank_one_precision(size)
+        q = family.guide({"loc": loc, "log_scale": log_scale, "u": u})
+        return q, dist.Normal(loc_p, jnp.exp(log_scale_p)).to_event(1)
+
+    def oracle(theta):
+        loc, log_scale, u, loc_p, log_scale_p = parts(theta)
+        cov = np.linalg.inv(np.diag(np.exp(-2 * log_scale)) + np.outer(u, u))
+        return by_dense_algebra(loc, cov, loc_p, np.diag(np.exp(2 * log_scale_p)))
+
+    with jax.enable_x64(True):
+        found, slope = jax.value_and_grad(lambda t: vi.kl_divergence(*pair(t)))(jnp.asarray(theta))
+        q, _ = pair(jnp.asarray(theta))
+        np.testing.assert_allclose(q.variance, np.diag(q.covariance_matrix), rtol=1e-12)
+    np.testing.assert_allclose(found, oracle(theta), rtol=1e-10)
+    np.testing.assert_allclose(slope, central_differences(oracle, theta), rtol=1e-6, atol=1e-8)

@@ -134,6 +134,13 @@ CASES = {
     ),
     "hierarchical_vae": lambda: Case(vi.models.hierarchical_vae(SHAPE, **TWO), drawn=("z1",)),
     "ladder_vae": lambda: Case(vi.models.ladder_vae(SHAPE, **THREE)),
+    "dlgm": lambda: Case(vi.models.dlgm(SHAPE, **TWO)),
+    "dlgm, rank one": lambda: Case(
+        vi.models.dlgm(SHAPE, **TWO, family=vi.families.rank_one_precision)
+    ),
+    "dlgm, flow": lambda: Case(
+        vi.models.dlgm(SHAPE, **TWO, family=vi.families.planar, kl="drawn"), drawn=("xi1", "xi2")
+    ),
     "sigmoid_belief_net": lambda: Case(
         vi.models.sigmoid_belief_net(SHAPE, num_latents=(3, 2)), is_discrete=True, drawn=("z1",)
     ),
@@ -202,7 +209,7 @@ def loss_of(case):
     return vi.losses.negative_elbo(case.model)
 
 
-SLOW_TO_COMPILE = {"sequence_vae"}
+SLOW_TO_COMPILE = {"sequence_vae", "dlgm", "dlgm, flow"}
 each = pytest.mark.parametrize(
     "name",
     [
@@ -375,6 +382,7 @@ def test_sizes_that_cannot_be_are_refused():
     for bad in [
         lambda: vi.models.hierarchical_vae(SHAPE, num_latents=(3,), hidden=((4,), (4,))),
         lambda: vi.models.ladder_vae(SHAPE, num_latents=(3, 0), hidden=((4,), (4,))),
+        lambda: vi.models.dlgm(SHAPE, num_latents=(3, 2), hidden=((4,),)),
         lambda: vi.models.sigmoid_belief_net(SHAPE, num_latents=()),
         lambda: vi.models.discrete_vae(SHAPE, num_latents=0),
         lambda: vi.models.conditional_vae(SHAPE, 0, num_latents=2),

@@ -1,13 +1,13 @@
 """The Gaussian whose precision is diagonal plus a matrix of rank one."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from vi_jax.families._pytree import read_latents
-from vi_jax.gaussian import VectorGuide, log_standard_normal
+from vi_jax.gaussian import HALF_LOG_TWO_PI, VectorGuide, log_standard_normal
 from vi_jax.types import Array, Family, Params
 
 
@@ -20,6 +20,8 @@ class RankOnePrecision(VectorGuide):
     log_scale: Array  # [D], of D^-1/2
     u: Array  # [D]
 
+    is_gaussian: ClassVar[bool] = True
+
     @property
     def mean(self) -> Array:
         return self.loc
@@ -29,6 +31,20 @@ class RankOnePrecision(VectorGuide):
         """C = D^-1 - eta D^-1 u u' D^-1 with eta = 1 / (1 + u' D^-1 u) (eq. 18), [D, D]."""
         v = jnp.exp(2.0 * self.log_scale) * self.u
         return jnp.diag(jnp.exp(2.0 * self.log_scale)) - jnp.outer(v, v) / self._root() ** 2
+
+    @property
+    def variance(self) -> Array:
+        """The diagonal of C, [D]."""
+        v = jnp.exp(2.0 * self.log_scale) * self.u
+        return jnp.exp(2.0 * self.log_scale) - (v / self._root()) ** 2
+
+    def entropy(self) -> Array:
+        """D/2 log(2 pi e) + 1/2 log det C, nats."""
+        return self.loc.size * (0.5 + HALF_LOG_TWO_PI) + self._half_log_det()
+
+    def _half_log_det(self) -> Array:
+        """1/2 log det C, by log det C = log eta - log det D (eq. 19)."""
+        return self.log_scale.sum() - jnp.log(self._root())
 
     def _root(self) -> Array:
         """sqrt(1 + u' D^-1 u) = eta^-1/2."""
@@ -47,12 +63,10 @@ class RankOnePrecision(VectorGuide):
 
     def log_density(self, z: Array) -> Array:
         gap = z - self.loc
-        # eq. 19: log det C = log eta - log det D
-        half_log_det = self.log_scale.sum() - jnp.log(self._root())
         return (
             log_standard_normal(gap * jnp.exp(-self.log_scale))
             - 0.5 * jnp.sum(self.u * gap) ** 2
-            - half_log_det
+            - self._half_log_det()
         )
 
 

@@ -13,7 +13,7 @@ from numpyro.distributions.kl import kl_divergence as numpyro_kl_divergence
 from vi_jax.arguments import require_pair
 from vi_jax.distributions import Program
 from vi_jax.kl import discrete, scalars
-from vi_jax.kl.gaussians import is_gaussian_vector, kl_gaussian_vectors
+from vi_jax.kl.gaussians import rule_of_vectors
 
 Array = jax.Array
 
@@ -24,11 +24,12 @@ def kl_divergence(q: Any, p: Any) -> Array:
     """KL(q || p) in closed form, or an error: never an estimate or a bound in its place.
 
     Gaussians of any two forms (diagonal, full, low-rank plus diagonal, by the factor of the
-    precision); Bernoulli, categorical and one-hot, by logits or probabilities; normal, half-normal,
-    log-normal, Laplace, exponential, Poisson, gamma, log-gamma, inverse gamma, beta, Dirichlet,
-    log-Dirichlet, von Mises, Wishart and inverse Wishart (or their Cholesky factors), Weibull to
-    gamma; independent axes, expanded and masked ones of any of these; two guides of one kind that
-    has `kl_to(p)`, such as `vi_jax.chains.GaussianChain`; and what else numpyro's registry has.
+    precision); the guide of `families.rank_one_precision` from a diagonal one; Bernoulli,
+    categorical and one-hot, by logits or probabilities; normal, half-normal, log-normal, Laplace,
+    exponential, Poisson, gamma, log-gamma, inverse gamma, beta, Dirichlet, log-Dirichlet, von
+    Mises, Wishart and inverse Wishart (or their Cholesky factors), Weibull to gamma; independent
+    axes, expanded and masked ones of any of these; two guides of one kind that has `kl_to(p)`,
+    such as `vi_jax.chains.GaussianChain`; and what else numpyro's registry has.
 
     Args:
       q, p: numpyro distributions over the same space, with event shapes alike and batch shapes that
@@ -139,8 +140,9 @@ def _find_rule(q: Any, p: Any) -> Callable[[Any, Any], Array] | None:
         return _masked
     if _are(dist.Independent, q, p):
         return _independent
-    if is_gaussian_vector(q) and is_gaussian_vector(p):
-        return kl_gaussian_vectors
+    of_gaussians = rule_of_vectors(q, p)
+    if of_gaussians is not None:
+        return of_gaussians
     if isinstance(q, ExpandedDistribution) or isinstance(p, ExpandedDistribution):
         return _expanded
     if isinstance(q, dist.Kumaraswamy) and isinstance(p, dist.Beta):

@@ -14,6 +14,7 @@ with w = (I + W' V^-1 W)^-1 W' V^-1 x and r = x - W w: a sum of squares, where W
 would cancel.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -85,6 +86,31 @@ def kl_gaussian_vectors(q: Any, p: Any) -> Array:
     if q.variances is not None:
         total = total + (q.variances * p.precisions()).sum(-1)
     return 0.5 * (total - gap.shape[-2]) + p.half_log_det - q.half_log_det
+
+
+def rule_of_vectors(q: Any, p: Any) -> Callable[[Any, Any], Array] | None:
+    """The rule of a pair of Gaussians over a vector, or None."""
+    if is_gaussian_vector(q) and is_gaussian_vector(p):
+        return kl_gaussian_vectors
+    return kl_by_moments if states_moments(q) and is_diagonal(p) else None
+
+
+def states_moments(d: Any) -> bool:
+    """Whether d is a guide over a vector, none of numpyro's, that states its mean, its variances
+    and its entropy.
+    """
+    is_ours = not isinstance(d, dist.Distribution) and len(getattr(d, "event_shape", ())) == 1
+    return is_ours and all(hasattr(type(d), name) for name in ("mean", "variance", "entropy"))
+
+
+def kl_by_moments(q: Any, p: Any) -> Array:
+    """-H(q) - E_q[log p] with p diagonal, whose expectation needs the mean and the variances of q
+    alone: exact for any q, in O(D).
+    """
+    normal = p.base_dist
+    second = ((q.mean - normal.loc) / normal.scale) ** 2 + q.variance / normal.scale**2
+    each = jnp.log(normal.scale) + 0.5 * (second + math.log(2.0 * math.pi))
+    return each.sum(-1) - q.entropy()
 
 
 def square_root(d: Any) -> Array:

@@ -9,6 +9,7 @@ prior and likelihood. Priors with parameters are in `models.priors`.
 from vi_jax.models import architectures, gated, likelihoods, networks, priors
 from vi_jax.models.conditional_vae import conditional_vae
 from vi_jax.models.discrete_vae import discrete_vae
+from vi_jax.models.dlgm import dlgm
 from vi_jax.models.from_densities import from_densities
 from vi_jax.models.hierarchical_vae import hierarchical_vae
 from vi_jax.models.ladder_vae import ladder_vae
@@ -22,6 +23,7 @@ __all__ = [
     "architectures",
     "conditional_vae",
     "discrete_vae",
+    "dlgm",
     "from_densities",
     "gated",
     "hierarchical_vae",
