@@ -20,7 +20,7 @@ FLOORS = (
     {"local"},
     {"methods", "conjugate", "losses", "evidence", "checks"},
     {"diagnostics", "shard"},
-    {"fitting", "training"},
+    {"fitting", "topics", "training"},
     {"replicas"},
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -2,6 +2,7 @@
 ELBO.
 
     fit = conjugate.gaussian_mixture.fit(key, x, num_components=3)  # coordinate ascent
+    fit = conjugate.lda.fit(key, x, num_topics=3, num_words=40)  # topics of documents
     fit = conjugate.linear_regression.fit(x, y)  # automatic relevance determination
     fit = conjugate.logistic_regression.fit(x, y)  # by the Jaakkola-Jordan bound
     fit = conjugate.ep.fit(x, y, conjugate.ep.probit)  # expectation propagation, which is no bound
@@ -17,6 +18,7 @@ from vi_jax.conjugate import (
     ep,
     factors,
     gaussian_mixture,
+    lda,
     linear_regression,
     logistic_regression,
     mixtures,
@@ -30,6 +32,7 @@ __all__ = [
     "ep",
     "factors",
     "gaussian_mixture",
+    "lda",
     "linear_regression",
     "logistic_regression",
     "mixtures",

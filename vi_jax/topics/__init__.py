@@ -1,0 +1,53 @@
+"""Topic models of many documents from sparse counts.
+
+    counts = vi.topics.from_csr(indptr, indices, data, num_words=V)  # or from_scipy(matrix)
+    fit = vi.topics.fit_lda(jax.random.key(0), counts, num_topics=50)
+    print(fit)  # the bound, topics used, twins, seconds
+    fit.top_words(vocab, 10)
+    fit.shares(counts)  # [N, K]
+    vi.topics.completion(fit, h1, h2)  # perplexity of the second halves of documents
+
+A bound is called `elbo`; what is called perplexity is one, of words that were held out.
+"""
+
+from vi_jax.topics.coherence import (
+    Match,
+    c_v,
+    diversity,
+    hellinger,
+    match,
+    npmi,
+    top_words,
+    twins,
+)
+from vi_jax.topics.corpus import Check, Finding, check
+from vi_jax.topics.counts import Counts, from_csr, from_scipy, take, to_csr
+from vi_jax.topics.evaluate import Completion, completion, score
+from vi_jax.topics.lda import METHODS, Progress, fit_lda
+from vi_jax.topics.result import LDA
+
+__all__ = [
+    "LDA",
+    "METHODS",
+    "Check",
+    "Completion",
+    "Counts",
+    "Finding",
+    "Match",
+    "Progress",
+    "c_v",
+    "check",
+    "completion",
+    "diversity",
+    "fit_lda",
+    "from_csr",
+    "from_scipy",
+    "hellinger",
+    "match",
+    "npmi",
+    "score",
+    "take",
+    "to_csr",
+    "top_words",
+    "twins",
+]

@@ -1,0 +1,163 @@
+"""A fitted latent Dirichlet allocation and its readers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vi_jax.topics.blocks import Blocks, make_blocks
+from vi_jax.topics.coherence import top_words, twins
+from vi_jax.topics.counts import Counts, Numpy
+from vi_jax.topics.local import CVB0, VB, Rule, fixed_point, scaled_topics
+from vi_jax.types import Array
+
+USED_TOKENS = 1.0  # expected, of a topic that is used
+_SHARES_ITERATIONS = 200
+_SHARES_TOLERANCE = 1e-5
+
+
+def rule_of(method: str) -> Rule:
+    """The rule of a method by its name."""
+    return CVB0 if method == "cvb0" else VB
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("topics", "alpha", "eta", "weights", "history", "perplexity", "starts", "found"),
+    meta_fields=("method", "num_tokens", "num_docs", "converged", "seconds"),
+)
+@dataclass(frozen=True)
+class LDA:
+    """A fitted latent Dirichlet allocation; a pytree."""
+
+    topics: Array  # q(beta_k) = Dirichlet(topics[k]), [K, V]
+    alpha: Array  # prior of shares, [K]
+    eta: Array  # prior of topics, []
+    weights: Array  # expected tokens of each topic, [K]
+    history: Numpy  # ELBO after each sweep, nats a token, [sweeps]; nan for CVB0
+    perplexity: Numpy  # completion on `valid` by tokens after each sweep, nan where not measured
+    starts: Numpy  # the criterion of each start, nats a token, [R]; the best was kept
+    found: Numpy  # share of the starts that have the topic too, [K]
+    method: str
+    num_tokens: int
+    num_docs: int
+    converged: bool
+    seconds: float
+
+    @property
+    def num_topics(self) -> int:
+        """K."""
+        return int(self.topics.shape[0])
+
+    @property
+    def num_words(self) -> int:
+        """V."""
+        return int(self.topics.shape[1])
+
+    @property
+    def elbo(self) -> float:
+        """Nats, of the whole corpus; nan for CVB0, which has no bound."""
+        return float(self.history[-1]) * self.num_tokens
+
+    @property
+    def topics_mean(self) -> Array:
+        """E[beta], [K, V]; rows sum to 1."""
+        return self.topics / jnp.sum(self.topics, 1, keepdims=True)
+
+    @property
+    def unused(self) -> list[int]:
+        """Topics that no token is expected in."""
+        return np.flatnonzero(np.asarray(self.weights) < USED_TOKENS).tolist()
+
+    @property
+    def twins(self) -> list[tuple[int, int]]:
+        """Pairs of topics that say the same: see `coherence.twins`."""
+        return twins(self.topics_mean)
+
+    def top_words(self, vocab: Sequence[str] | None = None, num_words: int = 10) -> list[list[Any]]:
+        """The most probable words of each topic, K lists; indices without a vocabulary.
+
+        Raises:
+          ValueError: a vocabulary of another length.
+        """
+        top = top_words(self.topics_mean, num_words)
+        if vocab is None:
+            return top.tolist()
+        if len(vocab) != self.num_words:
+            raise ValueError(
+                f"the vocabulary has {len(vocab):,} words, the topics {self.num_words:,}."
+            )
+        return [[str(vocab[word]) for word in row] for row in top]
+
+    def shares(self, counts: Counts) -> Numpy:
+        """E[theta] of each document given the topics, [N, K]; the prior's mean for an empty one.
+
+        Raises:
+          ValueError: another vocabulary.
+        """
+        if counts.num_words != self.num_words:
+            raise ValueError(
+                f"the documents are of {counts.num_words:,} words, the topics of "
+                f"{self.num_words:,}: map them by word first."
+            )
+        blocks = make_blocks(counts, num_topics=self.num_topics)
+        gamma = _shares(rule_of(self.method), blocks, self.topics.T, self.alpha)
+        return _by_document(blocks.docs, gamma, counts.num_docs)
+
+    def __str__(self) -> str:
+        lines = [
+            f"LDA by {self.method}: {self.num_topics} topics of {self.num_words:,} words, "
+            f"{self.num_docs:,} documents, {self.num_tokens:,} tokens, {len(self.history)} sweeps, "
+            f"{self.seconds:.1f} s"
+        ]
+        if np.isfinite(self.elbo):
+            lines.append(f"ELBO {self.elbo / self.num_tokens:.4f} nats a token")
+        if np.isfinite(np.asarray(self.perplexity)).any():
+            measured = np.asarray(self.perplexity)
+            last = measured[np.isfinite(measured)][-1]
+            lines.append(f"completion perplexity {last:,.1f} by tokens, of the documents in valid")
+        used = self.num_topics - len(self.unused)
+        lines.append(
+            f"topics used {used} of {self.num_topics}, twins {len(self.twins)}, sum of alpha "
+            f"{float(jnp.sum(self.alpha)):.3g}"
+        )
+        if len(self.starts) > 1:
+            stable = int(np.sum(np.asarray(self.found) > 0.5))
+            lines.append(f"{stable} topics are in most of the {len(self.starts)} starts")
+        if not self.converged:
+            lines.append("not converged: give it more sweeps")
+        return "\n".join(lines)
+
+
+@partial(jax.jit, static_argnums=0)
+def _shares(rule: Rule, blocks: Blocks, topics: Array, alpha: Array) -> Array:
+    """gamma [B, D, K] of the documents of all blocks, topics [V, K]."""
+    total = jnp.sum(topics, 0)
+
+    def one(block: Blocks) -> Array:
+        b, _ = scaled_topics(rule, topics.at[block.words].get(mode="clip"), total)
+        start = alpha + block.lengths[:, None] / alpha.shape[0]
+        gamma, _ = fixed_point(
+            rule,
+            block,
+            b,
+            alpha,
+            start,
+            num_iterations=_SHARES_ITERATIONS,
+            tolerance=_SHARES_TOLERANCE,
+        )
+        return gamma
+
+    return jax.lax.map(one, blocks)
+
+
+def _by_document(docs: Any, gamma: Array, num_docs: int) -> Numpy:
+    """Shares [N, K] of gamma [B, D, K]."""
+    values = np.asarray(gamma)
+    found = np.zeros((num_docs + 1, values.shape[-1]), values.dtype)
+    found[np.asarray(docs).ravel()] = values.reshape(-1, values.shape[-1])
+    return found[:-1] / found[:-1].sum(1, keepdims=True)
