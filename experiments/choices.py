@@ -45,6 +45,8 @@ class Room(NamedTuple):
     without: tuple[str, ...] = ()  # what of `__all__` is no function of the kind
     later: tuple[str, ...] = ()
     is_called: bool = True
+    # what stands for a choice that a run makes by itself: a name without a function
+    open_names: tuple[str, ...] = ()
     takes_numbers: bool = False  # a number may stand in place of a choice, such as a constant rate
 
     @property
@@ -197,11 +199,13 @@ def find(room: Room, name: str, where: str) -> Signature:
     """
     outside = _OUTSIDE.fullmatch(name)
     names = room.all_names()
+    if name in room.open_names:
+        return Signature(name, Path(), {}, takes_any=False, summary="")
     if name in names:
         return signatures.find(room.module, name)._replace(function=name)
     if outside is None:
         raise UserError(
-            f"{where} is {name!r}; {room.article} can be {', '.join(names)}"
+            f"{where} is {name!r}; {room.article} can be {', '.join((*names, *room.open_names))}"
             f"{suggest(name, names)}, or one of your own, file.py:function."
         )
     place = outside["place"]

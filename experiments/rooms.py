@@ -57,6 +57,7 @@ ESTIMATOR = Room(
     "vi_jax.estimators",
     later=("key", "bound", "log_joint", "q", "num_samples"),
     is_called=False,
+    open_names=("auto",),
 )
 OPTIMISER = Room(
     "optimiser",

@@ -53,6 +53,8 @@ FACTS = (
     *("columns", "has_exposure", "num_covariates"),  # of tables
     "max_steps",  # of sequences
 )
+ESTIMATOR = "objective.estimator"
+AUTO = "auto"  # of it: the best one on a batch
 # groups whose fields are the arguments of a function, and not ours
 FUNCTIONS = {
     "model": rooms.MODEL,
@@ -74,6 +76,12 @@ def validate(config: Any) -> None:
     _validate_training(config)
     for field, room in FUNCTIONS.items():
         ROOMS.check(room, get(config, field), where=f"config.{field}", facts=FACTS)
+
+
+def leaves_estimator_open(config: Any) -> bool:
+    """Whether the gradient estimator is to be chosen by measuring (`run.estimators`)."""
+    value = config.objective.get("estimator")
+    return value == AUTO or (hasattr(value, "get") and value.get("name") == AUTO)
 
 
 def _validate_values(config: Any) -> None:

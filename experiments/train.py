@@ -52,9 +52,16 @@ def main() -> int:
     workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else default_folder(config)
     refuse_foreign(workdir)
     with (stop := Stop()).listening(), processes.first_holds(lambda: lock.locked(workdir)):
+        measured = []
+        if settings.leaves_estimator_open(config):
+            from experiments.run import estimators
+
+            measured = estimators.settle(config, workdir, overwrite=flags.FLAGS.overwrite)
         resumed = processes.from_first(
             lambda: open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
         )
+        if measured:
+            estimators.write(measured, config, workdir)
         if config.replicas > 1 or config.sweep.learning_rates:
             from experiments.run import replicas
 

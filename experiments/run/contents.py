@@ -26,6 +26,7 @@ CONTENTS = {
         "evaluation-*.json": files.REGULAR,
         "stopped.json": files.REGULAR,
         "replicas.json": files.REGULAR,
+        "estimators.json": files.REGULAR,
         "result.json": files.REGULAR,  # this one and the next three of a posterior
         "moments.json": files.REGULAR,
         "history.json": files.REGULAR,
