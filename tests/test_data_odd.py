@@ -250,3 +250,26 @@ def test_covariates_that_nothing_has_are_refused(tmp_path):
     fails("'batch', which no training row has", f"csv:{path}", covariates="batch")
     path.write_text("\n".join(["a,n", *ROWS]))
     fails("all are named by other fields", f"csv:{path}", covariates="a,n")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ([(0, 3), (2, 3)], "holds 2 of 3 shards of 'x', without number 1"),
+        ([(0, 1), (0, 2), (1, 2)], "shards of 'x' of 1 and of 2 pieces"),
+    ],
+)
+def test_shards_that_their_names_count_are_all_there(tmp_path, numbers, said):
+    for number, total in numbers:
+        np.save(tmp_path / f"x-{number:05d}-of-{total:05d}.npy", RNG.normal(size=(30, 3)))
+    fails(said, f"npz:{tmp_path}")
+
+
+def test_sequences_that_would_stream_are_said_to_be_loaded(tmp_path, capsys):
+    np.savez(tmp_path / "mine.npz", x=RNG.normal(size=(20, 4, 2)))
+    name = f"npz:{tmp_path / 'mine.npz'}"
+    held = data.load(config(name, kind="sequences"))
+    assert "do not stream" not in capsys.readouterr().err
+    loaded = data.load(config(name, kind="sequences", device_limit_mb=0.001))
+    assert "sequences do not stream" in capsys.readouterr().err
+    assert loaded.fingerprint == held.fingerprint

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from experiments.data.base import DataError, Raw, did_you_mean
+from experiments.data.base import DataError, Raw, did_you_mean, say
 from experiments.data.lazy import OnDisk
 from experiments.data.options import Options
 from experiments.data.pieces import piece_of
@@ -39,6 +39,11 @@ def as_sequences(raw: Raw, options: Options) -> RawSequences:
         return _by_column(raw.x, options, where)
     if isinstance(raw.x, list):
         return _of_list(raw.x, raw.names, where)
+    if isinstance(raw.x, OnDisk):
+        say(
+            f"{where} takes {raw.x.nbytes / 1e6:,.0f} MB: sequences do not stream, all of it is "
+            "read into memory."
+        )
     array = np.asarray(raw.x)
     if options.sequence:
         return _by_column(from_array(array, raw.names, where), options, where)

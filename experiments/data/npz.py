@@ -22,7 +22,7 @@ from experiments.data.base import DataError, Source, require_file, say
 from experiments.data.stored import ALONE, Stored, arrays_of
 
 SUFFIXES = (".npz", ".npy")
-NUMBER = re.compile(r"(^|[-_.])\d+([-_.]of[-_.]\d+)?$")  # of a shard
+NUMBER = re.compile(r"(^|[-_.])(?P<number>\d+)([-_.]of[-_.](?P<total>\d+))?$")  # of a shard
 
 Shards = Mapping[str, Sequence[Stored]]  # name -> the pieces of its array, in order
 
@@ -60,6 +60,7 @@ def _in_folder(folder: Path) -> Shards:
     if len(suffixes) != 1:
         told = "both .npz and .npy files" if suffixes else "no .npz or .npy file"
         raise DataError(f"{folder} holds {told}, where shards of one kind were wanted.")
+    _require_all(paths)
     found = [arrays_of(path) for path in paths]
     if suffixes == {".npy"}:
         names = _names_of(paths)
@@ -83,6 +84,31 @@ def _names_of(paths: Sequence[Path]) -> list[str]:
     if len(set(names)) == 1 and not is_known(names[0]):
         return [ALONE] * len(names)
     return names
+
+
+def _require_all(paths: Sequence[Path]) -> None:
+    """Raises DataError where names such as x-00000-of-00002 say that shards are missing, or are of
+    two sets.
+    """
+    said: dict[str, dict[int, set[int]]] = {}  # name -> how many it says -> numbers
+    for path in paths:
+        match = NUMBER.search(path.stem)
+        if match is not None and match["total"] is not None:
+            totals = said.setdefault(path.stem[: match.start()], {})
+            totals.setdefault(int(match["total"]), set()).add(int(match["number"]))
+    for name, totals in said.items():
+        (total, *others) = sorted(totals)
+        if others:
+            raise DataError(
+                f"{paths[0].parent} holds shards of {name!r} of {total} and of {others[0]} pieces; "
+                "move those of one set away."
+            )
+        if len(totals[total]) != total:
+            gone = sorted(set(range(total)) - totals[total]) or [total]
+            raise DataError(
+                f"{paths[0].parent} holds {len(totals[total])} of {total} shards of {name!r}, "
+                f"without number {gone[0]}; bring the others, or name those that are there anew."
+            )
 
 
 def _require_names(paths: Sequence[Path], found: Sequence[Mapping[str, Stored]]) -> None:
