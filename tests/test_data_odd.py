@@ -2,6 +2,7 @@
 the way on.
 """
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -273,3 +274,21 @@ def test_sequences_that_would_stream_are_said_to_be_loaded(tmp_path, capsys):
     loaded = data.load(config(name, kind="sequences", device_limit_mb=0.001))
     assert "sequences do not stream" in capsys.readouterr().err
     assert loaded.fingerprint == held.fingerprint
+
+
+@pytest.mark.parametrize("size", [10, 60, 90])
+def test_a_file_that_is_written_to_while_it_is_mapped_is_told(tmp_path, size):
+    for number in range(2):
+        np.save(tmp_path / f"x-{number}.npy", RNG.normal(size=(60, 3)))
+    path = tmp_path / "x-1.npy"
+    x = data.load(config(f"npz:{tmp_path}", device_limit_mb=0)).train.x["values"]
+    before = x[:]
+    os.rename(path, tmp_path / "kept")  # another file in its place is none of the map's
+    np.save(path, np.zeros((size, 3)))
+    assert (x[:] == before).all()
+    os.rename(tmp_path / "kept", path)
+    assert (x[:] == before).all()
+    np.save(path, np.zeros((size, 3)))
+    with pytest.raises(data.DataError, match=r"x-1.npy was written to while it is read"):
+        x[1:]  # other rows than those that were read last, which are kept
+    assert (x[x.rows < 60] == before[x.rows < 60]).all()  # the other file is as it was

@@ -168,6 +168,18 @@ def of_maps(maps: Sequence[np.memmap]) -> OnDisk:
     return replace(of_arrays([map_.view(np.ndarray) for map_ in maps]), maps=tuple(maps))
 
 
+def watched(array: OnDisk, checks: Sequence[Callable[[], None]]) -> OnDisk:
+    """The same maps, each with a check before it is read, which may raise."""
+    starts = np.cumsum([0, *map(len, array.maps)])
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        for number in np.unique(np.searchsorted(starts, rows, side="right") - 1):
+            checks[number]()
+        return array.read(rows)
+
+    return replace(array, read=read)
+
+
 def of_arrays(plain: Sequence[np.ndarray]) -> OnDisk:
     """Arrays [N, *shape] of one shape and type, one after the other."""
     starts = np.cumsum([0, *map(len, plain)])

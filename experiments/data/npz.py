@@ -47,7 +47,8 @@ def _get(shards: Shards, large: set[str], name: str) -> np.ndarray | lazy.OnDisk
     """An array in memory, or on disk where it is one of the large ones."""
     parts = [part for part in shards[name] if part.nbytes] or shards[name]
     if name in large:
-        return lazy.of_maps([part.mapped() for part in parts])
+        checks = [part.watch() for part in parts]
+        return lazy.watched(lazy.of_maps([part.mapped() for part in parts]), checks)
     if len(parts) == 1:
         return parts[0].loaded()
     return np.concatenate([part.loaded() for part in parts])

@@ -6,7 +6,8 @@ whole `.npy` in one piece of the file; a compressed one has not. Nothing pickled
 """
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZIP_STORED, ZipFile
@@ -39,6 +40,32 @@ class Stored(NamedTuple):
     def mapped(self) -> np.memmap:
         """A memory map of it, whose pages are read when they are looked at."""
         return files.map_array(self.path, self.dtype, self.shape, self.offset, follow=True)
+
+    def watch(self) -> Callable[[], None]:
+        """A check that the file is as it is now: what is cut off from under a map ends the process,
+        and what is written over it would be read as if it had been there. A file that takes its
+        place is another one, which a map does not see.
+
+        Raises (the check):
+          DataError: it is not.
+        """
+        before = os.stat(self.path)
+
+        def check() -> None:
+            try:
+                now = os.stat(self.path)
+            except FileNotFoundError:
+                return
+            is_other = (now.st_dev, now.st_ino) != (before.st_dev, before.st_ino)
+            if is_other or (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
+                return
+            raise DataError(
+                f"{self.path} was written to while it is read ({before.st_size:,} bytes before, "
+                f"{now.st_size:,} now); put back what it was and run the same command again to go "
+                "on, or start a new run."
+            )
+
+        return check
 
     def loaded(self) -> np.ndarray:
         """All of it in memory.
