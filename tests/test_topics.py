@@ -153,7 +153,7 @@ def fitted():
         for _ in range(40):
             states.append(step(states[-1]))
         elbos = [float(memoized.elbo(each, num_docs)) for each in states[1:]]
-        yield dense, states, elbos
+    return dense, states, elbos
 
 
 def test_the_elbo_never_falls(fitted):
@@ -186,8 +186,10 @@ def test_a_sweep_is_one_of_the_engine(fitted, x64):
 
 def test_the_memo_adds_up(fitted):
     (dense, states, _) = fitted
-    np.testing.assert_allclose(states[-1].stats.sum(1), dense.sum(0), rtol=1e-10)
-    np.testing.assert_allclose(states[-1].memo.sum((0, 1)), states[-1].stats.sum(0), rtol=1e-10)
+    stats = np.asarray(states[-1].stats)
+    np.testing.assert_allclose(stats.sum(1), dense.sum(0), rtol=1e-10)
+    memo = np.asarray(states[-1].memo)
+    np.testing.assert_allclose(memo.sum((0, 1)), stats.sum(0), rtol=1e-10)
 
 
 def test_learning_alpha_raises_its_part_of_the_elbo(x64):
@@ -300,9 +302,11 @@ def test_check_finds_what_is_there():
     [
         ({"num_topics": 0}, "num_topics"),
         ({"num_topics": 41}, "more topics than documents"),
-        ({"method": "gibbs"}, "memoized, cvb0, cavi"),
+        ({"method": "gibbs"}, "memoized, svi, cvb0, cavi"),
         ({"alpha": -1.0}, "alpha has to be positive"),
         ({"alpha": "auto"}, 'alpha has to be "learn"'),
+        ({"alpha": [0.1, 0.2]}, "one number or 3"),
+        ({"schedule": vi.topics.Schedule(kappa=0.4)}, "kappa"),
         ({"eta": 0.0}, "eta has to be positive"),
     ],
 )
@@ -344,3 +348,38 @@ def test_planted_topics_are_found(method):
     if method != "cvb0":
         assert np.all(np.diff(fit.history) > -1e-4)
         assert np.isfinite(fit.elbo)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("schedule", [{}, {"alternations": 2, "average_from": 20}])
+def test_stochastic_steps_find_planted_topics(schedule):
+    (topics, _, dense) = planted(1_000)
+    fit = vi.topics.fit_lda(
+        jax.random.key(0),
+        as_counts(dense),
+        num_topics=4,
+        method="svi",
+        batch_size=100,
+        schedule=vi.topics.Schedule(tau0=4.0, **schedule),
+    )
+    assert vi.topics.match(topics, fit.topics_mean).distance.max() < 0.15
+    assert fit.history[-1] > fit.history[0]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("method", ["memoized", "cvb0", "svi"])
+def test_a_fit_that_is_resumed_has_the_same_numbers(method):
+    (_, _, dense) = planted(300)
+    counts = as_counts(dense)
+    settings = {"num_topics": 4, "method": method, "batch_size": 100, "tolerance": 0.0}
+
+    def fit(num_sweeps, **more):
+        key = jax.random.key(2)
+        return vi.topics.fit_lda(key, counts, num_sweeps=num_sweeps, **settings, **more)
+
+    whole = fit(9)
+    seen = []
+    fit(4, callback=seen.append)
+    resumed = fit(9, resume=seen[-1].state)
+    np.testing.assert_array_equal(whole.topics, resumed.topics)
+    np.testing.assert_array_equal(whole.alpha, resumed.alpha)

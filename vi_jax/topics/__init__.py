@@ -25,6 +25,7 @@ from vi_jax.topics.counts import Counts, from_csr, from_scipy, take, to_csr
 from vi_jax.topics.evaluate import Completion, completion, score
 from vi_jax.topics.lda import METHODS, Progress, fit_lda
 from vi_jax.topics.result import LDA
+from vi_jax.topics.svi import Schedule, svi_step
 
 __all__ = [
     "LDA",
@@ -35,6 +36,7 @@ __all__ = [
     "Finding",
     "Match",
     "Progress",
+    "Schedule",
     "c_v",
     "check",
     "completion",
@@ -46,6 +48,7 @@ __all__ = [
     "match",
     "npmi",
     "score",
+    "svi_step",
     "take",
     "to_csr",
     "top_words",

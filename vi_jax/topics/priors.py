@@ -1,4 +1,4 @@
-"""Learning the prior of shares, and where fits start."""
+"""Learning the priors of shares and of topics."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ from vi_jax.topics.special import psi, trigamma
 from vi_jax.types import Array
 
 LEAST_ALPHA = 1e-3  # of a learned entry
+LEAST_ETA = 0.02  # of a learned one: see `local`, float32
 _EULER = 0.5772156649015329
 
 
@@ -63,18 +64,32 @@ def learn_alpha_collapsed(alpha: Array, expected: Array, lengths: Array) -> Arra
     return jnp.maximum(alpha * jnp.sum(rise, 0) / jnp.maximum(rise_total, 1e-6), LEAST_ALPHA)
 
 
-def from_documents(key: Array, rows: Array, unigram: Array, *, mix: float = 0.5) -> Array:
-    """Topics to start from: a few documents each, mixed with the corpus's own frequencies.
-
-    Args:
-      key: not used twice.
-      rows: word frequencies of the documents of each topic, [V, K], columns that sum to 1.
-      unigram: the corpus's, [V].
-      mix: the share of the corpus's.
-
-    Returns:
-      [V, K], columns that sum to 1; noise of 1 % keeps topics of equal documents apart.
+def learn_eta(eta: Array, lam: Array, *, num_iterations: int = 10) -> Array:
+    """The symmetric eta that raises the ELBO, topics Dirichlet(lam) [V, K]: Newton's method on
+    K (log Gamma(V eta) - V log Gamma(eta)) + eta sum E[log beta] in log eta, each step at most
+    twofold.
     """
-    noise = 1.0 + 0.01 * jax.random.uniform(key, rows.shape, rows.dtype)
-    start = ((1.0 - mix) * rows + mix * unigram[:, None]) * noise
-    return start / jnp.sum(start, 0)
+    num_words = lam.shape[0]
+    mean = jnp.mean(psi(lam) - psi(jnp.sum(lam, 0)))
+
+    def step(_: int, eta: Array) -> Array:
+        # the gradient and the curvature in log eta of the above over K V
+        slope = eta * (psi(num_words * eta) - psi(eta) + mean)
+        bend = eta**2 * (num_words * trigamma(num_words * eta) - trigamma(eta)) + slope
+        move = jnp.where(bend < 0, -slope / jnp.minimum(bend, -1e-12), jnp.sign(slope))
+        return jnp.maximum(eta * jnp.exp(jnp.clip(move, -0.7, 0.7)), LEAST_ETA)
+
+    return jax.lax.fori_loop(0, num_iterations, step, eta)
+
+
+def learn_eta_collapsed(eta: Array, stats: Array) -> Array:
+    """One step of the fixed point for eta with the topics integrated out: `learn_alpha_collapsed`
+    of topics over words, stats [V, K], all words alike.
+    """
+    chance = -jnp.expm1(-stats)
+    given = stats / jnp.maximum(chance, 1e-6)
+    rise = jnp.sum(chance * (psi(given + eta) - psi(eta)))
+    num_words = stats.shape[0]
+    total = num_words * eta
+    rise_total = num_words * jnp.sum(psi(jnp.sum(stats, 0) + total) - psi(total))
+    return jnp.maximum(eta * rise / jnp.maximum(rise_total, 1e-6), LEAST_ETA)

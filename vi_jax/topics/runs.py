@@ -1,0 +1,220 @@
+"""How fits go on: from sweep to sweep by memoized updates, or from pass to pass by stochastic
+steps. Every leaf of a state is [R, ...], of R starts side by side.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vi_jax.topics import memoized, svi
+from vi_jax.topics.blocks import Blocks, make_blocks
+from vi_jax.topics.counts import Counts, Numpy, take
+from vi_jax.topics.local import VB, Rule
+from vi_jax.topics.priors import learn_alpha, learn_alpha_collapsed, learn_eta, learn_eta_collapsed
+from vi_jax.topics.starts import from_documents
+from vi_jax.types import Array
+
+_LEARN_FROM = 5  # sweeps before alpha is learned
+_LEAST_BLOCKS = 20
+_TOLERANCE = 1e-3  # of a document's fixed point within a visit, in shares
+
+
+class Settings(NamedTuple):
+    """Checked arguments of a fit."""
+
+    method: str
+    rule: Rule
+    alpha: Numpy  # [K]
+    learns: bool
+    eta: float
+    learns_eta: bool
+    num_starts: int
+    num_iterations: int
+    tolerance: float
+    batch_size: int
+    schedule: svi.Schedule
+
+    def starts(self, key: Array, counts: Counts) -> Array:
+        """Topics to start from, [R, V, K]."""
+        keys = jax.random.split(key, self.num_starts)
+        return jnp.stack([from_documents(each, counts, len(self.alpha)) for each in keys])
+
+
+class Memoized(NamedTuple):
+    """Memoized variational Bayes, coordinate ascent and CVB0."""
+
+    settings: Settings
+    num_docs: Array  # that are not empty
+    blocks: Blocks
+
+    def init(self, start: Array) -> memoized.State:
+        """Before the first sweep, of topics [R, V, K]."""
+        alpha = jnp.asarray(self.settings.alpha, start.dtype)
+        eta = jnp.asarray(self.settings.eta, start.dtype)
+        return jax.vmap(lambda start: memoized.init(self.blocks, alpha, eta, start))(start)
+
+    def sweep(self, state: memoized.State) -> tuple[memoized.State, Array]:
+        """The next state, and the criterion of each start [R], nats."""
+        is_time = self.number(state) + 1 >= _LEARN_FROM
+        learns = self.settings.learns and is_time
+        learns_eta = self.settings.learns_eta and is_time
+        return _sweep(
+            self.settings.rule,
+            self.settings.method != "cavi",
+            self.settings.num_iterations,
+            learns,
+            learns_eta,
+            self.blocks,
+            state,
+            self.num_docs,
+        )
+
+    def number(self, state: memoized.State) -> int:
+        """Sweeps so far."""
+        return int(np.max(state.num_sweeps))
+
+    def is_converged(self, history: list[Numpy]) -> bool:
+        """Whether the last sweep moved the criterion too little, alpha's first steps behind it."""
+        if len(history) < _LEARN_FROM + 2:
+            return False
+        moved = np.nanmax(np.abs(history[-1] - history[-2]))
+        return bool(moved < self.settings.tolerance)
+
+    def topics(self, state: memoized.State) -> Array:
+        """Dirichlet parameters, [R, K, V]."""
+        return (state.stats + state.eta[:, None, None]).transpose(0, 2, 1)
+
+    def bound(self, criterion: Numpy) -> Numpy:
+        """What of the criterion is a bound: that of variational Bayes."""
+        return criterion if self.settings.rule is VB else np.full_like(criterion, np.nan)
+
+
+class Stochastic(NamedTuple):
+    """Stochastic variational inference, a sweep being a pass over all documents."""
+
+    settings: Settings
+    num_docs: Array
+    blocks: Blocks  # of documents in a random order
+    key: Array  # of the order of batches
+
+    def init(self, start: Array) -> svi.State:
+        """Before the first step, of topics [R, V, K]."""
+        alpha = jnp.asarray(self.settings.alpha, start.dtype)
+        eta = jnp.asarray(self.settings.eta, start.dtype)
+        return jax.vmap(lambda start: svi.init(start, alpha, eta))(start)
+
+    def sweep(self, state: svi.State) -> tuple[svi.State, Array]:
+        """The state after a pass, and the mean of the ELBO's estimates over it, [R], nats."""
+        key = jax.random.fold_in(self.key, self.number(state))
+        order = jax.random.permutation(key, self.blocks.num_blocks)
+        settings = self.settings
+        state = _pass(
+            settings.schedule,
+            settings.learns,
+            settings.learns_eta,
+            self.blocks,
+            state,
+            order,
+            self.num_docs,
+        )
+        return state, state.elbo
+
+    def number(self, state: svi.State) -> int:
+        """Passes so far."""
+        return int(np.max(state.num_steps)) // self.blocks.num_blocks
+
+    def is_converged(self, history: list[Numpy]) -> bool:
+        """Whether the last pass moved the mean of the estimates too little."""
+        if len(history) < 2:
+            return False
+        moved = np.nanmax(np.abs(history[-1] - history[-2]))
+        return bool(moved < self.settings.tolerance)
+
+    def topics(self, state: svi.State) -> Array:
+        """Dirichlet parameters, [R, K, V]."""
+        return state.average.transpose(0, 2, 1)
+
+    def bound(self, criterion: Numpy) -> Numpy:
+        """What of the criterion estimates a bound."""
+        return criterion
+
+
+def make_run(key: Array, counts: Counts, settings: Settings) -> Any:
+    """The run of a method."""
+    num_docs = jnp.asarray(np.sum(counts.lengths > 0), jnp.result_type(float))
+    num_topics = len(settings.alpha)
+    if settings.method != "svi":
+        blocks = make_blocks(counts, num_topics=num_topics, least=_LEAST_BLOCKS)
+        return Memoized(settings, num_docs, jax.tree.map(jnp.asarray, blocks))
+    key_docs, key_order = jax.random.split(key)
+    order = np.asarray(jax.random.permutation(key_docs, counts.num_docs))
+    num_blocks = max(1, round(counts.num_docs / settings.batch_size))
+    blocks = make_blocks(
+        take(counts, order),
+        num_topics=num_topics,
+        num_segments=len(counts.doc),
+        least=num_blocks,
+    )
+    return Stochastic(settings, num_docs, jax.tree.map(jnp.asarray, blocks), key_order)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _pass(
+    schedule: svi.Schedule,
+    learns: bool,
+    learns_eta: bool,
+    blocks: Blocks,
+    state: svi.State,
+    order: Array,
+    num_docs: Array,
+) -> svi.State:
+    def one(state: svi.State) -> svi.State:
+        return svi.steps(state, blocks, order, num_docs=num_docs, schedule=schedule, learns=learns)
+
+    return jax.vmap(one)(state)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _sweep(
+    rule: Rule,
+    incremental: bool,
+    num_iterations: int,
+    learns: bool,
+    learns_eta: bool,
+    blocks: Blocks,
+    state: memoized.State,
+    num_docs: Array,
+) -> tuple[memoized.State, Array]:
+    def one(state: memoized.State) -> tuple[memoized.State, Array]:
+        state = memoized.sweep(
+            rule,
+            blocks,
+            state,
+            num_iterations=num_iterations,
+            tolerance=_TOLERANCE,
+            incremental=incremental,
+        )
+        if learns:
+            state = state._replace(alpha=_learned_alpha(rule, blocks, state, num_docs))
+        if learns_eta:
+            state = state._replace(eta=_learned_eta(rule, state))
+        return state, memoized.elbo(state, num_docs)
+
+    return jax.vmap(one)(state)
+
+
+def _learned_alpha(rule: Rule, blocks: Blocks, state: memoized.State, num_docs: Array) -> Array:
+    """alpha [K] after a step of learning."""
+    if rule is VB:
+        return learn_alpha(state.alpha, jnp.sum(state.log_shares, 0), num_docs)
+    expected = jnp.maximum(state.gamma - state.alpha, 0.0).reshape(-1, len(state.alpha))
+    return learn_alpha_collapsed(state.alpha, expected, jnp.ravel(blocks.lengths))
+
+
+def _learned_eta(rule: Rule, state: memoized.State) -> Array:
+    if rule is VB:
+        return learn_eta(state.eta, state.stats + state.eta)
+    return learn_eta_collapsed(state.eta, state.stats)
