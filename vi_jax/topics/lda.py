@@ -179,7 +179,9 @@ class _Record(NamedTuple):
     @property
     def best(self) -> int:
         """The start to be kept."""
-        last = self.criteria[-1] if self.criteria else np.zeros(1)
+        if not self.criteria:
+            return 0
+        last = self.criteria[-1]
         return int(np.argmax(np.where(np.isfinite(last), last, -np.inf)))
 
     def progress(self, state: Any) -> Progress:
@@ -198,6 +200,9 @@ class _Record(NamedTuple):
         best = self.best
         topics = self.run.topics(state)
         means = np.asarray(topics / jnp.sum(topics, 2, keepdims=True))
+        starts = np.full(len(means), np.nan)
+        if self.criteria:
+            starts = self.criteria[-1]
         agreed = np.zeros(len(means[0]))
         for other in means:
             agreed += match(means[best], other).distance < _FOUND
@@ -208,7 +213,7 @@ class _Record(NamedTuple):
             weights=jnp.asarray(_weights(topics[best], state.eta[best])),
             history=np.array([self.run.bound(row)[best] for row in self.criteria]),
             perplexity=np.array(self.measured),
-            starts=self.criteria[-1] if self.criteria else np.full(len(means), np.nan),
+            starts=starts,
             found=agreed / len(means),
             method=self.run.settings.method,
             num_tokens=self.counts.num_tokens,
