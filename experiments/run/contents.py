@@ -31,6 +31,13 @@ CONTENTS = {
         "moments.json": files.REGULAR,
         "history.json": files.REGULAR,
         "draws.npz": files.REGULAR,
+        "topics.npz": files.REGULAR,  # this one and the next seven of a topic model
+        "doc_topics.npy": files.REGULAR,
+        "top_words.*": files.REGULAR,
+        "exemplars.txt": files.REGULAR,
+        "ldavis.json": files.REGULAR,
+        "mallet_keys.txt": files.REGULAR,
+        "state.npz": files.REGULAR,
         "checkpoints": files.FOLDER,
         "figures": files.FOLDER,
         "nonfinite": files.FOLDER,

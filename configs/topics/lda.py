@@ -1,0 +1,55 @@
+"""Topics of a corpus by latent Dirichlet allocation (Blei et al. 2003). No download, half a minute.
+
+    python -m experiments.documents --config=configs/topics/lda.py
+    python -m experiments.documents --config=configs/topics/lda.py --config.data.name=texts:DIR
+    python -m experiments.documents --config=configs/topics/lda.py:cvb0 --config.data.name=npz:FILE
+
+The default corpus is the documentation of SciPy and scikit-learn, from their installed sources.
+Variants: memoized (default; variational Bayes, monotone), cvb0 (zero-order collapsed variational
+Bayes: often the better perplexity, and no bound).
+"""
+
+from ml_collections import ConfigDict
+
+VARIANTS = ("memoized", "cvb0")
+
+
+def get_config(variant: str = "memoized") -> ConfigDict:
+    """The config of one variant."""
+    if variant not in VARIANTS:
+        raise ValueError(
+            f"configs/topics/lda.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
+        )
+    return ConfigDict(
+        dict(
+            name=f"lda-{variant}",
+            seed=0,
+            data=dict(
+                # docstrings | texts:DIR | csv:FILE:COLUMN | jsonl:FILE:FIELD | ldac:FILE[,VOCAB] |
+                # uci:FILE[,VOCAB] | mtx:FILE[,VOCAB] | npz:FILE (docs/documents.md)
+                name="docstrings",
+                held_out=0.1,  # share of the documents whose perplexity is measured; 0 for none
+                split_seed=0,  # which they are, and how their tokens are halved where no text is
+                # of texts: what a word is, which are left out (english, "" or a file of them),
+                # and in how many documents, and in what share of them at most, one has to be
+                token_pattern="(?u)[^\\W\\d_]{3,}",
+                stop_words="english",
+                min_df=5,
+                max_df=0.5,
+                lowercase=True,
+            ),
+            model=dict(
+                method=variant,  # memoized | cvb0 | cavi
+                num_topics=20,
+                alpha="learn",  # of the prior of shares: learned, one a topic; or a number
+                eta=0.0,  # of the prior of topics; 0 is the method's default
+                num_starts=1,  # side by side; the best is kept, and each topic's share of them said
+            ),
+            fit=dict(
+                num_sweeps=200,  # over the corpus, at most
+                tolerance=1e-5,  # nats a token: a sweep that moves the bound by less is the last
+                measure_every=10,  # sweeps between two perplexities of the held-out documents
+                checkpoint_minutes=5.0,  # between two saves of the state; 0 saves at the end only
+            ),
+        )
+    )

@@ -1,0 +1,84 @@
+"""What the config of a topic model may say: its fields, their types and ranges."""
+
+from typing import Any
+
+from experiments import cli
+from experiments.corpora import COUNTED, FORMS, TEXTS
+
+METHODS = ("memoized", "cvb0", "cavi")
+FIELDS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "seed": (int,),
+    "data.name": (str,),
+    "data.held_out": (float, int),
+    "data.split_seed": (int,),
+    "data.token_pattern": (str,),
+    "data.stop_words": (str,),
+    "data.min_df": (int,),
+    "data.max_df": (float, int),
+    "data.lowercase": (bool,),
+    "model.method": (str,),
+    "model.num_topics": (int,),
+    "model.alpha": (str, float, int),
+    "model.eta": (float, int),
+    "model.num_starts": (int,),
+    "fit.num_sweeps": (int,),
+    "fit.tolerance": (float, int),
+    "fit.measure_every": (int,),
+    "fit.checkpoint_minutes": (float, int),
+}
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, cli.MAX_SEED),
+    "data.held_out": (0, 0.9),
+    "data.split_seed": (0, cli.MAX_SEED),
+    "data.min_df": (1, cli.MAX_COUNT),
+    "data.max_df": (0, 1),
+    "model.num_topics": (1, cli.MAX_COUNT),
+    "model.eta": (0, 1e6),
+    "model.num_starts": (1, 1_000),
+    "fit.num_sweeps": (1, cli.MAX_COUNT),
+    "fit.tolerance": (0, 1),
+    "fit.measure_every": (1, cli.MAX_COUNT),
+    "fit.checkpoint_minutes": (0, 1e6),
+}
+
+
+def validate(config: Any) -> None:
+    """Raises UserError for the first thing in a config that cannot be meant."""
+    for field, kinds in FIELDS.items():
+        value = _get(config, field)
+        is_flag = isinstance(value, bool)
+        if not isinstance(value, kinds) or is_flag != (kinds == (bool,)):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise cli.UserError(f"config.{field} is {value!r}; it has to be of type {wanted}.")
+    for field, (least, most) in RANGES.items():
+        value = _get(config, field)
+        if not least <= value <= most:
+            raise cli.UserError(
+                f"config.{field} is {value}; it has to be at least {least} and at most {most:,}."
+            )
+    if config.model.method not in METHODS:
+        raise cli.UserError(
+            f"config.model.method is {config.model.method!r}; it can be {', '.join(METHODS)}."
+        )
+    alpha = config.model.alpha
+    if not (alpha == "learn" or (not isinstance(alpha, str) and alpha > 0)):
+        raise cli.UserError(
+            f"config.model.alpha is {alpha!r}; it can be learn, or a number above 0."
+        )
+    kind = config.data.name.partition(":")[0]
+    if kind not in (*COUNTED, *TEXTS):
+        raise cli.UserError(
+            f"config.data.name is {config.data.name!r}; it can be {', '.join(FORMS)}."
+        )
+
+
+def _get(config: Any, field: str) -> Any:
+    value = config
+    for name in field.split("."):
+        if not hasattr(value, "get") or name not in value:
+            raise cli.UserError(
+                f"the config has no field {field}; configs/topics/lda.py has all of them."
+            )
+        value = value[name]
+    return value

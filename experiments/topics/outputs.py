@@ -1,0 +1,234 @@
+"""What a fitted topic model leaves: numbers with their errors, topics, shares, words, and the forms
+that other tools read.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import vi_jax as vi
+from experiments import files
+
+TOPICS = "topics.npz"
+SHARES = "doc_topics.npy"
+WORDS_TEXT = "top_words.txt"
+WORDS_JSON = "top_words.json"
+SUMMARY = "summary.json"
+EXEMPLARS = "exemplars.txt"
+LDAVIS = "ldavis.json"
+KEYS = "mallet_keys.txt"
+NUM_SHOWN = 10
+NUM_WORDS = 25
+FREX_WEIGHT = 0.5  # of exclusivity against frequency (Bischof & Airoldi 2012)
+NUM_RELEVANT = 30
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of ours."""
+    return json.loads(files.read_text(path))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows by sweep; a line that a kill cut short is left out."""
+    if not files.kind(path):
+        return []
+    rows = []
+    for line in files.read_text(path).splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def keep_metrics(path: Path, sweeps: int) -> list[dict[str, Any]]:
+    """The rows of the first sweeps, the only ones that stay in the file."""
+    rows = [row for row in read_metrics(path) if row["sweep"] <= sweeps]
+    files.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def append_metrics(path: Path, progress: vi.topics.Progress, seconds: float) -> None:
+    """A line with the numbers of a sweep; `seconds` are those before this process."""
+    row = {
+        "sweep": progress.sweep,
+        "elbo": progress.elbo,
+        "perplexity": progress.perplexity,
+        "alpha_sum": progress.alpha_sum,
+        "topics_used": progress.topics_used,
+        "seconds": seconds + progress.seconds,
+    }
+    plain = {name: value for name, value in row.items() if not math.isnan(value)}
+    with files.open_to_append(path) as file:
+        file.write(json.dumps(plain) + "\n")
+
+
+def summarise(fit: Any, loaded: Any) -> dict[str, Any]:
+    """Every number of the fit: the bound, completion with its errors, coherence beside diversity,
+    topics used and twins.
+    """
+    coherence = vi.topics.npmi(fit.topics_mean, loaded.train)
+    summary: dict[str, Any] = {
+        "method": fit.method,
+        "num_topics": fit.num_topics,
+        "num_words": fit.num_words,
+        "num_docs": fit.num_docs,
+        "num_tokens": fit.num_tokens,
+        "num_sweeps": len(fit.history),
+        "converged": fit.converged,
+        "seconds": fit.seconds,
+        "npmi": float(np.mean(coherence)),
+        "npmi_by_topic": coherence.tolist(),
+        "diversity": vi.topics.diversity(fit.topics_mean),
+        "topics_used": fit.num_topics - len(fit.unused),
+        "unused": fit.unused,
+        "twins": [list(pair) for pair in fit.twins],
+        "alpha_sum": float(np.sum(fit.alpha)),
+        "starts": np.asarray(fit.starts, float).tolist(),
+        "found": np.asarray(fit.found, float).tolist(),
+    }
+    if math.isfinite(fit.elbo):
+        summary["elbo_per_token"] = fit.elbo / fit.num_tokens
+    if loaded.halves is not None:
+        found = vi.topics.completion(fit, *loaded.halves)
+        plain = found._asdict()
+        plain.pop("nll")
+        summary["completion"] = plain
+    order = loaded.corpus.parts["train"].order
+    if order is not None:
+        texts = [doc.tolist() for doc in order]
+        summary["c_v"] = float(np.mean(vi.topics.c_v(fit.topics_mean, texts)))
+    return summary
+
+
+def lines(summary: dict[str, Any]) -> list[str]:
+    """The numbers that `print(fit)` does not have."""
+    found = []
+    if "completion" in summary:
+        done = summary["completion"]
+        found.append(
+            f"completion perplexity of held-out documents {done['ppl_tok']:,.1f} ± "
+            f"{done['ppl_tok_stderr']:.1f} by tokens, {done['ppl_doc']:,.1f} ± "
+            f"{done['ppl_doc_stderr']:.1f} by documents ({done['num_tokens']:,} tokens of "
+            f"{done['num_docs']:,} documents; {done['skipped_docs']:,} skipped)"
+        )
+    cv = f", C_V {summary['c_v']:.3f}" if "c_v" in summary else ""
+    found.append(
+        f"NPMI {summary['npmi']:.3f} on the training documents{cv}, diversity "
+        f"{summary['diversity']:.2f}"
+    )
+    return found
+
+
+def save(workdir: Path, fit: Any, loaded: Any, summary: dict[str, Any]) -> None:
+    """All files of a fit but its figures."""
+    vocab = np.array(loaded.corpus.vocab)
+    topics = np.asarray(fit.topics)
+    arrays = {"lambda": topics, "alpha": fit.alpha, "eta": fit.eta, "vocab": vocab}
+    files.write_npz(workdir / TOPICS, arrays)
+    shares = np.asarray(fit.shares(loaded.train), np.float32)
+    files.write_npy(workdir / SHARES, shares)
+    files.write_json(workdir / SUMMARY, summary)
+    words = word_lists(fit, loaded)
+    files.write_json(workdir / WORDS_JSON, words)
+    files.write_text(workdir / WORDS_TEXT, words_text(words))
+    files.write_text(workdir / KEYS, mallet_keys(fit, words))
+    files.write_text(workdir / EXEMPLARS, exemplars(shares, loaded))
+    files.write_json(workdir / LDAVIS, ldavis(fit, loaded, shares))
+
+
+def word_lists(fit: Any, loaded: Any) -> list[dict[str, Any]]:
+    """Of each topic its share of all tokens, and its words by probability, by lift (probability
+    over that in the corpus) and by FREX, the harmonic mean of a word's ranks by frequency in the
+    topic and by exclusivity to it.
+    """
+    beta = np.asarray(fit.topics_mean, np.float64)
+    vocab = loaded.corpus.vocab
+    unigram = _unigram(loaded.train)
+    lift = beta / np.maximum(unigram, 1e-300)
+    exclusive = beta / beta.sum(0)
+    frex = 1.0 / (FREX_WEIGHT / _ranks(exclusive) + (1.0 - FREX_WEIGHT) / _ranks(beta))
+    mass = np.asarray(fit.weights, np.float64)
+    mass = mass / mass.sum()
+    # a word's lift and exclusivity mean nothing where the topic hardly has it
+    seen = beta * np.asarray(fit.weights, np.float64)[:, None] >= 1.0
+    found = []
+    for topic in range(len(beta)):
+        entry: dict[str, Any] = {"topic": topic, "share": float(mass[topic])}
+        for name, score in (("probability", beta), ("lift", lift), ("frex", frex)):
+            usable = (
+                score[topic]
+                if name == "probability"
+                else np.where(seen[topic], score[topic], -np.inf)
+            )
+            order = np.argsort(-usable, kind="stable")[:NUM_WORDS]
+            entry[name] = [
+                {"word": vocab[word], "value": float(score[topic, word])} for word in order
+            ]
+        found.append(entry)
+    return found
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """The empirical distribution function of each row at its own entries, in (0, 1]."""
+    order = np.argsort(np.argsort(values, axis=1, kind="stable"), axis=1, kind="stable")
+    return (order + 1.0) / values.shape[1]
+
+
+def _unigram(counts: vi.topics.Counts) -> np.ndarray:
+    """The share of each word among all tokens."""
+    (_, indices, data) = vi.topics.to_csr(counts)
+    totals = np.bincount(indices, weights=data, minlength=counts.num_words)
+    return totals / totals.sum()
+
+
+def words_text(words: list[dict[str, Any]]) -> str:
+    """A paragraph a topic, the most frequent topic first."""
+    found = []
+    for entry in sorted(words, key=lambda entry: -entry["share"]):
+        found.append(f"topic {entry['topic']}, {100 * entry['share']:.1f} % of the tokens")
+        for name in ("probability", "lift", "frex"):
+            shown = " ".join(each["word"] for each in entry[name][:NUM_SHOWN])
+            found.append(f"  {name:<12}{shown}")
+        found.append("")
+    return "\n".join(found)
+
+
+def mallet_keys(fit: Any, words: list[dict[str, Any]]) -> str:
+    """MALLET's topic keys: topic, alpha, words, by tabs."""
+    alpha = np.asarray(fit.alpha, float)
+    rows = []
+    for entry in words:
+        shown = " ".join(each["word"] for each in entry["probability"][:NUM_WORDS])
+        rows.append(f"{entry['topic']}\t{alpha[entry['topic']]:.5g}\t{shown}\n")
+    return "".join(rows)
+
+
+def exemplars(shares: np.ndarray, loaded: Any) -> str:
+    """The documents of each topic that have most of it, by their titles or their numbers."""
+    titles = loaded.corpus.parts["train"].titles
+    found = []
+    for topic in range(shares.shape[1]):
+        found.append(f"topic {topic}")
+        for doc in np.argsort(-shares[:, topic], kind="stable")[:5]:
+            title = titles[doc] if titles else f"document {doc}"
+            found.append(f"  {100 * shares[doc, topic]:5.1f} %  {title}")
+    return "\n".join(found) + "\n"
+
+
+def ldavis(fit: Any, loaded: Any, shares: np.ndarray) -> dict[str, Any]:
+    """The five arguments of pyLDAvis.prepare (Sievert & Shirley 2014)."""
+    (indptr, indices, data) = vi.topics.to_csr(loaded.train)
+    docs = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+    lengths = np.bincount(docs, weights=data, minlength=len(indptr) - 1)
+    totals = np.bincount(indices, weights=data, minlength=fit.num_words)
+    return {
+        "topic_term_dists": np.asarray(fit.topics_mean, float).round(8).tolist(),
+        "doc_topic_dists": np.asarray(shares, float).round(6).tolist(),
+        "doc_lengths": lengths.astype(int).tolist(),
+        "vocab": list(loaded.corpus.vocab),
+        "term_frequency": totals.astype(int).tolist(),
+    }
