@@ -233,13 +233,6 @@ def write_npz(path: str | Path, arrays: Mapping[str, Any], *, compressed: bool =
     write_whole(path, lambda file: save(file, **plain))
 
 
-def write_npy(path: str | Path, array: Any) -> None:
-    """Writes one plain array as an .npy, whole or not at all; raises as `write_whole` does."""
-    import numpy as np
-
-    write_whole(path, lambda file: np.save(file, np.asarray(array), allow_pickle=False))
-
-
 @contextlib.contextmanager
 def read_npz(path: str | Path, *, follow: bool = False) -> Iterator[Any]:
     """What `np.load` makes of a regular file: an .npz, or one array. Nothing is ever unpickled.

@@ -130,7 +130,7 @@ def save(workdir: Path, fit: Any, loaded: Any, summary: dict[str, Any]) -> None:
     arrays = {"lambda": topics, "alpha": fit.alpha, "eta": fit.eta, "vocab": vocab}
     files.write_npz(workdir / TOPICS, arrays)
     shares = np.asarray(fit.shares(loaded.train), np.float32)
-    files.write_npy(workdir / SHARES, shares)
+    files.write_whole(workdir / SHARES, lambda file: np.lib.format.write_array(file, shares))
     files.write_json(workdir / SUMMARY, summary)
     words = word_lists(fit, loaded)
     files.write_json(workdir / WORDS_JSON, words)
