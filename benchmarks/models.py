@@ -23,6 +23,7 @@ from benchmarks import report
 
 ROWS = {
     "vae:digits": "a VAE, Kingma & Welling 2013",
+    "aevb:digits": "the networks of Kingma & Welling 2013, Adagrad",
     "iwae:one_layer": "IWAE, one layer of latents, Burda et al. 2016",
     "iwae:two_layers": "IWAE, two layers",
     "ladder:digits": "a ladder of five layers, Sonderby et al. 2016",

@@ -5,14 +5,15 @@
     python -m experiments.train --config=configs/discrete.py:rebar
 
 Variants: belief_net (default; two layers of coins under VIMCO), disarm, rebar, wake_sleep (the
-belief net without a gradient through its samples).
+belief net without a gradient through its samples), mnist (DisARM's nonlinear net of 200 Bernoulli
+latents; give it config.data.data_dir).
 """
 
 from ml_collections import ConfigDict
 
 from configs import base
 
-VARIANTS = ("belief_net", "disarm", "rebar", "wake_sleep")
+VARIANTS = ("belief_net", "disarm", "rebar", "wake_sleep", "mnist")
 
 
 def get_config(variant: str = "belief_net") -> ConfigDict:
@@ -29,6 +30,9 @@ def get_config(variant: str = "belief_net") -> ConfigDict:
         config.model = dict(
             name="discrete_vae", num_latents=64, hidden=(128,), activation="leaky_relu"
         )
+    if variant == "mnist":
+        _mnist(config)
+        return config
     config.objective = {
         "belief_net": dict(name="negative_bound", bound="iwae", estimator="vimco", num_samples=5),
         "disarm": dict(name="negative_bound", bound="elbo", estimator="disarm", num_samples=2),
@@ -43,3 +47,22 @@ def get_config(variant: str = "belief_net") -> ConfigDict:
     config.train.update(num_steps=3000, eval_every=1000)
     config.name = f"discrete-{variant}"
     return config
+
+
+def _mnist(config: ConfigDict) -> None:
+    """200 latents, two layers of 200 each way, pairs of DisARM, 100,000 steps of 50 (Dong et al.
+    2020, sec. 5).
+    """
+    config.data.update(base.mnist())
+    config.model.update(num_latents=200, hidden=(200, 200))
+    config.objective = dict(name="negative_bound", bound="elbo", estimator="disarm", num_samples=2)
+    config.optim.learning_rate = dict(name="cosine", peak=1e-3, warmup_steps=1000)
+    config.train.update(
+        batch_size=50,
+        num_steps=100_000,
+        log_every=1000,
+        eval_every=10_000,
+        checkpoint_every=10_000,
+    )
+    config.eval.update(batch_size=1000, num_samples=1, num_importance_samples=100)
+    config.name = "discrete-mnist"
