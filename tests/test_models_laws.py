@@ -30,6 +30,7 @@ class Case(NamedTuple):
     num_steps: int = 0  # of sequences of its rows
     is_discrete: bool = False
     drawn: tuple[str, ...] = ()  # sites whose KL is taken at the draw
+    is_softened: bool = False  # its densities have another guide than its terms
 
 
 def with_gates():
@@ -156,6 +157,17 @@ CASES = {
     "table_vae, linearised": lambda: Case(
         table(SOME, guide="linearised_encoder", decoder_hidden=()), columns=SOME
     ),
+    "vq_vae": lambda: Case(
+        vi.models.vq_vae(
+            SHAPE,
+            num_positions=2,
+            num_codes=12,  # more than vectors of a batch, so that some are unused
+            code_size=2,
+            network=vi.models.architectures.mlp((4,)),
+            prior_width=2,
+        ),
+        is_softened=True,
+    ),
     "from_densities": lambda: Case(
         vi.models.from_densities(*_by_hand(vi.models.vae(SHAPE, num_latents=2, hidden=(4,))))
     ),
@@ -261,8 +273,10 @@ def test_its_terms_are_those_of_its_densities(name):
     assert_mean(np.asarray(shares[0], np.float64) - np.asarray(shares[1], np.float64), 0.0)
     assert all_finite(terms)
     assert {site for site, kl in terms.kl.items() if isinstance(kl, Drawn)} == set(case.drawn)
-    assert_mean(np.asarray(elbo, np.float64) - np.asarray(log_w, np.float64), 0.0)
     np.testing.assert_allclose(gap, 0.0, atol=2e-5)
+    if case.is_softened:
+        return  # its own tests compare the two guides
+    assert_mean(np.asarray(elbo, np.float64) - np.asarray(log_w, np.float64), 0.0)
     # K draws are worth more than one: ELBO <= IWAE_K, in expectation
     iwae = jax.vmap(vi.bounds.iwae)(log_w.reshape(-1, 10))
     slack = np.asarray(iwae) - np.asarray(elbo).reshape(-1, 10).mean(1)

@@ -5,10 +5,10 @@ It has a pure measure of an array of examples, compiled once; the numbers of it 
 its lines of the closing table; and its figures. `METERS` lists them in the order of the table.
 """
 
-from experiments.evals import disentanglement, elbo, latents, likelihood
+from experiments.evals import codes, disentanglement, elbo, latents, likelihood
 from experiments.evals.base import Evaluation, Measures, Meter, Subject, make_meter
 
-METERS = (elbo, latents, disentanglement, likelihood)
-OPTIONAL = ("disentanglement", "likelihood")  # what most models lack, and no one misses
+METERS = (elbo, latents, codes, disentanglement, likelihood)
+OPTIONAL = ("codes", "disentanglement", "likelihood")  # what most models lack, and no one misses
 
 __all__ = ["METERS", "OPTIONAL", "Evaluation", "Measures", "Meter", "Subject", "make_meter"]

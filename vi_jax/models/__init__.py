@@ -17,6 +17,7 @@ from vi_jax.models.sequence_vae import sequence_vae
 from vi_jax.models.sigmoid_belief_net import sigmoid_belief_net
 from vi_jax.models.table_vae import table_vae
 from vi_jax.models.vae import amortised, vae
+from vi_jax.models.vq_vae import vq_vae
 
 __all__ = [
     "amortised",
@@ -35,4 +36,5 @@ __all__ = [
     "sigmoid_belief_net",
     "table_vae",
     "vae",
+    "vq_vae",
 ]
