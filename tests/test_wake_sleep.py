@@ -110,6 +110,23 @@ def test_at_the_posterior_the_model_climbs_the_evidence_and_the_guide_rests():
 
 
 @pytest.mark.integration
+def test_one_sample_climbs_the_elbo_in_the_model():
+    """Hinton et al. (1995): the wake phase is the ELBO's gradient in the model, q held."""
+
+    def elbo(params):
+        def one(x):
+            log_q = log_guide(PARAMS, x)
+            return jnp.sum(jnp.exp(log_q) * (log_joint(params, x) - log_q))
+
+        return jax.vmap(one)(BATCH).mean()
+
+    exact = jax.grad(elbo)(PARAMS)
+    samples = gradients(wake_sleep(MODEL, num_samples=1), PARAMS, 20_000)
+    for name in ("lik", "prior"):
+        assert_mean(samples[name], -exact[name])
+
+
+@pytest.mark.integration
 def test_the_value_is_minus_iwae_and_the_metrics_say_what_pulls_the_guide():
     def key():
         return jax.random.key(4)
@@ -130,8 +147,9 @@ def test_what_wake_sleep_does_not_know_is_refused():
         "train_terms": MODEL._replace(train_terms=MODEL.terms),
     }
     for make in (wake_wake, wake_sleep):
-        with pytest.raises(ValueError, match="at least 2"):
-            make(MODEL, num_samples=1)
+        least = 1 if make is wake_sleep else 2
+        with pytest.raises(ValueError, match=f"at least {least}"):
+            make(MODEL, num_samples=least - 1)
         for name, model in refused.items():
             with pytest.raises(ValueError, match=f"no {name}"):
                 make(model, num_samples=2)

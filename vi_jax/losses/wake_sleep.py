@@ -34,20 +34,23 @@ def wake_wake(model: Model, *, num_samples: int) -> Loss:
 
 
 def wake_sleep(model: Model, *, num_samples: int) -> Loss:
-    """The wake-sleep algorithm (Hinton et al. 1995): wake-theta as in `wake_wake`, and sleep-phi:
-    the guide descends E_{p(x, z)}[-log q(z | x)] on as many samples of the model as the batch has
-    examples, each with the context of one of them.
+    """The wake-sleep algorithm: wake-theta as in `wake_wake`, and sleep-phi: the guide descends
+    E_{p(x, z)}[-log q(z | x)] on as many samples of the model as the batch has examples, each with
+    the context of one of them.
 
-    Arguments, result and errors as for `wake_wake`; the metric of the guide is `sleep_phi`.
+    One sample is wake-sleep as Hinton et al. (1995) have it, where the model climbs the ELBO; more
+    are that of Bornschein & Bengio (2015). Arguments, result and errors as for `wake_wake`, but
+    that K may be 1; the metric of the guide is `sleep_phi`.
     """
     return _wake(model, num_samples, sleep=True)
 
 
 def _wake(model: Model, num_samples: int, *, sleep: bool) -> Loss:
     densities = densities_of(model, "wake-sleep")
-    if model.update is not None or model.train_terms is not None or num_samples < 2:
+    least = 1 if sleep else 2  # of one sample the weight is 1, whatever the guide
+    if model.update is not None or model.train_terms is not None or num_samples < least:
         raise ValueError(
-            "wake-sleep expects num_samples of at least 2, no update of parameters and no "
+            f"wake-sleep expects num_samples of at least {least}, no update of parameters and no "
             f"train_terms; got {num_samples}, {model.update} and {model.train_terms}."
         )
 
