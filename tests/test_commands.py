@@ -476,10 +476,9 @@ def mistakes():
     }
     impute = {
         "missing workdir": (["--workdir={tmp}/none"], "there is no folder {tmp}/none"),
-        "a run of images": (
-            ["--workdir={run}", "--out={tmp}/c"],
-            "{run} is of images, which lack no entry; experiments.impute fills in tables and "
-            "sequences.",
+        "a share of images": (
+            ["--workdir={run}", "--out={tmp}/c", "--missing=100"],
+            "--missing is at most 99 per cent of an image and --split one split; got 100 and test.",
         ),
         "too few samples": (["--workdir={run}", "--num_samples=24"], "--num_samples=24"),
     }

@@ -48,6 +48,7 @@ class Entries(NamedTuple):
 
 def impute(
     config: Any,
+    dataset: Any,
     workdir: Path,
     out: Path,
     *,
@@ -62,6 +63,7 @@ def impute(
 
     Args:
       config: of the run.
+      dataset: of the run, a table or sequences.
       workdir: of the run.
       out: where to write.
       split: train, validation, test or all.
@@ -70,14 +72,8 @@ def impute(
       batch_size: rows at a time; 0: `batch_size_of`.
 
     Raises:
-      UserError: the data are no table, or the model has no densities.
+      UserError: the model has no densities.
     """
-    dataset = session.load_data(config)
-    if dataset.table is None:
-        raise UserError(
-            f"{workdir} is of images, which lack no entry; experiments.impute fills in tables and "
-            "sequences."
-        )
     names = splits_of(dataset, split)
     require_memory(dataset, names)
     require_kind(config, dataset)

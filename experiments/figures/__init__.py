@@ -16,6 +16,7 @@ from experiments.figures.columns import (
 from experiments.figures.correlations import correlation_maps
 from experiments.figures.counts import count_statistics
 from experiments.figures.curves import learning_curves
+from experiments.figures.filled import filled_images
 from experiments.figures.latents import kl_per_dimension, latent_plane, pca_2d
 from experiments.figures.replicas import replica_curves
 from experiments.figures.sequences import (
@@ -40,6 +41,7 @@ __all__ = [
     "Shown",
     "correlation_maps",
     "count_statistics",
+    "filled_images",
     "image_grid",
     "imputed_columns",
     "interpolation",

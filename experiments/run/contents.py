@@ -62,6 +62,8 @@ CONTENTS = {
     "imputed": {
         "*.png": files.REGULAR,
         "imputed.csv": files.REGULAR,
+        "imputed.json": files.REGULAR,
+        "imputed.npz": files.REGULAR,
         "intervals.csv": files.REGULAR,
         "draws.npz": files.REGULAR,
     },

@@ -2,16 +2,24 @@
 
 `check`: a linter for an ELBO (`vi_jax.checks`). `amortised`: of models with an encoder (per-example
 terms, log p(x), active units, the aggregate posterior). `imputation`: what a row of a table lacks,
-given what is observed of it. `ais`: log p(x) between annealed bounds.
-`psis`: Pareto-smoothed weights and k-hat. `posterior`: importance weights of a guide against its
-log density, and a verdict. `optimum`: convergence, by the ELBO's gradient and by R-hat. `bracket`:
-the log evidence between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and
-of means (VSBC); `calibrate_fits`: of `vi.fit` and of any other Python. `annealed`: log p(x) of one
-example of a model between annealed bounds.
+given what is observed of it; `missing_pixels`: what an image lacks. `ais`: log p(x) between
+annealed bounds. `psis`: Pareto-smoothed weights and k-hat. `posterior`: importance weights of a
+guide against its log density, and a verdict. `optimum`: convergence, by the ELBO's gradient and by
+R-hat. `bracket`: the log evidence between bounds. `calibrate`: simulation-based calibration, of
+marginals (SBC) and of means (VSBC); `calibrate_fits`: of `vi.fit` and of any other Python.
+`annealed`: log p(x) of one example of a model between annealed bounds.
 """
 
 from vi_jax.checks import CHECKS, FINDINGS, Finding, Report, check
-from vi_jax.diagnostics import ais, amortised, annealed, imputation, optimum, posterior
+from vi_jax.diagnostics import (
+    ais,
+    amortised,
+    annealed,
+    imputation,
+    missing_pixels,
+    optimum,
+    posterior,
+)
 from vi_jax.diagnostics.bracket import bracket
 from vi_jax.diagnostics.calibration import calibrate, calibrate_fits
 from vi_jax.diagnostics.psis import k_threshold, psis
@@ -30,6 +38,7 @@ __all__ = [
     "check",
     "imputation",
     "k_threshold",
+    "missing_pixels",
     "optimum",
     "posterior",
     "psis",
