@@ -71,7 +71,10 @@ def of_table(
         "x_shape": table.x_shape,
         "num_data": num_data,
     }
-    return {**known, "max_steps": table.num_steps} if table.num_steps else known
+    if not table.num_steps:
+        return known
+    trials = None if x is None else {name: leaf[:NUM_ROWS] for name, leaf in x.items()}
+    return {**known, "max_steps": table.num_steps, "trials": trials}
 
 
 def table_columns(table: Any, x: dict[str, np.ndarray] | None = None) -> tuple[Any, ...]:

@@ -21,8 +21,9 @@ from experiments.run.record import FORMAT, from_plain, to_plain
 from vi_jax.training import evaluation_params
 
 MODULES = {
-    path.stem: importlib.import_module(f"configs.{path.stem}")
-    for path in sorted((ROOT / "configs").glob("*.py"))
+    path.stem: importlib.import_module(f"configs.{folder}{path.stem}")
+    for folder in ("", "neural.")
+    for path in sorted((ROOT / "configs" / folder.strip(".")).glob("*.py"))
     if path.stem not in ("__init__", "base", "replay")
 }
 MEMBERS = [(name, variant) for name, module in MODULES.items() for variant in module.VARIANTS]

@@ -28,6 +28,7 @@ class Case(NamedTuple):
     has_label: bool = False
     columns: tuple = ()  # their numbers among COLUMNS, of a table
     num_steps: int = 0  # of sequences of its rows
+    num_units: int = 0  # of trials of counts
     is_discrete: bool = False
     drawn: tuple[str, ...] = ()  # sites whose KL is taken at the draw
     is_softened: bool = False  # its densities have another guide than its terms
@@ -108,6 +109,25 @@ def sequence():
     )
 
 
+def poisson_lds():
+    return vi.models.poisson_lds([Column("poisson")] * 3, num_latents=2, num_passes=12)
+
+
+def gpfa():
+    return vi.models.gpfa([Column("poisson")] * 3, num_latents=2, num_passes=12, max_steps=8)
+
+
+def trials(num, num_steps, num_units):
+    """Counts, of which a quarter is missing."""
+    rng = np.random.default_rng(0)
+    observed = rng.random((num, num_steps, num_units)) < 0.75
+    counts = rng.poisson(1.0, observed.shape)
+    return {
+        "values": jnp.asarray(counts * observed, jnp.float32),
+        "observed": jnp.asarray(observed),
+    }
+
+
 def sequences(num, columns, num_steps):
     """Sequences of such rows, of 2 to `num_steps` steps."""
     rows = table_rows(num * num_steps, columns)
@@ -154,6 +174,8 @@ CASES = {
     "table_vae": lambda: Case(table(QUICK), columns=QUICK),
     "table_vae, hiding": lambda: Case(table(SOME, hide=0.3, heteroscedastic=True), columns=SOME),
     "sequence_vae": lambda: Case(sequence(), columns=SOME, num_steps=3),
+    "poisson_lds": lambda: Case(poisson_lds(), num_steps=3, num_units=3),
+    "gpfa": lambda: Case(gpfa(), num_steps=3, num_units=3),
     "table_vae, linearised": lambda: Case(
         table(SOME, guide="linearised_encoder", decoder_hidden=()), columns=SOME
     ),
@@ -197,6 +219,8 @@ def params_of(name):
 
 
 def examples(case, num=4):
+    if case.num_units:
+        return trials(num, case.num_steps, case.num_units)
     if case.num_steps:
         return sequences(num, case.columns, case.num_steps)
     if case.columns:
@@ -221,7 +245,7 @@ def loss_of(case):
     return vi.losses.negative_elbo(case.model)
 
 
-SLOW_TO_COMPILE = {"sequence_vae", "dlgm", "dlgm, flow"}
+SLOW_TO_COMPILE = {"sequence_vae", "dlgm", "dlgm, flow", "poisson_lds", "gpfa"}
 each = pytest.mark.parametrize(
     "name",
     [
@@ -297,7 +321,8 @@ def test_its_samples_are_examples(name):
     assert jax.tree.structure(sample) == jax.tree.structure(x)
     for ours, given in zip(jax.tree.leaves(sample), jax.tree.leaves(x), strict=True):
         assert ours.shape == given.shape
-    assert mean.shape == (x["values"].shape if case.columns else SHAPE)
+    is_of_values = bool(case.columns) or case.num_units > 0
+    assert mean.shape == (x["values"].shape if is_of_values else SHAPE)
     assert all_finite(mean)
     context = ["label"] * case.has_label + ["exposure", "covariates"] * bool(case.columns)
     assert all(np.array_equal(sample[name], x[name]) for name in context)

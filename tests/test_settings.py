@@ -171,6 +171,10 @@ ARGUMENTS = {
     "model": {
         name: {"num_latents": 3}
         for name in ("vae", "conditional_vae", "discrete_vae", "sequence_vae", "table_vae")
+    }
+    | {
+        name: {"num_latents": 3, "likelihood": "poisson"}  # the columns are of two kinds
+        for name in ("gpfa", "poisson_lds")
     },
     "schedule": {"constant": {"peak": 0.1}, "cosine": {"peak": 0.1}, "linear": {"peak": 0.1}},
 }

@@ -91,6 +91,8 @@ class Densities(NamedTuple):
     log_lik: Callable[[Params, Any, Any], Array]
     # (params, x) -> what is minimised beside a bound of log-weights, such as -log q(y | x)
     penalty: Callable[[Params, Any], Any] | None = None
+    # (params, x) -> E[mean of `decode`] under the guide, where it has a closed form
+    predict: Callable[[Params, Any], Array] | None = None
 
 
 class Model(NamedTuple):

@@ -44,6 +44,8 @@ class Split(NamedTuple):
     ids: np.ndarray | None = None  # of rows or sequences, [N], numbers or texts
     lengths: np.ndarray | None = None  # of sequences, steps before the padding, [N]
     factors: Factors | None = None  # of images that were made by some
+    # of simulated sequences: what made them, such as `rates` [N, T, D] in x's units and `latents`
+    truth: dict[str, np.ndarray] | None = None
 
     @property
     def num(self) -> int:
@@ -98,6 +100,7 @@ class Raw(NamedTuple):
     names: tuple[str, ...] = ()  # of the columns of x [N, D], where they are given
     lengths: np.ndarray | None = None  # steps of sequences, [N], where they are given
     factors: Factors | None = None  # of images that were made by some
+    truth: dict[str, np.ndarray] | None = None  # see `Split`, where it is known
 
 
 class Source(NamedTuple):

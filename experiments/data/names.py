@@ -15,11 +15,13 @@ from experiments.data import (
     folder,
     hdf5,
     idx,
+    lorenz,
     npz,
     oscillations,
     own,
     parquet,
     shapes,
+    spikes,
     tfds,
 )
 from experiments.data.base import DataError, Source, did_you_mean
@@ -39,6 +41,7 @@ _PLAIN: dict[str, Callable[[str], Source]] = {
     "oscillations": lambda data_dir: oscillations.open_source(),
     "shapes": lambda data_dir: shapes.open_source(shapes.FULL),
     "shapes_small": lambda data_dir: shapes.open_source(shapes.SMALL),
+    "lorenz": lambda data_dir: lorenz.open_source(),
 }
 _PREFIXED: dict[str, Callable[[str, "Reading"], Source]] = {
     "tfds": lambda argument, reading: tfds.open_source(
@@ -53,6 +56,7 @@ _PREFIXED: dict[str, Callable[[str, "Reading"], Source]] = {
     ),
     "h5": lambda argument, reading: hdf5.open_source(argument, reading.data_dir),
     "parquet": lambda argument, reading: parquet.open_source(argument, reading.data_dir),
+    "spikes": lambda argument, reading: spikes.open_source(argument, reading.data_dir),
 }
 NAMES = tuple(_PLAIN)
 PREFIXES = {
@@ -62,6 +66,7 @@ PREFIXES = {
     "csv": "FILE",
     "parquet": "FILE",
     "h5": "FILE:KEY",
+    "spikes": "FILE",
 }
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from experiments.data import report, tables
 from experiments.data.base import DataError, Dataset, Raw, Split
+from experiments.data.columns import Table
 from experiments.data.gather import as_sequences
 from experiments.data.options import Options
 from experiments.data.splits import Selection
@@ -56,7 +57,9 @@ def sequences_of(
         x = {
             key: padded(leaf, lengths[role], most, PADDED[key]) for key, leaf in of_steps.x.items()
         }
-        splits[role] = Split(x, labels, None if ids is None else ids[some], lengths[role])
+        truth = _truth_of(stored[selections[role].name], some, made.table)
+        own_ids = None if ids is None else ids[some]
+        splits[role] = Split(x, labels, own_ids, lengths[role], truth=truth)
     # 3. what is said of them
     table = made.table._replace(num_steps=most)
     notes = found["train"].notes
@@ -74,6 +77,17 @@ def sequences_of(
             name, made._replace(notes=(*made.notes, *notes)), selections, hashes, lengths
         ),
     )
+
+
+def _truth_of(raw: Raw, some: np.ndarray, table: Table) -> dict[str, np.ndarray] | None:
+    """What made some sequences; of rates those of the columns that were kept."""
+    if raw.truth is None:
+        return None
+    truth = {name: np.asarray(array)[some] for name, array in raw.truth.items()}
+    if "rates" in truth and raw.names:
+        kept = [raw.names.index(column.name) for column in table.columns]
+        truth["rates"] = truth["rates"][..., kept]
+    return truth
 
 
 def padded(steps: np.ndarray, lengths: np.ndarray, most: int, value: float) -> np.ndarray:

@@ -21,6 +21,9 @@ class Subject(NamedTuple):
     config: Any  # of the run
     units: Any  # `experiments.build.Units`: what the likelihood is of
     factors: Factors | None = None  # of the evaluated examples, where the data have them
+    kinds: tuple[str, ...] = ()  # of the columns of a table, or of sequences
+    is_sequences: bool = False
+    truth: Any = None  # of the evaluated split, see `experiments.data.base.Split`
 
 
 class Row(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 import vi_jax as vi
 from experiments import figures, files
 from experiments.data.columns import CLASSES, Table
-from experiments.evals import images, plane, tables
+from experiments.evals import images, plane, spikes, tables
 from experiments.evals.base import Measures
 from experiments.evals.csv_file import write_csv
 from experiments.evals.data_columns import as_columns, context_columns
@@ -154,6 +154,7 @@ def draw(
     ]
     paths += tables.draw_columns(folder, as_rows(decoded), table, built.config)
     paths += images.draw_kl(folder, built.subject, measures)
+    paths += spikes.draw(folder, measures, built.subject.truth, f"{name}: {split}")
     return paths + plane.draw(folder, built.subject, params, built.x, built.labels, measures)
 
 

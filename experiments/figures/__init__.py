@@ -33,12 +33,14 @@ from experiments.figures.sheets import (
     manifold_grid,
     reconstructions,
 )
+from experiments.figures.spikes import Trial, latent_paths, raster_and_rates
 
 __all__ = [
     "Imputed",
     "Panel",
     "Reconstructed",
     "Shown",
+    "Trial",
     "correlation_maps",
     "count_statistics",
     "filled_images",
@@ -46,12 +48,14 @@ __all__ = [
     "imputed_columns",
     "interpolation",
     "kl_per_dimension",
+    "latent_paths",
     "latent_plane",
     "learning_curves",
     "length_histograms",
     "manifold",
     "manifold_grid",
     "pca_2d",
+    "raster_and_rates",
     "reconstructed_columns",
     "reconstructed_sequences",
     "reconstructions",

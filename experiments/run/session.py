@@ -48,8 +48,7 @@ class Built(NamedTuple):
     @property
     def subject(self) -> Subject:
         """What the evaluations look at."""
-        part = evaluated_split(self.config, self.dataset, self.config.eval.split)
-        return Subject(self.model, self.config, self.units, part.factors)
+        return _subject(self.config, self.dataset, self.units, self.model)
 
     @property
     def x_shape(self) -> tuple[int, ...]:
@@ -69,12 +68,19 @@ def build_all(config: Any, dataset: Dataset | None = None) -> Built:
     note_probabilities(config, dataset, units)
     model = make_model(config, dataset)
     x, labels = evaluation_set(config, dataset, config.eval.split)
-    factors = evaluated_split(config, dataset, config.eval.split).factors
-    meter = evals.make_meter(Subject(model, config, units, factors), evals.METERS)
+    meter = evals.make_meter(_subject(config, dataset, units, model), evals.METERS)
     for name, reason in meter.skipped.items():
         if name not in evals.OPTIONAL:
             print(f"note: no evaluation of {name}: {reason}.", file=sys.stderr)
     return Built(config, keys(config), dataset, units, model, x, labels, meter)
+
+
+def _subject(config: Any, dataset: Dataset, units: Units, model: vi.Model) -> Subject:
+    """What the evaluations look at."""
+    kinds = () if dataset.table is None else tuple(dataset.table.kinds)
+    part = evaluated_split(config, dataset, config.eval.split)
+    is_sequences = bool(dataset.num_steps)
+    return Subject(model, config, units, part.factors, kinds, is_sequences, part.truth)
 
 
 def keys(config: Any) -> Keys:

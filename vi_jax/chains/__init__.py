@@ -6,19 +6,58 @@ conjugate-computation variational inference.
     q.mean, q.variance, q.log_z, q.sample(key, (100,))
 """
 
+from vi_jax.chains.cvi import Emission, Found, fit_sites, predictors
+from vi_jax.chains.expectations import (
+    Expected,
+    by_closed_form,
+    by_quadrature,
+    expected_by_quadrature,
+)
 from vi_jax.chains.gaussian_chain import GaussianChain, gaussian_chain
-from vi_jax.chains.kalman import Chain, Gains, Sites, Smoothed, log_normalizer, no_sites, smooth
+from vi_jax.chains.kalman import (
+    Chain,
+    Gains,
+    Sites,
+    Smoothed,
+    expected_log_sites,
+    log_normalizer,
+    no_sites,
+    smooth,
+)
+from vi_jax.chains.learning import (
+    ChainStats,
+    EmissionStats,
+    chain_of,
+    chain_stats,
+    emission_of,
+    emission_stats,
+)
 from vi_jax.chains.parallel import smooth_in_chunks
 
 __all__ = [
     "Chain",
+    "ChainStats",
+    "Emission",
+    "EmissionStats",
+    "Expected",
+    "Found",
     "Gains",
     "GaussianChain",
     "Sites",
     "Smoothed",
+    "by_closed_form",
+    "by_quadrature",
+    "chain_of",
+    "chain_stats",
+    "emission_of",
+    "emission_stats",
+    "expected_by_quadrature",
+    "expected_log_sites",
+    "fit_sites",
     "gaussian_chain",
     "log_normalizer",
     "no_sites",
+    "predictors",
     "smooth",
     "smooth_in_chunks",
 ]

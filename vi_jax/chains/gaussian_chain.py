@@ -111,14 +111,14 @@ class GaussianChain:
         if self.posterior is None:
             return jnp.zeros((), z.dtype)
         sites = self.posterior.sites
-        return _site_sum(sites, z, z[..., None] * z[..., None, :])
+        pulled = jnp.einsum("tij,tj->ti", sites.J, z)
+        return jnp.sum((sites.h - 0.5 * pulled) * z)
 
     def expected_log_sites(self, of: Smoothed) -> Array:
         """E[log sites(z)] under other moments, nats."""
         if self.posterior is None:
             return jnp.zeros((), of.mean.dtype)
-        second = of.cov + of.mean[..., None] * of.mean[..., None, :]
-        return _site_sum(self.posterior.sites, of.mean, second)
+        return kalman.expected_log_sites(self.posterior.sites, of)
 
     def kl_to(self, p: "GaussianChain") -> Array:
         """KL(q || p) from another chain of the same shape, nats; `vi_jax.kl_divergence` takes it.
@@ -240,11 +240,6 @@ def _expected_normal(second: Array, cov: Array) -> Array:
     factor = linalg.cholesky(cov)
     trace = jnp.trace(linalg.cho_solve((factor, True), second))
     return -0.5 * trace + log_standard_normal(jnp.zeros(cov.shape[-1])) - _log_diagonal(factor)
-
-
-def _site_sum(sites: Sites, first: Array, second: Array) -> Array:
-    """sum_t h_t' m_t - tr(J_t S_t) / 2 of first and second moments."""
-    return jnp.sum(sites.h * first) - 0.5 * jnp.sum(sites.J * second)
 
 
 def _factors(chain: Chain, num_steps: int) -> Array:

@@ -68,6 +68,12 @@ def symmetric(matrix: Array) -> Array:
     return 0.5 * (matrix + jnp.swapaxes(matrix, -1, -2))
 
 
+def expected_log_sites(sites: Sites, of: Smoothed) -> Array:
+    """E[sum_t h_t' z_t - z_t' J_t z_t / 2] under some moments, nats."""
+    second = of.cov + of.mean[..., None] * of.mean[..., None, :]
+    return jnp.sum(sites.h * of.mean) - 0.5 * jnp.sum(sites.J * second)
+
+
 def update(mean: Array, cov: Array, h: Array, J: Array) -> tuple[Array, Array, Array]:
     """N(mean, cov) times one site: its mean [D] and covariance [D, D], and log E[site], nats."""
     size = mean.shape[-1]

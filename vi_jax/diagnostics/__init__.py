@@ -7,7 +7,8 @@ annealed bounds. `psis`: Pareto-smoothed weights and k-hat. `posterior`: importa
 guide against its log density, and a verdict. `optimum`: convergence, by the ELBO's gradient and by
 R-hat. `bracket`: the log evidence between bounds. `calibrate`: simulation-based calibration, of
 marginals (SBC) and of means (VSBC); `calibrate_fits`: of `vi.fit` and of any other Python.
-`annealed`: log p(x) of one example of a model between annealed bounds.
+`annealed`: log p(x) of one example of a model between annealed bounds. `spikes`: bits per spike,
+R^2 of rates.
 """
 
 from vi_jax.checks import CHECKS, FINDINGS, Finding, Report, check
@@ -19,6 +20,7 @@ from vi_jax.diagnostics import (
     missing_pixels,
     optimum,
     posterior,
+    spikes,
 )
 from vi_jax.diagnostics.bracket import bracket
 from vi_jax.diagnostics.calibration import calibrate, calibrate_fits
@@ -42,4 +44,5 @@ __all__ = [
     "optimum",
     "posterior",
     "psis",
+    "spikes",
 ]

@@ -11,8 +11,10 @@ from vi_jax.models.conditional_vae import conditional_vae
 from vi_jax.models.discrete_vae import discrete_vae
 from vi_jax.models.dlgm import dlgm
 from vi_jax.models.from_densities import from_densities
+from vi_jax.models.gpfa import gpfa
 from vi_jax.models.hierarchical_vae import hierarchical_vae
 from vi_jax.models.ladder_vae import ladder_vae
+from vi_jax.models.poisson_lds import poisson_lds
 from vi_jax.models.sequence_vae import sequence_vae
 from vi_jax.models.sigmoid_belief_net import sigmoid_belief_net
 from vi_jax.models.table_vae import table_vae
@@ -27,10 +29,12 @@ __all__ = [
     "dlgm",
     "from_densities",
     "gated",
+    "gpfa",
     "hierarchical_vae",
     "ladder_vae",
     "likelihoods",
     "networks",
+    "poisson_lds",
     "priors",
     "sequence_vae",
     "sigmoid_belief_net",

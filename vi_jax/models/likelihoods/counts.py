@@ -2,9 +2,11 @@
 zeros are inflated), so that an exposure e is an offset: log e added to it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+from jax.scipy.special import gammaln
 
 from vi_jax.distributions import NegativeBinomial, Poisson, ZeroInflated
 from vi_jax.models.likelihoods._likelihood import (
@@ -16,11 +18,33 @@ from vi_jax.models.likelihoods._likelihood import (
 from vi_jax.types import Array, Params
 
 
-def poisson() -> Likelihood:
-    """x = 0, 1, 2, ... by a Poisson, its log rate from the decoder: variance = mean."""
+def poisson(*, link: Callable[[Array], Array] | None = None) -> Likelihood:
+    """x = 0, 1, 2, ... by a Poisson, its log rate from the decoder: variance = mean.
+
+    Args:
+      link: makes the rate from the output instead, such as `jax.nn.softplus`, whose rates do not
+        explode; an exposure is no offset then.
+    """
+    if link is None:
+        return Likelihood(
+            1,
+            no_parameters,
+            lambda _, outputs: Poisson(outputs[..., 0]),
+            support="count",
+            expected=_expected_poisson,
+        )
     return Likelihood(
-        1, no_parameters, lambda _, outputs: Poisson(outputs[..., 0]), support="count"
+        1,
+        no_parameters,
+        lambda _, outputs: Poisson(jnp.log(link(outputs[..., 0]))),
+        support="count",
     )
+
+
+def _expected_poisson(own: Params, x: Array, mean: Array, variance: Array) -> Array:
+    """x m - e^(m + v / 2) - log x!"""
+    del own
+    return x * mean - jnp.exp(mean + 0.5 * variance) - gammaln(x + 1.0)
 
 
 def negative_binomial(dispersion_init: Any = 1.0) -> Likelihood:

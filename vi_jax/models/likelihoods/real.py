@@ -16,16 +16,23 @@ import numpyro.distributions as dist
 from vi_jax.distributions import StudentT
 from vi_jax.models.likelihoods._likelihood import (
     Likelihood,
+    expected_normal,
     filled,
     no_parameters,
     require_positive,
 )
 from vi_jax.types import Array, Params, freeze
 
+SMALLEST = 1e-6  # of a scale at its optimum, above its floor
 _SOFTPLUS_ONE = 0.5413248546129181  # log(e - 1), where softplus is 1
 
 
-def gaussian(sigma: float, *, link: Callable[[Array], Array] = lambda f: f) -> Likelihood:
+def identity(f: Array) -> Array:
+    """f."""
+    return f
+
+
+def gaussian(sigma: float, *, link: Callable[[Array], Array] = identity) -> Likelihood:
     """N(x | f(z), sigma^2 I) with sigma given.
 
     -ELBO = |x - f(z)|^2 / (2 sigma^2) + KL + (D_x / 2) log(2 pi sigma^2), so that to fix sigma is
@@ -44,16 +51,22 @@ def gaussian(sigma: float, *, link: Callable[[Array], Array] = lambda f: f) -> L
     """
     if not sigma > 0:
         raise ValueError(f"a Gaussian likelihood needs sigma > 0, in the units of x; got {sigma}.")
-    return Likelihood(
+
+    def expected(own: Params, x: Array, mean: Array, variance: Array) -> Array:
+        del own
+        return expected_normal(jnp.asarray(sigma, mean.dtype), x, mean, variance)
+
+    likelihood = Likelihood(
         1,
         no_parameters,
         lambda _, outputs: dist.Normal(link(outputs[..., 0]), sigma),
         support="real",
     )
+    return likelihood._replace(expected=expected) if link is identity else likelihood
 
 
 def gaussian_learned(
-    sigma_init: float = 0.1, *, link: Callable[[Array], Array] = lambda f: f
+    sigma_init: float = 0.1, *, link: Callable[[Array], Array] = identity
 ) -> Likelihood:
     """N(x | f(z), sigma^2 I) with log sigma one trained scalar (Rybkin et al. 2021, sec. 3); see
     `gaussian`.
@@ -64,7 +77,7 @@ def gaussian_learned(
 def gaussian_per_dimension(
     sigma_init: Any = 0.1,
     *,
-    link: Callable[[Array], Array] = lambda f: f,
+    link: Callable[[Array], Array] = identity,
     min_scale: Any = 0.0,
 ) -> Likelihood:
     """N(x | f(z), diag(sigma^2)) with log sigma trained, one for each dimension of x; see
@@ -84,7 +97,7 @@ def gaussian_per_dimension(
 def gaussian_heteroscedastic(
     sigma_init: Any = 1.0,
     *,
-    link: Callable[[Array], Array] = lambda f: f,
+    link: Callable[[Array], Array] = identity,
     min_scale: Any = 1e-3,
 ) -> Likelihood:
     """N(x | f(z), diag(sigma(z)^2)), mean and scale of each element from the decoder (Kendall & Gal
@@ -106,7 +119,7 @@ def gaussian_heteroscedastic(
 
 
 def gaussian_optimal(
-    sigma_init: float = 0.1, *, link: Callable[[Array], Array] = lambda f: f
+    sigma_init: float = 0.1, *, link: Callable[[Array], Array] = identity
 ) -> Likelihood:
     """N(x | f(z), sigma^2 I) with sigma^2 at its optimum on every batch: the mean squared error
     (Rybkin et al. 2021, eq. 6).
@@ -225,7 +238,18 @@ def _gaussian_trained(
         sigma = jnp.exp(params["log_sigma"]) + min_scale
         return dist.Normal(link(outputs[..., 0]), sigma)
 
-    return Likelihood(1, init, make, support="real")
+    def expected(own: Params, x: Array, mean: Array, variance: Array) -> Array:
+        sigma = jnp.exp(own["log_sigma"]) + min_scale
+        return expected_normal(sigma, x, mean, variance)
+
+    def at_residual(own: Params, square: Array) -> Params:
+        sigma = jnp.sqrt(square.reshape(*own["log_sigma"].shape, -1).mean(-1))
+        above = jnp.maximum(sigma - min_scale, SMALLEST)
+        return {"log_sigma": jnp.log(above)}
+
+    if link is not identity:
+        return Likelihood(1, init, make, support="real")
+    return Likelihood(1, init, make, support="real", expected=expected, at_residual=at_residual)
 
 
 def _put_out(output: Array, start: Any, floor: Any) -> Array:

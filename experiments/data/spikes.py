@@ -1,0 +1,140 @@
+"""`spikes:FILE`: counts of spikes [trials, T, N] in an .npz, or in an HDF5 file as lfads-torch
+writes it, with the true rates and latents where they are known.
+
+An .npz holds `spikes` (or `counts`), and may hold `condition` [trials], the bin `dt` in seconds,
+and `rates` (Hz) and `latents`, by trial or by condition. With conditions it has the splits of
+`lorenz`, else one, `all`. An HDF5 file holds `train_data` and `valid_data` (or `train_encod_data`
+and `valid_encod_data`), and may hold `train_truth` in Hz and `train_lowd`; its splits are `train`
+and `test`.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from experiments import files
+from experiments.data import lorenz
+from experiments.data.base import DataError, Raw, Source, require, require_file
+
+COUNTS = ("spikes", "counts", "spike_counts")
+HDF5 = (".h5", ".hdf5")
+OF_SPLIT = {"train": "train", "test": "valid"}  # what lfads-torch calls them
+BIN = 0.01  # seconds, where a file does not say
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def open_source(file: str, data_dir: str) -> Source:
+    """`file`, under `data_dir` when that is given and the path is relative; raises DataError."""
+    path = Path(data_dir) / file
+    require_file(path, f"spikes:{file}")
+    if path.suffix.lower() in HDF5:
+        return _of_hdf5(_read_hdf5(path), str(path))
+    return _of_npz(_read_npz(path), str(path))
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with files.open_regular(path, follow=True) as opened, np.load(opened) as found:
+            return {name: found[name] for name in found.files}
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as .npz ({error}); write it again.") from error
+
+
+def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
+    h5py = require("h5py", "h5py", f"{path}, an HDF5 file,")
+    with files.open_regular(path, follow=True) as opened, h5py.File(opened, "r") as root:
+        return {name: np.asarray(root[name][()]) for name in root}
+
+
+def _of_npz(arrays: Arrays, where: str) -> Source:
+    name = next((name for name in COUNTS if name in arrays), None)
+    if name is None:
+        raise DataError(
+            f"{where} holds {', '.join(sorted(arrays))}, and none of {', '.join(COUNTS)}; save the "
+            "counts [trials, T, N] under one of these names."
+        )
+    counts = _checked(arrays[name], f"{where}: {name}")
+    condition = arrays.get("condition")
+    width = float(arrays.get("dt", BIN))
+    truth = {}
+    if "rates" in arrays:
+        truth["rates"] = _by_trial(arrays["rates"], condition, len(counts), where) * width
+    if "latents" in arrays:
+        truth["latents"] = _by_trial(arrays["latents"], condition, len(counts), where)
+    splits = ("all",) if condition is None else lorenz.SPLITS
+
+    def read(split: str) -> Raw:
+        rows = np.arange(len(counts))
+        if condition is not None:
+            rows = lorenz.split_rows(condition, split)
+        labels = None if condition is None else condition[rows]
+        own = {key: array[rows] for key, array in truth.items()}
+        return Raw(counts[rows], labels, 0, where, _names(counts), truth=own or None)
+
+    return Source(splits, read, where)
+
+
+def _of_hdf5(arrays: Arrays, where: str) -> Source:
+    def found(split: str, *kinds: str) -> np.ndarray | None:
+        names = [f"{OF_SPLIT[split]}_{kind}" for kind in kinds]
+        return next((arrays[name] for name in names if name in arrays), None)
+
+    splits = tuple(split for split in OF_SPLIT if found(split, "data", "encod_data") is not None)
+    if "train" not in splits:
+        raise DataError(
+            f"{where} holds {', '.join(sorted(arrays))}, and neither train_data nor "
+            "train_encod_data; save the counts [trials, T, N] under one of these names."
+        )
+
+    def read(split: str) -> Raw:
+        counts = _checked(found(split, "data", "encod_data"), f"{where}: {split}")
+        truth = {}
+        rates = found(split, "truth")
+        latents = found(split, "lowd")
+        if rates is not None:
+            truth["rates"] = rates * BIN
+        if latents is not None:
+            truth["latents"] = latents
+        return Raw(counts, None, 0, where, _names(counts), truth=truth or None)
+
+    return Source(splits, read, where)
+
+
+def _checked(counts: np.ndarray | None, where: str) -> np.ndarray:
+    """Counts as floats, nan where -1 or nan stood.
+
+    Raises:
+      DataError: they are none.
+    """
+    array = np.asarray(counts, np.float64)
+    if array.ndim != 3:
+        raise DataError(f"{where} has shape {array.shape}; counts are wanted as [trials, T, N].")
+    known = array[~np.isnan(array) & (array != -1.0)]
+    if np.any(known < 0.0) or np.any(known != np.rint(known)):
+        raise DataError(
+            f"{where} holds numbers such as {known[(known < 0) | (known != np.rint(known))][0]:g}; "
+            "counts are wanted, whole numbers from 0 (-1: not observed). Rates and smoothed "
+            "counts are data for npz:FILE with config.data.kinds=gaussian."
+        )
+    return np.where(array == -1.0, np.nan, array)
+
+
+def _by_trial(
+    array: np.ndarray, condition: np.ndarray | None, num_trials: int, where: str
+) -> np.ndarray:
+    """What is given by trial or by condition, [trials, T, ...]."""
+    if len(array) == num_trials:
+        return array
+    names = None if condition is None else np.unique(condition, return_inverse=True)
+    if names is None or len(names[0]) != len(array):
+        raise DataError(
+            f"{where} has rates or latents of {len(array):,} and {num_trials:,} trials; one for "
+            "each trial is wanted, or one for each condition."
+        )
+    return array[names[1]]
+
+
+def _names(counts: np.ndarray) -> tuple[str, ...]:
+    return tuple(f"neuron_{n}" for n in range(counts.shape[-1]))

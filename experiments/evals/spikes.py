@@ -1,0 +1,147 @@
+"""What a model of spike counts predicts: neurons that it was not shown, and where they are known
+the rates and the latents.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import figures
+from experiments.data.columns import COUNTS
+from experiments.evals.base import Evaluation, Measures, Row, Subject
+from vi_jax.diagnostics import spikes
+
+HELD_OUT_EVERY = 4  # neurons 3, 7, 11, ... are hidden from the guide, and predicted
+MIN_NEURONS = 8
+NUM_SAMPLES = 64  # of z, where a model states no prediction
+PERCENT = 100.0
+MAX_SHOWN = 100  # trials that figures choose from
+
+
+def make(subject: Subject) -> Evaluation | str:
+    """The evaluation, of models of sequences of counts."""
+    kinds = subject.kinds
+    if subject.model.densities is None or not subject.is_sequences:
+        return "the data are no sequences"
+    if len(kinds) < MIN_NEURONS or not set(kinds) <= set(COUNTS):
+        return f"the columns are not {MIN_NEURONS} counts or more"
+    hidden = np.arange(len(kinds)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+
+    def each(key: jax.Array, params: Any, x: Any) -> dict[str, Any]:
+        key_all, key_hidden = jax.random.split(key)
+        shown = {**x, "observed": x["observed"] & ~hidden}
+        return {
+            "counts": x["values"],
+            "observed": x["observed"],
+            "rates": predicted(key_all, subject.model, params, x),
+            "rates_hidden": predicted(key_hidden, subject.model, params, shown)[:, hidden],
+            "trajectory": _trajectory(subject.model, params, x),
+        }
+
+    def summarise(found: dict[str, Any]) -> dict[str, Any]:
+        return summary_of(found["spikes"], hidden, subject.truth)
+
+    return Evaluation(
+        "spikes", each, lambda key, params, x, terms: {"spikes": terms}, summarise, rows
+    )
+
+
+def predicted(key: jax.Array, model: Any, params: Any, x: Any) -> jax.Array:
+    """E[x | what is observed] of each step and column, [T, N]: the model's own where it states it,
+    else the mean over samples of z.
+    """
+    densities = model.densities
+    if densities.predict is not None:
+        return densities.predict(params, x)
+    z = densities.guide(params, x).sample(key, (NUM_SAMPLES,))
+    return jax.vmap(lambda z: densities.decode(params, x, z).mean)(z).mean(0)
+
+
+def _trajectory(model: Any, params: Any, x: Any) -> jax.Array:
+    """Means and SDs of latents by step, [2, T, D]; of no steps of a guide of another shape."""
+    q = model.densities.guide(params, x)
+    num_steps = x["values"].shape[0]
+    if getattr(q, "event_shape", ())[:1] != (num_steps,) or len(q.event_shape) != 2:
+        return jnp.zeros((2, 0, 0))
+    return jnp.stack([q.mean, jnp.sqrt(q.variance)])
+
+
+def summary_of(
+    found: dict[str, Any], hidden: np.ndarray, truth: dict[str, np.ndarray] | None
+) -> dict[str, Any]:
+    """The numbers of a split."""
+    counts = np.asarray(found["counts"])
+    observed = np.asarray(found["observed"])
+    rates = np.asarray(found["rates"], np.float64)
+    co = spikes.bits_per_spike(
+        np.asarray(found["rates_hidden"]), counts[..., hidden], observed[..., hidden]
+    )
+    summary: dict[str, Any] = {"co_bps": {"mean": co.value, "stderr": co.stderr}}
+    if truth is None:
+        return summary
+    if "rates" in truth:
+        true = truth["rates"]
+        oracle = spikes.bits_per_spike(
+            true[..., hidden], counts[..., hidden], observed[..., hidden]
+        )
+        summary["co_bps_of_truth"] = oracle.value
+        summary["co_bps_share"] = co.value / oracle.value
+        summary["rate_r2"] = spikes.rate_r2(rates, true)
+        floor = spikes.SMALLEST_RATE
+        logs = [np.log(np.maximum(each, floor)) for each in (rates, true)]
+        summary["log_rate_r2"] = spikes.rate_r2(logs[0], logs[1])
+    path = np.asarray(found["trajectory"])[:, 0]
+    if "latents" in truth and path.size:
+        summary["latent_r2"] = spikes.latent_r2(path, truth["latents"]).tolist()
+    return summary
+
+
+def rows(summary: dict[str, Any]) -> list[Row]:
+    """The lines of the closing table."""
+    co = summary["co_bps"]
+    note = f"bits per spike of every {HELD_OUT_EVERY}th neuron, hidden"
+    if "co_bps_share" in summary:
+        share = PERCENT * summary["co_bps_share"]
+        note = f"{share:.0f} % of that of the true rates, {summary['co_bps_of_truth']:.4f}"
+    found = [Row("co-smoothing", f"{co['mean']:>11.4f} ± {co['stderr']:<8.4f}", note)]
+    if "rate_r2" in summary:
+        logs = f"of log rates {summary['log_rate_r2']:.3f}"
+        found.append(Row("R² of the rates", f"{summary['rate_r2']:>11.3f}", f"            {logs}"))
+    if "latent_r2" in summary:
+        each = " ".join(f"{value:.3f}" for value in summary["latent_r2"])
+        found.append(Row("R² of the true latents", f"      {each}"))
+    return found
+
+
+# --- figures
+
+
+def draw(
+    folder: Path, measures: Measures, truth: dict[str, np.ndarray] | None, title: str
+) -> list[Path]:
+    """Rasters beside rates, and latents over the steps; nothing where they were not measured."""
+    found = measures.arrays.get("spikes")
+    if found is None:
+        return []
+    shown = range(min(len(found["counts"]), MAX_SHOWN))
+    names = [f"trial {number}" for number in shown]
+    counts = np.where(found["observed"], found["counts"], np.nan)
+    true = None if truth is None else truth.get("rates")
+    trials = [
+        figures.Trial(name, counts[i], found["rates"][i], None if true is None else true[i])
+        for i, name in zip(shown, names, strict=True)
+    ]
+    paths = [
+        figures.raster_and_rates(folder / "rates.png", trials, title=f"{title}: spikes and rates")
+    ]
+    path = np.asarray(found["trajectory"])[: len(names)]
+    if path.size:
+        paths.append(
+            figures.latent_paths(
+                folder / "latents.png", names, path[:, 0], path[:, 1], title=f"{title}: latents"
+            )
+        )
+    return paths

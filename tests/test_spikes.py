@@ -1,0 +1,215 @@
+"""Spike counts: the simulated Lorenz set, files, bits per spike as the benchmark defines them, and
+pages.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+from scipy.special import gammaln
+
+from configs import base
+from experiments import figures
+from experiments.data import DataError, load, lorenz, spikes
+from experiments.evals import spikes as evaluation
+from vi_jax.diagnostics.spikes import bits_per_spike, latent_r2, rate_r2
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "neural"
+
+
+def config_of(name, **fields):
+    config = base.digits()
+    config.update(name=name, kind="sequences", kinds="poisson", **fields)
+    return ConfigDict(config, type_safe=False)
+
+
+@pytest.fixture(scope="module")
+def small(monkeypatch_module):
+    monkeypatch_module.setattr(lorenz, "NUM_CONDITIONS", 5)
+    monkeypatch_module.setattr(lorenz, "NUM_OLD", 4)
+    return lorenz.simulate()
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def test_lorenz_spikes_follow_their_rates(small):
+    """Log rates are linear in the latents; counts have the rates' means, but for the spikes that
+    were the second of a millisecond; the flow is that of the equations.
+    """
+    assert small.counts.shape == (100, 100, 30)
+    expected = 10.0 * -np.expm1(-small.rates / 10.0)
+    off = (small.counts - expected).sum((0, 1))
+    assert (np.abs(off) < 5 * np.sqrt(expected.sum((0, 1)))).all()
+    flat = np.concatenate([small.latents, np.ones((100, 100, 1))], -1).reshape(-1, 4)
+    logs = np.log(small.rates).reshape(-1, 30)
+    weights = np.linalg.lstsq(flat, logs, rcond=None)[0]
+    np.testing.assert_allclose(flat @ weights, logs, atol=1e-9)
+    np.testing.assert_allclose(weights[3], np.log(0.05), atol=1e-9)
+    assert ((np.abs(weights[:3]) > 1.0) & (np.abs(weights[:3]) < 2.0)).all()
+    assert np.abs(small.latents).max() <= 1.0
+    np.testing.assert_allclose(small.latents.mean((0, 1)), 0.0, atol=1e-12)
+    np.testing.assert_allclose(
+        lorenz._flow(np.array([[1.0, 2.0, 3.0]])), [[10.0, 23.0, 2.0 - 8.0]], rtol=1e-12
+    )
+
+
+def test_its_splits_share_conditions_or_do_not(small):
+    rows = {split: lorenz.split_rows(small.condition, split) for split in lorenz.SPLITS}
+    assert len(rows["train"]) == 80
+    assert len(rows["test"]) == 20
+    assert set(small.condition[rows["train"]]) == set(small.condition[rows["test"]])
+    old, new = (set(small.condition[rows[f"{age}_conditions"]]) for age in ("old", "new"))
+    assert (old, new) == ({0, 1, 2, 3}, {4})
+    mixed = np.random.default_rng(0).permutation(small.condition)
+    counted = np.bincount(mixed[lorenz.split_rows(mixed, "train")])
+    assert counted.tolist() == [16] * 5
+
+
+def test_the_truth_stays_beside_its_trials(small):
+    dataset = load(
+        config_of("lorenz", train="old_conditions", validation="", test="new_conditions")
+    )
+    assert dataset.num_steps == 100
+    rows = lorenz.split_rows(small.condition, "new_conditions")
+    np.testing.assert_array_equal(dataset.test.x["values"], small.counts[rows])
+    np.testing.assert_array_equal(dataset.test.truth["rates"], small.rates[rows])
+    np.testing.assert_array_equal(dataset.test.truth["latents"], small.latents[rows])
+    assert dataset.test.x["observed"].all()
+
+
+def test_files_of_counts(tmp_path):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.4, (40, 6, 9)).astype(np.int8)
+    counts[3, 4:] = -1
+    rates = rng.random((4, 6, 9)).astype(np.float32)
+    path = tmp_path / "mine.npz"
+    condition = np.repeat(np.arange(4), 10)
+    np.savez(path, spikes=counts, condition=condition, rates=rates, dt=0.02)
+    dataset = load(config_of(f"spikes:{path}", train="train", validation="", test="test"))
+    assert (dataset.train.num, dataset.test.num) == (32, 8)
+    np.testing.assert_allclose(
+        dataset.test.truth["rates"], 0.02 * np.repeat(rates, 2, axis=0), rtol=1e-6
+    )
+    assert not dataset.train.x["observed"][3, 4:].any()
+    for name, array, message in [
+        ("counts", counts * 0.5, "counts are wanted, whole numbers"),
+        ("counts", counts[0], r"wanted as \[trials, T, N\]"),
+        ("firing", counts, "none of spikes, counts, spike_counts"),
+    ]:
+        np.savez(path, **{name: array})
+        with pytest.raises(DataError, match=message):
+            load(config_of(f"spikes:{path}"))
+    np.savez(path, spikes=counts, rates=rates)
+    with pytest.raises(DataError, match="one for each trial is wanted"):
+        spikes.open_source(str(path), "")
+
+
+@pytest.mark.integration
+def test_files_of_others():
+    """The stored Lorenz set, and the tutorial's in the format of lfads-torch."""
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not here")
+    path = SHARED / "lorenz_spikes.npz"
+    dataset = load(config_of(f"spikes:{path}", train="train", validation="", test="test"))
+    assert (dataset.train.num, dataset.test.num) == (1_040, 260)
+    counts = dataset.test.x["values"][..., 3::4]
+    oracle = bits_per_spike(dataset.test.truth["rates"][..., 3::4], counts)
+    assert abs(oracle.value - 0.5438) < 5e-5
+    pytest.importorskip("h5py")
+    path = SHARED / "lfads_tutorial_lorenz.h5"
+    tutorial = load(config_of(f"spikes:{path}", train="train", validation="", test="test"))
+    assert (tutorial.train.num, tutorial.test.num) == (640, 160)
+    total = tutorial.test.truth["rates"].sum() / tutorial.test.x["values"].sum()
+    assert abs(total - 1.0) < 0.02
+
+
+def nlb_bits_per_spike(rates, spikes):
+    """As nlb_tools/evaluation.py has it (1.0.3), nan where not observed."""
+
+    def neg_log_likelihood(rates, spikes):
+        seen = ~np.isnan(spikes)
+        rates, spikes = rates[seen].copy(), spikes[seen]
+        rates[rates == 0] = 1e-9
+        return np.sum(rates - spikes * np.log(rates) + gammaln(spikes + 1.0))
+
+    null = np.tile(
+        np.nanmean(spikes, axis=tuple(range(spikes.ndim - 1)), keepdims=True),
+        (*spikes.shape[:-1], 1),
+    )
+    gain = neg_log_likelihood(null, spikes) - neg_log_likelihood(rates, spikes)
+    return gain / np.nansum(spikes) / np.log(2)
+
+
+def test_bits_per_spike_are_those_of_the_benchmark():
+    rng = np.random.default_rng(0)
+    rates = rng.gamma(1.0, 0.3, (20, 15, 6))
+    counts = rng.poisson(rates).astype(float)
+    guess = rates * np.exp(0.3 * rng.standard_normal(rates.shape))
+    guess[0, 0, 0] = 0.0
+    observed = rng.random(rates.shape) < 0.8
+    ours = bits_per_spike(guess, counts)
+    np.testing.assert_allclose(ours.value, nlb_bits_per_spike(guess, counts), rtol=1e-9)
+    partly = bits_per_spike(guess, np.where(observed, counts, np.nan), observed)
+    theirs = nlb_bits_per_spike(guess, np.where(observed, counts, np.nan))
+    np.testing.assert_allclose(partly.value, theirs, rtol=1e-9)
+    # the standard error is that of trials drawn again
+    again = [
+        bits_per_spike(guess[rows], counts[rows]).value for rows in rng.integers(0, 20, (400, 20))
+    ]
+    assert 0.7 < ours.stderr / np.std(again) < 1.4
+    assert np.isnan(bits_per_spike(rates, 0 * counts).value)
+    with pytest.raises(ValueError, match="alike"):
+        bits_per_spike(rates, counts[:3])
+
+
+def test_what_a_copy_and_the_truth_score(small):
+    """The summary of an evaluation whose predictions are the true rates, and one of the means."""
+    hidden = np.arange(30) % 4 == 3
+    truth = {"rates": small.rates, "latents": small.latents}
+    mixed = small.latents @ np.random.default_rng(0).random((3, 5))
+    found = {
+        "counts": small.counts,
+        "observed": np.ones(small.counts.shape, bool),
+        "rates": small.rates,
+        "rates_hidden": small.rates[..., hidden],
+        "trajectory": np.stack([mixed, mixed], axis=1),
+    }
+    summary = evaluation.summary_of(found, hidden, truth)
+    assert summary["co_bps_share"] == 1.0
+    assert summary["rate_r2"] == 1.0
+    np.testing.assert_allclose(summary["latent_r2"], 1.0, atol=1e-9)
+    assert len(evaluation.rows(summary)) == 3
+    flat = {**found, "rates_hidden": np.ones_like(small.rates[..., hidden])}
+    worse = evaluation.summary_of(flat, hidden, None)
+    assert worse["co_bps"]["mean"] < 0.0
+    assert set(worse) == {"co_bps"}
+    assert rate_r2(np.broadcast_to(small.rates.mean((0, 1)), small.rates.shape), small.rates) == 0.0
+    noise = np.random.default_rng(1).standard_normal(small.latents.shape)
+    assert (np.abs(latent_r2(noise, small.latents)) < 0.01).all()
+
+
+@pytest.mark.integration
+def test_pages_of_spikes_are_drawn(tmp_path):
+    rng = np.random.default_rng(0)
+    rates = rng.random((4, 12, 9))
+    counts = np.where(rng.random(rates.shape) < 0.9, rng.poisson(rates), np.nan)
+    for truth in (None, rates):
+        trials = [
+            figures.Trial(f"trial {n}", counts[n], rates[n], None if truth is None else truth[n])
+            for n in range(4)
+        ]
+        path = figures.raster_and_rates(tmp_path / "rates.png", trials, title="of a test")
+        with Image.open(path) as image:
+            assert len(np.unique(np.asarray(image.convert("L")))) > 10
+    path = figures.latent_paths(
+        tmp_path / "latents.png", "abcd", rates[..., :2], rates[..., :2], title="of a test"
+    )
+    assert path.exists()
+    with pytest.raises(ValueError, match="needs trials"):
+        figures.raster_and_rates(tmp_path / "rates.png", [], title="of a test")
