@@ -14,7 +14,7 @@ from configs.topics.lda import get_config
 from experiments import corpora
 from experiments.cli import UserError
 from experiments.corpora import CorpusError
-from experiments.topics.config import validate
+from experiments.topics.config import METHODS, validate
 
 COUNTS = np.array([[2, 0, 1, 0], [0, 3, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]])
 VOCAB = ("apple", "bread", "cheese", "dates")
@@ -255,6 +255,10 @@ def test_a_config_that_cannot_be_meant_is_refused(field, value, said):
         config[group][name] = value
     with pytest.raises(UserError, match=said):
         validate(config)
+
+
+def test_the_methods_of_a_config_are_those_of_the_library():
+    assert set(METHODS) == set(vi.topics.METHODS)
 
 
 def test_a_corpus_becomes_the_counts_of_the_library(tmp_path):

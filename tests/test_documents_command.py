@@ -72,8 +72,10 @@ def test_a_fit_leaves_topics_shares_words_numbers_and_figures(commands, texts, t
     assert "LDA by memoized" in again.stdout
 
 
-def test_a_fit_that_was_stopped_ends_where_an_unbroken_one_does(commands, texts, tmp_path):
-    more = ("fit.num_sweeps=60", "fit.tolerance=0", "fit.checkpoint_minutes=0.00001")
+@pytest.mark.parametrize("method", ["memoized", "svi"])
+def test_a_fit_that_was_stopped_ends_where_an_unbroken_one_does(commands, texts, tmp_path, method):
+    of_method = (f"model.method={method}", "fit.batch_size=20")
+    more = (*of_method, "fit.num_sweeps=60", "fit.tolerance=0", "fit.checkpoint_minutes=0.00001")
     whole = tmp_path / "whole"
     broken = tmp_path / "broken"
     commands.ok("documents", *flags(texts, whole, *more))

@@ -6,12 +6,13 @@
 
 The default corpus is the documentation of SciPy and scikit-learn, from their installed sources.
 Variants: memoized (default; variational Bayes, monotone), cvb0 (zero-order collapsed variational
-Bayes: often the better perplexity, and no bound).
+Bayes: often the better perplexity, and no bound), svi (stochastic variational inference of Hoffman
+et al. 2013: few passes over many documents).
 """
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("memoized", "cvb0")
+VARIANTS = ("memoized", "cvb0", "svi")
 
 
 def get_config(variant: str = "memoized") -> ConfigDict:
@@ -39,15 +40,19 @@ def get_config(variant: str = "memoized") -> ConfigDict:
                 lowercase=True,
             ),
             model=dict(
-                method=variant,  # memoized | cvb0 | cavi
+                method=variant,  # memoized | cvb0 | svi | cavi
                 num_topics=20,
                 alpha="learn",  # of the prior of shares: learned, one a topic; or a number
                 eta=0.0,  # of the prior of topics; 0 is the method's default
                 num_starts=1,  # side by side; the best is kept, and each topic's share of them said
             ),
             fit=dict(
-                num_sweeps=200,  # over the corpus, at most
+                num_sweeps=20 if variant == "svi" else 200,  # over the corpus, at most
                 tolerance=1e-5,  # nats a token: a sweep that moves the bound by less is the last
+                batch_size=256,  # of svi: documents of a step
+                # of svi: step t moves the topics by (tau0 + t)^-kappa
+                kappa=0.7,
+                tau0=10.0,
                 measure_every=10,  # sweeps between two perplexities of the held-out documents
                 checkpoint_minutes=5.0,  # between two saves of the state; 0 saves at the end only
             ),

@@ -5,7 +5,7 @@ from typing import Any
 from experiments import cli
 from experiments.corpora import COUNTED, FORMS, TEXTS
 
-METHODS = ("memoized", "cvb0", "cavi")
+METHODS = ("memoized", "cvb0", "svi", "cavi")
 FIELDS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "seed": (int,),
@@ -24,6 +24,9 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "model.num_starts": (int,),
     "fit.num_sweeps": (int,),
     "fit.tolerance": (float, int),
+    "fit.batch_size": (int,),
+    "fit.kappa": (float, int),
+    "fit.tau0": (float, int),
     "fit.measure_every": (int,),
     "fit.checkpoint_minutes": (float, int),
 }
@@ -38,6 +41,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "model.num_starts": (1, 1_000),
     "fit.num_sweeps": (1, cli.MAX_COUNT),
     "fit.tolerance": (0, 1),
+    "fit.batch_size": (1, cli.MAX_COUNT),
+    "fit.kappa": (0.5, 1),
+    "fit.tau0": (0, 1e9),
     "fit.measure_every": (1, cli.MAX_COUNT),
     "fit.checkpoint_minutes": (0, 1e6),
 }

@@ -17,6 +17,8 @@ from experiments.run.contents import DATA
 from experiments.run.live import Count
 from experiments.run.stopping import Stop
 from experiments.topics import outputs
+from vi_jax.topics import memoized, svi
+from vi_jax.topics.svi import Schedule
 
 METRICS = "metrics.jsonl"
 STATE = "state.npz"  # of a fit that has not ended, to go on from
@@ -132,8 +134,7 @@ def _fit(config: Any, workdir: Path, loaded: Loaded, *, resumed: bool, stop: Sto
       UserError: the model and the corpus do not go together, in a sentence.
     """
     model = config.model
-    state = _saved(workdir / STATE) if resumed else None
-    done = 0 if state is None else int(state.num_sweeps.max())
+    (done, state) = _saved(workdir / STATE, model.method) if resumed else (0, None)
     rows = outputs.keep_metrics(workdir / METRICS, done)
     record = _Record(workdir, config.fit, stop, rows[-1]["seconds"] if rows else 0.0)
     with Count("sweeps", config.fit.num_sweeps - done, "sweeps", first=0.0) as count:
@@ -156,6 +157,8 @@ def _fit(config: Any, workdir: Path, loaded: Loaded, *, resumed: bool, stop: Sto
                 callback=after_sweep,
                 num_sweeps=config.fit.num_sweeps,
                 tolerance=config.fit.tolerance,
+                batch_size=config.fit.batch_size,
+                schedule=Schedule(kappa=config.fit.kappa, tau0=config.fit.tau0),
                 resume=state,
             )
         except ValueError as error:
@@ -179,22 +182,23 @@ class _Record:
         asked = self._stop.asked()
         is_due = self._pace > 0 and time.monotonic() - self._saved_at > self._pace
         if asked or is_due:
-            _save(self._workdir / STATE, progress.state)
+            _save(self._workdir / STATE, progress.sweep, progress.state)
             self._saved_at = time.monotonic()
         return asked
 
 
-def _save(path: Path, state: Any) -> None:
+def _save(path: Path, sweep: int, state: Any) -> None:
     leaves = jax.tree.leaves(jax.device_get(state))
-    files.write_npz(path, {f"leaf_{number}": leaf for number, leaf in enumerate(leaves)})
+    arrays = {f"leaf_{number}": leaf for number, leaf in enumerate(leaves)}
+    files.write_npz(path, {"sweep": sweep, **arrays})
 
 
-def _saved(path: Path) -> Any:
-    """The state of a fit that was stopped; None where there is none."""
+def _saved(path: Path, method: str) -> tuple[int, Any]:
+    """The sweeps and the state of a fit that was stopped; 0 and None where there is none."""
     if not files.kind(path):
-        return None
-    from vi_jax.topics.memoized import State
-
+        return 0, None
     with files.read_npz(path) as arrays:
-        leaves = [arrays[f"leaf_{number}"] for number in range(len(arrays.files))]
-    return State(*(jax.numpy.asarray(leaf) for leaf in leaves))
+        leaves = [arrays[f"leaf_{number}"] for number in range(len(arrays.files) - 1)]
+        sweep = int(arrays["sweep"])
+    kind: Any = svi.State if method == "svi" else memoized.State
+    return sweep, kind(*(jax.numpy.asarray(leaf) for leaf in leaves))
