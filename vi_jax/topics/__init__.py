@@ -10,6 +10,7 @@
 A bound is called `elbo`; what is called perplexity is one, of words that were held out.
 """
 
+from vi_jax.topics.assignments import anneal, exact
 from vi_jax.topics.coherence import (
     Match,
     c_v,
@@ -23,6 +24,7 @@ from vi_jax.topics.coherence import (
 from vi_jax.topics.corpus import Check, Finding, check
 from vi_jax.topics.counts import Counts, from_csr, from_scipy, take, to_csr
 from vi_jax.topics.evaluate import Completion, completion, score
+from vi_jax.topics.evidence import Evidence, evidence
 from vi_jax.topics.lda import METHODS, Progress, fit_lda
 from vi_jax.topics.result import LDA
 from vi_jax.topics.svi import Schedule, svi_step
@@ -33,14 +35,18 @@ __all__ = [
     "Check",
     "Completion",
     "Counts",
+    "Evidence",
     "Finding",
     "Match",
     "Progress",
     "Schedule",
+    "anneal",
     "c_v",
     "check",
     "completion",
     "diversity",
+    "evidence",
+    "exact",
     "fit_lda",
     "from_csr",
     "from_scipy",

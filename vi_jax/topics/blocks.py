@@ -6,7 +6,7 @@ import numpy as np
 
 from vi_jax.topics.counts import Counts, Numpy
 
-CACHED_BYTES = 8_000_000  # of the numbers that inner iterations read again
+CACHED_BYTES = 3_000_000  # of the numbers that inner iterations read again
 _POSTINGS = (4, 8, 16, 32, 64)  # cells of one word that are summed at once
 
 

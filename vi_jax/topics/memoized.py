@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vi_jax.topics.local import Rule, fixed_point, scaled_topics, summarise
+from vi_jax.topics.local import PARTLY, VB, Rule, fixed_point, scaled_topics, summarise
 from vi_jax.topics.special import log_gamma
 from vi_jax.types import Array
 
@@ -18,7 +18,7 @@ class State(NamedTuple):
 
     stats: Array  # expected occurrences of each word by topic, [V, K]
     alpha: Array  # prior of shares, [K]
-    eta: Array  # prior of topics, []
+    eta: Array  # prior of topics, [V]
     gamma: Array  # shares of the documents of each block, [B, D, K]
     memo: Array  # each block's part of `stats`, [B, U, K]
     value: Array  # each block's part of the ELBO, alpha's and the topics' not in it, nats, [B]
@@ -29,7 +29,7 @@ class State(NamedTuple):
 
 def init(blocks: Any, alpha: Array, eta: Array, start: Array) -> State:
     """Before the first sweep: topics by `start` [V, K], expected occurrences of every word, a part
-    of which leaves with each block of the first sweep.
+    of which leaves with each block of the first sweep; eta is [V].
     """
     num_blocks = blocks.ids.shape[0]
     num_topics = alpha.shape[0]
@@ -57,6 +57,7 @@ def sweep(
     num_iterations: int,
     tolerance: float,
     incremental: bool = True,
+    heat: float | Array = 1.0,
 ) -> State:
     """Visits every block once.
 
@@ -67,15 +68,18 @@ def sweep(
       num_iterations: of a document's fixed point, from where it was, at most.
       tolerance: of the fixed point, in shares.
       incremental: move the topics after every block; else at the end, as coordinate ascent.
+      heat: what eta is multiplied by in this sweep: smoother topics let go of their starts.
     """
-    num_words = state.stats.shape[0]
+    eta = state.eta * heat
+    eta_total = jnp.sum(eta)
 
     def visit(carry: tuple[Array, Array], inputs: Any) -> tuple[tuple[Array, Array], Any]:
         stats, total = carry
         block, gamma, memo = inputs
         seen = (stats, total) if incremental else (state.stats, jnp.sum(state.stats, 0))
-        lam = seen[0].at[block.words].get(mode="fill", fill_value=0.0) + state.eta
-        lam_total = seen[1] + num_words * state.eta
+        lam = seen[0].at[block.words].get(mode="fill", fill_value=0.0)
+        lam = lam + eta.at[block.words].get(mode="fill", fill_value=1.0)[:, None]
+        lam_total = seen[1] + eta_total
         b, shift = scaled_topics(rule, lam, lam_total)
         gamma, moved = fixed_point(
             rule,
@@ -110,18 +114,29 @@ def sweep(
     )
 
 
-def elbo(state: State, num_docs: Array) -> Array:
-    """The ELBO with topics Dirichlet(eta + stats), nats; of documents that are not empty.
+def bound(rule: Rule, state: State, num_docs: Array) -> tuple[Array, Array]:
+    """What the fit reports and what it raises, nats; of documents that are not empty.
 
-    Exact for the rule VB: of the expected log p(words, assignments | topics) and the topics' KL
-    only the normalisers of the topics are left, since stats = lambda - eta.
+    For VB both are the ELBO, with topics Dirichlet(eta + stats): of the expected log p(words,
+    assignments | topics) and the topics' KL only the normalisers of the topics are left, since
+    stats = lambda - eta. With the topics at their mean, the first is a lower bound of log p(words |
+    topics), and the second has their log prior of eta + 1 too, but for a constant. CVB0 has no
+    bound: nan, and the second as a criterion.
     """
     alpha = state.alpha
-    lam = state.stats + state.eta
-    num_words = lam.shape[0]
-    num_topics = lam.shape[1]
     prior = log_gamma(jnp.sum(alpha)) - jnp.sum(log_gamma(alpha))
     shares = num_docs * prior + jnp.sum(alpha * jnp.sum(state.log_shares, 0))
-    topics = jnp.sum(log_gamma(lam)) - jnp.sum(log_gamma(jnp.sum(lam, 0)))
-    topics_prior = num_words * log_gamma(state.eta) - log_gamma(num_words * state.eta)
-    return jnp.sum(state.value) + shares + topics - num_topics * topics_prior
+    value = jnp.sum(state.value) + shares
+    lam = state.stats + state.eta[:, None]
+    total = jnp.sum(lam, 0)
+    if rule is VB:
+        topics = jnp.sum(log_gamma(lam)) - jnp.sum(log_gamma(total))
+        of_prior = jnp.sum(log_gamma(state.eta)) - log_gamma(jnp.sum(state.eta))
+        elbo = value + topics - lam.shape[1] * of_prior
+        return elbo, elbo
+    log_b = rule.log_topics(lam, total)
+    given_topics = value + jnp.sum(state.stats * log_b)
+    criterion = given_topics + jnp.sum(state.eta[:, None] * log_b)
+    if rule is PARTLY:
+        return given_topics, criterion
+    return jnp.full_like(criterion, jnp.nan), criterion

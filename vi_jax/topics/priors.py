@@ -7,7 +7,7 @@ from vi_jax.topics.special import psi, trigamma
 from vi_jax.types import Array
 
 LEAST_ALPHA = 1e-3  # of a learned entry
-LEAST_ETA = 0.02  # of a learned one: see `local`, float32
+LEAST_ETA = 0.02  # of the mean of a learned one: see `local`, float32
 _EULER = 0.5772156649015329
 
 
@@ -65,31 +65,36 @@ def learn_alpha_collapsed(alpha: Array, expected: Array, lengths: Array) -> Arra
 
 
 def learn_eta(eta: Array, lam: Array, *, num_iterations: int = 10) -> Array:
-    """The symmetric eta that raises the ELBO, topics Dirichlet(lam) [V, K]: Newton's method on
-    K (log Gamma(V eta) - V log Gamma(eta)) + eta sum E[log beta] in log eta, each step at most
-    twofold.
+    """The eta [V], of the proportions that it has, that raises the ELBO, topics Dirichlet(lam)
+    [V, K]: Newton's method on K (log Gamma(sum eta) - sum log Gamma(eta)) + sum eta E[log beta] in
+    the log of its scale, each step at most twofold.
     """
-    num_words = lam.shape[0]
-    mean = jnp.mean(psi(lam) - psi(jnp.sum(lam, 0)))
+    num_topics = lam.shape[1]
+    mean = jnp.sum(psi(lam) - psi(jnp.sum(lam, 0)), 1) / num_topics  # [V]
 
     def step(_: int, eta: Array) -> Array:
-        # the gradient and the curvature in log eta of the above over K V
-        slope = eta * (psi(num_words * eta) - psi(eta) + mean)
-        bend = eta**2 * (num_words * trigamma(num_words * eta) - trigamma(eta)) + slope
+        total = jnp.sum(eta)
+        slope = total * psi(total) - jnp.sum(eta * (psi(eta) - mean))
+        bend = total**2 * trigamma(total) - jnp.sum(eta**2 * trigamma(eta)) + slope
         move = jnp.where(bend < 0, -slope / jnp.minimum(bend, -1e-12), jnp.sign(slope))
-        return jnp.maximum(eta * jnp.exp(jnp.clip(move, -0.7, 0.7)), LEAST_ETA)
+        return _bounded(eta * jnp.exp(jnp.clip(move, -0.7, 0.7)))
 
     return jax.lax.fori_loop(0, num_iterations, step, eta)
 
 
 def learn_eta_collapsed(eta: Array, stats: Array) -> Array:
-    """One step of the fixed point for eta with the topics integrated out: `learn_alpha_collapsed`
-    of topics over words, stats [V, K], all words alike.
+    """One step of the fixed point for the scale of eta [V] with the topics integrated out:
+    `learn_alpha_collapsed` of topics over words, stats [V, K].
     """
     chance = -jnp.expm1(-stats)
     given = stats / jnp.maximum(chance, 1e-6)
-    rise = jnp.sum(chance * (psi(given + eta) - psi(eta)))
-    num_words = stats.shape[0]
-    total = num_words * eta
-    rise_total = num_words * jnp.sum(psi(jnp.sum(stats, 0) + total) - psi(total))
-    return jnp.maximum(eta * rise / jnp.maximum(rise_total, 1e-6), LEAST_ETA)
+    column = eta[:, None]
+    rise = jnp.sum(column * chance * (psi(given + column) - psi(column)))
+    total = jnp.sum(eta)
+    rise_total = total * jnp.sum(psi(jnp.sum(stats, 0) + total) - psi(total))
+    return _bounded(eta * rise / jnp.maximum(rise_total, 1e-6))
+
+
+def _bounded(eta: Array) -> Array:
+    """Of a mean of at least LEAST_ETA, the proportions kept."""
+    return eta * jnp.maximum(1.0, LEAST_ETA / jnp.mean(eta))

@@ -12,7 +12,7 @@ import numpy as np
 from vi_jax.topics.blocks import Blocks, make_blocks
 from vi_jax.topics.coherence import top_words, twins
 from vi_jax.topics.counts import Counts, Numpy
-from vi_jax.topics.local import CVB0, VB, Rule, fixed_point, scaled_topics
+from vi_jax.topics.local import CVB0, PARTLY, VB, Rule, fixed_point, scaled_topics
 from vi_jax.types import Array
 
 USED_TOKENS = 1.0  # expected, of a topic that is used
@@ -22,7 +22,7 @@ _SHARES_TOLERANCE = 1e-5
 
 def rule_of(method: str) -> Rule:
     """The rule of a method by its name."""
-    return CVB0 if method == "cvb0" else VB
+    return {"cvb0": CVB0, "partly": PARTLY}.get(method, VB)
 
 
 @partial(
@@ -36,9 +36,9 @@ class LDA:
 
     topics: Array  # q(beta_k) = Dirichlet(topics[k]), [K, V]
     alpha: Array  # prior of shares, [K]
-    eta: Array  # prior of topics, []
+    eta: Array  # prior of topics, [V]
     weights: Array  # expected tokens of each topic, [K]
-    history: Numpy  # ELBO after each sweep, nats a token, [sweeps]; nan for CVB0
+    history: Numpy  # the bound `elbo` after each sweep, nats a token, [sweeps]; nan for CVB0
     perplexity: Numpy  # completion on `valid` by tokens after each sweep, nan where not measured
     starts: Numpy  # the criterion of each start, nats a token, [R]; the best was kept
     found: Numpy  # share of the starts that have the topic too, [K]
@@ -60,7 +60,9 @@ class LDA:
 
     @property
     def elbo(self) -> float:
-        """Nats, of the whole corpus; nan for CVB0, which has no bound."""
+        """Nats, of the whole corpus: a lower bound of log p(words), or of log p(words | topics) by
+        "partly"; nan by "cvb0", which has none.
+        """
         last = self.history[-1] if len(self.history) else np.nan
         return float(last) * self.num_tokens
 

@@ -12,13 +12,14 @@ import numpy as np
 from vi_jax.topics import memoized, svi
 from vi_jax.topics.blocks import Blocks, make_blocks
 from vi_jax.topics.counts import Counts, Numpy, take
-from vi_jax.topics.local import VB, Rule
+from vi_jax.topics.local import CVB0, VB, Rule
 from vi_jax.topics.priors import learn_alpha, learn_alpha_collapsed, learn_eta, learn_eta_collapsed
 from vi_jax.topics.starts import from_documents
 from vi_jax.types import Array
 
 _LEARN_FROM = 5  # sweeps before alpha is learned
 _LEAST_BLOCKS = 20
+_HEAT = 2.0  # of eta, in the first sweeps
 _TOLERANCE = 1e-3  # of a document's fixed point within a visit, in shares
 
 
@@ -29,11 +30,12 @@ class Settings(NamedTuple):
     rule: Rule
     alpha: Numpy  # [K]
     learns: bool
-    eta: float
+    eta: Numpy  # [V]
     learns_eta: bool
     num_starts: int
     num_iterations: int
     tolerance: float
+    num_warm: int
     batch_size: int
     schedule: svi.Schedule
 
@@ -56,11 +58,14 @@ class Memoized(NamedTuple):
         eta = jnp.asarray(self.settings.eta, start.dtype)
         return jax.vmap(lambda start: memoized.init(self.blocks, alpha, eta, start))(start)
 
-    def sweep(self, state: memoized.State) -> tuple[memoized.State, Array]:
-        """The next state, and the criterion of each start [R], nats."""
-        is_time = self.number(state) + 1 >= _LEARN_FROM
+    def sweep(self, state: memoized.State) -> tuple[memoized.State, Array, Array]:
+        """The next state, its bound and its criterion of each start [R], nats."""
+        number = self.number(state) + 1
+        is_time = number >= _LEARN_FROM
+        is_warm = number <= self.settings.num_warm
+        heat = _HEAT if is_warm else 1.0
         learns = self.settings.learns and is_time
-        learns_eta = self.settings.learns_eta and is_time
+        learns_eta = self.settings.learns_eta and is_time and not is_warm
         return _sweep(
             self.settings.rule,
             self.settings.method != "cavi",
@@ -70,26 +75,25 @@ class Memoized(NamedTuple):
             self.blocks,
             state,
             self.num_docs,
+            heat,
         )
 
     def number(self, state: memoized.State) -> int:
         """Sweeps so far."""
         return int(np.max(state.num_sweeps))
 
-    def is_converged(self, history: list[Numpy]) -> bool:
-        """Whether the last sweep moved the criterion too little, alpha's first steps behind it."""
-        if len(history) < _LEARN_FROM + 2:
+    def is_converged(self, history: list[Numpy], number: int) -> bool:
+        """Whether the last sweep moved the criterion too little, those that are warm and alpha's
+        first steps behind it.
+        """
+        if len(history) < 2 or number < max(_LEARN_FROM, self.settings.num_warm) + 2:
             return False
         moved = np.nanmax(np.abs(history[-1] - history[-2]))
         return bool(moved < self.settings.tolerance)
 
     def topics(self, state: memoized.State) -> Array:
         """Dirichlet parameters, [R, K, V]."""
-        return (state.stats + state.eta[:, None, None]).transpose(0, 2, 1)
-
-    def bound(self, criterion: Numpy) -> Numpy:
-        """What of the criterion is a bound: that of variational Bayes."""
-        return criterion if self.settings.rule is VB else np.full_like(criterion, np.nan)
+        return (state.stats + state.eta[:, :, None]).transpose(0, 2, 1)
 
 
 class Stochastic(NamedTuple):
@@ -106,8 +110,8 @@ class Stochastic(NamedTuple):
         eta = jnp.asarray(self.settings.eta, start.dtype)
         return jax.vmap(lambda start: svi.init(start, alpha, eta))(start)
 
-    def sweep(self, state: svi.State) -> tuple[svi.State, Array]:
-        """The state after a pass, and the mean of the ELBO's estimates over it, [R], nats."""
+    def sweep(self, state: svi.State) -> tuple[svi.State, Array, Array]:
+        """The state after a pass and, twice, the mean of its estimates of the ELBO, [R], nats."""
         key = jax.random.fold_in(self.key, self.number(state))
         order = jax.random.permutation(key, self.blocks.num_blocks)
         settings = self.settings
@@ -120,13 +124,13 @@ class Stochastic(NamedTuple):
             order,
             self.num_docs,
         )
-        return state, state.elbo
+        return state, state.elbo, state.elbo
 
     def number(self, state: svi.State) -> int:
         """Passes so far."""
         return int(np.max(state.num_steps)) // self.blocks.num_blocks
 
-    def is_converged(self, history: list[Numpy]) -> bool:
+    def is_converged(self, history: list[Numpy], number: int) -> bool:
         """Whether the last pass moved the mean of the estimates too little."""
         if len(history) < 2:
             return False
@@ -137,17 +141,14 @@ class Stochastic(NamedTuple):
         """Dirichlet parameters, [R, K, V]."""
         return state.average.transpose(0, 2, 1)
 
-    def bound(self, criterion: Numpy) -> Numpy:
-        """What of the criterion estimates a bound."""
-        return criterion
-
 
 def make_run(key: Array, counts: Counts, settings: Settings) -> Any:
     """The run of a method."""
     num_docs = jnp.asarray(np.sum(counts.lengths > 0), jnp.result_type(float))
     num_topics = len(settings.alpha)
     if settings.method != "svi":
-        blocks = make_blocks(counts, num_topics=num_topics, least=_LEAST_BLOCKS)
+        together = num_topics * settings.num_starts  # what a visit reads again
+        blocks = make_blocks(counts, num_topics=together, least=_LEAST_BLOCKS)
         return Memoized(settings, num_docs, jax.tree.map(jnp.asarray, blocks))
     key_docs, key_order = jax.random.split(key)
     order = np.asarray(jax.random.permutation(key_docs, counts.num_docs))
@@ -187,8 +188,9 @@ def _sweep(
     blocks: Blocks,
     state: memoized.State,
     num_docs: Array,
-) -> tuple[memoized.State, Array]:
-    def one(state: memoized.State) -> tuple[memoized.State, Array]:
+    heat: float,
+) -> tuple[memoized.State, Array, Array]:
+    def one(state: memoized.State) -> tuple[memoized.State, Array, Array]:
         state = memoized.sweep(
             rule,
             blocks,
@@ -196,19 +198,20 @@ def _sweep(
             num_iterations=num_iterations,
             tolerance=_TOLERANCE,
             incremental=incremental,
+            heat=heat,
         )
         if learns:
             state = state._replace(alpha=_learned_alpha(rule, blocks, state, num_docs))
         if learns_eta:
             state = state._replace(eta=_learned_eta(rule, state))
-        return state, memoized.elbo(state, num_docs)
+        return state, *memoized.bound(rule, state, num_docs)
 
     return jax.vmap(one)(state)
 
 
 def _learned_alpha(rule: Rule, blocks: Blocks, state: memoized.State, num_docs: Array) -> Array:
     """alpha [K] after a step of learning."""
-    if rule is VB:
+    if rule is not CVB0:
         return learn_alpha(state.alpha, jnp.sum(state.log_shares, 0), num_docs)
     expected = jnp.maximum(state.gamma - state.alpha, 0.0).reshape(-1, len(state.alpha))
     return learn_alpha_collapsed(state.alpha, expected, jnp.ravel(blocks.lengths))
@@ -216,5 +219,5 @@ def _learned_alpha(rule: Rule, blocks: Blocks, state: memoized.State, num_docs: 
 
 def _learned_eta(rule: Rule, state: memoized.State) -> Array:
     if rule is VB:
-        return learn_eta(state.eta, state.stats + state.eta)
+        return learn_eta(state.eta, state.stats + state.eta[:, None])
     return learn_eta_collapsed(state.eta, state.stats)

@@ -21,7 +21,7 @@ class State(NamedTuple):
     lam: Array  # [V, K]
     average: Array  # mean of lam over the steps since averaging began, else lam, [V, K]
     alpha: Array  # prior of shares, [K]
-    eta: Array  # prior of topics, []
+    eta: Array  # prior of topics, [V]
     log_shares: Array  # running mean of E[log theta] of documents, [K]
     elbo: Array  # estimate from the last batch, at the topics before its step, nats
     num_steps: Array  # int32
@@ -41,7 +41,7 @@ DEFAULT_SCHEDULE = Schedule()
 
 def init(start: Array, alpha: Array, eta: Array) -> State:
     """Before the first step: topics by `start` [V, K], expected occurrences of every word."""
-    lam = start + eta
+    lam = start + eta[:, None]
     zero = jnp.zeros((), lam.dtype)
     return State(lam, lam, alpha, eta, jnp.zeros_like(alpha), zero - jnp.inf, jnp.int32(0))
 
@@ -96,7 +96,7 @@ def svi_step(
         local = summarise(rule, batch, b, shift, gamma)
         if alternation == 0:
             value = estimate(state, local, in_batch, num_docs)
-        lam = (1.0 - rho) * state.lam + rho * state.eta
+        lam = (1.0 - rho) * state.lam + rho * state.eta[:, None]
         lam = lam.at[batch.words].add(
             rho * weight * local.stats, mode="drop", indices_are_sorted=True
         )
@@ -139,14 +139,13 @@ def estimate(state: State, local: Any, in_batch: Array, num_docs: float) -> Arra
 
 
 def topics_kl(lam: Array, eta: Array) -> Array:
-    """KL(q(beta), p(beta)) of all topics, nats."""
-    num_words = lam.shape[0]
+    """KL(q(beta), p(beta)) of all topics, eta [V], nats."""
     num_topics = lam.shape[1]
     total = jnp.sum(lam, 0)
     log_beta = VB.log_topics(lam, total)
-    prior = num_words * log_gamma(eta) - log_gamma(num_words * eta)
+    prior = jnp.sum(log_gamma(eta)) - log_gamma(jnp.sum(eta))
     normalisers = jnp.sum(log_gamma(total)) - jnp.sum(log_gamma(lam)) + num_topics * prior
-    return normalisers + jnp.sum((lam - eta) * log_beta)
+    return normalisers + jnp.sum((lam - eta[:, None]) * log_beta)
 
 
 def is_schedule(schedule: Schedule) -> None:
