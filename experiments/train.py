@@ -12,12 +12,18 @@ run folder holds config.json, environment.json, metrics.jsonl, timing.jsonl, ten
 checkpoints/, figures/ and summary.json.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from experiments import cli, command_line, config_file, own_code, settings
 from experiments.run import processes
+
+if TYPE_CHECKING:
+    from experiments.data import Ahead, Dataset
 
 
 def define_flags() -> None:
@@ -42,6 +48,15 @@ def main() -> int:
         )
     config = config_file.as_config(own_code.released(flags.FLAGS.config, flags.FLAGS.allow_code))
     settings.validate(config)
+    from experiments import data
+
+    with data.load_ahead(config.data) as ahead:  # while JAX is imported
+        _train(config, ahead)
+    return 0
+
+
+def _train(config: Any, ahead: Ahead[Dataset] | None) -> None:
+    """Trains what a config says in its folder; `ahead` is its data set, where it is being read."""
     cli.set_up_jax()
     processes.join(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
     cli.find_devices()
@@ -56,7 +71,9 @@ def main() -> int:
         if settings.leaves_estimator_open(config):
             from experiments.run import estimators
 
-            measured = estimators.settle(config, workdir, overwrite=flags.FLAGS.overwrite)
+            measured = estimators.settle(
+                config, workdir, overwrite=flags.FLAGS.overwrite, ahead=ahead
+            )
         resumed = processes.from_first(
             lambda: open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
         )
@@ -65,12 +82,11 @@ def main() -> int:
         if config.replicas > 1 or config.sweep.learning_rates:
             from experiments.run import replicas
 
-            replicas.train(config, workdir, stop=stop)
+            replicas.train(config, workdir, stop=stop, ahead=ahead)
         else:
             from experiments.run import single
 
-            single.train(config, workdir, resumed=resumed, stop=stop)
-    return 0
+            single.train(config, workdir, resumed=resumed, stop=stop, ahead=ahead)
 
 
 if __name__ == "__main__":

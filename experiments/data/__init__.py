@@ -18,15 +18,17 @@ only where used.
 
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.data import fields, options, report
+from experiments.data.ahead import Ahead
 from experiments.data.base import DataError, Dataset, Raw, Split
 from experiments.data.lazy import OnDisk
 from experiments.data.levels import binarise
-from experiments.data.names import NAMES, PREFIXES, Reading, check_name, open_source
+from experiments.data.names import AHEAD, NAMES, PREFIXES, Reading, check_name, open_source
 from experiments.data.pixels import as_images
 from experiments.data.raw import RawSequences, RawTable
 from experiments.data.rules import Rules, read_rules
@@ -38,6 +40,7 @@ from experiments.data.which import are_sequences, are_tables, as_table
 __all__ = [
     "NAMES",
     "PREFIXES",
+    "Ahead",
     "DataError",
     "Dataset",
     "OnDisk",
@@ -45,6 +48,7 @@ __all__ = [
     "StoredTable",
     "check_name",
     "load",
+    "load_ahead",
     "read_rules",
     "report_of",
     "stored_tables",
@@ -107,6 +111,16 @@ def load(config_data: Any) -> Dataset:
         name=found.name,
         source=found.source,
     )
+
+
+def load_ahead(config_data: Any) -> AbstractContextManager[Ahead[Dataset] | None]:
+    """`load` in a thread that the context does not outlive, where the source is a large text that
+    takes long to read; for all others None is entered, and `load` is left to do.
+    """
+    (prefix, _, _) = str(config_data.get("name")).partition(":")
+    if prefix not in AHEAD:
+        return nullcontext()
+    return Ahead(lambda: load(config_data))
 
 
 def stored_tables(config_data: Any) -> dict[str, StoredTable]:

@@ -4,7 +4,6 @@ slow to import.
 
 import difflib
 import importlib
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +13,7 @@ import numpy as np
 
 from experiments import files
 from experiments.cli import UserError
+from experiments.data import ahead
 from experiments.data.columns import Table
 from experiments.data.lazy import OnDisk
 
@@ -122,7 +122,7 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
 
 def say(message: str) -> None:
     """Progress and notes go to stderr, so that stdout stays the results'."""
-    print(f"data: {message}", file=sys.stderr, flush=True)
+    ahead.say(f"data: {message}")
 
 
 def require(module: str, package: str, purpose: str) -> ModuleType:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from experiments import files
+from experiments.data import ahead
 from experiments.data.base import DataError, Raw, Source, require, require_file, say
 from experiments.data.growing import Columns, Rows
 from experiments.data.options import Options
@@ -96,6 +97,7 @@ def _read_table(path: Path, layout: _Layout, texts: set[int]) -> RawTable:
         size = os.fstat(file.fileno()).st_size
         num_read = 0
         for part in _parts(file):
+            ahead.go_on()
             if not types:
                 types = _types(part, layout, texts, path)
                 whole = Columns(len(types), texts) if texts else Rows(len(types))

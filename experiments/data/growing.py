@@ -29,12 +29,11 @@ class Rows:
         """Appends Arrow's table of a part; `share` of the file is read with it."""
         end = self._num + len(found)
         self._values = _with_room(self._values, self._num, end, share)
-        here = self._values[self._num : end]
-        for d, column in enumerate(found.columns):
-            start = 0
-            for chunk in column.chunks:
-                here[start : start + len(chunk), d] = _as_numbers(chunk)
-                start += len(chunk)
+        start = self._num
+        for batch in found.to_batches():
+            rows = _as_rows(batch)
+            self._values[start : start + len(rows)] = rows
+            start += len(rows)
         self._num = end
 
     def table(self, names: tuple[str, ...]) -> RawTable:
@@ -63,6 +62,15 @@ def _as_numbers(chunk: Any) -> np.ndarray:
     if chunk.type == "bool":
         chunk = chunk.cast("int8").cast("float64")
     return chunk.to_numpy(zero_copy_only=False)
+
+
+def _as_rows(batch: Any) -> np.ndarray:
+    """Columns of Arrow's as float64 [n, D], nan where there is none: by one call, which lets go of
+    the interpreter once and not for each column.
+    """
+    if any(field.type == "bool" for field in batch.schema):
+        return np.stack([_as_numbers(column) for column in batch.columns], axis=1)
+    return batch.to_tensor(null_to_nan=True).to_numpy()
 
 
 class _Numbers:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data import ahead
+
 BLOCK_BYTES = 2**21  # read at a time
 LEAST_ROWS = 64  # of a block: files are decoded side by side
 
@@ -96,6 +98,7 @@ class OnDisk:
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """(the number of the first, examples [M, *shape]): all of them, some at a time."""
         for start in range(0, len(self), self._step):
+            ahead.go_on()
             yield start, self.read(self.rows[start : start + self._step])
 
     def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:

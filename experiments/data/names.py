@@ -59,6 +59,7 @@ _PREFIXED: dict[str, Callable[[str, "Reading"], Source]] = {
     "spikes": lambda argument, reading: spikes.open_source(argument, reading.data_dir),
 }
 NAMES = tuple(_PLAIN)
+AHEAD = ("csv",)  # sources that are read while the command still starts
 PREFIXES = {
     "tfds": "NAME",
     "npz": "FILE",

@@ -16,6 +16,7 @@ import vi_jax as vi
 from experiments import build, files, rooms, settings
 from experiments.choices import NAME
 from experiments.cli import UserError
+from experiments.data import Ahead, Dataset
 from experiments.run import heartbeat, processes, session
 from experiments.run.record import read_json
 from vi_jax.attributes import attribute
@@ -44,7 +45,13 @@ class Measured(NamedTuple):
         return self.variance * self.seconds
 
 
-def settle(config: Any, workdir: Path, *, overwrite: bool = False) -> list[Measured]:
+def settle(
+    config: Any,
+    workdir: Path,
+    *,
+    overwrite: bool = False,
+    ahead: Ahead[Dataset] | None = None,
+) -> list[Measured]:
     """Sets the estimator of a config that leaves it open: that of the run in the folder, if there
     is one, else the best of those measured, which are returned.
 
@@ -62,7 +69,7 @@ def settle(config: Any, workdir: Path, *, overwrite: bool = False) -> list[Measu
         processes.say(f"{FIELD}={AUTO}: the run in {workdir} goes on with {chosen}")
         settings.change(config, {FIELD: {NAME: chosen}})
         return []
-    found = measure(config)
+    found = measure(config, ahead)
     valid = [each for each in found if not each.refused]
     if not valid:
         raise UserError(
@@ -84,9 +91,9 @@ def write(found: list[Measured], config: Any, workdir: Path) -> None:
     files.write_json(workdir / TABLE, {"chosen": chosen, "measured": rows, "refused": refused})
 
 
-def measure(config: Any) -> list[Measured]:
+def measure(config: Any, ahead: Ahead[Dataset] | None = None) -> list[Measured]:
     """Every unbiased estimator of the library on one batch of the run's data."""
-    dataset = session.load_data(config)
+    dataset = session.load_data(config, ahead)
     model = session.make_model(config, dataset)
     rows = slice(0, min(config.train.batch_size, MAX_BATCH, dataset.train.num))
     batch = session.make_evaluation_rows(config, dataset)(dataset.train, rows)

@@ -16,6 +16,7 @@ import optax
 
 import vi_jax as vi
 from experiments import build, cli, files
+from experiments.data import Ahead, Dataset
 from experiments.run import devices, estimate, heartbeat, loop, processes, session
 from experiments.run.folder import check_data
 from experiments.run.metrics import MetricsLog, Progress
@@ -68,12 +69,14 @@ def configs(config: Any) -> list[Any]:
     return runs
 
 
-def train(config: Any, workdir: Path, *, stop: Stop) -> list[dict[str, Any]]:
+def train(
+    config: Any, workdir: Path, *, stop: Stop, ahead: Ahead[Dataset] | None = None
+) -> list[dict[str, Any]]:
     """Trains what is left of all runs and returns their summaries; `stop` ends them early, after a
-    save.
+    save, and `ahead` is the data set, where it is being read.
     """
     layout = _layout(config)
-    dataset = session.load_data(config)
+    dataset = session.load_data(config, ahead)
     estimate.require_run(config, dataset, num_replicas=_count(config))
     runs = configs(config)
     built = session.build_all(config, dataset)

@@ -14,7 +14,7 @@ import vi_jax as vi
 from experiments import build, evals, facts
 from experiments.build import Units
 from experiments.cli import UserError
-from experiments.data import DataError, Dataset, Split, load, report_of
+from experiments.data import Ahead, DataError, Dataset, Split, load, report_of
 from experiments.evals import Meter, Subject
 from experiments.run import heartbeat, processes
 from experiments.run.checkpoints import Checkpoints
@@ -100,11 +100,13 @@ def make_model(config: Any, dataset: Dataset) -> vi.Model:
     return build.model(config, known)
 
 
-def load_data(config: Any) -> Dataset:
-    """The data set of a config; what is wrong with it is a UserError."""
+def load_data(config: Any, ahead: Ahead[Dataset] | None = None) -> Dataset:
+    """The data set of a config, where it has been begun that of `ahead`; what is wrong with it is a
+    UserError.
+    """
     try:
         with heartbeat.phase(f"reading the data set {config.data.name}"):
-            return load(config.data)
+            return load(config.data) if ahead is None else ahead.result()
     except DataError as error:
         raise UserError(str(error)) from None
 

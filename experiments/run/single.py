@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from experiments import build
+from experiments.data import Ahead, Dataset
 from experiments.run import devices, estimate, heartbeat, loop, nonfinite, processes, session
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.folder import check_data
@@ -41,10 +42,19 @@ class _Start(NamedTuple):
         return int(self.state.step)
 
 
-def train(config: Any, workdir: Path, *, resumed: bool, stop: Stop | None = None) -> dict[str, Any]:
-    """Runs what is left of a run and returns its summary; `stop` ends it early, after a save."""
+def train(
+    config: Any,
+    workdir: Path,
+    *,
+    resumed: bool,
+    stop: Stop | None = None,
+    ahead: Ahead[Dataset] | None = None,
+) -> dict[str, Any]:
+    """Runs what is left of a run and returns its summary; `stop` ends it early, after a save, and
+    `ahead` is the data set, where it is being read.
+    """
     layout = devices.make_layout(config)
-    dataset = session.load_data(config)
+    dataset = session.load_data(config, ahead)
     estimate.require_run(config, dataset)
     built = session.build_all(config, dataset)
     processes.from_first(lambda: check_data(workdir, built.dataset))
