@@ -8,6 +8,7 @@ prior and likelihood. Priors with parameters are in `models.priors`.
 
 from vi_jax.models import architectures, gated, likelihoods, networks, priors
 from vi_jax.models.conditional_vae import conditional_vae
+from vi_jax.models.diffusion import diffusion
 from vi_jax.models.discrete_vae import discrete_vae
 from vi_jax.models.dlgm import dlgm
 from vi_jax.models.from_densities import from_densities
@@ -25,6 +26,7 @@ __all__ = [
     "amortised",
     "architectures",
     "conditional_vae",
+    "diffusion",
     "discrete_vae",
     "dlgm",
     "from_densities",
