@@ -114,6 +114,11 @@ def poisson_lds():
     return vi.models.poisson_lds([Column("poisson")] * 3, num_latents=2, num_passes=12)
 
 
+def lfads():
+    sizes = dict(num_latents=2, width=3, generator_width=3, num_factors=2)
+    return vi.models.lfads([Column("poisson")] * 3, **sizes)
+
+
 def gpfa():
     return vi.models.gpfa([Column("poisson")] * 3, num_latents=2, num_passes=12, max_steps=8)
 
@@ -176,6 +181,7 @@ CASES = {
     "table_vae, hiding": lambda: Case(table(SOME, hide=0.3, heteroscedastic=True), columns=SOME),
     "sequence_vae": lambda: Case(sequence(), columns=SOME, num_steps=3),
     "poisson_lds": lambda: Case(poisson_lds(), num_steps=3, num_units=3),
+    "lfads": lambda: Case(lfads(), num_steps=3, num_units=3),
     "gpfa": lambda: Case(gpfa(), num_steps=3, num_units=3),
     "table_vae, linearised": lambda: Case(
         table(SOME, guide="linearised_encoder", decoder_hidden=()), columns=SOME
@@ -253,7 +259,7 @@ def loss_of(case):
     return vi.losses.negative_elbo(case.model)
 
 
-SLOW_TO_COMPILE = {"sequence_vae", "dlgm", "dlgm, flow", "poisson_lds", "gpfa"}
+SLOW_TO_COMPILE = {"sequence_vae", "dlgm", "dlgm, flow", "poisson_lds", "gpfa", "lfads"}
 each = pytest.mark.parametrize(
     "name",
     [

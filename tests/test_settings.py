@@ -174,7 +174,7 @@ ARGUMENTS = {
     }
     | {
         name: {"num_latents": 3, "likelihood": "poisson"}  # the columns are of two kinds
-        for name in ("gpfa", "poisson_lds")
+        for name in ("gpfa", "lfads", "poisson_lds")
     },
     "schedule": {"constant": {"peak": 0.1}, "cosine": {"peak": 0.1}, "linear": {"peak": 0.1}},
 }

@@ -4,17 +4,22 @@ pages.
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import assert_mean, keys
 from ml_collections import ConfigDict
 from PIL import Image
 from scipy.special import gammaln
 
+import vi_jax as vi
 from configs import base
 from experiments import figures
 from experiments.data import DataError, load, lorenz, spikes
 from experiments.evals import spikes as evaluation
 from vi_jax.diagnostics.spikes import bits_per_spike, latent_r2, rate_r2
+from vi_jax.models.table_vae import Column
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "neural"
 
@@ -213,3 +218,28 @@ def test_pages_of_spikes_are_drawn(tmp_path):
     assert path.exists()
     with pytest.raises(ValueError, match="needs trials"):
         figures.raster_and_rates(tmp_path / "rates.png", [], title="of a test")
+
+
+@pytest.mark.integration
+def test_coordinated_dropout_estimates_the_terms():
+    """Where the guide does not depend on what it is shown, the mean over masks is the term itself;
+    and what it is shown is not scored.
+    """
+    sizes = dict(num_latents=2, width=3, generator_width=3, num_factors=2)
+    model = vi.models.lfads([Column("poisson")] * 4, hide=0.3, **sizes)
+    params = jax.jit(model.init)(jax.random.key(0))
+    params["encoder"]["Dense_0"] = jax.tree.map(jnp.zeros_like, params["encoder"]["Dense_0"])
+    rng = np.random.default_rng(0)
+    x = {
+        "values": jnp.asarray(rng.poisson(1.0, (6, 4)), jnp.float32),
+        "observed": jnp.asarray(rng.random((6, 4)) < 0.8),
+    }
+    of = {name: getattr(model, name) for name in ("terms", "train_terms")}
+    drawn = {
+        name: jax.jit(jax.vmap(lambda key, f=f: f(key, params, x).log_lik))(keys(1, 4_000))
+        for name, f in of.items()
+    }
+    assert_mean(drawn["train_terms"], np.asarray(drawn["terms"], np.float64).mean())
+    assert np.std(drawn["train_terms"]) > 2 * np.std(drawn["terms"])
+    with pytest.raises(ValueError, match="hide in"):
+        vi.models.lfads([Column("poisson")], hide=1.0)

@@ -31,14 +31,14 @@ def make(subject: Subject) -> Evaluation | str:
     hidden = np.arange(len(kinds)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
     def each(key: jax.Array, params: Any, x: Any) -> dict[str, Any]:
-        key_all, key_hidden = jax.random.split(key)
+        key_all, key_hidden, key_path = jax.random.split(key, 3)
         shown = {**x, "observed": x["observed"] & ~hidden}
         return {
             "counts": x["values"],
             "observed": x["observed"],
             "rates": predicted(key_all, subject.model, params, x),
             "rates_hidden": predicted(key_hidden, subject.model, params, shown)[:, hidden],
-            "trajectory": _trajectory(subject.model, params, x),
+            "trajectory": _trajectory(key_path, subject.model, params, x),
         }
 
     def summarise(found: dict[str, Any]) -> dict[str, Any]:
@@ -60,13 +60,24 @@ def predicted(key: jax.Array, model: Any, params: Any, x: Any) -> jax.Array:
     return jax.vmap(lambda z: densities.decode(params, x, z).mean)(z).mean(0)
 
 
-def _trajectory(model: Any, params: Any, x: Any) -> jax.Array:
-    """Means and SDs of latents by step, [2, T, D]; of no steps of a guide of another shape."""
-    q = model.densities.guide(params, x)
+def _trajectory(key: jax.Array, model: Any, params: Any, x: Any) -> jax.Array:
+    """Means and SDs of latents by step, [2, T, D]: those of a guide over steps, else of the factors
+    that p(x | z) states; of no steps where there are neither.
+    """
+    densities = model.densities
+    q = densities.guide(params, x)
     num_steps = x["values"].shape[0]
-    if getattr(q, "event_shape", ())[:1] != (num_steps,) or len(q.event_shape) != 2:
+    event: Any = getattr(q, "event_shape", ())
+    if len(event) == 2 and event[0] == num_steps:
+        return jnp.stack([q.mean, jnp.sqrt(q.variance)])
+
+    def factors(z: Any) -> Any:
+        return getattr(densities.decode(params, x, z), "factors", None)
+
+    if jax.eval_shape(factors, q.sample(key)) is None:
         return jnp.zeros((2, 0, 0))
-    return jnp.stack([q.mean, jnp.sqrt(q.variance)])
+    drawn = jax.vmap(factors)(q.sample(jax.random.clone(key), (NUM_SAMPLES,)))
+    return jnp.stack([drawn.mean(0), drawn.std(0)])
 
 
 def summary_of(

@@ -15,6 +15,7 @@ from vi_jax.models.from_densities import from_densities
 from vi_jax.models.gpfa import gpfa
 from vi_jax.models.hierarchical_vae import hierarchical_vae
 from vi_jax.models.ladder_vae import ladder_vae
+from vi_jax.models.lfads import lfads
 from vi_jax.models.poisson_lds import poisson_lds
 from vi_jax.models.sequence_vae import sequence_vae
 from vi_jax.models.sigmoid_belief_net import sigmoid_belief_net
@@ -34,6 +35,7 @@ __all__ = [
     "gpfa",
     "hierarchical_vae",
     "ladder_vae",
+    "lfads",
     "likelihoods",
     "networks",
     "poisson_lds",

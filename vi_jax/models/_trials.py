@@ -19,6 +19,7 @@ class TrialDistribution:
     """Over examples {"values", "observed"}; `mean` and `variance` are [T, N]."""
 
     base: Any  # a distribution of batch shape [T, N]
+    factors: Array | None = None  # what its parameters are linear in, [T, F]
 
     @property
     def mean(self) -> Array:

@@ -1,0 +1,63 @@
+"""LFADS: latent dynamics of spike counts by a recurrent generator, a true ELBO.
+
+    python -m experiments.train --config=configs/neural/lfads.py      # simulated, some ten minutes
+    python -m experiments.train --config=configs/neural/lfads.py:tutorial \\
+        --config.data.name=spikes:lfads_tutorial_lorenz.h5
+    python -m experiments.train --config=configs/neural/lfads.py:new_conditions
+
+The data of the first command, `lorenz`, and the tables and figures are those of
+configs/neural/plds.py. Training is by coordinated dropout, `config.model.hide`; its metric is
+called `objective`, and the evaluations are of the ELBO itself. No inferred inputs. The variant
+`tutorial` is of the size for the tutorial set of LFADS's authors, in the format of lfads-torch.
+Test trials of the first variant share their conditions with training trials, which a recurrent
+generator can remember; those of `new_conditions` do not. Variants: lorenz, new_conditions,
+tutorial.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+VARIANTS = ("lorenz", "new_conditions", "tutorial")
+
+
+def get_config(variant: str = "lorenz") -> ConfigDict:
+    """The config of one variant."""
+    if variant not in VARIANTS:
+        raise ValueError(
+            f"configs/neural/lfads.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
+        )
+    config = base.get_config()
+    config.data.update(name="lorenz", kind="sequences", kinds="poisson", validation="")
+    if variant == "new_conditions":
+        config.data.update(train="old_conditions", test="new_conditions")
+    config.model = dict(
+        name="lfads",
+        num_latents=32,
+        width=48,
+        generator_width=64,
+        num_factors=12,
+        likelihood="poisson",
+        hide=0.3,
+    )
+    config.objective = dict(
+        name="negative_elbo", num_samples=1, beta=dict(name="linear_warmup", num_steps=400)
+    )
+    rate = dict(name="cosine", peak=4e-3, warmup_steps=70)
+    config.optim = dict(name="adamw", weight_decay=1e-4, learning_rate=rate)
+    config.train.update(
+        batch_size=64,
+        num_steps=1400,
+        log_every=100,
+        eval_every=700,
+        checkpoint_every=700,
+        clip_norm=200.0,
+        ema=0.0,
+    )
+    if variant == "tutorial":
+        config.model.update(num_latents=40, width=64, generator_width=80, num_factors=20, hide=0.35)
+        rate.update(peak=5e-3, warmup_steps=120)
+        config.optim = dict(name="adamw", weight_decay=1e-4, learning_rate=rate)
+        config.train.update(batch_size=100, num_steps=2400, eval_every=1200, checkpoint_every=1200)
+    config.name = f"lfads-{variant}"
+    return config

@@ -1,0 +1,183 @@
+"""LFADS: latent dynamics of spike counts by a recurrent generator that starts at z."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from vi_jax.models import _linear_chain, _recurrent
+from vi_jax.models._columns import Column
+from vi_jax.models._trials import Trial, TrialDistribution, filled
+from vi_jax.models.from_densities import from_densities
+from vi_jax.models.likelihoods import Likelihood
+from vi_jax.models.sequence_vae import length_of
+from vi_jax.types import Array, Model, Params, Terms
+
+NAME = "lfads"
+PRIOR_VARIANCE = 0.1
+MIN_VARIANCE = 1e-4  # of the guide
+
+
+class Generator(nn.Module):
+    """Gated recurrent units that start at a function of z and run by themselves; factors are
+    projections of their states on unit vectors, predictors are linear in the factors.
+    """
+
+    width: int
+    num_factors: int
+    num_units: int
+    start: tuple[float, ...]  # of the predictors
+
+    @nn.compact
+    def __call__(self, z: Array, num_steps: int) -> tuple[Array, Array]:
+        """Predictors [T, N] and factors [T, F] of z [D]."""
+        carry = nn.Dense(self.width, name="start")(z)
+        cell = nn.RNN(nn.GRUCell(self.width), name="steps")
+        # a constant, since nothing comes in: no step is told where it is
+        states: Any = cell(jnp.ones((num_steps, 1), z.dtype), initial_carry=carry)
+        directions: Array = self.param(
+            "factors", nn.initializers.lecun_normal(), (self.width, self.num_factors)
+        )
+        factors = states @ (directions / jnp.linalg.norm(directions, axis=0))
+        bias = jnp.asarray(self.start, z.dtype)
+        rates = nn.Dense(self.num_units, bias_init=lambda *_: bias, name="predictors")
+        return rates(factors), factors
+
+
+class _Parts(NamedTuple):
+    """What the model is made of; no parameters."""
+
+    encoder: _recurrent.Encoder
+    generator: Generator
+    likelihood: Likelihood
+    num_latents: int
+    max_steps: int | None
+    hide: float
+
+
+def lfads(
+    columns: Sequence[Column],
+    *,
+    num_latents: int = 32,
+    width: int = 64,
+    generator_width: int = 64,
+    num_factors: int = 8,
+    likelihood: Likelihood | None = None,
+    hide: float = 0.3,
+    max_steps: int | None = None,
+) -> Model:
+    """p(z) prod_tn p(x_tn | c_n' f_t(z) + d_n): factors f of a recurrent network that starts at z,
+    and q(z | x) by a recurrent network both ways (Pandarinath et al. 2018, without inferred
+    inputs). Sums over bins, and the KL as it is: the terms are those of the ELBO.
+
+    An example is one trial, as of `poisson_lds`. Training is by coordinated dropout (Keshtkaran &
+    Pandarinath 2019): the encoder is shown each bin with probability 1 - hide, and only those that
+    it was not shown are scored, each 1 / hide times, so that copying its input gains nothing. The
+    terms of evaluation hide nothing.
+
+    Args:
+      columns: the observations of a step, of one kind.
+      num_latents: of z, the generator's start.
+      width: of the encoder's recurrent units, each way.
+      generator_width: of the generator's.
+      num_factors: F.
+      likelihood: of one output; that of the columns' kind if not given.
+      hide: share of bins that the encoder is not shown; 0 trains on the terms themselves.
+      max_steps: T of what is generated where no example is given, which has one.
+
+    Returns:
+      A Model of parameters {"encoder", "generator", "prior_mean", "likelihood"}.
+
+    Raises:
+      ValueError: a size is not positive, hide is not in [0, 1), or the columns do not fit.
+    """
+    if min(num_latents, width, generator_width, num_factors) < 1 or not 0.0 <= hide < 1.0:
+        raise ValueError(
+            f"{NAME} expects sizes of at least 1 and hide in [0, 1); got {num_latents}, {width}, "
+            f"{generator_width}, {num_factors} and {hide}."
+        )
+    chosen = likelihood or _linear_chain.likelihood_of(columns, NAME)
+    start = tuple(_first(column.start) for column in columns)
+    parts = _Parts(
+        _recurrent.Encoder(width, 2 * num_latents),
+        Generator(generator_width, num_factors, len(columns), start),
+        _linear_chain.require_one_output(chosen, NAME),
+        num_latents,
+        max_steps,
+        hide,
+    )
+    model = from_densities(
+        partial(_init, parts),
+        lambda params, x: _guide(parts, params, x, x["observed"], 1.0),
+        partial(_prior, parts),
+        partial(_decode, parts),
+        lambda params, x, z: _decode(parts, params, x, z).log_prob(x),
+    )
+    return model._replace(train_terms=partial(_hidden_terms, parts)) if hide else model
+
+
+def _first(start: tuple[float, ...] | float) -> float:
+    if isinstance(start, tuple):
+        return float(start[0]) if start else 0.0
+    return float(start)
+
+
+def _init(parts: _Parts, key: Array) -> Params:
+    key_encoder, key_generator = jax.random.split(key)
+    num_units = parts.generator.num_units
+    features = jnp.zeros((2, 2 * num_units))
+    z = jnp.zeros(parts.num_latents)
+    generator = jax.jit(parts.generator.init, static_argnums=2)
+    return {
+        "encoder": jax.jit(parts.encoder.init)(key_encoder, features, jnp.int32(1))["params"],
+        "generator": generator(key_generator, z, 2)["params"],
+        "prior_mean": jnp.zeros(parts.num_latents),
+        "likelihood": parts.likelihood.init((num_units,)),
+    }
+
+
+def _guide(parts: _Parts, params: Params, x: Trial, seen: Array, scale: float) -> Any:
+    """q(z | the bins that are seen), their values times a scale."""
+    shown = jnp.where(seen, filled(x) * scale, 0.0)
+    features = jnp.concatenate([shown, seen.astype(shown.dtype)], axis=1)
+    own = {"params": params["encoder"]}
+    outputs: Any = parts.encoder.apply(own, features, length_of(x["observed"]))
+    mean, log_variance = jnp.split(outputs, 2)
+    sd = jnp.sqrt(PRIOR_VARIANCE * jnp.exp(log_variance) + MIN_VARIANCE)
+    return dist.Normal(params["prior_mean"] + mean, sd).to_event(1)
+
+
+def _prior(parts: _Parts, params: Params, x: Trial | None) -> Any:
+    del x
+    mean = params["prior_mean"]
+    sd = jnp.full(parts.num_latents, PRIOR_VARIANCE**0.5, mean.dtype)
+    return dist.Normal(mean, sd).to_event(1)
+
+
+def _decode(parts: _Parts, params: Params, x: Trial | None, z: Array) -> TrialDistribution:
+    num_steps = parts.max_steps
+    if x is not None:
+        num_steps = x["values"].shape[0]
+    if num_steps is None:
+        raise ValueError(f"this {NAME} needs a trial, or max_steps, to know how many steps.")
+    outputs: Any = parts.generator.apply({"params": params["generator"]}, z, num_steps)
+    predictors, factors = outputs
+    base = parts.likelihood.make(params["likelihood"], predictors[..., None])
+    return TrialDistribution(base, factors)
+
+
+def _hidden_terms(parts: _Parts, key: Array, params: Params, x: Trial) -> Terms:
+    """The terms by coordinated dropout: an unbiased estimate of log p(x | z) over all bins, from
+    those that the guide was not shown.
+    """
+    key_shown, key_z = jax.random.split(key)
+    is_shown = jax.random.bernoulli(key_shown, 1.0 - parts.hide, x["observed"].shape)
+    q = _guide(parts, params, x, x["observed"] & is_shown, 1.0 / (1.0 - parts.hide))
+    log_probs = _decode(parts, params, x, q.sample(key_z)).log_probs(x)
+    log_lik = jnp.where(is_shown, 0.0, log_probs / parts.hide).sum()
+    p = _prior(parts, params, x)
+    return Terms(log_lik, {"z": dist.kl_divergence(q.base_dist, p.base_dist)})
