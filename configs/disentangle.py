@@ -40,12 +40,14 @@ def get_config(variant: str = "beta_tc") -> ConfigDict:
     config.train.update(num_steps=4000, eval_every=2000)
     if variant.endswith("_full"):
         config.data.name = "shapes"
+        # the parts of the KL are estimated by a batch: the larger it is, the less they are biased
         config.train.update(
-            batch_size=256,
+            batch_size=512,
             num_steps=20_000,
             log_every=500,
             eval_every=10_000,
             checkpoint_every=5000,
         )
+        config.eval.num_importance_samples = 50
     config.name = f"disentangle-{variant}"
     return config

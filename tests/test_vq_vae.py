@@ -281,6 +281,13 @@ def test_a_likelihood_of_its_own_update_keeps_it():
     np.testing.assert_allclose(info.metrics["kl"], M * np.log(K), rtol=1e-5)
 
 
+def test_annealing_refuses_codes(params):
+    q = MODEL.densities.guide(params, X[0])
+    log_joint = vi.losses.log_joint(MODEL, params, X[0])
+    with pytest.raises(ValueError, match="are discrete"):
+        vi.diagnostics.annealed.annealed_lower(jax.random.key(0), log_joint, q)
+
+
 def test_sizes_that_cannot_be_are_refused():
     for bad in (
         dict(num_positions=0),

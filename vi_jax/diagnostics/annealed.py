@@ -141,6 +141,10 @@ def _densities(model: Model) -> Any:
 
 def _whiten(key: Array, q: Guide) -> tuple[Whitened, Any]:
     """The guide in coordinates in which its standard deviations are one."""
+    if getattr(getattr(q, "support", None), "is_discrete", False):  # one-hot codes are floats
+        raise ValueError(
+            f"annealing moves real latents, and those of {type(q).__name__} are discrete."
+        )
     z = q.sample(key, (NUM_SAMPLES,))
     require_real(z)
     _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], z))
