@@ -422,3 +422,27 @@ def test_a_fit_that_is_resumed_has_the_same_numbers(method):
     resumed = fit(9, resume=seen[-1].state)
     np.testing.assert_array_equal(whole.topics, resumed.topics)
     np.testing.assert_array_equal(whole.alpha, resumed.alpha)
+
+
+@pytest.mark.integration
+def test_small_priors_do_not_underflow():
+    (_, _, dense) = planted(100)
+    fit = vi.topics.fit_lda(
+        jax.random.key(3),
+        as_counts(dense),
+        num_topics=4,
+        method="memoized",
+        eta=0.001,
+        num_sweeps=20,
+    )
+    assert np.isfinite(fit.elbo)
+    assert np.min(fit.alpha) >= 0.0149
+    with pytest.raises(ValueError, match="at least 0"):
+        vi.topics.fit_lda(
+            jax.random.key(3),
+            as_counts(dense),
+            num_topics=4,
+            method="memoized",
+            eta=0.001,
+            alpha=0.001,
+        )

@@ -14,11 +14,13 @@ from vi_jax.topics import svi
 from vi_jax.topics.coherence import match
 from vi_jax.topics.counts import Counts, Numpy
 from vi_jax.topics.evaluate import completion
+from vi_jax.topics.local import VB
 from vi_jax.topics.result import LDA, USED_TOKENS, rule_of
-from vi_jax.topics.runs import Settings, make_run
+from vi_jax.topics.runs import SAFE, Settings, make_run
 from vi_jax.types import Array
 
 _BY_FREQUENCY = 0.6  # of eta
+_WARM = 2.0  # times eta, in the first sweeps
 _FOUND = 0.4  # Hellinger distance within which a restart has found a topic
 
 
@@ -91,7 +93,8 @@ def fit_lda(
       callback: gets a `Progress` after every sweep; what it returns stops the fit if true.
       num_sweeps: over all documents, at most; by default the method's.
       num_iterations: of a document's fixed point in a visit, at most, from where it was.
-      num_warm: sweeps at the beginning with twice the eta, from which worse optima are left.
+      num_warm: sweeps at the beginning with twice the eta: smoother topics leave the optima that
+        are near the start.
       tolerance: stop when a sweep moves the criterion by less, nats a token.
       batch_size: documents of a step of "svi".
       schedule: of the steps of "svi".
@@ -138,8 +141,10 @@ def fit_lda(
 
 def _prior(
     counts: Counts, num_topics: int, method: str, alpha: Any, eta: Any
-) -> tuple[Numpy, bool, Numpy, bool]:
-    """alpha [K], whether it is learned, eta, and whether it is learned."""
+) -> tuple[Numpy, bool, Numpy, Numpy, bool]:
+    """alpha [K], whether it is learned, eta [V], that of the first sweeps, and whether it is
+    learned.
+    """
     if method not in METHODS:
         raise ValueError(f"method has to be one of {', '.join(METHODS)}; got {method!r}.")
     num_topics = as_count(num_topics, "num_topics", what="K")
@@ -162,7 +167,13 @@ def _prior(
     if eta.shape not in ((), (num_words,)):
         raise ValueError(f"eta has to be one number or {num_words:,}; got shape {eta.shape}.")
     alpha = np.broadcast_to(alpha, (num_topics,))
-    return alpha, learns, np.broadcast_to(eta, (num_words,)), learns_eta
+    eta = np.broadcast_to(eta, (num_words,))
+    if rule_of(method) is VB and max(alpha.min(), eta.min()) < SAFE:
+        raise ValueError(
+            f"of alpha and eta one has to be at least {SAFE}: below, exp(E[log]) of both is 0 in "
+            f"float32; got {alpha.min():.2g} and {eta.min():.2g}."
+        )
+    return alpha, learns, eta, _WARM * eta, learns_eta
 
 
 def _shape(counts: Counts) -> Numpy:

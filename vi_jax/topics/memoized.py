@@ -68,7 +68,8 @@ def sweep(
       num_iterations: of a document's fixed point, from where it was, at most.
       tolerance: of the fixed point, in shares.
       incremental: move the topics after every block; else at the end, as coordinate ascent.
-      heat: what eta is multiplied by in this sweep: smoother topics let go of their starts.
+      heat: what eta is multiplied by in this sweep, one number or V: smoother topics let go of
+        their starts.
     """
     eta = state.eta * heat
     eta_total = jnp.sum(eta)

@@ -109,9 +109,7 @@ class LDA:
                 f"the documents are of {counts.num_words:,} words, the topics of "
                 f"{self.num_words:,}: map them by word first."
             )
-        blocks = make_blocks(counts, num_topics=self.num_topics)
-        gamma = _shares(CVB0, blocks, self.topics.T, self.alpha)
-        return _by_document(blocks.docs, gamma, counts.num_docs)
+        return shares_of(counts, self.topics_mean, self.alpha)
 
     def __str__(self) -> str:
         lines = [
@@ -136,6 +134,17 @@ class LDA:
         if not self.converged:
             lines.append("not converged: give it more sweeps")
         return "\n".join(lines)
+
+
+def shares_of(counts: Counts, topics_mean: Any, alpha: Any) -> Numpy:
+    """E[theta] of each document, [N, K], by the collapsed fixed point at topics' means [K, V] and
+    alpha [K], of any topic model.
+    """
+    topics = jnp.asarray(topics_mean, jnp.result_type(float)).T
+    alpha = jnp.asarray(alpha, topics.dtype)
+    blocks = make_blocks(counts, num_topics=len(alpha))
+    gamma = _shares(CVB0, blocks, topics, alpha)
+    return _by_document(blocks.docs, gamma, counts.num_docs)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -19,7 +19,7 @@ from vi_jax.types import Array
 
 _LEARN_FROM = 5  # sweeps before alpha is learned
 _LEAST_BLOCKS = 20
-_HEAT = 2.0  # of eta, in the first sweeps
+SAFE = 0.015  # in float32 exp(psi) of an alpha or an eta below it may be 0
 _TOLERANCE = 1e-3  # of a document's fixed point within a visit, in shares
 
 
@@ -31,6 +31,7 @@ class Settings(NamedTuple):
     alpha: Numpy  # [K]
     learns: bool
     eta: Numpy  # [V]
+    warm_eta: Numpy  # of the first sweeps, [V]
     learns_eta: bool
     num_starts: int
     num_iterations: int
@@ -63,7 +64,9 @@ class Memoized(NamedTuple):
         number = self.number(state) + 1
         is_time = number >= _LEARN_FROM
         is_warm = number <= self.settings.num_warm
-        heat = _HEAT if is_warm else 1.0
+        heat = np.ones_like(self.settings.eta)
+        if is_warm:
+            heat = self.settings.warm_eta / self.settings.eta
         learns = self.settings.learns and is_time
         learns_eta = self.settings.learns_eta and is_time and not is_warm
         return _sweep(
@@ -75,7 +78,7 @@ class Memoized(NamedTuple):
             self.blocks,
             state,
             self.num_docs,
-            heat,
+            jnp.asarray(heat, state.eta.dtype),
         )
 
     def number(self, state: memoized.State) -> int:
@@ -147,8 +150,7 @@ def make_run(key: Array, counts: Counts, settings: Settings) -> Any:
     num_docs = jnp.asarray(np.sum(counts.lengths > 0), jnp.result_type(float))
     num_topics = len(settings.alpha)
     if settings.method != "svi":
-        together = num_topics * settings.num_starts  # what a visit reads again
-        blocks = make_blocks(counts, num_topics=together, least=_LEAST_BLOCKS)
+        blocks = make_blocks(counts, num_topics=num_topics, least=_LEAST_BLOCKS)
         return Memoized(settings, num_docs, jax.tree.map(jnp.asarray, blocks))
     key_docs, key_order = jax.random.split(key)
     order = np.asarray(jax.random.permutation(key_docs, counts.num_docs))
@@ -188,7 +190,7 @@ def _sweep(
     blocks: Blocks,
     state: memoized.State,
     num_docs: Array,
-    heat: float,
+    heat: Array,
 ) -> tuple[memoized.State, Array, Array]:
     def one(state: memoized.State) -> tuple[memoized.State, Array, Array]:
         state = memoized.sweep(
@@ -212,7 +214,9 @@ def _sweep(
 def _learned_alpha(rule: Rule, blocks: Blocks, state: memoized.State, num_docs: Array) -> Array:
     """alpha [K] after a step of learning."""
     if rule is not CVB0:
-        return learn_alpha(state.alpha, jnp.sum(state.log_shares, 0), num_docs)
+        found = learn_alpha(state.alpha, jnp.sum(state.log_shares, 0), num_docs)
+        is_safe = (rule is not VB) | (jnp.min(state.eta) >= SAFE)
+        return jnp.where(is_safe, found, jnp.maximum(found, SAFE))
     expected = jnp.maximum(state.gamma - state.alpha, 0.0).reshape(-1, len(state.alpha))
     return learn_alpha_collapsed(state.alpha, expected, jnp.ravel(blocks.lengths))
 
