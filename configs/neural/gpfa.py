@@ -44,7 +44,7 @@ def get_config(variant: str = "lorenz") -> ConfigDict:
         log_every=10,
         eval_every=40,
         checkpoint_every=40,
-        ema=0.0,
+        ema=0.9,
     )
     config.eval.update(batch_size=130)
     config.name = f"gpfa-{variant}"

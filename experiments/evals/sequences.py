@@ -20,6 +20,8 @@ from experiments.run.session import Built
 from vi_jax.types import num_examples
 
 MAX_SEQUENCES = 100  # of the data that figures show
+MAX_ENTRIES = 60_000  # of them, where sequences are large, whose bands take NUM_DRAWS each
+MIN_SEQUENCES = 5
 FIGURE_SAMPLES = 200  # at least, where figures compare samples with data
 NUM_DRAWS = 200  # of z and x, of each sequence, for its band
 COVERAGE = 0.9  # of it
@@ -51,7 +53,8 @@ def decode(key: jax.Array, built: Built, params: Any, *, num_samples: int) -> De
     part = getattr(built.dataset, built.config.eval.split)
     key_shown, key_bands, key_samples = jax.random.split(key, 3)
     num = num_examples(built.x)
-    shown = np.arange(min(num, MAX_SEQUENCES))
+    by_size = max(MAX_ENTRIES // int(np.prod(built.x_shape)), MIN_SEQUENCES)
+    shown = np.arange(min(num, MAX_SEQUENCES, by_size))
     chosen = np.arange(max(num_samples, FIGURE_SAMPLES)) % num
     x = rows_of(built.x, shown)
     contexts = rows_of(built.x, chosen)
