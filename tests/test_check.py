@@ -604,6 +604,7 @@ CLEAN = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "name",
     [

@@ -148,6 +148,7 @@ def blei_by_hand(x, shift, precision, prior_scale, num_sweeps):
     return m, s2, elbos
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "locs",
     [

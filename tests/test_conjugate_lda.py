@@ -51,6 +51,7 @@ def tiny_model(**settings):
     return lda.model(2, 5, alpha=ALPHA, eta=ETA, **settings)
 
 
+@pytest.mark.integration
 def test_the_elbo_is_below_the_evidence_and_rises(x64):
     exact = evidence(TINY, ALPHA, ETA, 5)
     model = tiny_model()

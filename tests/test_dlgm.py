@@ -91,6 +91,7 @@ def log_evidence():
     return stats.multivariate_normal(OFFSET, w.T @ w + NOISE**2 * np.eye(5)).logpdf(X)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "estimator",
     [
@@ -206,6 +207,7 @@ def by_hand(key, params, x):
     return log_lik - kl
 
 
+@pytest.mark.integration
 def test_its_terms_are_those_of_one_pass_by_hand():
     model = vi.models.dlgm((5,), num_latents=(4, 3), hidden=((6,), (3,)))
     params = moved(model)

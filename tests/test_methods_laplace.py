@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 import vi_jax as vi
 
 
+@pytest.mark.integration
 def test_mode_and_covariance_are_those_of_scipy(x64):
     def loss(u):
         return float(-logistic(jnp.asarray(u)))

@@ -144,6 +144,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(PAIRS))
 def test_the_mean_gradient_is_that_of_the_enumeration(name):
     model, bound, estimator, num_samples = PAIRS[name]

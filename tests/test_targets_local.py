@@ -77,6 +77,7 @@ def from_model(f, batch_size):
     return vi.targets.from_numpyro(f, X, batch_size)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_the_mean_over_all_batches_is_the_whole_and_so_is_its_gradient(batch_size):
     target = by_rows(batch_size)

@@ -167,6 +167,7 @@ def test_the_elbo_never_falls(fitted):
     assert elbos[-1] > elbos[0] + 1.0
 
 
+@pytest.mark.integration
 def test_a_sweep_is_one_of_the_engine(fitted, x64):
     """Topics that move after all documents: coordinate ascent, value and update."""
     (dense, states, _) = fitted

@@ -84,6 +84,7 @@ def gradients(loss, params, num_keys):
     return jax.device_get(jax.jit(jax.vmap(one))(keys(3, num_keys)))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("make", "asleep"), [(wake_wake, False), (wake_sleep, True)], ids=["wake-wake", "wake-sleep"]
 )

@@ -40,7 +40,7 @@ def get_config(variant: str = "memoized") -> ConfigDict:
                 lowercase=True,
             ),
             model=dict(
-                method=variant,  # memoized | cvb0 | svi | cavi
+                method=variant,  # memoized | partly | cvb0 | svi | cavi
                 num_topics=20,
                 alpha="learn",  # of the prior of shares: learned, one a topic; or a number
                 eta=0.0,  # of the prior of topics; 0 is the method's default

@@ -36,7 +36,7 @@ def open_source(file: str, data_dir: str) -> Source:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with files.open_regular(path, follow=True) as opened, np.load(opened) as found:
+        with files.read_npz(path, follow=True) as found:
             return {name: found[name] for name in found.files}
     except (ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read as .npz ({error}); write it again.") from error
