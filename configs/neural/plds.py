@@ -1,6 +1,6 @@
 """A Poisson linear dynamical system of spike counts: what moves together in a recording, and how.
 
-    python -m experiments.train --config=configs/neural/plds.py      # simulated, about a minute
+    python -m experiments.train --config=configs/neural/plds.py      # simulated, a few minutes
     python -m experiments.train --config=configs/neural/plds.py:new_conditions
     python -m experiments.train --config=configs/neural/plds.py --config.data.name=spikes:FILE
 
@@ -10,7 +10,11 @@ by six passes of conjugate-computation variational inference; parameters are lea
 by expectation-maximisation over batches (`config.model.forget`; None learns by the gradient). The
 closing table has the bits per spike of neurons that were hidden (co-smoothing), beside those of the
 true rates, and the R² of rates and latents. Test trials of the first variant share their conditions
-with training trials, as published; those of `new_conditions` do not. Variants: lorenz,
+with training trials, as published; those of `new_conditions` do not.
+
+Of the first command (260 test trials): co-smoothing 0.601 ± 0.013 bits per spike, 93 % of that of
+the true rates; R² of the rates 0.905, of the three latents 0.967, 0.956 and 0.922; log p(x) -761.5
+± 7.1 nats (K = 200), 0.03 above the ELBO, k-hat below 0.7 on 99 % of the trials. Variants: lorenz,
 new_conditions.
 """
 
