@@ -8,6 +8,13 @@ there for warm-up; the metrics say what the bound is whatever the weights of the
 
 from vi_jax.losses.bound import batch_bound, densities_of, log_joint, negative_bound
 from vi_jax.losses.elbo import batch_terms, example_terms, negative_elbo
+from vi_jax.losses.full_vb import (
+    draw_weights,
+    full_vb,
+    predictive,
+    variational_weights,
+    weights_kl,
+)
 from vi_jax.losses.info import Info, Loss, Moved
 from vi_jax.losses.mmd import mmd
 from vi_jax.losses.schedules import Schedule, as_schedule, cyclical_warmup, linear_warmup
@@ -24,13 +31,18 @@ __all__ = [
     "batch_terms",
     "cyclical_warmup",
     "densities_of",
+    "draw_weights",
     "example_terms",
+    "full_vb",
     "linear_warmup",
     "log_joint",
     "mmd",
     "negative_bound",
     "negative_elbo",
+    "predictive",
     "total_correlation",
+    "variational_weights",
     "wake_sleep",
     "wake_wake",
+    "weights_kl",
 ]
