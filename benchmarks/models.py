@@ -37,6 +37,7 @@ ROWS = {
     "discrete:wake_sleep": "the same net under reweighted wake-sleep, Bornschein & Bengio 2015",
     "discrete:disarm": "a discrete VAE under DisARM, Dong et al. 2020",
     "discrete:rebar": "a discrete VAE under REBAR, Tucker et al. 2017",
+    "semi_supervised:digits": "M2, 50 of the digits labelled, Kingma et al. 2014",
     "conditional:digits": "a conditional VAE, the image given its class, Sohn et al. 2015",
 }
 HEAD = ("config", "what", "steps", "test ELBO", "test log p(x)", "seconds")

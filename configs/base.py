@@ -87,6 +87,10 @@ def digits() -> dict:
         # 8-bit nor in [0, 1] is a table, and what has lengths or `sequence` is sequences
         kind="auto",
         with_labels=False,  # examples are dictionaries of `image` and `label`
+        # training rows that keep their label, as many of each class; 0: all (semi_supervised_vae)
+        num_labels=0,
+        label_seed=0,  # which of them
+        label_copies=1,  # how often each of them stands among the training rows
         # dynamic (afresh each time) | static (by static_seed) | none (grey levels)
         binarisation="dynamic",
         static_seed=0,

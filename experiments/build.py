@@ -45,7 +45,12 @@ class Units(NamedTuple):
 
 def sizes(config: Any) -> dict[str, Any]:
     """The facts that need no data."""
-    return {"total_steps": config.train.num_steps, "dtype": PRECISIONS[config.precision]}
+    return {
+        "total_steps": config.train.num_steps,
+        "dtype": PRECISIONS[config.precision],
+        "num_labels": max(config.data.num_labels, 1),
+        "label_copies": config.data.label_copies,
+    }
 
 
 def model(config: Any, known: dict[str, Any]) -> vi.Model:
@@ -229,9 +234,11 @@ def units(config: Any, num_levels: int) -> Units:
 
 def prepare(config: Any, units: Units) -> vi.training.Prepare:
     """(key, batch of pixel values) -> x as the likelihood expects it: binarised afresh, grey in
-    [0, 1], or levels. Of a batch with further leaves, those pass as they are.
+    [0, 1], or levels. Of a batch with further leaves, those pass as they are, but for labels of
+    which some are hidden: they get `has_label` beside them.
     """
     num_levels = units.num_levels
+    num_labels = config.data.num_labels
     is_binarised = config.data.binarisation == "dynamic" and num_levels > 2
 
     def image(key: jax.Array, levels: jax.Array) -> jax.Array:
@@ -244,9 +251,13 @@ def prepare(config: Any, units: Units) -> vi.training.Prepare:
     def example(key: jax.Array, batch: Any) -> Any:
         if units.support == "table":
             return batch
-        if isinstance(batch, dict):
-            return {**batch, "image": image(key, batch["image"])}
-        return image(key, batch)
+        if not isinstance(batch, dict):
+            return image(key, batch)
+        found = {**batch, "image": image(key, batch["image"])}
+        if not num_labels:
+            return found
+        label = batch["label"]  # below 0 where it is hidden
+        return {**found, "label": jnp.maximum(label, 0), "has_label": label >= 0}
 
     return example
 

@@ -34,6 +34,7 @@ POSITIVE = (
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.max_skipped",
+    "data.label_copies",
     "eval.batch_size",
     "eval.num_samples",
     "eval.num_importance_samples",
@@ -43,13 +44,15 @@ NOT_NEGATIVE = (
     "train.clip_norm",
     "train.ema",
     "data.device_limit_mb",
+    "data.num_labels",
     "eval.active_threshold",
 )
-SEEDS = ("seed", "data.shuffle_seed", "data.static_seed")
+SEEDS = ("seed", "data.shuffle_seed", "data.static_seed", "data.label_seed")
 # what is known of the data and of the run when a model is built, for arguments that ask for it
 FACTS = (
     *("dtype", "mean", "num_classes", "num_data", "num_levels", "output_bias", "rows"),
     *("total_steps", "x_shape"),
+    *("num_labels", "label_copies"),  # of rows that have labels, where others lack them
     *("columns", "has_exposure", "num_covariates"),  # of tables
     "max_steps",  # of sequences
 )

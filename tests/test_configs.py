@@ -79,6 +79,8 @@ def stand_in(config, folder):
         config.data.update(
             name=f"npz:{folder / 'stand_in.npz'}", train="train", validation="", test="test"
         )
+    if config.data.num_labels:
+        config.data.update(num_labels=10, label_copies=2)
     with config.unlocked():
         shrink(config.model)
         if hasattr(config.optim.learning_rate, "warmup_steps"):

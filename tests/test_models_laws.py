@@ -26,6 +26,7 @@ class Case(NamedTuple):
 
     model: vi.Model
     has_label: bool = False
+    hides_labels: bool = False  # of some rows
     columns: tuple = ()  # their numbers among COLUMNS, of a table
     num_steps: int = 0  # of sequences of its rows
     num_units: int = 0  # of trials of counts
@@ -177,6 +178,13 @@ CASES = {
     "conditional_vae": lambda: Case(
         vi.models.conditional_vae(SHAPE, 3, num_latents=2, hidden=(4,)), has_label=True
     ),
+    "semi_supervised_vae": lambda: Case(
+        vi.models.semi_supervised_vae(
+            SHAPE, 3, num_latents=2, hidden=(4,), classifier_hidden=(4,), num_data=4
+        ),
+        has_label=True,
+        hides_labels=True,
+    ),
     "table_vae": lambda: Case(table(QUICK), columns=QUICK),
     "table_vae, hiding": lambda: Case(table(SOME, hide=0.3, heteroscedastic=True), columns=SOME),
     "sequence_vae": lambda: Case(sequence(), columns=SOME, num_steps=3),
@@ -240,7 +248,10 @@ def examples(case, num=4):
         return table_rows(num, case.columns)
     kind = jnp.int32 if case.has_levels else jnp.float32
     x = jnp.asarray(normal(100, num, *SHAPE) > 0, kind)
-    return {"image": x, "label": jnp.arange(num) % 3} if case.has_label else x
+    if not case.has_label:
+        return x
+    labelled = {"image": x, "label": jnp.arange(num) % 3}
+    return {**labelled, "has_label": jnp.arange(num) == 1} if case.hides_labels else labelled
 
 
 def one_of(x, row=0):
@@ -338,7 +349,8 @@ def test_its_samples_are_examples(name):
     is_of_values = bool(case.columns) or case.num_units > 0
     assert mean.shape == (x["values"].shape if is_of_values else SHAPE)
     assert case.has_levels or all_finite(mean)  # numpyro states no mean of classes
-    context = ["label"] * case.has_label + ["exposure", "covariates"] * bool(case.columns)
+    has_label = case.has_label and not case.hides_labels  # where it is hidden, it is drawn
+    context = ["label"] * has_label + ["exposure", "covariates"] * bool(case.columns)
     assert all(np.array_equal(sample[name], x[name]) for name in context)
     again = jax.eval_shape(case.model.terms, jax.random.key(0), params_of(name), sample)
     assert again.log_lik.shape == ()

@@ -170,7 +170,10 @@ ARGUMENTS = {
     | {"standard_normal": {"num_latents": 3}},
     "model": {
         name: {"num_latents": 3}
-        for name in ("vae", "conditional_vae", "discrete_vae", "sequence_vae", "table_vae")
+        for name in (
+            *("vae", "conditional_vae", "discrete_vae", "semi_supervised_vae", "sequence_vae"),
+            "table_vae",
+        )
     }
     | {
         name: {"num_latents": 3, "likelihood": "poisson"}  # the columns are of two kinds
@@ -187,6 +190,8 @@ FACTS = {
     "x_shape": (4, 4),
     "num_levels": 17,
     "num_data": 100,
+    "num_labels": 10,
+    "label_copies": 2,
     "mean": np.full((4, 4), 0.5),
     "rows": np.random.default_rng(0).uniform(size=(500, 4, 4)),
     "total_steps": 50,

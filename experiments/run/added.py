@@ -25,6 +25,9 @@ ADDED = {
     "covariates": "",
     "sequence": "",
     "time": "",
+    "num_labels": 0,
+    "label_seed": 0,
+    "label_copies": 1,
 }
 ARRAYS = ("npz:", "h5:")  # which may be images or a table: only config.data.kind says
 

@@ -17,6 +17,7 @@ from vi_jax.models.hierarchical_vae import hierarchical_vae
 from vi_jax.models.ladder_vae import ladder_vae
 from vi_jax.models.lfads import lfads
 from vi_jax.models.poisson_lds import poisson_lds
+from vi_jax.models.semi_supervised_vae import semi_supervised_vae
 from vi_jax.models.sequence_vae import sequence_vae
 from vi_jax.models.sigmoid_belief_net import sigmoid_belief_net
 from vi_jax.models.table_vae import table_vae
@@ -40,6 +41,7 @@ __all__ = [
     "networks",
     "poisson_lds",
     "priors",
+    "semi_supervised_vae",
     "sequence_vae",
     "sigmoid_belief_net",
     "table_vae",
