@@ -37,7 +37,7 @@ def get_config(variant: str = "digits") -> ConfigDict:
         classifier_hidden=(128,),
         activation="softplus",
         likelihood="bernoulli",
-        alpha=0.1,
+        alpha=1.0,  # weight of the classifier's loss
     )
     # the classifier's loss first: the bound alone may put all rows into one class
     config.objective = dict(
@@ -53,7 +53,7 @@ def get_config(variant: str = "digits") -> ConfigDict:
 def _mnist(config: ConfigDict) -> None:
     """100 labels, 500 units and 50 latents, as in the paper's section 4."""
     config.data.update(**base.mnist(), num_labels=100, label_copies=300)
-    config.model.update(num_latents=50, hidden=(500,), classifier_hidden=(500,))
+    config.model.update(num_latents=50, hidden=(500,), classifier_hidden=(500,), alpha=0.1)
     config.train.update(
         batch_size=200, num_steps=40_000, log_every=500, eval_every=4000, checkpoint_every=4000
     )
