@@ -24,7 +24,7 @@ ENDS = (-6.0, 5.0)
 ENTROPY = 0.5 * D * np.log(2.0 * np.pi * np.e)
 
 
-def nothing(params, z, t):
+def nothing(params, z, gamma_t):
     """v = 0, the best for standard normal x: E[x | z] = alpha z."""
     return jnp.zeros_like(z)
 
@@ -113,8 +113,8 @@ def test_a_noisy_path_is_the_same_chain_upwards():
 def test_times_that_are_spread_have_less_variance():
     x = jnp.asarray(normal(2, D), jnp.float32)
 
-    def far(params, z, t):  # an error that depends on the time
-        return 5.0 * t * jnp.ones_like(z)
+    def far(params, z, gamma_t):  # an error that depends on the time
+        return 5.0 * (gamma_t + 6.0) / 11.0 * jnp.ones_like(z)
 
     def losses(num_times):
         one = lambda key: diffusion_loss(key, far, {}, GAMMA, x, num_times)  # noqa: E731

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 
 from vi_jax.types import Array, Params
 
-Denoise = Callable[[Params, Array, Array], Array]  # (params, z_t, t) -> v [*x_shape]
+Denoise = Callable[[Params, Array, Array], Array]  # (params, z_t, gamma_t) -> v [*x_shape]
 
 
 def gamma_at(gamma: Params, t: Array | float) -> Array:
@@ -47,9 +47,10 @@ def diffusion_loss(
     noises = jax.random.normal(key_noise, (num_times, *value.shape))
 
     def error(t: Array, noise: Array) -> Array:
-        alpha, sigma = signal_and_noise(gamma_at(gamma, t))
+        gamma_t = gamma_at(gamma, t)
+        alpha, sigma = signal_and_noise(gamma_t)
         z = alpha * value + sigma * noise
-        found = sigma * z + alpha * denoise(params, z, t)
+        found = sigma * z + alpha * denoise(params, z, gamma_t)
         return ((noise - found) ** 2).sum()
 
     return 0.5 * jnp.exp(gamma["log_span"]) * jax.vmap(error)(times, noises).mean()
@@ -99,9 +100,9 @@ class ReversePath:
 
     def found(self, z: Array, number: Array) -> Array:
         """x^ = alpha z - sigma v in z at the time number / T."""
-        alpha, sigma = signal_and_noise(self.gammas[number])
-        t = number / (len(self.gammas) - 1)
-        return alpha * z - sigma * self.denoise(self.params, z, t)
+        gamma_t = self.gammas[number]
+        alpha, sigma = signal_and_noise(gamma_t)
+        return alpha * z - sigma * self.denoise(self.params, z, gamma_t)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Paths, [*sample_shape, T + 1, *x_shape], reparameterised."""

@@ -23,7 +23,7 @@ from vi_jax.models.likelihoods import Likelihood
 from vi_jax.types import Array, Densities, Drawn, Model, Params, Terms
 
 _LAST_GAMMA = 5.0  # minus the log signal-to-noise ratio at t = 1, at the start
-_FREQUENCIES = 8  # of t, for the network
+_FREQUENCIES = 6  # of gamma, for the network
 
 
 def diffusion(
@@ -42,9 +42,10 @@ def diffusion(
         L = 1/2 (gamma_1 - gamma_0) E |e - e^(z_t, t)|^2,
 
     the bound in continuous time (eq. 17). Pixel values are levels, brought to [-1, 1], and p(x |
-    z_0) is the probability of each level that q(z_0 | x) implies (sec. 3.3). The network puts out v
-    = alpha e - sigma x (Salimans & Ho 2022), of which e^ = sigma z + alpha v: at v = 0 it is right
-    for standard normal x.
+    z_0) is the probability of each level that q(z_0 | x) implies (sec. 3.3). The network goes
+    by v = alpha e - sigma x (Salimans & Ho 2022), of which e^ = sigma z + alpha v. It adds to the v
+    of E[x | z] of each pixel by itself, its levels equally likely, which is all there is to know
+    where the noise is small; the paper has Fourier features for that (appendix C).
 
     The times of one example are spread evenly from a random start, as the paper's of a batch are.
     `densities` are those of the same model in `num_steps` finite steps, z_0 .. z_T as one array [T
@@ -94,7 +95,7 @@ class _Parts(NamedTuple):
     num_times: int
 
     def init(self, key: Array) -> Params:
-        inputs = (jnp.zeros(self.x_shape), jnp.zeros(()))
+        inputs = (jnp.zeros((2, *self.x_shape)), jnp.zeros(()))
         variables = jax.jit(self.network.init)(key, *inputs)
         first = 2.0 * math.log(0.5 / (self.num_levels - 1))  # a noise of a quarter of a level
         return {
@@ -105,9 +106,15 @@ class _Parts(NamedTuple):
             },
         }
 
-    def denoise(self, params: Params, z: Array, t: Array) -> Array:
-        """v of the network."""
-        return self.network.apply({"params": params}, z, t)  # type: ignore[return-value]
+    def denoise(self, params: Params, z: Array, gamma_t: Array) -> Array:
+        """v, at which the network's is 0 where each pixel by itself is all there is to know."""
+        alpha, sigma = signal_and_noise(gamma_t)
+        levels = jnp.linspace(-1.0, 1.0, self.num_levels)
+        chances = jax.nn.softmax(-0.5 * ((z[..., None] - alpha * levels) / sigma) ** 2)
+        alone = chances @ levels  # E[x | z] of a pixel whose levels are equally likely
+        inputs = jnp.stack([z, alone])
+        besides: Any = self.network.apply({"params": params}, inputs, gamma_t)
+        return (alpha * z - alone) / sigma + besides
 
     def value_of(self, x: Array) -> Array:
         """Levels as numbers in [-1, 1]."""
@@ -154,13 +161,16 @@ class _Parts(NamedTuple):
 
 
 class _Network(nn.Module):
-    """v of (z, t) by residual dense layers, 0 at the start."""
+    """What v is besides, of z and what each pixel says by itself, [2, *x_shape], and gamma, by
+    residual dense layers; 0 at the start.
+    """
 
     hidden: tuple[int, ...]
     x_shape: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, z: Array, t: Array) -> Array:
+    def __call__(self, z: Array, gamma_t: Array) -> Array:
+        t = 0.05 * gamma_t  # within -1 .. 1
         angles = jnp.pi * t * 2.0 ** jnp.arange(_FREQUENCIES)
         of_time = jnp.concatenate([jnp.sin(angles), jnp.cos(angles), t[None]])
         h = nn.Dense(self.hidden[0])(z.ravel())
