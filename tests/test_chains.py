@@ -123,7 +123,8 @@ def test_the_smoother_is_the_dense_normal(name, dtype):
 @pytest.mark.parametrize("num_steps", [1, 2, 5])
 def test_lengths_that_are_no_whole_chunks(name, num_steps):
     with jax.enable_x64(True):
-        chain, sites = a_chain(), some_sites(num_steps)
+        chain = a_chain()
+        sites = some_sites(num_steps)
         found, _ = SMOOTHERS[name](chain, sites)
         check(found, dense(chain, sites), 1e-10)
 
@@ -169,7 +170,8 @@ def symmetrised(both):
 def test_a_chain_is_a_guide():
     """Density, samples and moments of the posterior and of the prior are those of dense normals."""
     with jax.enable_x64(True):
-        chain, sites = a_chain(), some_sites(5)
+        chain = a_chain()
+        sites = some_sites(5)
         for q in (chains.gaussian_chain(chain, sites), chains.gaussian_chain(chain, num_steps=5)):
             if q.posterior is None:
                 mean, cov = dense_prior(chain, 5)
@@ -193,7 +195,8 @@ def test_a_chain_is_a_guide():
 def test_samples_are_reparameterised():
     """The gradient of E[sum z^2] through samples is that of the moments."""
     with jax.enable_x64(True):
-        chain, sites = a_chain(), some_sites(4)
+        chain = a_chain()
+        sites = some_sites(4)
         sites = sites._replace(J=sites.J + 0.1 * jnp.diag(jnp.arange(1.0, D + 1)))
 
         def by_samples(key, h):
@@ -212,7 +215,8 @@ def test_samples_are_reparameterised():
 def test_the_closed_kl():
     """Of a posterior from its prior, from another chain's posterior, and from itself."""
     with jax.enable_x64(True):
-        chain, sites = a_chain(), some_sites(5)
+        chain = a_chain()
+        sites = some_sites(5)
         other = a_chain(3)
         q = chains.gaussian_chain(chain, sites)
         same = jax.tree.map(lambda leaf: leaf + 0.0, chain)

@@ -370,7 +370,7 @@ def mistakes():
         ),
         "unknown config": (
             ["--config=configs/vea.py"],
-            "no config file configs/vea.py; there are configs/base.py",
+            "no config file configs/vea.py; there are configs/aevb.py, configs/base.py",
         ),
         "unknown field": (
             [CONFIG, "--config.optim.learning_rat=1"],

@@ -54,7 +54,7 @@ TINY = dict(
     train__checkpoint_every=2,
 )
 # cases of each kind: as an integration test, and in a part of the slow one
-KINDS = {"command lines": (70, 400), "configs": (40, 200), "run folders": (40, 200)}
+KINDS = {"command lines": (70, 400), "configs": (90, 200), "run folders": (40, 200)}
 KINDS |= {"npz files": (25, 100), "image files": (25, 100)}
 PARTS = 10
 IN_PROCESSES = 12  # cases of each kind that run whole
@@ -658,13 +658,11 @@ def test_ten_thousand_are_tried():
 @pytest.mark.parametrize("base", BASE)
 @pytest.mark.integration
 def test_the_cases_start_from_what_works(base, sandbox, call):
-    """Each command with its own arguments gets as far as its computation, or, as the run is of
-    images, to the refusal of impute.
-    """
+    """Each command with its own arguments gets as far as its computation; impute to its end."""
     name = "train" if base in ("npz", "images") else base
     sandbox.reset()
     code, said = call(name, BASE[base])
-    assert code == (2 if name == "impute" else None), said
+    assert code == (0 if name == "impute" else None), said
 
 
 FOUND = {

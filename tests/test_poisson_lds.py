@@ -198,7 +198,8 @@ def test_expectations_by_quadrature_and_in_closed_form():
     """Of a Poisson: value, slope and curvature, and those of a polynomial by hand."""
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
-        mean, variance = jnp.asarray(rng.standard_normal(9)), jnp.asarray(rng.random(9))
+        mean = jnp.asarray(rng.standard_normal(9))
+        variance = jnp.asarray(rng.random(9))
         y = jnp.asarray(rng.poisson(1.0, 9), jnp.float64)
         poisson = likelihoods.poisson()
         closed = chains.by_closed_form(functools.partial(poisson.expected, {}, y))(mean, variance)

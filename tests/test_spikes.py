@@ -139,7 +139,8 @@ def nlb_bits_per_spike(rates, spikes):
 
     def neg_log_likelihood(rates, spikes):
         seen = ~np.isnan(spikes)
-        rates, spikes = rates[seen].copy(), spikes[seen]
+        rates = rates[seen].copy()
+        spikes = spikes[seen]
         rates[rates == 0] = 1e-9
         return np.sum(rates - spikes * np.log(rates) + gammaln(spikes + 1.0))
 
