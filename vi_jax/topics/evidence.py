@@ -16,11 +16,9 @@ from vi_jax.diagnostics.psis import k_threshold, psis
 from vi_jax.distributions import LogDirichlet
 from vi_jax.topics.blocks import make_blocks
 from vi_jax.topics.counts import Counts, Numpy, to_csr
-from vi_jax.topics.local import PARTLY, fixed_point, scaled_topics
+from vi_jax.topics.local import PARTLY, shares_of_blocks
 from vi_jax.types import Array
 
-_ITERATIONS = 200
-_TOLERANCE = 1e-5
 _CHUNK = 256  # documents at once
 MAX_GAP = 0.5  # nats between the shares and their posterior, where they can be read
 _FLATTER = 0.3
@@ -115,32 +113,10 @@ def _rows(fit: Any, counts: Counts) -> _Rows:
     values[doc, place] = data
     blocks = make_blocks(counts, num_topics=fit.num_topics)
     gamma = np.zeros((counts.num_docs + 1, fit.num_topics), np.float32)
-    found = _gamma(blocks, fit.topics.T, fit.alpha)
+    found = shares_of_blocks(PARTLY, blocks, fit.topics.T, fit.alpha)
     gamma[blocks.docs.ravel()] = np.asarray(found).reshape(-1, fit.num_topics)
     topics = np.asarray(fit.topics_mean).T
     return _Rows(jnp.asarray(topics[ids]), jnp.asarray(values), jnp.asarray(gamma[:-1]))
-
-
-@jax.jit
-def _gamma(blocks: Any, topics: Array, alpha: Array) -> Array:
-    """Mean field given the topics' means: gamma [B, D, K]."""
-    total = jnp.sum(topics, 0)
-
-    def one(block: Any) -> Array:
-        b, _ = scaled_topics(PARTLY, topics.at[block.words].get(mode="clip"), total)
-        start = alpha + block.lengths[:, None] / alpha.shape[0]
-        found, _ = fixed_point(
-            PARTLY,
-            block,
-            b,
-            alpha,
-            start,
-            num_iterations=_ITERATIONS,
-            tolerance=_TOLERANCE,
-        )
-        return found
-
-    return jax.lax.map(one, blocks)
 
 
 def _log_lik(log_theta: Array, topics: Array, counts: Array) -> Array:

@@ -12,6 +12,7 @@ are scaled to a largest entry of 1, and no epsilon is needed.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,9 @@ import jax.numpy as jnp
 
 from vi_jax.topics.special import log_gamma, psi
 from vi_jax.types import Array
+
+_TO_THE_END = 200  # iterations of a fixed point, at most
+_AT_REST = 1e-5  # the largest move of a document's shares at the end of it
 
 
 class Rule(NamedTuple):
@@ -124,6 +128,28 @@ def fixed_point(
     start = (gamma, jnp.full((), jnp.inf, gamma.dtype), jnp.int32(0))
     gamma, moved, _ = jax.lax.while_loop(unfinished, body, start)
     return gamma, moved
+
+
+@partial(jax.jit, static_argnums=0)
+def shares_of_blocks(rule: Rule, blocks: Any, topics: Array, alpha: Array) -> Array:
+    """The fixed point of every document given topics [V, K], to the end: gamma [B, D, K]."""
+    total = jnp.sum(topics, 0)
+
+    def one(block: Any) -> Array:
+        b, _ = scaled_topics(rule, topics.at[block.words].get(mode="clip"), total)
+        start = alpha + block.lengths[:, None] / alpha.shape[0]
+        gamma, _ = fixed_point(
+            rule,
+            block,
+            b,
+            alpha,
+            start,
+            num_iterations=_TO_THE_END,
+            tolerance=_AT_REST,
+        )
+        return gamma
+
+    return jax.lax.map(one, blocks)
 
 
 def summarise(rule: Rule, block: Any, b: Array, shift: Array, gamma: Array) -> Local:

@@ -9,15 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.topics.blocks import Blocks, make_blocks
+from vi_jax.topics.blocks import make_blocks
 from vi_jax.topics.coherence import top_words, twins
 from vi_jax.topics.counts import Counts, Numpy
-from vi_jax.topics.local import CVB0, PARTLY, VB, Rule, fixed_point, scaled_topics
+from vi_jax.topics.local import CVB0, PARTLY, VB, Rule, shares_of_blocks
 from vi_jax.types import Array
 
 USED_TOKENS = 1.0  # expected, of a topic that is used
-_SHARES_ITERATIONS = 200
-_SHARES_TOLERANCE = 1e-5
 
 
 def rule_of(method: str) -> Rule:
@@ -143,30 +141,8 @@ def shares_of(counts: Counts, topics_mean: Any, alpha: Any) -> Numpy:
     topics = jnp.asarray(topics_mean, jnp.result_type(float)).T
     alpha = jnp.asarray(alpha, topics.dtype)
     blocks = make_blocks(counts, num_topics=len(alpha))
-    gamma = _shares(CVB0, blocks, topics, alpha)
+    gamma = shares_of_blocks(CVB0, blocks, topics, alpha)
     return _by_document(blocks.docs, gamma, counts.num_docs)
-
-
-@partial(jax.jit, static_argnums=0)
-def _shares(rule: Rule, blocks: Blocks, topics: Array, alpha: Array) -> Array:
-    """gamma [B, D, K] of the documents of all blocks, topics [V, K]."""
-    total = jnp.sum(topics, 0)
-
-    def one(block: Blocks) -> Array:
-        b, _ = scaled_topics(rule, topics.at[block.words].get(mode="clip"), total)
-        start = alpha + block.lengths[:, None] / alpha.shape[0]
-        gamma, _ = fixed_point(
-            rule,
-            block,
-            b,
-            alpha,
-            start,
-            num_iterations=_SHARES_ITERATIONS,
-            tolerance=_SHARES_TOLERANCE,
-        )
-        return gamma
-
-    return jax.lax.map(one, blocks)
 
 
 def _by_document(docs: Any, gamma: Array, num_docs: int) -> Numpy:
