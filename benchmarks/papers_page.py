@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.papers_rows import ROWS, Row
-from benchmarks.report import markdown_table
+from benchmarks.report import markdown_table, write_block
 
 PAGE = Path(__file__).parents[1] / "docs" / "papers.md"
-BEGIN = "<!-- papers: begin -->"
-END = "<!-- papers: end -->"
 HEAD = (
     "row",
     "published",
@@ -47,12 +45,7 @@ def write(measured: Measured) -> None:
     Raises:
       ValueError: the marks around them are not there, once each.
     """
-    text = PAGE.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"{PAGE.name} wants one {BEGIN!r} and, after it, one {END!r}.")
-    (before, rest) = text.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{describe(measured)}\n{END}{after}")
+    write_block("papers", describe(measured), PAGE)
 
 
 def describe(measured: Measured) -> str:
@@ -92,7 +85,9 @@ def _mean(seeds: dict[str, dict[str, Any]]) -> tuple[float, float]:
 
 
 def verdict(row: Row, mean: float) -> str:
-    """beats, passes, or short."""
+    """beats, passes, or short; nothing where the row is only there to be compared with."""
+    if math.isnan(row.passes) and math.isnan(row.beats):
+        return ""
     sign = -1.0 if row.is_higher_better else 1.0
     if sign * mean <= sign * row.beats:
         return "beats"
@@ -110,6 +105,8 @@ def _row(name: str, row: Row, measured: Measured) -> list[str]:
         return [title, published, "not run", goals, *[""] * (len(HEAD) - 4)]
     (mean, stderr) = found
     error = "" if math.isnan(stderr) else f" ± {stderr:.2f}"
+    judged = verdict(row, mean)
+    said = f", {judged}" if judged else ""
     seeds = measured[name]
     one = next(iter(seeds.values()))
     minutes = np.mean([each["cpu_minutes"] for each in seeds.values()])
@@ -117,7 +114,7 @@ def _row(name: str, row: Row, measured: Measured) -> list[str]:
     return [
         title,
         published,
-        f"**{mean:.2f}**{error}, {verdict(row, mean)}",
+        f"**{mean:.2f}**{error}{said}",
         goals,
         str(len(seeds)),
         f"{one['steps']:,}",

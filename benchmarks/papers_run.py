@@ -96,7 +96,9 @@ def evaluate(name: str, row: Row, seed: int, place: Place) -> dict[str, Any]:
     path = run / "evaluation-test.json"
     if path.exists():
         found = json.loads(path.read_text())
-        if found.get("num_importance_samples") == row.num_samples:
+        asked = (("bracket", row.num_bracket), ("refit", row.num_refit))
+        has_sides = all(name in found for name, num in asked if num)
+        if has_sides and found.get("num_importance_samples") == row.num_samples:
             return found
     _command(
         "evaluate",

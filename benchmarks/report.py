@@ -153,23 +153,25 @@ def write_json(path: str, result: Any) -> None:
     Path(path).write_text(json.dumps(result, indent=2) + "\n")
 
 
-def write_block(name: str, text: str) -> None:
-    """Replaces what stands in README.md between the comments `name: begin` and `name: end`.
+def write_block(name: str, text: str, page: Path | None = None) -> None:
+    """Replaces what stands in a page between the comments `name: begin` and `name: end`; in
+    README.md if none is given.
 
     Raises:
       ValueError: the comments are not there, once each and in this order.
     """
     begin = f"<!-- {name}: begin -->"
     end = f"<!-- {name}: end -->"
-    content = README.read_text()
+    page = README if page is None else page
+    content = page.read_text()
     if (
         content.count(begin) != 1
         or content.count(end) != 1
         or content.index(begin) > content.index(end)
     ):
         raise ValueError(
-            f"{README.name} wants one {begin!r} and, after it, one {end!r}; put them back."
+            f"{page.name} wants one {begin!r} and, after it, one {end!r}; put them back."
         )
     before, rest = content.split(begin)
-    README.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}")
-    say(f"wrote the block {name!r} of {README.name}")
+    page.write_text(f"{before}{begin}\n{text.strip()}\n{end}{rest.split(end)[1]}")
+    say(f"wrote the block {name!r} of {page.name}")

@@ -103,6 +103,12 @@ def test_the_page_has_every_row_and_what_was_not_run_says_so():
     assert "88.00 ± 0.10" in text.split("\n\n")[1]
 
 
+def test_a_row_without_goals_is_not_judged():
+    row = ROWS["figure2_mnist_3_wake_sleep"]
+    assert papers_page.verdict(row, 1.0) == ""
+    assert papers_page.verdict(row._replace(beats=0.5), 1.0) == "short"
+
+
 def test_a_difference_needs_both_rows():
     assert papers_page.value("iwae_k5_over_k1", {"iwae_k5_over_k1": {"0": found(85.5)}}) is None
 
