@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import pytest
 
 from configs.iwae import get_config
@@ -38,6 +39,19 @@ def test_the_least_variance_times_time_is_chosen_and_the_rest_is_said():
     assert [line.split()[0] for line in lines[1:3]] == ["b", "a"]
     assert lines[2].split()[-1] == "1.50"
     assert lines[-2:] == ["  not valid here: c", "objective.estimator is b now"]
+
+
+def test_an_estimator_without_noise_is_chosen_and_one_that_is_not_finite_is_refused():
+    lines = estimators.table([Measured("still", 0.0, 0.003), Measured("b", 1.0, 0.004)], "still")
+    assert lines[1].split()[0] == "still"
+    config = small()
+
+    def broken(params, key, batch, step):
+        del key, batch, step
+        return jnp.sum(params) * jnp.nan, None
+
+    found = estimators._measured(config, "broken", broken, jnp.ones(2), None)
+    assert "not finite" in found.refused
 
 
 def test_auto_is_a_name_of_estimators_alone():

@@ -2,7 +2,9 @@
 the least variance x time is taken.
 """
 
+import math
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -153,7 +155,7 @@ def _gradient(loss: Loss, params: Any, key: jax.Array, batch: Any) -> Any:
 def _measured(config: Any, name: str, loss: Loss | str, params: Any, batch: Any) -> Measured:
     """The variance and the seconds of one estimator."""
     if isinstance(loss, str):
-        return Measured(name, float("nan"), float("nan"), loss)
+        return Measured(name, math.nan, math.nan, loss)
     key = jax.random.fold_in(session.keys(config).evaluate, 0)
 
     @jax.jit
@@ -167,10 +169,11 @@ def _measured(config: Any, name: str, loss: Loss | str, params: Any, batch: Any)
     try:
         found = gradients(jax.random.split(key, NUM_GRADIENTS))
     except (TypeError, ValueError) as error:
-        return Measured(name, float("nan"), float("nan"), str(error).split("\n")[0])
+        return Measured(name, math.nan, math.nan, str(error).split("\n")[0])
     variance = sum(float(leaf.var(0, ddof=1).sum()) for leaf in jax.tree.leaves(found))
-    seconds = _seconds(one, key)
-    return Measured(name, variance, seconds)
+    if not math.isfinite(variance):
+        return Measured(name, math.nan, math.nan, "its gradients on the batch are not finite")
+    return Measured(name, variance, _seconds(one, key))
 
 
 def _seconds(one: Callable[[jax.Array], Any], key: jax.Array) -> float:
@@ -188,7 +191,7 @@ def table(found: list[Measured], chosen: str) -> list[str]:
     """What was measured, and what was chosen, in lines."""
     valid = sorted((each for each in found if not each.refused), key=lambda each: each.cost)
     size = len(max((each.name for each in valid), key=len))
-    least = valid[0].cost
+    least = max(valid[0].cost, sys.float_info.min)  # an estimator may have no noise at all
     lines = ["estimators on a batch: variance of a gradient, ms, variance x time over the least"]
     lines += [
         f"  {each.name:<{size}}  {each.variance:>10.4g}  {1e3 * each.seconds:>7.2f}  "
