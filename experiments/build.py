@@ -24,6 +24,7 @@ METRICS = {  # of objectives that have no bound's name
     **dict.fromkeys(("wake_sleep", "wake_wake"), "iwae"),
 }
 MINUS_LOSS = "-loss"
+DROPPED = "objective"  # what negative_elbo calls its value under `Model.train_terms`
 WHOLE = ("levels", "count")  # supports that are whole numbers
 IMAGES = "images"  # what a model's data are
 TABLES = "tables"
@@ -92,18 +93,21 @@ def loss(config: Any, the_model: vi.Model, num_data: int | None = None) -> vi.lo
         rooms.OBJECTIVE, config.objective, where="config.objective", facts=known
     )
     names = find(rooms.OBJECTIVE, config.objective[NAME], "config.objective").parameters
-    extra = {"name": metric_name(config)} if "name" in names else {}
+    extra = {"name": metric_name(config, the_model)} if "name" in names else {}
     try:
         return objective(the_model, **extra)
     except (TypeError, ValueError) as error:
         raise UserError(f"config.objective: {error}") from error
 
 
-def metric_name(config: Any) -> str:
+def metric_name(config: Any, the_model: vi.Model) -> str:
     """What is maximised is called this in the metrics: the bound's own name where the objective
-    has one; minus the loss of an objective that is not ours, see `maximised`.
+    has one, `objective` where the model trains with dropout and it is no bound; minus the loss of
+    an objective that is not ours, see `maximised`.
     """
     bound = config.objective.get("bound")
+    if config.objective[NAME] == "negative_elbo" and the_model.train_terms is not None:
+        return DROPPED
     if bound is None:
         return METRICS.get(config.objective[NAME], MINUS_LOSS)
     name = as_choice(bound, rooms.BOUND, "config.objective.bound")[NAME]

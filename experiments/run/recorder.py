@@ -82,7 +82,7 @@ class Recorder:
         self._progress = progress
         self._view = view
         self._label = label
-        self._name = build.metric_name(built.config)
+        self._name = build.metric_name(built.config, built.model)
         self._rates = [build.learning_rate(member.config) for member in members]
         self._num_batches = num_batches(built)
         self._saved_at = time.monotonic()

@@ -133,7 +133,7 @@ def _open_records(
         stop=run.stop,
         progress=progress,
         view=SIDE_BY_SIDE,
-        label=_label(config),
+        label=_label(run.built),
     )
     return progress, recorder
 
@@ -142,13 +142,13 @@ def _advance(run: _Run, start: _Start, progress: Progress, recorder: Recorder) -
     """Takes the blocks that are left and records them; the states at the end."""
     config = run.built.config
     alive = start.alive
-    name = build.metric_name(config)
+    name = build.metric_name(config, run.built.model)
     several = _make_run(run)
     data = session.on_devices(session.examples(config, run.built.dataset.train), run.layout)
 
     def report(step: int, steps: int, seconds: float | None, means: Any, over: bool) -> None:
         best = _best_of(build.maximised(means, name), alive)
-        progress.part(step, steps, seconds, (_label(config), best), over=over)
+        progress.part(step, steps, seconds, (_label(run.built), best), over=over)
 
     parts = Parts(several, run.stop.asked, report)
 
@@ -176,9 +176,9 @@ def _make_run(run: _Run) -> Any:
     return vi.replicas.make_run(step, batch_size=config.train.batch_size, layout=run.layout)
 
 
-def _label(config: Any) -> str:
+def _label(built: Built) -> str:
     """Of the bound on the live line."""
-    return f"best {build.metric_name(config).upper()}"
+    return f"best {build.metric_name(built.config, built.model).upper()}"
 
 
 def with_rate(inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -149,7 +149,7 @@ def _open_records(stack: contextlib.ExitStack, run: _Run, start: _Start) -> tupl
     stack.callback(log.close)
     stack.callback(progress.close)
     member = Member(config, run.workdir, run.checkpoints, log)
-    label = build.metric_name(config).upper()
+    label = build.metric_name(config, run.built.model).upper()
     recorder = Recorder(
         [member], run.built, layout=run.layout, stop=run.stop, progress=progress, label=label
     )
@@ -162,7 +162,7 @@ def _advance(run: _Run, start: _Start, progress: Any, recorder: Recorder) -> Sta
     Raises:
       UserError: a step was not finite; what led to it is kept.
     """
-    name = build.metric_name(run.built.config)
+    name = build.metric_name(run.built.config, run.built.model)
 
     def report(step: int, steps: int, seconds: float | None, means: Any, over: bool) -> None:
         value = float(build.maximised(means, name))
