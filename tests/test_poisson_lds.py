@@ -252,6 +252,51 @@ def test_em_and_gradients_agree():
                 assert sizes[1] < 0.02 * sizes[0]
 
 
+@pytest.mark.integration
+def test_an_e_step_serves_its_update_and_the_loss():
+    """The loss is that at the parameters before the update, which is that of its E-step; no
+    gradient is left to what the update moves.
+    """
+    x = trials(3, 5, "poisson", jnp.float32)
+    model = model_of("poisson", forget=0.5, num_passes=4)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, model.init(jax.random.key(0)))
+    loss = vi.losses.negative_elbo(model)
+
+    @jax.jit
+    def both(params):
+        key = jax.random.key(1)
+        return jax.value_and_grad(loss, has_aux=True)(params, key, x, jnp.int32(0))
+
+    (value, info), gradient = both(params)
+    elbos = jax.jit(elbo_of(model))(params, x)
+    np.testing.assert_allclose(value, -elbos.mean(), rtol=1e-6)
+    stats = jax.vmap(lambda x: model.terms(jax.random.key(0), params, x).stats)(x)
+    mean = jax.tree.map(lambda leaf: leaf.mean(0), stats)
+    expected = model.update(jax.random.key(0), params, mean)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, info.params, expected)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradient))
+    better = jax.jit(elbo_of(model))(info.params, x)
+    assert better.mean() > elbos.mean()
+
+
+@pytest.mark.integration
+def test_log_weights_are_those_of_the_densities():
+    """The prior cancels; of an exact posterior each is log p(x), whatever is drawn."""
+    with jax.enable_x64(True):
+        for kind in ("poisson", "gaussian"):
+            model = model_of(kind)
+            params = params_of(model)
+            x = one_of(trials(1, 6, kind))
+            of = model.densities
+            q = of.guide(params, x)
+            z = q.sample(jax.random.key(3), (5,))
+            ours = jax.vmap(functools.partial(of.log_weight, params, x, q))(z)
+            log_p = jax.vmap(vi.losses.log_joint(model, params, x))(z)
+            np.testing.assert_allclose(ours, log_p - q.log_prob(z), rtol=1e-9)
+        np.testing.assert_allclose(ours, dense_evidence(params, x), rtol=1e-9)
+
+
 def in_float64(tree):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tree)
 

@@ -687,15 +687,26 @@ def test_log_evidence_counts_every_example_once(small_model, batch_size):
 
 
 def test_evidence_is_summarised_with_its_reliability():
-    sampled = evidence.Evidence(
-        np.array([-1.0, -2.0, -3.0]), np.array([0.5, 0.9, -np.inf]), np.full(3, 0.1)
-    )
+    log_p = np.array([-1.0, -2.0, -3.0])
+    k_hat = np.array([0.5, 0.9, -np.inf])
+    sampled = evidence.Evidence(log_p, k_hat, np.full(3, 0.1), log_p - 0.5, log_p + 0.25)
     found = evidence.summarise(sampled, 50, 4.0)
     assert found["log_evidence"]["mean"] == -2.0
     assert found["reliable_share"] == 2 / 3
     assert found["bits_per_dimension"] == 0.5
     assert "reliable_share" not in evidence.summarise(sampled, 24, None)
     assert "67 %" in evidence.rows(found)[0].note
+    assert found["bracket"] == {
+        "lower": -2.5,
+        "upper": -1.75,
+        "median_width": 0.75,
+        "largest_width": 0.75,
+        "largest_k_hat": 0.9,
+    }
+    # the upper bound is said where the weights can be trusted
+    assert len(evidence.rows(found)) == 2
+    trusted = evidence.summarise(sampled._replace(k_hat=np.full(3, 0.5)), 50, None)
+    assert "0.750, k-hat <= 0.50" in evidence.rows(trusted)[1].note
 
 
 def test_portions_of_samples_of_any_size_are_one_program(small_model, monkeypatch):

@@ -93,6 +93,8 @@ class Densities(NamedTuple):
     penalty: Callable[[Params, Any], Any] | None = None
     # (params, x) -> E[mean of `decode`] under the guide, where it has a closed form
     predict: Callable[[Params, Any], Array] | None = None
+    # (params, x, its guide q, z) -> log p(x, z) - log q(z), nats, where factors of both cancel
+    log_weight: Callable[[Params, Any, Any, Any], Array] | None = None
 
 
 class Model(NamedTuple):
@@ -111,7 +113,9 @@ class Model(NamedTuple):
     # as `terms`, with dropout of any kind; None: `terms`
     train_terms: Callable[[Array, Params, Any], Terms] | None = None
     # (key, params, mean stats of a batch) -> params, with the leaves that no gradient moves at
-    # their new value: a codebook's averages, a variance at its optimum
+    # their new value: a codebook's averages, a variance at its optimum. With the attribute `m_step`
+    # it is the M-step of terms that are an E-step: `losses.negative_elbo` computes them once, and
+    # reports them at the old parameters
     update: Callable[[Array, Params, Any], Params] | None = None
 
     @property

@@ -25,6 +25,8 @@ COUNTS = (
     "zero_inflated_poisson",
     "zero_inflated_negative_binomial",
 )
+# of these, what has the variance of a Poisson
+EQUAL_VARIANCE = "poisson"
 STANDARDISED = ("gaussian", "student_t")
 LOG = "log_normal"
 NOMINAL = "categorical"

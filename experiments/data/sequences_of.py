@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments.data import report, tables
+from experiments.data import report, spike_findings, tables
 from experiments.data.base import DataError, Dataset, Raw, Split
 from experiments.data.columns import Table
 from experiments.data.gather import as_sequences
@@ -73,8 +73,11 @@ def sequences_of(
         source=source,
         fingerprint=fingerprint(table, hashes),
         table=table,
-        report=report.of_sequences(
-            name, made._replace(notes=(*made.notes, *notes)), selections, hashes, lengths
+        report=(
+            *report.of_sequences(
+                name, made._replace(notes=(*made.notes, *notes)), selections, hashes, lengths
+            ),
+            *spike_findings.lines_of(splits, made.table),
         ),
     )
 

@@ -21,6 +21,7 @@ COUNTS = ("spikes", "counts", "spike_counts")
 HDF5 = (".h5", ".hdf5")
 OF_SPLIT = {"train": "train", "test": "valid"}  # what lfads-torch calls them
 BIN = 0.01  # seconds, where a file does not say
+FASTEST = 300.0  # spikes a second, the mean of any neurons
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -58,6 +59,8 @@ def _of_npz(arrays: Arrays, where: str) -> Source:
     counts = _checked(arrays[name], f"{where}: {name}")
     condition = arrays.get("condition")
     width = float(arrays.get("dt", BIN))
+    if "dt" in arrays:
+        _require_width(width, counts, where)
     truth = {}
     if "rates" in arrays:
         truth["rates"] = _by_trial(arrays["rates"], condition, len(counts), where) * width
@@ -110,7 +113,10 @@ def _checked(counts: np.ndarray | None, where: str) -> np.ndarray:
     """
     array = np.asarray(counts, np.float64)
     if array.ndim != 3:
-        raise DataError(f"{where} has shape {array.shape}; counts are wanted as [trials, T, N].")
+        raise DataError(
+            f"{where} has shape {array.shape}; counts are wanted as [trials, T, N], of one "
+            "recording [1, T, N]."
+        )
     known = array[~np.isnan(array) & (array != -1.0)]
     if np.any(known < 0.0) or np.any(known != np.rint(known)):
         raise DataError(
@@ -119,6 +125,17 @@ def _checked(counts: np.ndarray | None, where: str) -> np.ndarray:
             "counts are data for npz:FILE with config.data.kinds=gaussian."
         )
     return np.where(array == -1.0, np.nan, array)
+
+
+def _require_width(width: float, counts: np.ndarray, where: str) -> None:
+    """Raises DataError for a bin that is no width in seconds, by the firing rate that it means."""
+    mean = float(np.nanmean(counts)) if np.isfinite(counts).any() else 0.0
+    if not width > 0.0 or mean / width > FASTEST:
+        raise DataError(
+            f"{where} has bins of dt = {width:g} s, {mean / width if width > 0.0 else np.inf:,.0f} "
+            f"spikes a second of a neuron in the mean, where {FASTEST:.0f} is the most there is; "
+            "dt is in seconds."
+        )
 
 
 def _by_trial(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from vi_jax.weights import draw, log_weights
 
 MIN_SAMPLES = 25  # for k-hat
 RELIABLE = 0.7  # k-hat below it: the importance weights have a mean (Vehtari et al. 2024)
+BRACKETED_SHARE = 0.9  # of examples below it, for the upper bound to be said
 MAX_CHUNK = 100  # samples at a time
 SECONDS = 3.0  # of importance samples between two signs of progress
 
@@ -29,6 +31,10 @@ class Evidence(NamedTuple):
     log_p: np.ndarray  # L_K of Burda et al. (2016), eq. 8, nats, [N]
     k_hat: np.ndarray  # [N]; nan where K is below MIN_SAMPLES
     stderr: np.ndarray  # of each log_p, over importance samples, [N]; nan of a single sample
+    # log p lies between them, nats, [N]: E_q[log w], and E_p(z|x)[log w] as the weighted samples
+    # have it, from below (Ji & Shen 2019, eq. 6)
+    elbo: np.ndarray
+    eubo: np.ndarray
 
 
 class Sums(NamedTuple):
@@ -37,6 +43,8 @@ class Sums(NamedTuple):
     total: jax.Array  # log of the summed weights, [B]
     largest: jax.Array  # log-weights, descending, [B, M + 1]: for k-hat
     squares: jax.Array  # log of the summed squares of the weights, [B]
+    plain: jax.Array  # summed log-weights, [B]
+    weighted: jax.Array  # mean log-weight by the weights, [B]
 
 
 def make_log_evidence(
@@ -91,12 +99,15 @@ def make_log_evidence(
                     count.add(counted.sum() * (last - first) / num_chunks)
                     first = last
                 found.append(jax.tree.map(lambda leaf, c=counted: np.asarray(leaf)[c], sums))
-        total, largest, squares = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        (total, largest, squares, plain, weighted) = (
+            np.concatenate(parts) for parts in zip(*found, strict=True)
+        )
         k_hat = np.full(num, np.nan)
         if num_samples >= MIN_SAMPLES:
             k_hat = np.asarray(jax.jit(jax.vmap(k_hat_of_largest))(largest[:, ::-1]))
         stderr = relative_stderr(total, squares, num_samples)
-        return Evidence(total - np.log(num_samples), k_hat, stderr)
+        log_p = total - np.log(num_samples)
+        return Evidence(log_p, k_hat, stderr, plain / num_samples, weighted)
 
     return log_evidence
 
@@ -108,22 +119,19 @@ def make_program(
     first..last-1 added.
     """
     layout = as_layout(layout)
-    guide = densities_of(model, "log p(x)").guide
+    densities = densities_of(model, "log p(x)")
 
     def add_chunks(
         sums: Sums, keys: jax.Array, params: Any, x: Any, first: jax.Array, last: jax.Array
     ) -> Sums:
         def one(sums: Sums, key: jax.Array, x: Any) -> Sums:
-            q = guide(params, x)
-            joint = log_joint(model, params, x)
+            q = densities.guide(params, x)
+            log_weights_at = _log_weights(model, params, x, q)
             chunk_keys = jax.random.split(key, num_chunks)
 
             def part(number: jax.Array, sums: Sums) -> Sums:
-                log_w = log_weights(joint, q, draw(chunk_keys[number], q, chunk))
-                both = jnp.concatenate([sums.largest, log_w])
-                total = jnp.logaddexp(sums.total, jax.nn.logsumexp(log_w))
-                squares = jnp.logaddexp(sums.squares, jax.nn.logsumexp(2.0 * log_w))
-                return Sums(total, jax.lax.top_k(both, sums.largest.shape[0])[0], squares)
+                log_w = log_weights_at(draw(chunk_keys[number], q, chunk))
+                return _added(sums, log_w)
 
             return jax.lax.fori_loop(first, last, part, sums)
 
@@ -132,13 +140,40 @@ def make_program(
     return layout.jit(add_chunks)
 
 
+def _log_weights(model: vi.Model, params: Any, x: Any, q: Any) -> Callable[[Any], jax.Array]:
+    """z [K, ...] -> log p(x, z_k) - log q(z_k), [K]."""
+    densities = densities_of(model, "log p(x)")
+    if densities.log_weight is not None:
+        return jax.vmap(partial(densities.log_weight, params, x, q))
+    return partial(log_weights, log_joint(model, params, x), q)
+
+
+def _added(sums: Sums, log_w: jax.Array) -> Sums:
+    """The sums of one example with those of some log-weights [K]."""
+    own = jax.nn.logsumexp(log_w)
+    total = jnp.logaddexp(sums.total, own)
+    both = jnp.concatenate([sums.largest, log_w])
+    # a mean by the weights so far, moved towards that of the new ones by their share
+    shares = jax.nn.softmax(log_w)
+    mean = jnp.sum(jnp.where(shares > 0.0, shares * log_w, 0.0))
+    share = jnp.exp(own - total)
+    return Sums(
+        total,
+        jax.lax.top_k(both, sums.largest.shape[0])[0],
+        jnp.logaddexp(sums.squares, jax.nn.logsumexp(2.0 * log_w)),
+        sums.plain + log_w.sum(),
+        sums.weighted + share * (mean - sums.weighted),
+    )
+
+
 def no_sums(size: int, num_samples: int) -> Sums:
     """Of no sample yet, for a batch of examples that will have K of them."""
     kept = min(tail_size(num_samples) + 1, num_samples)
     none = -jnp.inf
     dtype = jnp.result_type(float)
     nothing = jnp.full(size, none, dtype)
-    return Sums(nothing, jnp.full((size, kept), none, dtype), nothing)
+    zeros = jnp.zeros(size, dtype)
+    return Sums(nothing, jnp.full((size, kept), none, dtype), nothing, zeros, zeros)
 
 
 def relative_stderr(total: np.ndarray, squares: np.ndarray, num_samples: int) -> np.ndarray:
@@ -177,9 +212,25 @@ def summarise(
     }
     if num_samples >= MIN_SAMPLES:
         summary["reliable_share"] = float(np.mean(k_hat < RELIABLE))
+        summary["bracket"] = bracket_of(found)
     if nats_per_bit_dimension is not None:
         summary["bits_per_dimension"] = -float(log_p.mean()) / nats_per_bit_dimension
     return summary
+
+
+def bracket_of(found: Evidence) -> dict[str, float]:
+    """How far apart the bounds of log p(x) of an example are, nats, and the largest k-hat; where
+    k-hats are high the upper bound is too low.
+    """
+    width = (found.eubo - found.elbo).astype(np.float64)
+    known = found.k_hat[np.isfinite(found.k_hat)]
+    return {
+        "lower": float(found.elbo.mean(dtype=np.float64)),
+        "upper": float(found.eubo.mean(dtype=np.float64)),
+        "median_width": float(np.median(width)),
+        "largest_width": float(width.max()),
+        "largest_k_hat": float(known.max()) if len(known) else float("nan"),
+    }
 
 
 def rows(summary: dict[str, Any]) -> list[Row]:
@@ -188,6 +239,15 @@ def rows(summary: dict[str, Any]) -> list[Row]:
     share = summary.get("reliable_share")
     note = "" if share is None else f"k-hat < {RELIABLE} on {100 * share:.0f} % of examples"
     found = [Row(f"log p(x), IWAE K = {k:,}", said(summary["log_evidence"]), note)]
+    if share is not None and share >= BRACKETED_SHARE:
+        ends = summary["bracket"]
+        found.append(
+            Row(
+                "between bounds of (ELBO, EUBO)",
+                f"{ends['lower']:>11.3f} {ends['upper']:.3f}",
+                f"   median width {ends['median_width']:.3f}, k-hat <= {ends['largest_k_hat']:.2f}",
+            )
+        )
     if "bits_per_dimension" in summary:
         found.append(Row("bits per dimension", f"{summary['bits_per_dimension']:>11.3f}"))
     return found

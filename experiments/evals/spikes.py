@@ -24,10 +24,9 @@ MAX_SHOWN = 100  # trials that figures choose from
 def make(subject: Subject) -> Evaluation | str:
     """The evaluation, of models of sequences of counts."""
     kinds = subject.kinds
-    if subject.model.densities is None or not subject.is_sequences:
-        return "the data are no sequences"
-    if len(kinds) < MIN_NEURONS or not set(kinds) <= set(COUNTS):
-        return f"the columns are not {MIN_NEURONS} counts or more"
+    reason = lacks(subject)
+    if reason:
+        return reason
     hidden = np.arange(len(kinds)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
     def each(key: jax.Array, params: Any, x: Any) -> dict[str, Any]:
@@ -47,6 +46,16 @@ def make(subject: Subject) -> Evaluation | str:
     return Evaluation(
         "spikes", each, lambda key, params, x, terms: {"spikes": terms}, summarise, rows
     )
+
+
+def lacks(subject: Subject) -> str:
+    """Why a subject is no model of spike counts; "" where it is one."""
+    kinds = subject.kinds
+    if subject.model.densities is None or not subject.is_sequences:
+        return "the data are no sequences"
+    if len(kinds) < MIN_NEURONS or not set(kinds) <= set(COUNTS):
+        return f"the columns are not {MIN_NEURONS} counts or more"
+    return ""
 
 
 def predicted(key: jax.Array, model: Any, params: Any, x: Any) -> jax.Array:

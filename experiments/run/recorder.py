@@ -12,7 +12,7 @@ import jax
 
 from experiments import build, cli
 from experiments.evals import Measures
-from experiments.evals.collapse import collapse_alarm
+from experiments.evals.alarms import alarms
 from experiments.run import devices, heartbeat, session
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.loop import Block
@@ -147,9 +147,10 @@ class Recorder:
             measures = self._evaluate(which, state)
             elbo = measures.summary["elbo"]["mean"]
             row |= evaluation_row(member.config.eval.split, measures)
-            alarm = collapse_alarm(measures, member.config, block.now)
-            if alarm:
-                row["alarm"] = alarm
+            told = alarms(measures, member.config, block.now)
+            if told:
+                row["alarm"] = " ".join(told)
+            for alarm in told:
                 self._progress.say(f"{member.prefix}{alarm}")
         seconds = time.perf_counter() - cli.STARTED
         timing = {"steps_per_second": self._progress.steps_per_second, "seconds": seconds}

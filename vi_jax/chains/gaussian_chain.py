@@ -35,6 +35,8 @@ class GaussianChain:
     chain: Chain
     num_steps: int = field(metadata={"static": True})  # T
     posterior: Posterior | None = None
+    # of a posterior that is a fixed point, the ELBO that its last pass gained, nats, []
+    gain: Array | None = None
 
     has_rsample = True
     batch_shape = ()

@@ -8,7 +8,8 @@ guide against its log density, and a verdict. `optimum`: convergence, by the ELB
 R-hat. `bracket`: the log evidence between bounds. `calibrate`: simulation-based calibration, of
 marginals (SBC) and of means (VSBC); `calibrate_fits`: of `vi.fit` and of any other Python.
 `annealed`: log p(x) of one example of a model between annealed bounds. `spikes`: bits per spike,
-R^2 of rates.
+R^2 of rates. `spike_counts`: counts that are windows, repeated units, over-dispersion.
+`copying`: bins that a model predicts because it was shown them.
 """
 
 from vi_jax.checks import CHECKS, FINDINGS, Finding, Report, check
@@ -20,15 +21,18 @@ from vi_jax.diagnostics import (
     missing_pixels,
     optimum,
     posterior,
+    spike_counts,
     spikes,
 )
 from vi_jax.diagnostics.bracket import bracket
 from vi_jax.diagnostics.calibration import calibrate, calibrate_fits
+from vi_jax.diagnostics.copying import Copying, copying
 from vi_jax.diagnostics.psis import k_threshold, psis
 
 __all__ = [
     "CHECKS",
     "FINDINGS",
+    "Copying",
     "Finding",
     "Report",
     "ais",
@@ -38,11 +42,13 @@ __all__ = [
     "calibrate",
     "calibrate_fits",
     "check",
+    "copying",
     "imputation",
     "k_threshold",
     "missing_pixels",
     "optimum",
     "posterior",
     "psis",
+    "spike_counts",
     "spikes",
 ]

@@ -19,7 +19,7 @@ from vi_jax.losses.free_bits import (
     sum_all,
     weighted_kl,
 )
-from vi_jax.losses.info import Info, Loss, Moved, updated
+from vi_jax.losses.info import Info, Loss, Moved, moved_by, updated, without_moved
 from vi_jax.losses.sites import site_kls, site_metrics
 from vi_jax.types import Array, Model, Params, Terms, freeze, num_examples
 from vi_jax.weights import require_reparameterised
@@ -133,8 +133,7 @@ def negative_elbo(
 
     def loss(params: Params, key: Array, batch: Any, step: Array) -> tuple[Array, Info]:
         require_paths(model, params, batch)
-        params, moved = update_on_batch(model, params, key, batch, num_samples)
-        terms = batch_terms(key, model, params, batch, num_samples=num_samples, training=True)
+        terms, params, moved = _terms_and_update(model, params, key, batch, num_samples)
         kls = site_kls(terms)
         log_lik = terms.log_lik.mean()
         means = {site: kl.value.mean(0) for site, kl in kls.items()}
@@ -151,6 +150,33 @@ def negative_elbo(
     return loss
 
 
+def _terms_and_update(
+    model: Model, params: Params, key: Array, batch: Any, num_samples: int
+) -> tuple[Terms, Params, Moved]:
+    """The terms of a batch, and the parameters after the model's own update on it: of the terms at
+    the new parameters, or of an M-step (`update.m_step`) at those that its E-step was of. There the
+    terms are computed once: the gradient of what it leaves is at the old parameters, too.
+    """
+    if model.update is None or not attribute(model.update, "m_step", False):
+        params, moved = update_on_batch(model, params, key, batch, num_samples)
+        terms = batch_terms(key, model, params, batch, num_samples=num_samples, training=True)
+        return terms, params, moved
+
+    def terms_of(params: Params) -> Terms:
+        return batch_terms(key, model, params, batch, num_samples=num_samples, training=True)
+
+    key_update = jax.random.fold_in(jax.random.clone(key), NO_EXAMPLE)
+    shapes = jax.eval_shape(lambda params: _mean_stats(terms_of(params)), params)
+    moved = moved_by(model, key_update, params, shapes)
+    terms = terms_of(without_moved(params, moved))
+    params, _ = updated(model, jax.random.clone(key_update), params, _mean_stats(terms))
+    return terms, params, moved
+
+
+def _mean_stats(terms: Terms) -> Any:
+    return freeze(jax.tree.map(lambda leaf: leaf.mean(0), terms.stats))
+
+
 def update_on_batch(
     model: Model, params: Params, key: Array, batch: Any, num_samples: int
 ) -> tuple[Params, Moved]:
@@ -164,8 +190,7 @@ def update_on_batch(
     # the same draws again in the loss: one program computes them once
     key_stats = jax.random.clone(key)
     terms = batch_terms(key_stats, model, params, batch, num_samples=num_samples, training=True)
-    stats = freeze(jax.tree.map(lambda leaf: leaf.mean(0), terms.stats))
-    return updated(model, key_update, params, stats)
+    return updated(model, key_update, params, _mean_stats(terms))
 
 
 def require_paths(model: Model, params: Params, batch: Any) -> None:

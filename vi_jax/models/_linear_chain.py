@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vi_jax import chains
+from vi_jax.attributes import declare
 from vi_jax.chains import Chain, ChainStats, Emission, EmissionStats, Found, GaussianChain, Smoothed
 from vi_jax.chains.expectations import ExpectedLogLik
 from vi_jax.models import likelihoods
@@ -67,7 +68,7 @@ def make_model(parts: Parts) -> Model:
     def guide(params: Params, x: Trial) -> GaussianChain:
         found = posterior(parts, params, x)
         chain = freeze(parts.chain(params))
-        return GaussianChain(chain, x["values"].shape[0], found.posterior)
+        return GaussianChain(chain, x["values"].shape[0], found.posterior, found.gain)
 
     def prior(params: Params, x: Trial | None) -> GaussianChain:
         return chains.gaussian_chain(parts.chain(params), num_steps=_num_steps(parts, x))
@@ -94,8 +95,14 @@ def make_model(parts: Parts) -> Model:
         )
         return mean_of(mean, variance)
 
-    densities = Densities(guide, prior, decode, log_lik, predict=predict)
-    update = None if parts.forget is None else partial(_update, parts)
+    def log_weight(params: Params, x: Trial, q: GaussianChain, z: Array) -> Array:
+        # q = p(z) prod_t site_t(z_t) / Z: the prior cancels
+        return log_lik(params, x, z) - q.log_sites(z) + q.log_z
+
+    densities = Densities(guide, prior, decode, log_lik, predict=predict, log_weight=log_weight)
+    update = None
+    if parts.forget is not None:
+        update = declare(m_step=True)(partial(_update, parts))
     return Model(init, partial(_terms, parts), generate, densities, None, update)
 
 
