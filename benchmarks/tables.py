@@ -16,7 +16,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,10 +25,11 @@ from benchmarks import (
     report,
     tables_data,
     tables_fit,
-    tables_model,
+    tables_intervals,
     tables_page,
     tables_peers,
 )
+from benchmarks.tables_best import Fitted, fit_best, fit_folds
 from benchmarks.tables_choices import (
     COUNTED,
     DENSITIES,
@@ -40,44 +41,9 @@ from benchmarks.tables_choices import (
     NUM_EVIDENCE,
     SEEDS,
     SHARES,
-    VALIDATION,
     Candidate,
 )
-from benchmarks.tables_fit import Fit, Recipe
-from benchmarks.tables_model import Shape, table_model
-
-
-class Fitted(NamedTuple):
-    """The candidate that has the best validation bound, and its parameters."""
-
-    model: Any
-    candidate: Candidate
-    found: Fit
-
-
-def fit_best(
-    train: np.ndarray,
-    observed: np.ndarray | None,
-    recipe: Recipe,
-    candidates: tuple[Candidate, ...],
-    bias: Any = 0.0,
-    centred: np.ndarray | None = None,
-) -> Fitted:
-    """Every candidate trained on all but the first rows; `centred` gives the starting weights."""
-    num_validation = len(train) // VALIDATION
-    rows = tables_fit.as_rows(train, observed)
-    validation = jax.tree.map(lambda leaf: leaf[:num_validation], rows)
-    others = jax.tree.map(lambda leaf: leaf[num_validation:], rows)
-    start = np.asarray(rows["values"]) if centred is None else centred
-    tried = []
-    for one in candidates:
-        weights = tables_model.principal_weights(start, one.shape.num_latents)
-        biases = tables_model.starting_biases(start, one.num_parts, SEEDS, bias)
-        starts = tables_fit.Starts(weights, biases)
-        found = tables_fit.fit(one.shape, recipe, starts, others, validation)
-        report.say(f"  {one}: validation {np.round(found.validation, 2)} at {found.step}")
-        tried.append(Fitted(table_model(train.shape[1], one.shape), one, found))
-    return max(tried, key=lambda one: float(one.found.validation.mean()))
+from benchmarks.tables_model import Shape
 
 
 def evidence(fitted: Fitted, rows: np.ndarray, log_jacobian: Any = 0.0) -> dict[str, Any]:
@@ -147,8 +113,8 @@ def imputation(name: str, share: float) -> dict[str, Any]:
         of_log = tables_data.logarithm(split, seen_train)
         train = of_log.forward(train)
         test = of_log.forward(test)
-    centred = np.where(seen_train, train, 0.0) / np.sqrt(1.0 - share)
-    fitted = fit_best(train, seen_train, recipe, candidates[share], centred=centred)
+    fits = fit_folds(train, seen_train, share, recipe, candidates[share])
+    (fitted, _) = fits[0]
     rows = tables_fit.as_rows(test, seen_test)
     draws = tables_fit.impute(fitted.model, fitted.found.params, rows, NUM_DRAWS)
     # no column leaves what was seen of it in training
@@ -157,8 +123,11 @@ def imputation(name: str, share: float) -> dict[str, Any]:
     centres = np.clip(np.asarray(draws.centres, np.float64), *limits)
     if is_log:
         centres = of_log.inverse(centres)
-    low, high = np.quantile(np.asarray(draws.values), [0.05, 0.95], axis=1)
-    covered = ((test >= low) & (test <= high))[:, ~seen_test].mean(axis=1)
+    widening = tables_intervals.calibrate([fold for _, fold in fits], NUM_DRAWS)
+    ends = tables_intervals.ends_of(draws.values)
+    factors = [one.factor for one in widening]
+    covered = tables_intervals.covered(test, ends, ~seen_test, factors)
+    by_model = tables_intervals.covered(test, ends, ~seen_test, [1.0] * SEEDS)
     peers = tables_peers.impute(split, seen_train, seen_test)
     means = centres.mean(axis=1)
 
@@ -169,7 +138,11 @@ def imputation(name: str, share: float) -> dict[str, Any]:
         "candidate": str(fitted.candidate),
         "seeds": [error(mean) for mean in means],
         "mean of the seeds": error(means.mean(axis=0)),
-        "covered": covered.tolist(),
+        "covered": covered,
+        "covered by the model's own": by_model,
+        "factors": factors,
+        "hidden entries": widening[0].num_hidden,
+        "folds": len(fits),
         "peers": {peer: error(filled) for peer, filled in peers.items()},
     }
 

@@ -12,6 +12,7 @@ IMPUTED_HEAD = (
     "imputation",
     "ours, RMSE",
     "90 % intervals cover",
+    "the model's own",
     "mean",
     "10 nearest neighbours",
     "iterative",
@@ -61,13 +62,17 @@ def _density_rows(name: str, found: dict[str, Any]) -> list[list[str]]:
 
 
 def _imputed_row(name: str, found: dict[str, Any]) -> list[str]:
-    covered = [100 * share for share in found["covered"]]
     return [
         name,
         f"**{np.mean(found['seeds']):.3f}** ({min(found['seeds']):.3f}..{max(found['seeds']):.3f})",
-        f"{min(covered):.1f}..{max(covered):.1f} %",
+        _range(found["covered"]),
+        _range(found["covered by the model's own"]),
         *(f"{error:.3f}" for error in found["peers"].values()),
     ]
+
+
+def _range(shares: Collection[float]) -> str:
+    return f"{100 * min(shares):.1f}..{100 * max(shares):.1f} %"
 
 
 def _count_rows(found: dict[str, Any]) -> list[list[str]]:

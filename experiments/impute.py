@@ -6,7 +6,8 @@ hides pixels of images and fills them in.
     python -m experiments.impute --workdir=runs/IMAGES --method=all --missing=80
 
 Of a table: imputed.csv, the table as it came with its missing entries filled in; intervals.csv, a
-row for each of them; draws.npz, their joint draws; and imputed.png. By importance resampling. Of
+row for each of them; draws.npz, their joint draws; and imputed.png. By importance resampling;
+intervals are calibrated by observed entries of validation rows that are hidden (intervals.json). Of
 images: imputed.npz, imputed.json and imputed.png, by Markov chains or by importance resampling. See
 docs/outputs.md.
 """
@@ -28,6 +29,7 @@ def define_flags() -> None:
         numbers=(
             Whole("num_samples", 1_000, MIN_SAMPLES, "Samples of each row or image, kept states."),
             Whole("num_draws", 20, 1, "Draws of each missing entry, equally likely."),
+            Whole("num_hidden", 1_000, 0, "Of a table: entries hidden to calibrate; 0: none."),
             Whole("batch_size", 0, 0, "Rows of a table at a time; by their size if not given."),
             Whole("missing", 50, 1, "Of images: per cent of the pixels that are hidden."),
             Whole("num_images", 500, 2, "Of images: how many, the first of the split."),
@@ -54,6 +56,7 @@ def main() -> int:
             seed=args.seed,
             num_samples=args.num_samples,
             num_draws=args.num_draws,
+            num_hidden=args.num_hidden,
             batch_size=args.batch_size,
         )
         return 0

@@ -340,7 +340,7 @@ FLAGS = {
     "evaluate": ("split", "checkpoint", "num_samples", "chunk", "batch_size", "seed", "allow_code"),
     "sample": ("checkpoint", "num", "seed", "allow_code"),
     "encode": ("split", "checkpoint", "num_samples", "chunk", "batch_size", "seed", "scores"),
-    "impute": ("split", "checkpoint", "num_samples", "num_draws", "batch_size", "seed"),
+    "impute": ("split", "checkpoint", "num_samples", "num_draws", "num_hidden", "seed"),
     "replay": ("step", "allow_code"),
     "posterior": ("overwrite",),
 }

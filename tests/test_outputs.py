@@ -447,8 +447,11 @@ def test_a_table_is_imputed_by_the_command(commands, trained_table, tmp_path):
     before = read_csv(path)
     num_missing = sum(not cell for column in before.values() for cell in column)
     assert f"{num_missing} missing entries" in done.stdout
-    expected = {"imputed.csv", "intervals.csv", "draws.npz", "imputed.png"}
+    expected = {"imputed.csv", "intervals.csv", "intervals.json", "draws.npz", "imputed.png"}
     assert {each.name for each in tmp_path.iterdir()} == expected
+    assert (
+        "90 % intervals are the model's own, not calibrated" in done.stdout
+    )  # of 6 validation rows
     after = read_csv(tmp_path / "imputed.csv")
     assert after["name"] == before["name"]
     assert all(cell for column in after.values() for cell in column)

@@ -8,6 +8,7 @@ from scipy import stats
 
 tables_data = pytest.importorskip("benchmarks.tables_data")
 tables_fit = pytest.importorskip("benchmarks.tables_fit")
+tables_intervals = pytest.importorskip("benchmarks.tables_intervals")
 tables_model = pytest.importorskip("benchmarks.tables_model")
 
 LINEAR = tables_model.Shape(2, "gaussian", "linearised")
@@ -98,3 +99,21 @@ def test_beliefs_are_priors_of_weights_biases_and_scales():
     # at equal scales an inverse gamma around their mean is at its mode
     assert abs(float(slope["likelihood"]["gaussian"]["log_sigma"].sum())) < 1e-5
     assert tables_model.penalty(parts, LINEAR, tables_model.Beliefs()) == 0.0
+
+
+def test_one_observed_entry_of_each_row_is_hidden_and_folds_are_as_many_as_needed():
+    observed = np.array([[True, False, True], [False, False, False], [False, True, False]])
+    found = tables_intervals.one_of_each(np.random.default_rng(0), observed)
+    assert found.sum(axis=1).tolist() == [1, 0, 1]
+    assert not (found & ~observed).any()
+    assert [tables_intervals.num_folds(size, 10) for size in (143, 45, 14, 5)] == [1, 4, 10, 10]
+
+
+def test_entries_within_widened_intervals_are_counted_seed_by_seed():
+    draws = np.random.default_rng(1).normal(size=(2, 4000, 5, 2))
+    ends = tables_intervals.ends_of(draws)
+    np.testing.assert_allclose(ends.upper, 1.645, atol=0.15)
+    x = np.array([[-3.0, -2.5], [-2.0, -1.0], [0.0, 0.5], [1.0, 1.2], [2.0, 3.0]])
+    everything = np.ones(x.shape, bool)
+    found = tables_intervals.covered(x, ends, everything, [1.0, 2.0])
+    assert found == [0.5, 1.0]

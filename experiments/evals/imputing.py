@@ -11,11 +11,11 @@ import jax
 import numpy as np
 
 import vi_jax as vi
-from experiments import figures
+from experiments import figures, files
 from experiments.cli import UserError
 from experiments.data import DataError, StoredTable, stored_tables
 from experiments.data.columns import CLASSES, Table
-from experiments.evals import filled_in, tables
+from experiments.evals import calibrating, filled_in, tables
 from experiments.evals.base import batches
 from experiments.evals.decoding import rows_of as some_of
 from experiments.evals.encoding import ALL, joined, require_memory, rows_of, splits_of
@@ -26,7 +26,6 @@ from experiments.run.kinds import require_imputable, require_kind
 from experiments.run.live import Count
 from vi_jax.diagnostics.imputation import impute_row
 
-COVERAGE = 0.9  # of intervals
 BATCH_NUMBERS = 16_000_000  # that samples of a batch of rows are, at most, where it is not given
 
 
@@ -37,8 +36,9 @@ class Entries(NamedTuple):
     column: np.ndarray
     mean: np.ndarray
     sd: np.ndarray
-    low: np.ndarray  # 5 % quantile
-    high: np.ndarray  # 95 % quantile
+    low: np.ndarray  # 5 % quantile, or the lower end of the calibrated interval
+    median: np.ndarray
+    high: np.ndarray  # 95 % quantile, or the upper end
     code: np.ndarray  # of classes the most probable level
     probability: np.ndarray  # of it; 0 of other columns
     effective_samples: np.ndarray  # of the row's weights, between 1 and K
@@ -57,9 +57,10 @@ def impute(
     seed: int,
     num_samples: int,
     num_draws: int,
+    num_hidden: int = 1_000,
     batch_size: int = 0,
 ) -> None:
-    """Writes imputed.csv, intervals.csv, draws.npz and imputed.png.
+    """Writes imputed.csv, intervals.csv, intervals.json, draws.npz and imputed.png.
 
     Args:
       config: of the run.
@@ -69,6 +70,7 @@ def impute(
       split: train, validation, test or all.
       num_samples: K, importance samples of a row.
       num_draws: S, draws of each missing entry.
+      num_hidden: observed entries of validation rows that are hidden to calibrate the intervals.
       batch_size: rows at a time; 0: `batch_size_of`.
 
     Raises:
@@ -103,15 +105,23 @@ def impute(
             found = impute_entries(jax.random.fold_in(key, number), params, x, part.lengths)
         parts.append(found._replace(row=found.row + before))
         before += len(observed_of(part))
-    entries = joined(parts)
-    # 2. what is written
+    # 2. intervals that cover as they say
+    key_hidden = jax.random.fold_in(key, len(names))
+    calibration = calibrating.of_run(
+        config, dataset, names, impute_entries, key_hidden, params, num_hidden=num_hidden
+    )
+    entries = calibrating.widen(joined(parts), calibration, dataset.table)
+    # 3. what is written
     stored = _stored(config)
     _note_left_out(stored, split)
     rows = by_step(rows_of(dataset, names), dataset, names)
     filled_in.write(out, dataset.table, {name: stored[name] for name in names}, rows, entries)
+    files.write_json(out / "intervals.json", calibration.to_json())
     title = f"{tables.named(config)}: imputed entries of {', '.join(names)} rows"
     _draw(out, dataset, names, entries, title)
     _say(f"{config.name}, step {step:,}", out, entries, observed)
+    if len(entries.row):
+        print(calibration.in_words())
 
 
 def _stored(config: Any) -> dict[str, StoredTable]:
@@ -140,7 +150,13 @@ def make_impute(
 
     def one(key: jax.Array, params: Any, x: Any) -> Any:
         return impute_row(
-            key, model, params, x, num_samples=num_samples, num_draws=num_draws, coverage=COVERAGE
+            key,
+            model,
+            params,
+            x,
+            num_samples=num_samples,
+            num_draws=num_draws,
+            coverage=calibrating.COVERAGE,
         )
 
     program = jax.jit(jax.vmap(one, in_axes=(0, None, 0)))
@@ -198,6 +214,7 @@ def _entries(
         mean=table.to_data(found.mean)[where],
         sd=(table.to_data(found.std) - zero)[where],
         low=table.to_data(found.lower)[where],
+        median=table.to_data(found.median)[where],
         high=table.to_data(found.upper)[where],
         code=probs.argmax(-1),
         probability=probs.max(-1),

@@ -65,6 +65,7 @@ CONTENTS = {
         "imputed.json": files.REGULAR,
         "imputed.npz": files.REGULAR,
         "intervals.csv": files.REGULAR,
+        "intervals.json": files.REGULAR,
         "draws.npz": files.REGULAR,
     },
     "tensorboard": {"events*": files.REGULAR},

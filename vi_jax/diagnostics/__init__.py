@@ -2,14 +2,15 @@
 
 `check`: a linter for an ELBO (`vi_jax.checks`). `amortised`: of models with an encoder (per-example
 terms, log p(x), active units, the aggregate posterior). `imputation`: what a row of a table lacks,
-given what is observed of it; `missing_pixels`: what an image lacks. `ais`: log p(x) between
-annealed bounds. `psis`: Pareto-smoothed weights and k-hat. `posterior`: importance weights of a
-guide against its log density, and a verdict. `optimum`: convergence, by the ELBO's gradient and by
-R-hat. `bracket`: the log evidence between bounds. `calibrate`: simulation-based calibration, of
-marginals (SBC) and of means (VSBC); `calibrate_fits`: of `vi.fit` and of any other Python.
-`annealed`: log p(x) of one example of a model between annealed bounds. `spikes`: bits per spike,
-R^2 of rates. `spike_counts`: counts that are windows, repeated units, over-dispersion.
-`copying`: bins that a model predicts because it was shown them.
+given what is observed of it; `missing_pixels`: what an image lacks; `conformal`: intervals
+calibrated by hidden values. `ais`: log p(x) between annealed bounds. `psis`: Pareto-smoothed
+weights and k-hat. `posterior`: importance weights of a guide against its log density, and a
+verdict. `optimum`: convergence, by the ELBO's gradient and by R-hat. `bracket`: the log evidence
+between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and of means (VSBC);
+`calibrate_fits`: of `vi.fit` and of any other Python. `annealed`: log p(x) of one example of a
+model between annealed bounds. `spikes`: bits per spike, R^2 of rates. `spike_counts`: counts that
+are windows, repeated units, over-dispersion. `copying`: bins that a model predicts because it was
+shown them.
 """
 
 from vi_jax.checks import CHECKS, FINDINGS, Finding, Report, check
@@ -17,6 +18,7 @@ from vi_jax.diagnostics import (
     ais,
     amortised,
     annealed,
+    conformal,
     imputation,
     missing_pixels,
     optimum,
@@ -42,6 +44,7 @@ __all__ = [
     "calibrate",
     "calibrate_fits",
     "check",
+    "conformal",
     "copying",
     "imputation",
     "k_threshold",
