@@ -292,3 +292,103 @@ def test_a_file_that_is_written_to_while_it_is_mapped_is_told(tmp_path, size):
     with pytest.raises(data.DataError, match=r"x-1.npy was written to while it is read"):
         x[1:]  # other rows than those that were read last, which are kept
     assert (x[x.rows < 60] == before[x.rows < 60]).all()  # the other file is as it was
+
+
+# --- what a function of one's own returns, groups of HDF5, shards
+
+
+def own(folder, body):
+    path = folder / "own.py"
+    path.write_text(f"import numpy as np\nR = np.random.default_rng(0)\ndef f(): return {body}\n")
+    return f"{path}:f"
+
+
+def test_what_numpy_has_masked_is_missing(tmp_path):
+    """Whole numbers too, and in each array of a list; with everything masked nothing is left."""
+    masked = "np.ma.masked_less(R.integers(0, 90, (50, 3)), 20)"
+    table = data.load(config(own(tmp_path, f"{{'x': {masked}}}"), kind="table"))
+    x = np.random.default_rng(0).integers(0, 90, (50, 3))
+    assert (
+        table.train.x["observed"].sum()
+        + table.validation.x["observed"].sum()
+        + (table.test.x["observed"].sum())
+        == (x >= 20).sum()
+    )
+    steps = "[np.ma.masked_greater(R.normal(size=(n % 4 + 2, 2)), 0.8) for n in range(20)]"
+    folder = tmp_path / "steps"
+    folder.mkdir()
+    sequences = data.load(config(own(folder, f"{{'x': {steps}}}")))
+    assert "missing" in report(sequences)
+    folder = tmp_path / "all"
+    folder.mkdir()
+    fails("no column that varies", own(folder, "{'x': np.ma.masked_array(np.ones((50, 3)), True)}"))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("{'x': [np.ones((n + 2, 2)) for n in range(9)] + [None]}", "holds Python objects"),
+        ("{1: np.ones((50, 3))}", "under names such as 1, a int; names are wanted as texts"),
+        ("exit(3)", "fails: SystemExit: 3$"),
+        ("[][0]", "fails: IndexError: list index out of range$"),
+        ("(_ for _ in ()).throw(RuntimeError('one\\ntwo'))", "RuntimeError: one two$"),
+    ],
+)
+def test_what_a_function_of_ones_own_may_do_is_told_in_a_sentence(tmp_path, body, said):
+    fails(said, own(tmp_path, body))
+
+
+def test_a_sparse_matrix_is_its_numbers(tmp_path):
+    body = "{'x': __import__('scipy.sparse').sparse.csr_matrix(R.poisson(0.7, (60, 5)))}"
+    dataset = data.load(config(own(tmp_path, body), kind="table"))
+    assert len(dataset.table.names) == 5
+
+
+def test_an_infinite_time_is_refused(tmp_path):
+    lines = ["id,t,x", *(f"{i // 5},{i % 5},{x:.3f}" for i, x in enumerate(RNG.normal(size=100)))]
+    lines[7] = "1,inf,0.5"
+    with pytest.raises(data.DataError, match="1 rows have an infinite t; finite times"):
+        csv(tmp_path, lines, sequence="id", time="t")
+
+
+def test_keys_and_groups_of_hdf5(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "mine.h5"
+    with h5py.File(path, "w") as file:
+        file["run/x"] = RNG.normal(size=(60, 4))
+        uneven = np.empty(20, object)
+        uneven[:] = [RNG.normal(size=n % 4 + 2) for n in range(20)]
+        file.create_dataset("other/x", data=uneven, dtype=h5py.vlen_dtype("f8"))
+        file["none/x"] = h5py.Empty("f4")
+    for key in ("run/x", "/run/x", "run", "run/"):
+        assert data.load(config(f"h5:{path}:{key}")).x_shape == (4,)
+    assert data.load(config(f"h5:{path}:other")).x_shape == (5, 1)  # sequences of one column
+    fails("no array at '/' and the groups none, other, run; name one", f"h5:{path}")
+    fails("'/none/x' is empty", f"h5:{path}:none")
+
+
+@pytest.mark.parametrize("limit", [0, 2048])
+def test_each_shard_may_name_its_columns(tmp_path, limit):
+    x = RNG.normal(size=(60, 2))
+    for number, names in enumerate((["a", "b"], ["a", "b"], ["a", "bcd"])):
+        np.savez(tmp_path / f"part-{number}.npz", x=x[number::3], columns=np.array(names))
+    changes = {"device_limit_mb": limit}
+    fails("names its columns a, bcd, where part-0.npz has a, b", f"npz:{tmp_path}", **changes)
+    (tmp_path / "part-2.npz").unlink()
+    assert data.load(config(f"npz:{tmp_path}", **changes)).table.names == ("a", "b")
+
+
+def test_shards_of_a_single_number_are_refused(tmp_path):
+    for number in range(2):
+        np.save(tmp_path / f"x-{number}.npy", np.float32(number))
+    fails("'x' as a single number, where shards are wanted as arrays", f"npz:{tmp_path}")
+
+
+def test_a_file_that_is_no_image_is_told_without_pythons_objects(tmp_path):
+    (tmp_path / "a.png").write_text("hello")
+    fails("a.png cannot be read as PNG or JPEG .it begins as neither does.", f"images:{tmp_path}")
+
+
+def test_labels_of_texts_are_told_how_to_be_numbers(tmp_path):
+    name = npz(tmp_path, x=RNG.normal(size=(60, 3)), y=np.array(["a", "b"] * 30))
+    fails("np.unique.y, return_inverse=True..1.", name)

@@ -206,6 +206,12 @@ def _times(table: RawTable, options: Options, where: str) -> np.ndarray:
         return (column - column.min()).astype(np.float64)  # exact where they are large and close
     times = np.asarray(column, np.float64)
     _require_times(np.isnan(times), options.time, where)
+    num = int(np.isinf(times).sum())
+    if num:
+        raise DataError(
+            f"{where}: {num:,} rows have an infinite {options.time}; finite times are wanted, or "
+            "leave config.data.time out where the rows are in order."
+        )
     return times
 
 

@@ -41,7 +41,7 @@ def open_source(argument: str, data_dir: str) -> Source:
 def _at(root: Any, key: str, path: Path, h5py: Any) -> Any:
     """What lies at a key, links that leave the file not followed."""
     found = root
-    for part in key.split("/") if key else ():
+    for part in filter(None, key.split("/")):
         is_group = isinstance(found, h5py.Group)
         link = found.get(part, getlink=True) if is_group and part in found else None
         if not isinstance(link, h5py.HardLink):
@@ -55,16 +55,24 @@ def _names(found: Any, h5py: Any) -> list[str] | None:
     """The names of arrays in a group; None of an array."""
     if isinstance(found, h5py.Dataset):
         return None
-    return [
-        name
-        for name in found
-        if isinstance(found.get(name, getlink=True), h5py.HardLink)
-        and isinstance(found[name], h5py.Dataset)
-    ]
+    own = [name for name in found if isinstance(found.get(name, getlink=True), h5py.HardLink)]
+    names = [name for name in own if isinstance(found[name], h5py.Dataset)]
+    if own and not names:
+        raise DataError(
+            f"{found.file.filename} holds no array at {found.name!r} and the groups "
+            f"{', '.join(sorted(own)[:8])}; name one by --config.data.name=h5:FILE:GROUP."
+        )
+    return names
 
 
-def _array(dataset: Any, where: str) -> np.ndarray:
-    """A dataset in memory."""
+def _array(dataset: Any, where: str) -> np.ndarray | list[np.ndarray]:
+    """A dataset in memory; of arrays of unequal length, HDF5's `vlen`, the list of them."""
     if dataset.external:
         raise DataError(f"{where} keeps its numbers in another file; copy them into this one.")
-    return np.asarray(dataset[()])
+    if dataset.shape is None:
+        raise DataError(f"{where}: {dataset.name!r} is empty; an array of numbers was wanted.")
+    found = np.asarray(dataset[()])
+    are_arrays = found.dtype == object and found.ndim == 1 and found.size > 0
+    if are_arrays and all(isinstance(each, np.ndarray) for each in found):
+        return list(found)
+    return found

@@ -77,8 +77,11 @@ def read_header(path: Path) -> Header:
         with opened(path) as image:
             header = Header(_size_of(image), image.mode, _has_alpha(image))
     except Exception as error:  # decoders fail in many ways on a damaged file, all meaning the same
+        # Pillow's own sentence of a file that is none names an object of Python
+        is_none = type(error).__name__ == "UnidentifiedImageError"
+        told = "it begins as neither does" if is_none else error
         raise DataError(
-            f"{path} cannot be read as PNG or JPEG ({error}); replace or remove it."
+            f"{path} cannot be read as PNG or JPEG ({told}); replace or remove it."
         ) from error
     if header.mode not in GREY_MODES | COLOUR_MODES | ALPHA_MODES:
         raise DataError(

@@ -18,8 +18,8 @@ def check_rows(array: Any, where: str) -> None:
     """Raises DataError where an array is no [N, ...] with at least one of each."""
     if array.ndim < 2 or array.size == 0:
         raise DataError(
-            f"{where} has shape {array.shape}; images are wanted as [N, ...] with at least one "
-            "of each."
+            f"{where} has shape {array.shape}; examples are wanted as [N, ...] with at "
+            "least one of each."
         )
 
 
@@ -33,8 +33,8 @@ def as_labels(array: np.ndarray, num_images: int, where: str) -> np.ndarray:
     ):
         raise DataError(
             f"{where} holds {array.dtype} of shape {array.shape}; integer labels of shape "
-            f"({num_images},) are wanted, "
-            "one for each image: save them so, or leave them out."
+            f"({num_images},) are wanted, one for each example: save them so, such as by "
+            "np.unique(y, return_inverse=True)[1], or leave them out."
         )
     return flat.astype(np.int64)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.data import lazy
-from experiments.data.arrays import is_known, source_of
+from experiments.data.arrays import COLUMNS, is_known, source_of
 from experiments.data.base import DataError, Source, require_file, say
 from experiments.data.stored import ALONE, Stored, arrays_of
 
@@ -51,7 +51,26 @@ def _get(shards: Shards, large: set[str], name: str) -> np.ndarray | lazy.OnDisk
         return lazy.watched(lazy.of_maps([part.mapped() for part in parts]), checks)
     if len(parts) == 1:
         return parts[0].loaded()
+    if name in COLUMNS:
+        return _names_of_columns(parts)
     return np.concatenate([part.loaded() for part in parts])
+
+
+def _names_of_columns(parts: Sequence[Stored]) -> np.ndarray:
+    """The names of columns, which each shard has for itself."""
+    (first, *others) = [part.loaded() for part in parts]
+    for part, other in zip(parts[1:], others, strict=True):
+        if not np.array_equal(first, other):
+            raise DataError(
+                f"{part.path} names its columns {_shown(other)}, where {parts[0].path.name} has "
+                f"{_shown(first)}; write all shards alike."
+            )
+    return first
+
+
+def _shown(names: np.ndarray) -> str:
+    shown = [str(name) for name in np.ravel(names)[:8]]
+    return ", ".join(shown) + (", ..." if names.size > len(shown) else "")
 
 
 def _in_folder(folder: Path) -> Shards:
@@ -126,7 +145,15 @@ def _require_alike(shards: Shards) -> None:
     """Raises DataError where the pieces of an array differ in shape or type."""
     for name, parts in shards.items():
         first = parts[0]
+        if len(parts) > 1 and not first.shape:
+            raise DataError(
+                f"{first.path} holds {name!r} as a single number, where shards are wanted as "
+                "arrays [N, ...]; write the numbers of all shards as one array."
+            )
+        is_of_names = name in COLUMNS  # texts have a type for each length
         for part in parts[1:]:
+            if is_of_names and part.dtype.kind == first.dtype.kind:
+                continue
             if (part.shape[1:], part.dtype) != (first.shape[1:], first.dtype):
                 raise DataError(
                     f"{part.path} holds {name!r} as {part.dtype} of shape {part.shape}, where "

@@ -217,7 +217,7 @@ def _of_floats(low: float, high: float, is_binary: bool, where: str) -> Scale:
     raise DataError(
         f"{where} holds {found}, of which black and white are not known: say them, as "
         f"--config.data.scale={low:.6g}:{high:.6g}, unit for [0, 1], symmetric for [-1, 1] or 255; "
-        "or read a table by --config.data.kind=table."
+        "or read a table, or sequences [N, T, D], by --config.data.kind=table or sequences."
     )
 
 
