@@ -24,6 +24,8 @@ from benchmarks import report
 ROWS = {
     "vae:digits": "a VAE, Kingma & Welling 2013",
     "aevb:digits": "the networks of Kingma & Welling 2013, Adagrad",
+    "full_vb:digits": "a posterior over the decoder's weights too, appendix F of the same",
+    "figure3:digits_mcem": "Monte Carlo EM of 3 latents, figure 3 of the same",
     "iwae:one_layer": "IWAE, one layer of latents, Burda et al. 2016",
     "iwae:two_layers": "IWAE, two layers",
     "ladder:digits": "a ladder of five layers, Sonderby et al. 2016",

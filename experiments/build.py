@@ -10,17 +10,18 @@ import optax
 
 import vi_jax as vi
 from experiments import rooms
-from experiments.choices import NAME, as_choice, find
+from experiments.choices import NAME, as_choice, find, load
 from experiments.cli import UserError
 from experiments.overrides import flatten
 from experiments.rooms import ROOMS
+from vi_jax.attributes import attribute
 from vi_jax.training import State
 
 PRECISIONS = {"float32": None, "bfloat16": jnp.bfloat16}
 FLOWS = {"iaf", "maf", "neural_spline", "planar", "radial", "real_nvp", "sylvester"}
 COVARIANCES = {"full_rank", "linearised", "linearised_encoder"}  # families, and guides of tables
 METRICS = {  # of objectives that have no bound's name
-    **dict.fromkeys(("mmd", "negative_elbo", "total_correlation"), "elbo"),
+    **dict.fromkeys(("full_vb", "mcem", "mmd", "negative_elbo", "total_correlation"), "elbo"),
     **dict.fromkeys(("wake_sleep", "wake_wake"), "iwae"),
 }
 MINUS_LOSS = "-loss"
@@ -55,12 +56,18 @@ def sizes(config: Any) -> dict[str, Any]:
 
 
 def model(config: Any, known: dict[str, Any]) -> vi.Model:
-    """The model of a config, given the facts of its data.
+    """The model of a config, given the facts of its data, as its objective trains it.
 
     Raises:
       UserError: the config or the data do not fit it.
     """
-    return ROOMS.build(rooms.MODEL, config.model, where="config.model", facts=known)
+    built = ROOMS.build(rooms.MODEL, config.model, where="config.model", facts=known)
+    objective = load(rooms.OBJECTIVE, config.objective[NAME], "config.objective")
+    of_model = attribute(objective, "of_model")  # such as one with a posterior over its weights
+    try:
+        return built if of_model is None else of_model(built)
+    except ValueError as error:
+        raise UserError(f"config.objective: {error}") from error
 
 
 class Traits(NamedTuple):
@@ -96,7 +103,7 @@ def loss(config: Any, the_model: vi.Model, num_data: int | None = None) -> vi.lo
     extra = {"name": metric_name(config, the_model)} if "name" in names else {}
     try:
         return objective(the_model, **extra)
-    except (TypeError, ValueError) as error:
+    except (ImportError, TypeError, ValueError) as error:
         raise UserError(f"config.objective: {error}") from error
 
 

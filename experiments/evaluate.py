@@ -6,8 +6,11 @@ units, mutual information.
 
 With --bracket=200, log p(x) of that many examples by annealed importance sampling, and of as many
 simulated ones between two bounds; with --refit=50, what the encoder loses against a guide fitted to
-each example alone. Every example of the split counts once; numbers are means and standard errors
-over examples, in nats. Prints the table and writes evaluation-SPLIT.json beside the checkpoints.
+each example alone; with --reciprocal=200, the estimator of Kingma & Welling (2013), appendix D;
+with --weights=50, p(x) averaged over samples of the weights, of a run by full_vb; with
+--train=1000, how far log p(x) of training examples is above. Every example of the split counts
+once; numbers are means and standard errors over examples, in nats. Prints the table and writes
+evaluation-SPLIT.json beside the checkpoints.
 """
 
 from absl import flags
@@ -25,6 +28,9 @@ def define_flags() -> None:
             Whole("chunk", 100, 1, "Importance samples at a time, at most; bounds the memory."),
             Whole("bracket", 0, 0, "Examples whose log p(x) is bracketed by annealing; 0 is off."),
             Whole("refit", 0, 0, "Examples to which the guide is refitted; 0 is off."),
+            Whole("weights", 0, 0, "Samples of the weights, of a run by full_vb; 0 is off."),
+            Whole("train", 0, 0, "Training examples whose log p(x) is set beside; 0 is off."),
+            Whole("reciprocal", 0, 0, "Examples of appendix D's estimator; 0 is off."),
             Whole("batch_size", 0, 0, "Examples at a time; that of the config if not given."),
         ),
     )
@@ -46,6 +52,9 @@ def main() -> int:
         checkpoint=args.checkpoint,
         num_bracket=args.bracket,
         num_refit=args.refit,
+        num_weights=args.weights,
+        num_train=args.train,
+        num_reciprocal=args.reciprocal,
     )
     return 0
 

@@ -39,8 +39,8 @@ OBJECTIVE = Room(
     "objective",
     "vi_jax.losses",
     names=(
-        *("mmd", "negative_bound", "negative_elbo", "total_correlation", "wake_sleep"),
-        "wake_wake",
+        *("full_vb", "mcem", "mmd", "negative_bound", "negative_elbo", "total_correlation"),
+        *("wake_sleep", "wake_wake"),
     ),
     later=("model", "name"),
     is_called=False,

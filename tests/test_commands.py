@@ -242,7 +242,7 @@ def test_evaluate_measures_every_example_once(commands, copy):
 
 
 def test_evaluate_brackets_and_refits_some_examples(commands, copy):
-    flags = ("--num_samples=30", "--bracket=6", "--refit=4")
+    flags = ("--num_samples=30", "--bracket=6", "--refit=4", "--reciprocal=5")
     done = commands.ok("evaluate", f"--workdir={copy}", *flags)
     found = json.loads((copy / "evaluation-test.json").read_text())
     sides = found["bracket"]
@@ -251,9 +251,13 @@ def test_evaluate_brackets_and_refits_some_examples(commands, copy):
     assert abs(sides["ais"]["mean"] - sides["importance_sampling"]["mean"]) < noise
     gap = sides["simulated_gap"]
     assert -4 * gap["stderr"] - 0.01 < gap["mean"] < 0.5
+    own = found["reciprocal"]
+    assert own["num_examples"] == 5
+    assert abs(own["error"]["mean"]) < 4 * own["error"]["stderr"] + 0.5
     assert found["refit"]["num_examples"] == 4
     assert found["refit"]["gap"]["mean"] > found["refit"]["gap_halfway"]["mean"] - 0.1 > -0.1
-    for title in ("log p(x) by annealing, 6", "upper less lower", "amortisation gap, 4"):
+    titles = ("log p(x) by annealing, 6", "upper less lower", "amortisation gap, 4")
+    for title in (*titles, "log p(x) by appendix D, 5"):
         assert title in done.stdout
 
 

@@ -14,7 +14,7 @@ FLOORS = (
     {"linalg"},
     {"distributions", "attributes", "arguments", "_renamed"},
     {"types", "kl"},
-    {"gaussian", "weights", "sampling", "control_variates"},
+    {"gaussian", "hmc", "weights", "sampling", "control_variates"},
     {"divergences", "families", "bounds", "targets", "draws", "chains"},
     {"models", "estimators", "optimise"},
     {"local"},

@@ -23,8 +23,11 @@ def evaluate(
     checkpoint: str = "latest",
     num_bracket: int = 0,
     num_refit: int = 0,
+    num_weights: int = 0,
+    num_train: int = 0,
+    num_reciprocal: int = 0,
 ) -> dict:
-    """Measures a run and writes evaluation-SPLIT.json; `num_bracket` and `num_refit` as of
+    """Measures a run and writes evaluation-SPLIT.json; the last numbers are those of
     `sides.Asked`.
     """
     layout = devices.make_layout(config, cuts_batches=False)
@@ -42,7 +45,7 @@ def evaluate(
     evidence = closing.log_evidence(
         key_evidence, built, params, num_samples=num_samples, layout=layout, most=most
     )
-    asked = sides.Asked(num_bracket, num_refit, num_samples)
+    asked = sides.Asked(num_bracket, num_refit, num_samples, num_weights, num_train, num_reciprocal)
     summary = {
         "split": config.eval.split,
         "step": step,

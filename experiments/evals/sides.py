@@ -10,25 +10,30 @@ import jax
 import numpy as np
 
 import vi_jax as vi
-from experiments.evals import evidence
+from experiments.evals import evidence, weights
 from experiments.evals.base import Row, batches, mean_stderr, said
 from experiments.run import heartbeat, processes
 from experiments.run.live import Count
-from vi_jax.diagnostics import annealed
+from vi_jax.diagnostics import annealed, reciprocal_evidence
 from vi_jax.losses import log_joint
 from vi_jax.training import refit_guide
 from vi_jax.types import num_examples
 
 BATCH = 20  # examples at a time: each has its own chains, or its own parameters
+WEIGHTS = 1  # what the key of the samples of weights is folded with
+RECIPROCAL = 2  # the same of that estimator
 CHAINS = {"num_chains": 16, "num_temperatures": 100}
 
 
 class Asked(NamedTuple):
-    """How many examples of each, and what the importance samples of the bracket are."""
+    """How many of each, and what the importance samples of them are."""
 
     bracket: int
     refit: int
     num_samples: int
+    weights: int = 0  # samples of the weights
+    train: int = 0  # training examples beside those of the split
+    reciprocal: int = 0  # examples
 
 
 def spread_out(x: Any, num: int) -> Any:
@@ -44,19 +49,43 @@ def measure(key: jax.Array, built: Any, params: Any, asked: Asked) -> dict[str, 
     summary: dict[str, Any] = {}
     if asked.bracket:
         summary |= _tried(
-            "bracket", lambda: bracket(key_bracket, built, params, asked.bracket, asked.num_samples)
+            "bracket",
+            "bracket",
+            lambda: bracket(key_bracket, built, params, asked.bracket, asked.num_samples),
+        )
+    if asked.reciprocal:
+        key_own = jax.random.fold_in(key, RECIPROCAL)
+        num = asked.reciprocal
+        summary |= _tried(
+            "reciprocal",
+            "reciprocal",
+            lambda: reciprocal(key_own, built, params, num, asked.num_samples),
         )
     if asked.refit:
-        summary |= _tried("refit", lambda: refit(key_refit, built, params, asked.refit))
+        summary |= _tried("refit", "refit", lambda: refit(key_refit, built, params, asked.refit))
+    key_weights, key_train = jax.random.split(jax.random.fold_in(key, WEIGHTS))
+    counts = {"num_samples": asked.num_samples, "num_weights": asked.weights}
+    if asked.weights:
+        summary |= _tried(
+            "weights",
+            "predictive",
+            lambda: weights.predictive(key_weights, built, params, **counts),
+        )
+    if asked.train:
+        summary |= _tried(
+            "train",
+            "train_gap",
+            lambda: weights.gap(key_train, built, params, num_train=asked.train, **counts),
+        )
     return summary
 
 
-def _tried(name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _tried(flag: str, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The result, or a note of the model's own reason against it."""
     try:
         return {name: compute()}
     except ValueError as error:
-        processes.say(f"note: no --{name}: {error}")
+        processes.say(f"note: no --{flag}: {error}")
         return {}
 
 
@@ -81,18 +110,53 @@ def bracket(key: jax.Array, built: Any, params: Any, num: int, num_samples: int)
     vi.losses.densities_of(model, "a bracket")
     (below, _) = _by_example(lower, key_lower, params, x, "annealed importance sampling")
     sides = _by_example(simulated, key_simulated, params, x, "simulated, from both sides")
-    weighted = evidence.make_log_evidence(
-        model, num_samples=num_samples, batch_size=built.config.eval.batch_size
-    )(key_samples, params, x)
+    weighted = _weighted(key_samples, built, params, x, num_samples)
     return {
         "num_examples": num_examples(x),
         "ais": mean_stderr(below),
-        "importance_sampling": mean_stderr(weighted.log_p),
+        "importance_sampling": mean_stderr(weighted),
+        "ais_above_importance_sampling": mean_stderr(below - weighted),
         "simulated_lower": mean_stderr(sides.lower),
         "simulated_upper": mean_stderr(sides.upper),
         "simulated_gap": mean_stderr(sides.upper - sides.lower),
         "acceptance": float(np.mean(sides.acceptance)),
     }
+
+
+def reciprocal(
+    key: jax.Array, built: Any, params: Any, num: int, num_samples: int
+) -> dict[str, Any]:
+    """Appendix D of Kingma & Welling (2013) on `num` examples, and its error: how far it is above
+    importance samples of the same.
+
+    Raises:
+      ValueError: the model has no densities, or its latents are not real or too many.
+    """
+    key_own, key_samples = jax.random.split(key)
+    x = spread_out(built.x, num)
+    model = built.model
+
+    def one(key: jax.Array, params: Any, x: Any) -> Any:
+        joint = log_joint(model, params, x)
+        return reciprocal_evidence(key, joint, model.densities.guide(params, x))
+
+    vi.losses.densities_of(model, "appendix D")
+    found = _by_example(one, key_own, params, x, "posterior samples")
+    weighted = _weighted(key_samples, built, params, x, num_samples)
+    return {
+        "num_examples": num_examples(x),
+        "log_evidence": mean_stderr(found.log_p),
+        "error": mean_stderr(found.log_p - weighted),
+        "acceptance": float(np.mean(found.acceptance)),
+    }
+
+
+def _weighted(key: jax.Array, built: Any, params: Any, x: Any, num_samples: int) -> np.ndarray:
+    """log p(x) by importance samples, [N]."""
+    estimate = evidence.make_log_evidence(
+        built.model, num_samples=num_samples, batch_size=built.config.eval.batch_size
+    )
+    return estimate(key, params, x).log_p
 
 
 def refit(key: jax.Array, built: Any, params: Any, num: int) -> dict[str, Any]:
@@ -153,6 +217,12 @@ def rows(summary: dict[str, Any]) -> list[Row]:
                 "bounds the error of the line above on what the model makes",
             )
         )
+    if "reciprocal" in summary:
+        other = summary["reciprocal"]
+        error = other["error"]
+        title = f"log p(x) by appendix D, {other['num_examples']} of them"
+        note = f"above importance sampling by {error['mean']:.3f} ± {error['stderr']:.3f}"
+        found.append(Row(title, said(other["log_evidence"]), note))
     if "refit" in summary:
         lost = summary["refit"]
         half = lost["gap_halfway"]["mean"]
@@ -163,4 +233,4 @@ def rows(summary: dict[str, Any]) -> list[Row]:
                 f"{half:.3f} after half of the steps",
             )
         )
-    return found
+    return found + weights.rows(summary)

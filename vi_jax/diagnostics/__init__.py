@@ -8,9 +8,9 @@ weights and k-hat. `posterior`: importance weights of a guide against its log de
 verdict. `optimum`: convergence, by the ELBO's gradient and by R-hat. `bracket`: the log evidence
 between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and of means (VSBC);
 `calibrate_fits`: of `vi.fit` and of any other Python. `annealed`: log p(x) of one example of a
-model between annealed bounds. `spikes`: bits per spike, R^2 of rates. `spike_counts`: counts that
-are windows, repeated units, over-dispersion. `copying`: bins that a model predicts because it was
-shown them.
+model between annealed bounds. `reciprocal_evidence`: log p(x) from posterior samples alone.
+`spikes`: bits per spike, R^2 of rates. `spike_counts`: counts that are windows, repeated units,
+over-dispersion. `copying`: bins that a model predicts because it was shown them.
 """
 
 from vi_jax.checks import CHECKS, FINDINGS, Finding, Report, check
@@ -30,12 +30,14 @@ from vi_jax.diagnostics.bracket import bracket
 from vi_jax.diagnostics.calibration import calibrate, calibrate_fits
 from vi_jax.diagnostics.copying import Copying, copying
 from vi_jax.diagnostics.psis import k_threshold, psis
+from vi_jax.diagnostics.reciprocal import Reciprocal, reciprocal_evidence
 
 __all__ = [
     "CHECKS",
     "FINDINGS",
     "Copying",
     "Finding",
+    "Reciprocal",
     "Report",
     "ais",
     "amortised",
@@ -52,6 +54,7 @@ __all__ = [
     "optimum",
     "posterior",
     "psis",
+    "reciprocal_evidence",
     "spike_counts",
     "spikes",
 ]

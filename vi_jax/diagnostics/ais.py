@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vi_jax.types import Array, Guide, LogJoint, select
+from vi_jax import hmc
+from vi_jax.types import Array, Guide, LogJoint
 
 
 class Annealed(NamedTuple):
@@ -73,7 +74,13 @@ def forward(
     ) -> tuple[tuple[Any, Array], Array]:
         def one(key: Array, z: Any, log_w: Array) -> tuple[Any, Array, Array]:
             log_w = log_w + (beta - before) * (log_joint(z) - q.log_prob(z))
-            z, accepted = _hmc(key, _between(log_joint, q, beta), z, step_size, num_leapfrog)
+            z, accepted = hmc.transition(
+                key,
+                _between(log_joint, q, beta),
+                z,
+                step_size=step_size,
+                num_leapfrog=num_leapfrog,
+            )
             return z, log_w, accepted
 
         z, log_w, accepted = jax.vmap(one)(keys, *state)
@@ -112,7 +119,13 @@ def reverse(
         state: tuple[Any, Array], keys: Array, beta: Array, after: Array
     ) -> tuple[tuple[Any, Array], Array]:
         def one(key: Array, z: Any, log_w: Array) -> tuple[Any, Array, Array]:
-            z, accepted = _hmc(key, _between(log_joint, q, beta), z, step_size, num_leapfrog)
+            z, accepted = hmc.transition(
+                key,
+                _between(log_joint, q, beta),
+                z,
+                step_size=step_size,
+                num_leapfrog=num_leapfrog,
+            )
             return z, log_w + (beta - after) * (log_joint(z) - q.log_prob(z)), accepted
 
         z, log_w, accepted = jax.vmap(one)(keys, *state)
@@ -158,39 +171,3 @@ def _temperatures(num: int) -> Array:
 
 def _between(log_joint: LogJoint, q: Guide, beta: Array) -> LogJoint:
     return lambda z: (1.0 - beta) * q.log_prob(z) + beta * log_joint(z)
-
-
-def _hmc(
-    key: Array, log_density: LogJoint, z: Any, step_size: float, num_leapfrog: int
-) -> tuple[Any, Array]:
-    """One Metropolis-corrected Hamiltonian transition (Neal 2011, fig. 2); whether it was accepted,
-    0 or 1.
-    """
-    key_momentum, key_accept = jax.random.split(key)
-    leaves, structure = jax.tree.flatten(z)
-    keys = jax.random.split(key_momentum, len(leaves))
-    drawn = [
-        jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)
-    ]
-    momentum = jax.tree.unflatten(structure, drawn)
-    slope = jax.grad(log_density)
-
-    def kick(momentum: Any, z: Any, size: float) -> Any:
-        return jax.tree.map(lambda m, g: m + size * g, momentum, slope(z))
-
-    def leap(_: int, state: tuple[Any, Any]) -> tuple[Any, Any]:
-        z, momentum = state
-        z = jax.tree.map(lambda z, m: z + step_size * m, z, momentum)
-        return z, kick(momentum, z, step_size)
-
-    end, end_momentum = jax.lax.fori_loop(
-        0, num_leapfrog, leap, (z, kick(momentum, z, 0.5 * step_size))
-    )
-    end_momentum = kick(end_momentum, end, -0.5 * step_size)
-    change = log_density(end) - log_density(z) + _energy(momentum) - _energy(end_momentum)
-    accept = jnp.log(jax.random.uniform(key_accept)) < change  # nan counts as a refusal
-    return select(accept, end, z), accept.astype(jnp.result_type(float))
-
-
-def _energy(momentum: Any) -> Array:
-    return 0.5 * sum((jnp.sum(m**2) for m in jax.tree.leaves(momentum)), start=jnp.zeros(()))

@@ -47,7 +47,7 @@ def annealed_lower(
       ValueError: a latent is not real, or a count is not positive.
     """
     key_samples, key_chains = jax.random.split(key)
-    white, unravel = _whiten(key_samples, q)
+    white, unravel = whiten(key_samples, q)
     found = ais.forward(
         key_chains,
         lambda row: log_joint(unravel(white.place(row))),
@@ -78,7 +78,7 @@ def annealed_upper(
       ValueError: a latent is not real, or a count is not positive.
     """
     key_samples, key_chains = jax.random.split(key)
-    white, unravel = _whiten(key_samples, q)
+    white, unravel = whiten(key_samples, q)
     row = ravel_pytree(posterior_draw)[0]
     start = jnp.broadcast_to(white.whiten(row[None])[0], (num_chains, row.size))
     found = ais.reverse(
@@ -139,8 +139,13 @@ def _densities(model: Model) -> Any:
     return model.densities
 
 
-def _whiten(key: Array, q: Guide) -> tuple[Whitened, Any]:
-    """The guide in coordinates in which its standard deviations are one."""
+def whiten(key: Array, q: Guide) -> tuple[Whitened, Any]:
+    """The guide in coordinates in which its standard deviations are one, and what lays a row of
+    them out as z.
+
+    Raises:
+      ValueError: a latent is not real.
+    """
     if getattr(getattr(q, "support", None), "is_discrete", False):  # one-hot codes are floats
         raise ValueError(
             f"annealing moves real latents, and those of {type(q).__name__} are discrete."

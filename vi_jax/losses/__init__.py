@@ -16,6 +16,7 @@ from vi_jax.losses.full_vb import (
     weights_kl,
 )
 from vi_jax.losses.info import Info, Loss, Moved
+from vi_jax.losses.mcem import mcem
 from vi_jax.losses.mmd import mmd
 from vi_jax.losses.schedules import Schedule, as_schedule, cyclical_warmup, linear_warmup
 from vi_jax.losses.total_correlation import total_correlation
@@ -36,6 +37,7 @@ __all__ = [
     "full_vb",
     "linear_warmup",
     "log_joint",
+    "mcem",
     "mmd",
     "negative_bound",
     "negative_elbo",
