@@ -7,61 +7,11 @@ a secondary source.
 """
 
 import math
-from typing import NamedTuple
 
+from benchmarks import papers_kingma
+from benchmarks.papers_row import CONFIDENCES, NATS, Row
 
-class Row(NamedTuple):
-    """One line of the table."""
-
-    what: str
-    config: str  # FILE:VARIANT of configs/
-    published: str
-    confidence: str
-    # of evaluation-test.json: a mean with its standard error, or a number. Nats of log p are turned
-    # round, so that lower is better
-    measure: str
-    passes: float
-    beats: float
-    fields: tuple[str, ...] = ()  # as --config.FIELD=VALUE
-    seeds: tuple[int, ...] = (0,)
-    num_samples: int = 5000  # K of log p(x)
-    num_bracket: int = 200  # examples between annealed bounds; 0: the latents are not real
-    num_refit: int = 50  # examples to which the guide is refitted
-    against: str = ""  # the row that this one is to be below: the value is the difference
-    is_higher_better: bool = False
-
-
-NATS = ("elbo", "log_evidence")
-CONFIDENCES = ("S", "R", "M", "-")
-
-
-def _figure_2() -> dict[str, Row]:
-    """Both methods of each panel: the value of AEVB is how far its ELBO is above wake-sleep's."""
-    rows = {}
-    for data, numbers in (("mnist", (3, 5, 10, 20, 200)), ("frey", (2, 5, 10, 20))):
-        for num in numbers:
-            sleep = f"figure2_{data}_{num}_wake_sleep"
-            fields = (f"model.num_latents={num}",)
-            what = f"Kingma & Welling 2013, figure 2: {data}, N_z = {num}"
-            rest = {"num_samples": 100, "num_bracket": 0, "num_refit": 0, "fields": fields}
-            config = f"aevb:{data}_wake_sleep"
-            rows[sleep] = Row(
-                f"{what}, wake-sleep", config, "curves", "S", "elbo", math.nan, math.nan, **rest
-            )
-            rows[f"figure2_{data}_{num}"] = Row(
-                f"{what}: AEVB above wake-sleep",
-                f"aevb:{data}",
-                "above",
-                "S",
-                "elbo",
-                0.0,
-                0.0,
-                against=sleep,
-                is_higher_better=True,
-                **rest,
-            )
-    return rows
-
+__all__ = ["CONFIDENCES", "NATS", "ROWS", "Row"]
 
 ROWS = {
     "aevb": Row(
@@ -75,7 +25,9 @@ ROWS = {
         seeds=(0, 1, 2),
         num_samples=1000,
     ),
-    **_figure_2(),
+    **papers_kingma.figure_2(),
+    **papers_kingma.figure_3(),
+    **papers_kingma.full_vb(),
     "gated_vae": Row(
         "Tomczak & Welling 2018: gated VAE 784-300-300-40",
         "gated:mnist",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from benchmarks import report
-from benchmarks.papers_rows import NATS, Row
+from benchmarks.papers_row import NATS, Row
 from experiments.run import record
 
 ROOT = Path(__file__).parents[1]
@@ -94,10 +94,16 @@ def evaluate(name: str, row: Row, seed: int, place: Place) -> dict[str, Any]:
     """
     run = place.run(name, seed)
     path = run / "evaluation-test.json"
+    asked = {
+        "bracket": ("bracket", row.num_bracket),
+        "refit": ("refit", row.num_refit),
+        "weights": ("predictive", row.num_weights),
+        "train": ("train_gap", row.num_train),
+        "reciprocal": ("reciprocal", row.num_reciprocal),
+    }
     if path.exists():
         found = json.loads(path.read_text())
-        asked = (("bracket", row.num_bracket), ("refit", row.num_refit))
-        has_sides = all(name in found for name, num in asked if num)
+        has_sides = all(name in found for name, num in asked.values() if num)
         if has_sides and found.get("num_importance_samples") == row.num_samples:
             return found
     _command(
@@ -105,8 +111,8 @@ def evaluate(name: str, row: Row, seed: int, place: Place) -> dict[str, Any]:
         f"--workdir={run}",
         "--split=test",
         f"--num_samples={row.num_samples}",
-        f"--bracket={row.num_bracket}",
-        f"--refit={row.num_refit}",
+        f"--checkpoint={row.checkpoint}",
+        *(f"--{flag}={num}" for flag, (_, num) in asked.items()),
     )
     return json.loads(path.read_text())
 
@@ -149,6 +155,7 @@ def read(name: str, row: Row, seed: int, place: Place) -> dict[str, Any]:
         "reliable_share": found.get("reliable_share", math.nan),
         "sources": cost["sources"],
         **{key: found[key] for key in HEALTH if key in found},
+        **({"curve": curve_of(run, config)} if row.has_curve else {}),
     }
 
 
@@ -162,7 +169,19 @@ HEALTH = (
     "marginal_kl",
     "bracket",
     "refit",
+    "predictive",
+    "train_gap",
+    "reciprocal",
 )
+
+
+def curve_of(run: Path, config: dict[str, Any]) -> list[list[float]]:
+    """[training samples, ELBO] at each evaluation during the training."""
+    name = f"{config['eval']['split']}/elbo"
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines if f'"{name}"' in line]
+    size = config["train"]["batch_size"]
+    return [[each["step"] * size, round(each[name], 3)] for each in found]
 
 
 def value_of(row: Row, found: dict[str, Any], run: Path) -> dict[str, float]:
@@ -173,9 +192,11 @@ def value_of(row: Row, found: dict[str, Any], run: Path) -> dict[str, float]:
     """
     if row.measure.startswith("train/"):
         return {"mean": -_last_metric(run, row.measure), "stderr": math.nan}
-    if row.measure not in found:
-        raise KeyError(f"evaluation-test.json of {run.name} has no {row.measure!r}.")
-    value = found[row.measure]
+    value: Any = found
+    for part in row.measure.split("."):
+        if part not in value:
+            raise KeyError(f"evaluation-test.json of {run.name} has no {row.measure!r}.")
+        value = value[part]
     if not isinstance(value, dict):
         return {"mean": float(value), "stderr": math.nan}
     sign = -1.0 if row.measure in NATS else 1.0

@@ -11,7 +11,8 @@ hidden units, a Gaussian decoder whose means go through a sigmoid; FILE holds th
 `images`); digits_wake_sleep, mnist_wake_sleep and frey_wake_sleep have the sleep phase of Hinton et
 al. (1995) for the guide and the same decoder. The paper's numbers of latents are
 config.model.num_latents of 3, 5, 10, 20, 200, and of 2, 5, 10, 20 on the faces. Its N(0, I) prior
-on the weights is left out.
+on the weights is left out. Adagrad's rate is the paper's choice from 0.01, 0.02 and 0.1, by the
+validation ELBO of short runs of 10 latents, for each method and data set: `RATES`.
 """
 
 from ml_collections import ConfigDict
@@ -19,6 +20,10 @@ from ml_collections import ConfigDict
 from configs import base
 
 DATA = ("digits", "mnist", "frey")
+# validation ELBO, nats, at the three rates. Faces, 5,000 steps: AEVB 1,083, 904 and -591,
+# wake-sleep 969, 903 and -1e10. MNIST, 6,000 steps: AEVB -120.2, -115.1 and -819
+RATES = {"frey": 0.01, "frey_wake_sleep": 0.01}
+RATE = 0.02  # of the others
 VARIANTS = (*DATA, *(f"{name}_wake_sleep" for name in DATA))
 
 
@@ -36,7 +41,7 @@ def get_config(variant: str = "digits") -> ConfigDict:
         likelihood="bernoulli",
     )
     config.objective = dict(name="negative_elbo", num_samples=1)
-    config.optim = dict(name="adagrad", learning_rate=0.02)
+    config.optim = dict(name="adagrad", learning_rate=RATES.get(variant, RATE))
     config.train.update(ema=0.0, batch_size=100, num_steps=4000)
     name = variant.removesuffix("_wake_sleep")
     if name != "digits":
@@ -61,7 +66,7 @@ def _paper(config: ConfigDict) -> None:
     config.train.update(
         num_steps=100_000,
         log_every=1000,
-        eval_every=5000,
+        eval_every=2000,
         checkpoint_every=10_000,
     )
     config.eval.update(batch_size=1000, num_samples=1, num_importance_samples=100)

@@ -109,6 +109,38 @@ def test_a_row_without_goals_is_not_judged():
     assert papers_page.verdict(row._replace(beats=0.5), 1.0) == "short"
 
 
+def test_standard_errors_and_curves_are_part_of_the_goal():
+    name = "figure2_mnist_3"
+    row = ROWS[name]
+    sleep = found(120.0, 0.5, curve=[[50_000, -150.0], [100_000, -130.0], [200_000, -120.0]])
+    ours = found(118.5, 0.5, curve=[[50_000, -160.0], [100_000, -131.0], [200_000, -118.5]])
+    measured = {name: {"0": ours}, row.against: {"0": sleep}}
+    assert papers_page.points(name, measured) == (1, 2)
+    (mean, stderr) = papers_page.value(name, measured)
+    assert papers_page.verdict(row, mean, stderr, (1, 2)) == "passes"
+    assert papers_page.verdict(row, mean, stderr, (2, 2)) == "beats"
+    assert papers_page.verdict(row, mean, mean, (2, 2)) == "short"  # one standard error
+    assert "passes; above at 1 of 2 points" in papers_page.describe(measured)
+
+
+def test_a_goal_may_be_one_of_size():
+    row = ROWS["figure3_mnist"]
+    assert papers_page.verdict(row, -0.05) == "beats"
+    assert papers_page.verdict(row, -0.5) == "short"
+    evaluation = {"bracket": {"ais_above_importance_sampling": {"mean": -0.5, "stderr": 0.1}}}
+    value = papers_run.value_of(row, evaluation, ROOT)
+    assert value == {"mean": -0.5, "stderr": 0.1}
+    with pytest.raises(KeyError, match="has no 'bracket"):
+        papers_run.value_of(row, {"bracket": {}}, ROOT)
+
+
+def test_a_curve_is_read_in_training_samples(tmp_path):
+    lines = [{"step": 10, "test/elbo": -9.0, "test/elbo_stderr": 1.0}, {"step": 15, "other": 1.0}]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    config = {"eval": {"split": "test"}, "train": {"batch_size": 100}}
+    assert papers_run.curve_of(tmp_path, config) == [[1000, -9.0]]
+
+
 def test_a_difference_needs_both_rows():
     assert papers_page.value("iwae_k5_over_k1", {"iwae_k5_over_k1": {"0": found(85.5)}}) is None
 

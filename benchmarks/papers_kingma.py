@@ -1,0 +1,114 @@
+"""The rows of Kingma & Welling (2013): figures 2 and 3, and appendix F."""
+
+import math
+
+from benchmarks.papers_row import Row
+
+
+def figure_2() -> dict[str, Row]:
+    """Both methods of each panel: the value of AEVB is how far its ELBO is above wake-sleep's."""
+    rows = {}
+    for data, numbers in (("mnist", (3, 5, 10, 20, 200)), ("frey", (2, 5, 10, 20))):
+        for num in numbers:
+            sleep = f"figure2_{data}_{num}_wake_sleep"
+            fields = (f"model.num_latents={num}",)
+            what = f"Kingma & Welling 2013, figure 2: {data}, N_z = {num}"
+            rest = {"num_samples": 100, "num_bracket": 0, "num_refit": 0, "fields": fields}
+            config = f"aevb:{data}_wake_sleep"
+            rows[sleep] = Row(
+                f"{what}, wake-sleep",
+                config,
+                "curves",
+                "S",
+                "elbo",
+                math.nan,
+                math.nan,
+                has_curve=True,
+                **rest,
+            )
+            rows[f"figure2_{data}_{num}"] = Row(
+                f"{what}: AEVB above wake-sleep",
+                f"aevb:{data}",
+                "above",
+                "S",
+                "elbo",
+                0.0,
+                0.0,
+                against=sleep,
+                is_higher_better=True,
+                sigmas=2.0,
+                has_curve=True,
+                **rest,
+            )
+    return rows
+
+
+def figure_3() -> dict[str, Row]:
+    """Each method and number of training images: how far annealing is from importance sampling."""
+    methods = {"": "AEVB", "_wake_sleep": "wake-sleep", "_mcem": "Monte Carlo EM"}
+    rows = {}
+    for num, data in (("1,000", "mnist_1000"), ("50,000", "mnist")):
+        for suffix, method in methods.items():
+            rows[f"figure3_{data}{suffix}"] = Row(
+                f"Kingma & Welling 2013, figure 3: N = {num}, {method}; log p(x) by annealing less "
+                "by importance samples",
+                f"figure3:{data}{suffix}",
+                "curves",
+                "S",
+                "bracket.ais_above_importance_sampling",
+                0.1,
+                0.1,
+                is_within=True,
+                num_samples=1000,
+                num_refit=0,
+                num_reciprocal=200,
+            )
+    return rows
+
+
+def full_vb() -> dict[str, Row]:
+    """Predictive log p(x) of test images over that of the point estimate of the same network, whose
+    checkpoint is the best of the validation split.
+    """
+    rows = {}
+    goals = {"mnist_1000": (3.0, 3.0), "mnist": (0.5, 0.5)}
+    for num, data in (("1,000", "mnist_1000"), ("50,000", "mnist")):
+        seeds = (0, 1, 2) if data == "mnist_1000" else (0,)
+        point = f"full_vb_{data}_point"
+        what = f"Kingma & Welling 2013, appendix F: N = {num}"
+        rest = {
+            "seeds": seeds,
+            "num_samples": 1000,
+            "num_bracket": 0,
+            "num_refit": 0,
+            "num_train": 1000,
+        }
+        rows[point] = Row(
+            f"{what}, the point estimate, stopped early",
+            f"full_vb:{data}_point",
+            "none",
+            "-",
+            "log_evidence",
+            math.nan,
+            math.nan,
+            checkpoint="best",
+            **rest,
+        )
+        (passes, beats) = goals[data]
+        is_small = data == "mnist_1000"
+        rows[f"full_vb_{data}"] = Row(
+            f"{what}, predictive log p(x) over the point estimate's",
+            f"full_vb:{data}",
+            "none",
+            "-",
+            "predictive",
+            passes,
+            beats,
+            against=point,
+            is_higher_better=is_small,
+            is_within=not is_small,
+            sigmas=3.0 if is_small else 0.0,
+            num_weights=50,
+            **rest,
+        )
+    return rows
