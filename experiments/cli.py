@@ -10,6 +10,7 @@ import platform
 import re
 import signal
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -45,14 +46,15 @@ def run(
     main: Callable[[], int | None],
     module_doc: str | None,
     define_flags: Callable[[], None] = lambda: None,
+    configs: tuple[str, ...] = (),
 ) -> NoReturn:
     """Defines the flags, parses sys.argv and runs main; every anticipated failure is one sentence
-    on stderr and a non-zero exit code.
+    on stderr and a non-zero exit code. `configs` are the folders of configs/ that --help lists.
     """
     streams = startup.open_streams()
     code = 1  # of what was not foreseen
     try:
-        code = _guarded(main, module_doc or "", define_flags)
+        code = _guarded(main, module_doc or "", define_flags, configs)
         sys.stdout.flush()
     except Requeue as stopped:
         print(stopped, file=sys.stderr)
@@ -101,13 +103,16 @@ def _in_a_sentence(error: Exception) -> str | None:
 
 
 def _guarded(
-    main: Callable[[], int | None], module_doc: str, define_flags: Callable[[], None]
+    main: Callable[[], int | None],
+    module_doc: str,
+    define_flags: Callable[[], None],
+    configs: tuple[str, ...],
 ) -> int:
     startup.check_process(sys.argv)
     os.environ["MPLBACKEND"] = "agg"  # figures are files; another name could end the import
     if {"--help", "-h", "-help", "--helpfull", "--helpshort"} & set(sys.argv[1:]):
         define_flags()
-        print(_help(module_doc))
+        print(_help(module_doc, configs))
         return 0
     command_line.parse(sys.argv, define_flags)
     with heartbeat.beating():
@@ -221,8 +226,13 @@ def _of_the_machine(error: OSError) -> str:
     )
 
 
-def _help(module_doc: str) -> str:
-    lines = [module_doc.strip(), "", "flags:"]
+def _help(module_doc: str, configs: tuple[str, ...]) -> str:
+    from experiments import listing
+
+    lines = [module_doc.strip(), ""]
+    if found := listing.configs(configs):
+        lines += ["configs:", *found, ""]
+    lines.append("flags:")
     by_module = flags.FLAGS.flags_by_module_dict()
     ours = [
         flag
@@ -232,5 +242,6 @@ def _help(module_doc: str) -> str:
     ]
     for flag in sorted(ours, key=lambda flag: flag.name not in FIRST_FLAGS):
         default = "" if flag.default in (None, "", False, []) else f" (default {flag.default})"
-        lines.append(f"  --{flag.name}: {flag.help}{default}")
+        described = f"  --{flag.name}: {flag.help}{default}"
+        lines += textwrap.wrap(described, listing.WIDTH, subsequent_indent="      ")
     return "\n".join(lines)

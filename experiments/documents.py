@@ -57,4 +57,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, define_flags)
+    cli.run(main, __doc__, define_flags, ("topics",))

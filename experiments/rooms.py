@@ -95,6 +95,14 @@ ROOMS = Rooms(
 )
 CHOICES = {"model": MODEL, "objective": OBJECTIVE, "optim": OPTIMISER}  # of a training
 POSTERIOR_CHOICES = {"method": METHOD}  # of a posterior, whose model is NumPyro's
+# by the name that --list takes
+LISTED = {
+    room.kind: room
+    for room in (
+        *(MODEL, NETWORK, ACTIVATION, LIKELIHOOD, FAMILY, PRIOR, OBJECTIVE, BOUND, ESTIMATOR),
+        *(OPTIMISER, SCHEDULE, METHOD),
+    )
+}
 
 
 def choices_of(config: Mapping[str, Any]) -> dict[str, Room]:

@@ -5,6 +5,7 @@ last checkpoint.
     python -m experiments.train --config=configs/vae.py:mnist --config.data.data_dir=DIR
     python -m experiments.train --config=configs/vae.py --config.model.num_latents=2 \\
         --config.seed=1 --workdir=runs/plane
+    python -m experiments.train --list=model    # what config.model can be; --list=prior, ...
     python -m experiments.train --config=configs/replay.py:runs/plane/config.json    # the same run
 
 Any field of the config can be set: --config.optim.learning_rate.peak=1e-3 (docs/configs.md). The
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments import cli, command_line, config_file, own_code, settings
+from experiments import cli, command_line, config_file, listing, own_code, rooms, settings
 from experiments.run import processes
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given."
     )
+    flags.DEFINE_string("list", "", "A kind of choice, such as model, whose names are printed.")
     flags.DEFINE_bool("overwrite", False, "Delete the run that is in the folder and start anew.")
     processes.define_flags()
     own_code.define_flag()
@@ -42,6 +44,10 @@ def define_flags() -> None:
 
 def main() -> int:
     """The command."""
+    if flags.FLAGS.list:
+        room = listing.find(flags.FLAGS.list, rooms.LISTED)
+        print("\n".join(listing.members(room, settings.FACTS)))
+        return 0
     if flags.FLAGS.config is None:
         raise cli.UserError(
             "--config is missing; try --config=configs/vae.py, see --help for examples."
@@ -90,4 +96,4 @@ def _train(config: Any, ahead: Ahead[Dataset] | None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, define_flags)
+    cli.run(main, __doc__, define_flags, ("", "neural"))
