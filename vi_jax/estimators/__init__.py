@@ -7,7 +7,8 @@ attributes of the function:
 
     needs              the attribute that a bound must have (see `vi_jax.bounds`), "" for any bound;
                        every other bound is refused
-    guides             kinds of guides, of "gaussian", "bernoulli" and "one_hot"; any where absent
+    guides             kinds of guides, of "gaussian", "bernoulli", "one_hot" and "mixture"; any
+                       where absent
     reparameterised    False where the guide need not be
     unbiased           False where the gradient is biased
 """
@@ -25,6 +26,7 @@ from vi_jax.estimators.reparam import reparam
 from vi_jax.estimators.score import score
 from vi_jax.estimators.stl import stl
 from vi_jax.estimators.straight_through import straight_through
+from vi_jax.estimators.stratified import stratified
 from vi_jax.estimators.vimco import vimco
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "score",
     "stl",
     "straight_through",
+    "stratified",
     "vimco",
 ]
 
