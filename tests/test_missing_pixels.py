@@ -12,7 +12,7 @@ import pytest
 from helpers import assert_mean, keys, normal
 
 import vi_jax as vi
-from vi_jax.diagnostics import missing_pixels
+from vi_jax.diagnostics import _filling, missing_pixels
 from vi_jax.diagnostics._filling import pixels_like
 
 SHAPE = (2, 3)
@@ -24,6 +24,7 @@ B = normal(1, P)
 X = normal(2, P)
 OBSERVED = np.array([True, False, True, False, False, True])
 CHAINS = {
+    "paper": functools.partial(missing_pixels.metropolis_within_gibbs, num_moves=0),
     "pseudo_gibbs": missing_pixels.pseudo_gibbs,
     "metropolis": missing_pixels.metropolis_within_gibbs,
     "importance": missing_pixels.importance_resampling,
@@ -107,7 +108,13 @@ OFF = (0.3, 1.2)  # of the guide
 
 @pytest.mark.parametrize(
     "name",
-    ["metropolis", "pseudo_gibbs", pytest.param("importance", marks=pytest.mark.integration)],
+    [
+        "pseudo_gibbs",
+        *(
+            pytest.param(name, marks=pytest.mark.integration)
+            for name in ("importance", "metropolis", "paper")
+        ),
+    ],
 )
 def test_the_last_states_have_the_moments_of_the_exact_conditional_or_miss_them(name):
     steps = (
@@ -119,12 +126,47 @@ def test_the_last_states_have_the_moments_of_the_exact_conditional_or_miss_them(
         assert off_by(found) > 8
     else:
         assert off_by(found) < 5
-    if name == "metropolis":
+    if name in ("metropolis", "paper"):
         assert 0.3 < latents.accepted.mean() < 0.95
     np.testing.assert_array_equal(
         np.asarray(found.draws).reshape(num_chains, P)[:, OBSERVED],
         np.broadcast_to(X[OBSERVED].astype(np.float32), (num_chains, 3)),
     )
+
+
+@pytest.mark.integration
+def test_moves_of_z_mend_a_chain_whose_guide_is_narrow():
+    """By proposals alone few are accepted, and the chain is still where pseudo-Gibbs left it."""
+    narrow = linear_model(0.5, 0.3)
+    steps = dict(num_steps=1, burn_in=40)
+    (by_moves, found) = filled_by("metropolis", narrow, 4_000, **steps)
+    (_, others) = filled_by("paper", narrow, 4_000, **steps)
+    assert by_moves.accepted.mean() < 0.3
+    assert off_by(found) < 5
+    assert off_by(others) > 8
+
+
+def test_a_random_walk_leaves_its_density_as_it_is():
+    """Samples of it are samples of it after the moves, and others than before."""
+    p = dist.MultivariateNormal(jnp.zeros(2), jnp.array([[1.0, 0.6], [0.6, 0.8]]))
+    spread = {"a": jnp.float32(1.0), "b": jnp.float32(0.5)}
+
+    def log_p(z):
+        return p.log_prob(jnp.stack([z["a"], z["b"]]))
+
+    @jax.jit
+    @jax.vmap
+    def moved(key):
+        (key_z, key_walk) = jax.random.split(key)
+        (a, b) = p.sample(key_z)
+        return (a, b), _filling.walk(key_walk, log_p, {"a": a, "b": b}, spread, 5)
+
+    (before, after) = moved(keys(0, 4_000))
+    a = np.asarray(after["a"], np.float64)
+    b = np.asarray(after["b"], np.float64)
+    assert_mean(np.stack([a, b, a * a - 1.0, a * b - 0.6, b * b - 0.8], 1), 0.0)
+    assert np.mean(a != np.asarray(before[0], np.float64)) > 0.9
+    assert np.corrcoef(a, before[0])[0, 1] < 0.9
 
 
 @pytest.mark.integration

@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax.flatten_util import ravel_pytree
 
 from vi_jax.losses.bound import densities_of
-from vi_jax.types import Array, Densities, Model, Params
+from vi_jax.types import Array, Densities, LogJoint, Model, Params, select
 
 
 def pixels_like(x: Any, example: Any) -> Array:
@@ -67,6 +68,25 @@ def propose(densities: Densities, params: Params, filled: Any, key: Array) -> tu
     """z ~ q(z | x), and that guide."""
     q = densities.guide(params, filled)
     return q.sample(jax.random.fold_in(key, 0)), q
+
+
+def walk(key: Array, log_p: LogJoint, z: Any, spread: Any, num_moves: int) -> Any:
+    """z after some Metropolis moves that leave p(z) as it is: a random walk in steps of the spread
+    of each coordinate times 2.4 / sqrt(D) (Roberts & Rosenthal 2001), and of halves, quarters and
+    eighths of that by turns, then of the whole again.
+    """
+    row, unravel = ravel_pytree(z)
+    scales, _ = ravel_pytree(spread)
+    scales = scales * 2.4 / row.size**0.5
+    before = log_p(z)
+    for number, key_move in enumerate(jax.random.split(key, num_moves)):
+        key_step, key_u = jax.random.split(key_move)
+        size = 0.5 ** (number % 4)
+        moved = row + size * scales * jax.random.normal(key_step, row.shape, row.dtype)
+        after_it = log_p(unravel(moved))
+        accepts = jnp.log(jax.random.uniform(key_u)) < after_it - before
+        (row, before) = select(accepts, (moved, after_it), (row, before))
+    return unravel(row)
 
 
 def refill(densities: Densities, params: Params, x: Any, observed: Any, z: Any, key: Array) -> Any:
