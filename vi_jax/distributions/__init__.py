@@ -11,6 +11,7 @@ from typing import Any
 from vi_jax.distributions.counts import Bernoulli, Binomial
 from vi_jax.distributions.discretized_logistic import DiscretizedLogistic
 from vi_jax.distributions.log_gamma import LogDirichlet, LogGamma
+from vi_jax.distributions.logistic_mixture import LogisticMixture
 from vi_jax.distributions.negative_binomial import NegativeBinomial
 from vi_jax.distributions.one_hot import OneHotCategorical
 from vi_jax.distributions.ordered_logistic import OrderedLogistic
@@ -29,6 +30,7 @@ __all__ = [
     "DiscretizedLogistic",
     "LogDirichlet",
     "LogGamma",
+    "LogisticMixture",
     "NegativeBinomial",
     "OneHotCategorical",
     "OrderedLogistic",
