@@ -147,6 +147,9 @@ def sequences(num, columns, num_steps):
 
 TWO = dict(num_latents=(3, 2), hidden=((4,), (4,)))
 THREE = dict(num_latents=(3, 2, 1), hidden=((4,),) * 3)
+STACKED = dict(
+    num_features=3, num_latents=2, features_hidden=(4,), hidden=(4,), classifier_hidden=(4,)
+)
 # {name: () -> Case}; every function of vi_jax.models that makes a model has a row
 CASES = {
     "vae": lambda: Case(vi.models.vae(SHAPE, num_latents=2, hidden=(4,))),
@@ -162,6 +165,13 @@ CASES = {
     ),
     "hierarchical_vae": lambda: Case(vi.models.hierarchical_vae(SHAPE, **TWO), drawn=("z1",)),
     "ladder_vae": lambda: Case(vi.models.ladder_vae(SHAPE, **THREE)),
+    "ladder_vae, layer norm": lambda: Case(vi.models.ladder_vae(SHAPE, **TWO, norm="layer")),
+    "bidirectional_vae": lambda: Case(
+        vi.models.bidirectional_vae(SHAPE, num_latents=(2, 2), width=4)
+    ),
+    "conv_bidirectional_vae": lambda: Case(
+        vi.models.conv_bidirectional_vae(SHAPE, num_latents=(1, 2), halvings=(0, 1), width=3)
+    ),
     "dlgm": lambda: Case(vi.models.dlgm(SHAPE, **TWO)),
     "dlgm, rank one": lambda: Case(
         vi.models.dlgm(SHAPE, **TWO, family=vi.families.rank_one_precision)
@@ -184,6 +194,12 @@ CASES = {
         ),
         has_label=True,
         hides_labels=True,
+    ),
+    "stacked_semi_supervised_vae": lambda: Case(
+        vi.models.stacked_semi_supervised_vae(SHAPE, 3, **STACKED, num_data=4),
+        has_label=True,
+        hides_labels=True,
+        drawn=("z1",),
     ),
     "table_vae": lambda: Case(table(QUICK), columns=QUICK),
     "table_vae, hiding": lambda: Case(table(SOME, hide=0.3, heteroscedastic=True), columns=SOME),
@@ -398,6 +414,21 @@ def test_what_a_prior_declares_is_what_it_depends_on():
         p = case.model.densities.prior(params, x)
         if isinstance(p, vi.distributions.Program):
             assert undeclared(p, p.sample(jax.random.key(0))) == []
+
+
+def test_layer_norm_hides_the_size_and_the_level_of_what_comes_to_an_activation():
+    """The guide of an image that the first layer's weights and bias scale is the same."""
+    model = vi.models.ladder_vae(SHAPE, **TWO, norm="layer")
+    params = jax.jit(model.init)(jax.random.key(0))
+    first = params["up"]["z1"]
+    scaled = jax.tree.map(lambda leaf: 7.0 * leaf, first["Dense_0"])
+    x = examples(case_of("vae"))[0]
+    others = {**params, "up": {**params["up"], "z1": {**first, "Dense_0": scaled}}}
+    ours = model.densities.guide(params, x).context
+    theirs = model.densities.guide(others, x).context
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), ours, theirs)
+    with pytest.raises(ValueError, match="'none' or 'layer'"):
+        vi.models.ladder_vae(SHAPE, **TWO, norm="batch")
 
 
 def test_a_ladder_merges_two_gaussians_by_their_precisions():

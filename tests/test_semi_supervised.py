@@ -163,6 +163,48 @@ def test_the_gradient_is_that_of_the_enumeration():
     assert np.abs(slope).max() > 0.01
 
 
+# --- M1+M2
+
+
+STACKED = vi.models.stacked_semi_supervised_vae(
+    SHAPE, C, num_features=2, num_latents=2, features_hidden=(4,), hidden=(4,),
+    classifier_hidden=(4,), alpha=0.5, num_data=12, num_labels=3, label_copies=2,
+)  # fmt: skip
+
+
+def test_each_model_of_a_stack_is_trained_by_its_own_bound():
+    """The gradient of M1 is that of a VAE under N(0, I), that of M2 of its bound of z1 as data."""
+    params = params_of(STACKED)
+    key = jax.random.key(1)
+    m1 = vi.models.vae(SHAPE, num_latents=2, hidden=(4,), activation=jax.nn.softplus)
+    m2 = vi.models.semi_supervised_vae(
+        (2,), C, num_latents=2, hidden=(4,), classifier_hidden=(4,), alpha=0.5, num_data=12,
+        num_labels=3, label_copies=2, likelihood=vi.models.likelihoods.gaussian_heteroscedastic(),
+    )  # fmt: skip
+    x = example(True)
+
+    def of_stack(params):
+        terms = STACKED.terms(key, params, x)
+        kl = terms.kl["y"].sum() + terms.kl["z1"].value.sum() + terms.kl["z2"].sum()
+        return terms.log_lik - kl - terms.penalty
+
+    def alone(params):
+        key_1, key_2 = jax.random.split(key)
+        pixels = m1.terms(key_1, params["m1"], x["image"])
+        z1 = m1.densities.guide(params["m1"], x["image"]).sample(key_1)
+        data = {**x, "image": jax.lax.stop_gradient(z1)}
+        above = m2.terms(key_2, params["m2"], data)
+        of_m1 = (pixels.log_lik - total(pixels.kl)) / 2  # of a row that stands twice
+        return of_m1 + above.log_lik - total(above.kl) - above.penalty
+
+    with jax.debug_key_reuse(False):
+        found = jax.jit(jax.grad(of_stack))(params)
+        wanted = jax.jit(jax.grad(alone))(params)
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+        assert np.abs(theirs).max() > 0.0
+
+
 # --- hidden labels
 
 

@@ -7,7 +7,9 @@ prior and likelihood. Priors with parameters are in `models.priors`.
 """
 
 from vi_jax.models import architectures, gated, likelihoods, networks, priors
+from vi_jax.models.bidirectional_vae import bidirectional_vae
 from vi_jax.models.conditional_vae import conditional_vae
+from vi_jax.models.conv_bidirectional_vae import conv_bidirectional_vae
 from vi_jax.models.diffusion import diffusion
 from vi_jax.models.discrete_vae import discrete_vae
 from vi_jax.models.dlgm import dlgm
@@ -20,6 +22,7 @@ from vi_jax.models.poisson_lds import poisson_lds
 from vi_jax.models.semi_supervised_vae import semi_supervised_vae
 from vi_jax.models.sequence_vae import sequence_vae
 from vi_jax.models.sigmoid_belief_net import sigmoid_belief_net
+from vi_jax.models.stacked_semi_supervised_vae import stacked_semi_supervised_vae
 from vi_jax.models.table_vae import table_vae
 from vi_jax.models.vae import amortised, vae
 from vi_jax.models.vq_vae import vq_vae
@@ -27,7 +30,9 @@ from vi_jax.models.vq_vae import vq_vae
 __all__ = [
     "amortised",
     "architectures",
+    "bidirectional_vae",
     "conditional_vae",
+    "conv_bidirectional_vae",
     "diffusion",
     "discrete_vae",
     "dlgm",
@@ -44,6 +49,7 @@ __all__ = [
     "semi_supervised_vae",
     "sequence_vae",
     "sigmoid_belief_net",
+    "stacked_semi_supervised_vae",
     "table_vae",
     "vae",
     "vq_vae",

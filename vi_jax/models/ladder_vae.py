@@ -1,7 +1,7 @@
 """The ladder VAE: a guide that follows the generative path and corrects it by the data."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -29,6 +29,7 @@ def ladder_vae(
     num_latents: Sequence[int] = (64, 32, 16, 8, 4),
     hidden: Sequence[Sequence[int]] = ((512, 512), (256, 256), (128, 128), (64, 64), (64, 64)),
     activation: Callable[[Array], Array] = nn.leaky_relu,
+    norm: Literal["none", "layer"] = "none",
     likelihood: Likelihood | None = None,
     output_bias: Any = None,
 ) -> Model:
@@ -39,7 +40,7 @@ def ladder_vae(
         q(z_l | z_{l+1}, x) of precision sigma^_l^-2 + sigma_p^-2, and the mean weighted by them.
 
     Every KL is in closed form, given the layers above. There is no batch normalisation, as q(z | x)
-    would depend on the other examples of a batch; use warm-up or free bits by layer
+    would depend on the other examples of a batch; use `norm`, and warm-up or free bits by layer
     (`losses.negative_elbo`).
 
     Args:
@@ -47,6 +48,8 @@ def ladder_vae(
       num_latents: of each layer, from x upwards; the sites are z1, z2, ...
       hidden: widths of MLP_l, and mirrored of the generative network below z_l.
       activation: between layers.
+      norm: "layer" brings what comes to an activation to mean 0 and variance 1 over its units (Ba
+        et al. 2016, without their gain and bias); or "none".
       likelihood: of x given z1; Bernoulli if not given.
       output_bias: where the decoder's last bias starts, see `networks.mlp_decoder`.
 
@@ -55,16 +58,14 @@ def ladder_vae(
     """
     x_shape = tuple(x_shape)
     require_sizes("ladder_vae", num_latents, hidden)
+    activation = _normalised(activation, norm)
     likelihood = likelihoods.bernoulli() if likelihood is None else likelihood
     names = site_names(len(num_latents))
     up, heads, down = _networks(x_shape, names, num_latents, hidden, activation)
+    mirror = tuple(hidden[0])[::-1]
+    num_outputs = likelihood.num_outputs
     decoder = networks.mlp_decoder(
-        x_shape,
-        likelihood.num_outputs,
-        num_latents[0],
-        tuple(hidden[0])[::-1],
-        activation,
-        output_bias,
+        x_shape, num_outputs, num_latents[0], mirror, activation, output_bias
     )
     pixels = emission(x_shape, decoder, likelihood)
 
@@ -104,6 +105,19 @@ def ladder_vae(
         kl="closed",
         h_of=lambda x, z: z["z1"],
     )
+
+
+def _normalised(activation: Callable[[Array], Array], norm: str) -> Callable[[Array], Array]:
+    """The activation, after layer normalisation where that is asked for.
+
+    Raises:
+      ValueError: `norm` is another word.
+    """
+    if norm == "none":
+        return activation
+    if norm != "layer":
+        raise ValueError(f"norm is 'none' or 'layer'; got {norm!r}.")
+    return lambda h: activation(jax.nn.standardize(h, axis=-1, epsilon=1e-5))
 
 
 def _networks(

@@ -74,7 +74,7 @@ def semi_supervised_vae(
     x_shape = tuple(x_shape)
     _require_positive(num_classes, num_latents, num_data, num_labels, label_copies)
     likelihood = likelihoods.bernoulli() if likelihood is None else likelihood
-    _require_no_update(likelihood)
+    require_no_update("semi_supervised_vae", likelihood)
     recogniser = _recogniser(
         x_shape, num_classes, num_latents, hidden, classifier_hidden, activation
     )
@@ -204,9 +204,10 @@ def _require_positive(num_classes: int, *numbers: int) -> None:
         )
 
 
-def _require_no_update(likelihood: Likelihood) -> None:
+def require_no_update(model: str, likelihood: Likelihood) -> None:
+    """Raises ValueError where the likelihood has parameters that no gradient moves."""
     if likelihood.update is not None:
         raise ValueError(
-            "semi_supervised_vae expects a likelihood without an update of its own; take "
-            "gaussian_learned for gaussian_optimal."
+            f"{model} expects a likelihood without an update of its own; take gaussian_learned for "
+            "gaussian_optimal."
         )
