@@ -29,6 +29,7 @@ ROWS = {
     "iwae:one_layer": "IWAE, one layer of latents, Burda et al. 2016",
     "iwae:two_layers": "IWAE, two layers",
     "ladder:digits": "a ladder of five layers, Sonderby et al. 2016",
+    "bidirectional:digits": "six bidirectional layers on one residual path, Kingma et al. 2016",
     "gated:digits": "a gated VAE, Tomczak & Welling 2018",
     "dlgm:diagonal": "a deep latent Gaussian model of two layers, Rezende et al. 2014",
     "dlgm:rank_one": "the same, guides of rank-one precision",

@@ -22,7 +22,8 @@ MEASURED = Path(__file__).with_name("papers_measured.json")
 def read_flags() -> argparse.Namespace:
     """The flags; the rows there are, where one is not."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--only", default=",".join(ROWS), help="rows, by commas")
+    on_cpu = ",".join(name for name, row in ROWS.items() if not row.on_gpu)
+    parser.add_argument("--only", default=on_cpu, help="rows, by commas; those of a CPU if not set")
     parser.add_argument("--folder", default="runs/papers", help="of the run folders")
     parser.add_argument("--data_dir", default="", help="of the rows' data set")
     parser.add_argument(

@@ -1,11 +1,13 @@
 """docs/papers.md: the table of the papers and ours, and the health of each model."""
 
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import papers_run
 from benchmarks.papers_row import FIRST_SAMPLES, Row
 from benchmarks.papers_rows import ROWS
 from benchmarks.report import markdown_table, write_block
@@ -59,18 +61,20 @@ def describe(measured: Measured) -> str:
     parts = [markdown_table(HEAD, rows)]
     if health:
         parts.append(markdown_table(HEALTH_HEAD, health))
+    commands = [_command(name, row) for name, row in ROWS.items() if row.on_gpu]
+    parts.append(markdown_table(("row for a GPU", "command"), commands))
     parts.append(_note(measured))
     return "\n\n".join(parts)
 
 
 def value(name: str, measured: Measured) -> tuple[float, float] | None:
-    """The mean over seeds and its standard error: over examples, or over seeds where that is more;
-    None where the row, or the one that it is compared with, was not run.
+    """The mean over seeds, or their median, and its standard error: over examples, or over seeds
+    where that is more; None where the row, or the one that it is compared with, was not run.
     """
     row = ROWS[name]
     if not measured.get(name):
         return None
-    (mean, stderr) = _mean(measured[name])
+    (mean, stderr) = _mean(measured[name], by=np.median if row.is_median else np.mean)
     if not row.against:
         return mean, stderr
     other = value(row.against, measured)
@@ -79,13 +83,13 @@ def value(name: str, measured: Measured) -> tuple[float, float] | None:
     return other[0] - mean, math.hypot(other[1], stderr)
 
 
-def _mean(seeds: dict[str, dict[str, Any]]) -> tuple[float, float]:
+def _mean(seeds: dict[str, dict[str, Any]], *, by: Any) -> tuple[float, float]:
     means = np.array([found["value"]["mean"] for found in seeds.values()])
     examples = float(np.nanmean([found["value"]["stderr"] for found in seeds.values()]))
     if len(means) < 2:
         return float(means[0]), examples
     over_seeds = float(means.std(ddof=1) / len(means) ** 0.5)
-    return float(means.mean()), float(np.nanmax([over_seeds, examples]))
+    return float(by(means)), float(np.nanmax([over_seeds, examples]))
 
 
 def points(name: str, measured: Measured) -> tuple[int, int] | None:
@@ -182,6 +186,13 @@ def _health(name: str, seeds: dict[str, dict[str, Any]]) -> list[str]:
         _nats(one.get("train_gap")),
         _nats(one.get("reciprocal", {}).get("error")),
     ]
+
+
+def _command(name: str, row: Row) -> list[str]:
+    """Trains a row by itself; quotes around what a shell would read."""
+    flags = papers_run.config_flags(row, row.seeds[0], "DIR")
+    quoted = " ".join(shlex.quote(flag) for flag in flags)
+    return [f"`{name}`", f"`python -m experiments.train {quoted}`"]
 
 
 def _nats(found: dict[str, float] | None, sign: float = 1.0) -> str:

@@ -17,6 +17,7 @@ class Row(NamedTuple):
     beats: float
     fields: tuple[str, ...] = ()  # as --config.FIELD=VALUE
     seeds: tuple[int, ...] = (0,)
+    seed_field: str = "seed"  # the field of the config that the seeds are of
     num_samples: int = 5000  # K of log p(x)
     num_bracket: int = 200  # examples between annealed bounds; 0: the latents are not real
     num_refit: int = 50  # examples to which the guide is refitted
@@ -31,6 +32,12 @@ class Row(NamedTuple):
     num_weights: int = 0  # samples of the weights, of rows by full_vb
     num_train: int = 0  # training examples whose log p(x) is set beside the test images'
     num_reciprocal: int = 0  # examples of appendix D's estimator
+    is_median: bool = False  # over the seeds, in place of the mean
+    run_of: str = ""  # the row whose run this one measures, in place of one of its own
+    # per cent of the pixels that experiments.impute hides; `measure` is then of its imputed.json
+    missing: int = 0
+    unit: float = 1.0  # what the measure is multiplied by: 100 for per cent
+    on_gpu: bool = False  # a run of all rows leaves it out, and the page has its command
 
 
 NATS = ("elbo", "log_evidence", "predictive")

@@ -8,7 +8,7 @@ a secondary source.
 
 import math
 
-from benchmarks import papers_kingma
+from benchmarks import papers_followed, papers_gpu, papers_kingma
 from benchmarks.papers_row import CONFIDENCES, NATS, Row
 
 __all__ = ["CONFIDENCES", "NATS", "ROWS", "Row"]
@@ -107,7 +107,7 @@ ROWS = {
         is_higher_better=True,
     ),
     "ladder": Row(
-        "Sonderby et al. 2016: a ladder of five layers, without its batch norm",
+        "Sonderby et al. 2016: a ladder of five layers, layer norm for its batch norm",
         "ladder:mnist",
         "81.84",
         "S",
@@ -138,4 +138,6 @@ ROWS = {
         against="iwae_k5",
         is_higher_better=True,
     ),
+    **papers_followed.ROWS,
+    **papers_gpu.ROWS,
 }

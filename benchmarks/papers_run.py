@@ -42,7 +42,7 @@ class Place(NamedTuple):
 def config_flags(row: Row, seed: int, data_dir: str) -> list[str]:
     """The flags of experiments.train."""
     (name, variant) = row.config.split(":")
-    flags = [f"--config=configs/{name}.py:{variant}", f"--config.seed={seed}"]
+    flags = [f"--config=configs/{name}.py:{variant}", f"--config.{row.seed_field}={seed}"]
     flags += [f"--config.{field}" for field in row.fields]
     return flags + ([f"--config.data.data_dir={data_dir}"] if data_dir else [])
 
@@ -56,8 +56,8 @@ def train(name: str, row: Row, seed: int, place: Place) -> None:
       RuntimeError: the command failed.
       ValueError: the row's checkpoint would be chosen on test data.
     """
-    run = place.run(name, seed)
-    cost = place.cost(name, seed)
+    run = place.run(row.run_of or name, seed)
+    cost = place.cost(row.run_of or name, seed)
     sources = fingerprint(row)
     before = {"train_cpu_s": 0.0, "sources": sources}
     if cost.exists():
@@ -92,7 +92,7 @@ def evaluate(name: str, row: Row, seed: int, place: Place) -> dict[str, Any]:
     Raises:
       RuntimeError: the command failed.
     """
-    run = place.run(name, seed)
+    run = place.run(row.run_of or name, seed)
     path = run / "evaluation-test.json"
     asked = {
         "bracket": ("bracket", row.num_bracket),
@@ -117,6 +117,29 @@ def evaluate(name: str, row: Row, seed: int, place: Place) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def impute(row: Row, run: Path) -> dict[str, Any]:
+    """imputed.json of the row's share of hidden pixels, with `gain_in_stderrs`: the lesser of
+    Metropolis over pseudo-Gibbs and pseudo-Gibbs over the marginal mean; computed if it is not
+    there, or RuntimeError where the command fails.
+    """
+    out = run / f"imputed-{row.missing}"
+    if not (out / "imputed.json").exists():
+        _command(
+            "impute",
+            f"--workdir={run}",
+            "--split=test",
+            "--method=all",
+            f"--missing={row.missing}",
+            f"--out={out}",
+        )
+    found = json.loads((out / "imputed.json").read_text())
+    gains = (
+        found["metropolis"]["log_prob_above"]["pseudo_gibbs"],
+        found["pseudo_gibbs"]["log_prob_above"]["marginal"],
+    )
+    return {**found, "gain_in_stderrs": min(gain["mean"] / gain["stderr"] for gain in gains)}
+
+
 def _command(command: str, *flags: str) -> float:
     """Runs experiments.COMMAND with its progress on this terminal; its seconds of processor time.
 
@@ -138,14 +161,15 @@ def _children_seconds() -> float:
 
 def read(name: str, row: Row, seed: int, place: Place) -> dict[str, Any]:
     """What the page says of one seed of a row."""
-    run = place.run(name, seed)
+    run = place.run(row.run_of or name, seed)
     config = json.loads((run / "config.json").read_text())
     require_honest(name, config)
     found = evaluate(name, row, seed, place)
     environment = json.loads((run / "environment.json").read_text())
-    cost = json.loads(place.cost(name, seed).read_text())
+    cost = json.loads(place.cost(row.run_of or name, seed).read_text())
+    measured = impute(row, run) if row.missing else found
     return {
-        "value": value_of(row, found, run),
+        "value": value_of(row, measured, run),
         "steps": config["train"]["num_steps"],
         "cpu_minutes": cost["train_cpu_s"] / 60.0,
         "device": report.device_name(),
@@ -195,12 +219,12 @@ def value_of(row: Row, found: dict[str, Any], run: Path) -> dict[str, float]:
     value: Any = found
     for part in row.measure.split("."):
         if part not in value:
-            raise KeyError(f"evaluation-test.json of {run.name} has no {row.measure!r}.")
+            raise KeyError(f"what was measured of {run.name} has no {row.measure!r}.")
         value = value[part]
     if not isinstance(value, dict):
-        return {"mean": float(value), "stderr": math.nan}
-    sign = -1.0 if row.measure in NATS else 1.0
-    return {"mean": sign * value["mean"], "stderr": value["stderr"]}
+        return {"mean": row.unit * float(value), "stderr": math.nan}
+    unit = -row.unit if row.measure in NATS else row.unit
+    return {"mean": unit * value["mean"], "stderr": row.unit * value["stderr"]}
 
 
 def _last_metric(run: Path, name: str) -> float:

@@ -46,6 +46,9 @@ def test_every_row_is_a_valid_config_and_says_what_is_published(name):
     papers_run.require_honest(name, config.to_dict())
     assert row.confidence in papers_rows.CONFIDENCES
     assert row.against in ("", *ROWS)
+    assert row.run_of in ("", *ROWS)
+    if row.run_of:  # the run that is there is that of this row, too
+        assert papers_run.fingerprint(row) == papers_run.fingerprint(ROWS[row.run_of])
     sign = -1.0 if row.is_higher_better else 1.0
     if not math.isnan(row.passes):
         assert sign * row.beats <= sign * row.passes
@@ -71,12 +74,39 @@ def test_a_checkpoint_chosen_on_test_data_is_refused():
     papers_run.require_honest("some", {**config, "eval": {"split": "validation"}})
 
 
+def test_the_gain_of_imputation_is_the_lesser_one(tmp_path):
+    def gain(over, mean, stderr):
+        return {"log_prob_above": {over: {"mean": mean, "stderr": stderr}}}
+
+    found = {
+        "metropolis": gain("pseudo_gibbs", 0.3, 0.1),
+        "pseudo_gibbs": gain("marginal", 0.8, 0.1),
+    }
+    (tmp_path / "imputed-80").mkdir()
+    (tmp_path / "imputed-80" / "imputed.json").write_text(json.dumps(found))
+    row = ROWS["imputation_80"]
+    measured = papers_run.impute(row, tmp_path)
+    value = papers_run.value_of(row, measured, tmp_path)
+    assert value["mean"] == pytest.approx(3.0)
+
+
+def test_seeds_are_of_the_field_that_the_row_names():
+    flags = papers_run.config_flags(ROWS["m1_m2"], 3, "DIR")
+    assert "--config.data.label_seed=3" in flags
+    assert papers_run.config_flags(ROWS["aevb"], 3, "")[1] == "--config.seed=3"
+
+
 def test_nats_are_turned_round_and_other_numbers_are_not(tmp_path):
     row = ROWS["gated_vae"]
     evaluation = {"log_evidence": {"mean": -84.0, "stderr": 0.2}, "test_error": 0.05}
     assert papers_run.value_of(row, evaluation, tmp_path) == {"mean": 84.0, "stderr": 0.2}
     other = papers_run.value_of(row._replace(measure="test_error"), evaluation, tmp_path)
     assert other["mean"] == 0.05
+    in_per_cent = row._replace(measure="test_error", unit=100.0)
+    assert papers_run.value_of(in_per_cent, evaluation, tmp_path)["mean"] == 5.0
+    nested = {"metropolis": {"coverage": {"mean": 0.9, "stderr": 0.01}}}
+    covered = row._replace(measure="metropolis.coverage", unit=100.0)
+    assert papers_run.value_of(covered, nested, tmp_path) == {"mean": 90.0, "stderr": 1.0}
     with pytest.raises(KeyError, match="no 'mig'"):
         papers_run.value_of(row._replace(measure="mig"), evaluation, tmp_path)
     lines = [{"step": 1, "train/elbo": -9.0}, {"step": 2, "train/elbo": -8.0}, {"step": 2}]
