@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from configs import base
-from experiments.data import DataError, load, spikes
+from experiments.data import DataError, load, spike_counts, spikes
 from experiments.evals import alarms
 from experiments.evals import copying as evaluation
 from experiments.evals.base import Measures
-from vi_jax.diagnostics import copying, spike_counts
+from vi_jax.diagnostics import copying
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "neural"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data import spike_counts
 from experiments.data.columns import COUNTS, EQUAL_VARIANCE, Table
 from experiments.data.report import listed
-from vi_jax.diagnostics import spike_counts
 
 MIN_UNITS = 8  # columns of counts, from which on they are taken for neurons
 OVERDISPERSED = 1.5

@@ -9,8 +9,8 @@ verdict. `optimum`: convergence, by the ELBO's gradient and by R-hat. `bracket`:
 between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and of means (VSBC);
 `calibrate_fits`: of `vi.fit` and of any other Python. `annealed`: log p(x) of one example of a
 model between annealed bounds. `reciprocal_evidence`: log p(x) from posterior samples alone.
-`spikes`: bits per spike, R^2 of rates. `spike_counts`: counts that are windows, repeated units,
-over-dispersion. `copying`: bins that a model predicts because it was shown them.
+`spikes`: bits per spike, R^2 of rates. `copying`: bins that a model predicts because it was shown
+them.
 """
 
 from vi_jax.checks import CHECKS, FINDINGS, Finding, Report, check
@@ -23,7 +23,6 @@ from vi_jax.diagnostics import (
     missing_pixels,
     optimum,
     posterior,
-    spike_counts,
     spikes,
 )
 from vi_jax.diagnostics.bracket import bracket
@@ -55,6 +54,5 @@ __all__ = [
     "posterior",
     "psis",
     "reciprocal_evidence",
-    "spike_counts",
     "spikes",
 ]
