@@ -55,23 +55,26 @@ def main() -> int:
     config = config_file.as_config(own_code.released(flags.FLAGS.config, flags.FLAGS.allow_code))
     settings.validate(config)
     from experiments import data
+    from experiments.run.folder import default_folder, refuse_foreign
 
+    workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else default_folder(config)
+    refuse_foreign(workdir)
     with data.load_ahead(config.data) as ahead:  # while JAX is imported
-        _train(config, ahead)
+        if ahead is not None:
+            ahead.settle()
+        _train(config, workdir, ahead)
     return 0
 
 
-def _train(config: Any, ahead: Ahead[Dataset] | None) -> None:
+def _train(config: Any, workdir: Path, ahead: Ahead[Dataset] | None) -> None:
     """Trains what a config says in its folder; `ahead` is its data set, where it is being read."""
     cli.set_up_jax()
     processes.join(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
     cli.find_devices()
     from experiments.run import lock
-    from experiments.run.folder import default_folder, open_folder, refuse_foreign
+    from experiments.run.folder import open_folder
     from experiments.run.stopping import Stop
 
-    workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else default_folder(config)
-    refuse_foreign(workdir)
     with (stop := Stop()).listening(), processes.first_holds(lambda: lock.locked(workdir)):
         measured = []
         if settings.leaves_estimator_open(config):

@@ -14,7 +14,7 @@ from command_helpers import made
 from configs import table
 from experiments import data
 from experiments.cli import UserError
-from experiments.data import DataError, delimited, filled
+from experiments.data import DataError, delimited, filled, small
 from experiments.data.ahead import Abandoned, Ahead, go_on, say
 from experiments.run import session
 
@@ -73,13 +73,42 @@ def test_numbers_and_bools_of_a_csv_are_those_of_its_lines(file):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("name", ["digits", "npz:rows.npz", "images:photographs", "own.py:rows"])
-def test_other_sources_are_read_where_they_are_asked_for(name):
+@pytest.mark.parametrize("name", ["digits", "npz:{}/rows.npz", "images:{}", "own.py:rows"])
+def test_other_sources_are_read_where_they_are_asked_for(name, tmp_path, monkeypatch):
+    """Those that are not small."""
+    monkeypatch.setattr(small, "NUM_BYTES", 10)
+    (tmp_path / "rows.npz").write_bytes(b"more than that")
     spec = table.get_config().data
-    spec.name = name
+    spec.name = name.format(tmp_path)
     with data.load_ahead(spec) as ahead:
         assert ahead is None
         assert num_ahead() == 0
+
+
+@pytest.mark.parametrize("name", ["npz:{}/no.npz", "csv:{}/no.csv", "images:{}", "h5:{}/no.h5:x"])
+def test_what_is_small_is_refused_before_anything_slow(name, tmp_path):
+    """A file that is not there, a folder without images."""
+    config = made(table, data__name=name.format(tmp_path))
+    with data.load_ahead(config.data) as ahead, pytest.raises(DataError):
+        ahead.settle()
+
+
+def test_a_command_waits_no_longer_than_its_patience():
+    began = threading.Event()
+    with Ahead(lambda: waiting(began), patience=0.01) as ahead:
+        assert began.wait(30)
+        ahead.settle()
+        ahead.settle()
+    assert num_ahead() == 0
+
+
+def test_folders_of_many_files_are_not_small(tmp_path, monkeypatch):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(b"1234")
+    assert small.is_small(f"images:{tmp_path}", "")
+    monkeypatch.setattr(small, "NUM_FILES", 2)
+    assert not small.is_small(f"images:{tmp_path}", "")
+    assert not small.is_small("digits", "")
 
 
 def test_what_is_wrong_with_a_file_is_said_where_it_is_asked_for(tmp_path):

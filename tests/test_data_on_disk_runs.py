@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 from helpers import tree_equal
+from PIL import Image
+from test_data_tfds import prepare_tiny
 
 import vi_jax as vi
 from configs import table, vae
@@ -32,7 +34,9 @@ OF_IMAGES = {"model.network.hidden": "(8,)", "data.binarisation": "dynamic"}
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """A table with missing values, and images, each in shards."""
+    """A table with missing values, and images, each in shards; the same images as files, and in the
+    records of TFDS.
+    """
     rng = np.random.default_rng(0)
     x = rng.normal(5, 3, (200, 4)).astype(np.float32)
     x[rng.random(x.shape) < 0.1] = np.nan
@@ -43,16 +47,25 @@ def sources(tmp_path_factory):
         for i in range(3):
             np.savez(folder / f"{i}.npz", x=array[70 * i : 70 * (i + 1)])
         found[name] = folder
+    found["files"] = tmp_path_factory.mktemp("files")
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(found["files"] / f"{i:03d}.png")
+    found["records"] = tmp_path_factory.mktemp("records")
+    prepare_tiny(found["records"], images)
     return found
 
 
 def fields_of(kind, folder):
     own = OF_TABLES if kind == "table" else OF_IMAGES
-    return FIELDS | own | {"data.name": f"npz:{folder}"}
+    where = {"files": f"images:{folder}", "records": "tfds:tiny"}
+    of_data = {"data.name": where.get(kind, f"npz:{folder}")}
+    if kind == "records":
+        of_data["data.data_dir"] = str(folder)
+    return FIELDS | own | of_data
 
 
 def config_of(kind, folder, **changes):
-    module = {"table": table, "images": vae}[kind]
+    module = table if kind == "table" else vae
     fields = fields_of(kind, folder) | changes
     config = config_file.set_fields(
         module.get_config(), [Override(name, str(value)) for name, value in fields.items()]
@@ -69,7 +82,7 @@ def start(config):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("kind", ["table", "images"])
+@pytest.mark.parametrize("kind", ["table", "images", "files", "records"])
 def test_a_run_from_disk_is_the_run_from_memory_and_goes_on_to_the_bit(sources, kind, tmp_path):
     config = config_of(kind, sources[kind])
     run, data, state = start(config)

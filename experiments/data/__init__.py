@@ -33,6 +33,7 @@ from experiments.data.pixels import as_images
 from experiments.data.raw import RawSequences, RawTable
 from experiments.data.rules import Rules, read_rules
 from experiments.data.sequences_of import read_stored, sequences_of
+from experiments.data.small import is_small
 from experiments.data.splits import Selection, check_disjoint, check_names, choose, resolve
 from experiments.data.table_of import table_of
 from experiments.data.which import are_sequences, are_tables, as_table
@@ -53,6 +54,8 @@ __all__ = [
     "report_of",
     "stored_tables",
 ]
+
+PATIENCE = 1.5  # seconds that a command waits for what is read in a moment
 
 
 class StoredTable(NamedTuple):
@@ -114,13 +117,17 @@ def load(config_data: Any) -> Dataset:
 
 
 def load_ahead(config_data: Any) -> AbstractContextManager[Ahead[Dataset] | None]:
-    """`load` in a thread that the context does not outlive, where the source is a large text that
-    takes long to read; for all others None is entered, and `load` is left to do.
+    """`load` in a thread that the context does not outlive, where the source is a text, which takes
+    long to read, or is read in a moment, and refused before anything slow by `Ahead.settle`; for
+    all others None is entered, and `load` is left to do.
     """
-    (prefix, _, _) = str(config_data.get("name")).partition(":")
-    if prefix not in AHEAD:
-        return nullcontext()
-    return Ahead(lambda: load(config_data))
+    name = str(config_data.get("name"))
+    (prefix, _, _) = name.partition(":")
+    if is_small(name, str(config_data.get("data_dir"))):
+        return Ahead(lambda: load(config_data), patience=PATIENCE)
+    if prefix in AHEAD:
+        return Ahead(lambda: load(config_data))
+    return nullcontext()
 
 
 def stored_tables(config_data: Any) -> dict[str, StoredTable]:

@@ -27,10 +27,12 @@ class Ahead(Generic[Result]):
 
     Args:
       work: is called once. Where it takes long, it calls `go_on` now and then.
+      patience: seconds that `settle` waits.
     """
 
-    def __init__(self, work: Callable[[], Result]) -> None:
+    def __init__(self, work: Callable[[], Result], *, patience: float = 0.0) -> None:
         self._work = work
+        self._patience = patience
         self._future: Future[Result] = Future()
         self._notes: list[str] = []
         self._is_abandoned = threading.Event()
@@ -57,6 +59,19 @@ class Ahead(Generic[Result]):
             for note in self._notes:
                 _write(note)
             self._notes.clear()
+
+    def settle(self) -> None:
+        """Waits for the work as long as it has patience, so that what it refuses is said at once.
+
+        Raises:
+          BaseException: what the work raised by then.
+        """
+        try:
+            error = self._future.exception(self._patience)
+        except TimeoutError:
+            return
+        if error is not None:
+            self.result()
 
     def keep(self, note: str) -> None:
         """Keeps a line for whoever asks for the result."""

@@ -92,6 +92,9 @@ def _counted(split: Split, what: str) -> Iterator[list[dict[str, Any]]]:
     Raises:
       ValueError: there are more or fewer than are described.
     """
+    num_records = sum(_num_records(path) for path in split.files)
+    if num_records != split.num_records:
+        raise ValueError(f"{num_records} records, where {split.num_records} are described")
     done = 0
     spoken = time.monotonic()
     for chunk in _chunks(split):
@@ -100,8 +103,15 @@ def _counted(split: Split, what: str) -> Iterator[list[dict[str, Any]]]:
         if time.monotonic() - spoken > 2:
             spoken = time.monotonic()
             say(f"tfds:{what}: {done} of {split.num_records}")
-    if done != split.num_records:
-        raise ValueError(f"{done} records, where {split.num_records} are described")
+
+
+def _num_records(path: Path) -> int:
+    """What the end of a file says, before anything of it is decoded."""
+    reader = _open(path)
+    try:
+        return int(reader.num_records())
+    finally:
+        reader.close()
 
 
 def _chunks(split: Split) -> Iterator[list[bytes]]:
@@ -128,11 +138,7 @@ class _Readers:
         self._paths = paths
         self._open: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
-        sizes = []
-        for path in paths:
-            reader = _open(path)
-            sizes.append(reader.num_records())
-            reader.close()
+        sizes = [_num_records(path) for path in paths]
         self._starts = np.cumsum([0, *sizes])
 
     def read(self, rows: np.ndarray) -> list[bytes]:
