@@ -82,6 +82,7 @@ def verdict(
     *,
     converged: bool,
     richer: str = "take a richer family (vi.methods.flow)",
+    mcmc: str = "run MCMC",
 ) -> tuple[str, str]:
     """A plain word on a fit ('reliable', 'corrected only', 'not reliable', 'not converged'), and
     the next step to take.
@@ -105,14 +106,14 @@ def verdict(
             "not reliable",
             f"k-hat {k_hat:.2f} is not under {limit:.2f}: moments, also corrected ones, may be "
             "far off. Reparameterise (non-centre "
-            f"a hierarchy), {richer}, or run MCMC.",
+            f"a hierarchy), {richer}, or {mcmc}.",
         )
     if share < MIN_SHARE:
         return (
             "not reliable",
             f"{effective:,.0f} effective samples of {num_draws:,} are few: the guide may miss mass "
             "where it has no sample. "
-            f"{richer[0].upper()}{richer[1:]}, or run MCMC.",
+            f"{richer[0].upper()}{richer[1:]}, or {mcmc}.",
         )
     if k_hat > 0.5 or share < 0.5:
         return (

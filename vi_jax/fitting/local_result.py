@@ -10,8 +10,8 @@ import numpy as np
 
 from vi_jax.diagnostics.posterior import WeightedSamples, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
+from vi_jax.fitting._inference_data import as_inference
 from vi_jax.fitting.details import plain
-from vi_jax.fitting.result import as_inference
 from vi_jax.local.guide import LocalGuide
 from vi_jax.targets.local import LocalTarget
 from vi_jax.types import Array

@@ -1,10 +1,9 @@
 """The result of `vi.fit`: a guide, its importance-weighted samples, and diagnostics."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,26 +12,14 @@ import numpy as np
 from vi_jax.diagnostics.posterior import WeightedSamples, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
 from vi_jax.fitting import _reliability
+from vi_jax.fitting._inference_data import as_inference
+from vi_jax.fitting._numbers import Diagnostics, moments_of
 from vi_jax.fitting.details import Details, examine, plain, respond
+from vi_jax.fitting.sampling import Chains, continue_with_nuts
 from vi_jax.targets.target import Target
 from vi_jax.types import Array
 
-
-class Diagnostics(NamedTuple):
-    """What is known of how good the answer is; numbers in nats."""
-
-    verdict: str  # 'reliable', 'corrected only', 'not reliable' or 'not converged'
-    advice: str  # the next step to take
-    elbo: float
-    elbo_stderr: float
-    log_evidence: float  # by importance sampling; as good as k_hat says
-    log_evidence_stderr: float
-    k_hat: float
-    k_threshold: float
-    trusted: bool  # moments by smoothed weights can be trusted
-    effective: float  # samples that the weighted ones are worth
-    num_draws: int
-    num_bad: int  # samples at which the log density was not a number
+_MCMC = 'go on by MCMC (result.continue_with("nuts", key))'
 
 
 @dataclass(frozen=True)
@@ -103,11 +90,12 @@ class Result:
             len(w.u),
             converged=self.converged,
             richer=self._richer,
+            mcmc=_MCMC,
         )
 
     @property
     def weighed(self) -> WeightedSamples:
-        """The old name of `weighted`. To go in 0.2."""
+        """The old name of `weighted`."""
         warnings.warn(
             "Result.weighed is now called Result.weighted; the old name goes in vi_jax 0.2.",
             DeprecationWarning,
@@ -179,6 +167,52 @@ class Result:
         rows = jax.random.categorical(key, self.weighted.log_weights, shape=(num_draws,))
         return self._constrained(self.weighted.u[rows])
 
+    def predictive(
+        self, key: Array, *args: Any, num_draws: int = 1000, **kwargs: Any
+    ) -> dict[str, Array]:
+        """Draws of what a NumPyro model says of data, given the posterior.
+
+        Args:
+          key: of the draws.
+          args, kwargs: what the model is called with, such as new covariates with None for what is
+            to be predicted; if none are given, those of the fit, whose observed sites are drawn
+            anew (replicates, for posterior predictive checks).
+          num_draws: how many; the weighted samples are resampled where k-hat allows, else the guide
+            is sampled.
+
+        Returns:
+          {site: [num_draws, ...]}, deterministic sites included.
+
+        Raises:
+          ValueError: the target is no NumPyro model, or one of minibatches.
+        """
+        observed = self.target.observed
+        if observed is None:
+            raise ValueError(
+                "predictive wants the target of a NumPyro model that sees all its rows "
+                "(vi.targets.from_numpyro); this one has only a density."
+            )
+        key_latents, key_data = jax.random.split(key)
+        z = self._best_draws(key_latents, num_draws)
+        return observed.replicate(key_data, z, *args, **kwargs)
+
+    def continue_with(self, sampler: str, key: Array, **options: Any) -> Chains:
+        """Markov chains from where the guide has come to, with their own verdict, and how far the
+        guide was from them.
+
+        Args:
+          sampler: "nuts".
+          key: of the chains.
+          options: num_chains, num_warmup, num_draws, target_accept of
+            `vi_jax.fitting.sampling.continue_with_nuts`.
+
+        Raises:
+          ValueError: another sampler.
+        """
+        if sampler != "nuts":
+            raise ValueError(f"continue_with knows the sampler 'nuts'; got {sampler!r}.")
+        return continue_with_nuts(self.target, self.weighted.u, key, **options)
+
     def moments(self) -> dict[str, Any]:
         """{"mean", "sd"} of every site, and "corrected": by smoothed importance weights where k-hat
         allows, else of the guide.
@@ -188,7 +222,7 @@ class Result:
         weights = jnp.full(log_w.shape, 1 / len(log_w), log_w.dtype)
         if corrected:
             weights = jnp.exp(log_w)
-        mean, sd = _moments(self.target.constrain, self.weighted.u, weights)
+        mean, sd = moments_of(self.target.constrain, self.weighted.u, weights)
         return {
             "mean": jax.tree.map(np.asarray, mean),
             "sd": jax.tree.map(np.asarray, sd),
@@ -203,10 +237,11 @@ class Result:
             where k-hat allows, else the guide is sampled.
         """
         key = jax.random.key(0) if key is None else key
-        sample = self.resample if self.diagnostics.trusted else self.sample
-        z = sample(key, num_draws)
+        z = self._best_draws(key, num_draws)
         sites = z if isinstance(z, dict) else {"z": z}
-        return as_inference(sites, self.method, self.diagnostics)
+        observed = self.target.observed
+        values = {} if observed is None else observed.log_likelihood(z)
+        return as_inference(sites, self.method, self.diagnostics, values)
 
     def report(self, *, details: bool = True) -> dict[str, Any]:
         """All of it, machine-readable, as strict JSON takes it: numbers, words, lists of them; a
@@ -256,40 +291,9 @@ class Result:
         rows += [("verdict", d.verdict), ("next", d.advice)]
         return "\n".join(f"{name:<21}{text}" for name, text in rows)
 
+    def _best_draws(self, key: Array, num_draws: int) -> Any:
+        sample = self.resample if self.diagnostics.trusted else self.sample
+        return sample(key, num_draws)
+
     def _constrained(self, u: Array) -> Any:
         return jax.jit(jax.vmap(self.target.constrain))(u)
-
-
-def as_inference(sites: dict[str, Any], method: str, diagnostics: Any) -> Any:
-    """An ArviZ InferenceData of samples [S, ...] as one chain.
-
-    Raises:
-      ImportError: there is no ArviZ.
-    """
-    try:
-        import arviz
-    except ImportError as error:
-        raise ImportError("to_arviz needs ArviZ: pip install arviz.") from error
-    data = {name: np.asarray(value)[None] for name, value in sites.items()}
-    attributes = {
-        name: value
-        for name, value in diagnostics._asdict().items()
-        if isinstance(value, str | float | int)
-    }
-    try:
-        inference = arviz.from_dict(posterior=data)
-    except TypeError:  # ArviZ 1
-        inference = arviz.from_dict({"posterior": data})
-    inference.attrs.update({"method": method, **attributes})
-    return inference
-
-
-def _moments(constrain: Callable[[Array], Any], u: Array, weights: Array) -> tuple[Any, Any]:
-    def both(u: Array, weights: Array) -> tuple[Any, Any]:
-        z = jax.vmap(constrain)(u)
-        mean = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), z)
-        return mean, jax.tree.map(
-            lambda leaf, m: jnp.sqrt(jnp.tensordot(weights, (leaf - m) ** 2, 1)), z, mean
-        )
-
-    return jax.jit(both)(u, weights)

@@ -16,6 +16,7 @@ from vi_jax.targets.local_numpyro import (
     local_from_trace,
     plate_with_latents,
 )
+from vi_jax.targets.observed import Observed
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
 from vi_jax.targets.tracing import in_one_sentence
 from vi_jax.types import Array
@@ -66,7 +67,8 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         explain=posterior.explain,
     )
     if not plates:
-        return target
+        names = tuple(site.name for site in sites)
+        return target._replace(observed=Observed(model, args, kwargs, names))
     return target._replace(sampled=posterior.sampled, sampled_larger=posterior.sampled_larger)
 
 

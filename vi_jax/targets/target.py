@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to, constraints
 
+from vi_jax.targets.observed import Observed
 from vi_jax.types import Array, LogDensity
 
 
@@ -36,6 +37,8 @@ class Target(NamedTuple):
     control_variate: Callable[[Array, Array, Array], "Target"] | None = None
     # as `sampled`, on eight times the rows: for a method's start
     sampled_larger: Callable[[Array], LogDensity] | None = None
+    # what the model says of its data given the latents; None of a log density, and of minibatches
+    observed: Observed | None = None
 
     @property
     def size(self) -> int:

@@ -1,0 +1,55 @@
+"""What a NumPyro model says of its observed sites, given draws of its latents."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from numpyro import handlers
+from numpyro.infer import Predictive
+from numpyro.infer.util import log_likelihood
+
+from vi_jax.types import Array
+
+
+class Observed(NamedTuple):
+    """A model with the arguments that its posterior was made of, and the names of its latents."""
+
+    model: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    latents: tuple[str, ...]
+
+    def replicate(
+        self, key: Array, z: dict[str, Array], *args: Any, **kwargs: Any
+    ) -> dict[str, Array]:
+        """Draws of every site that is no latent, one for each draw of the latents.
+
+        Args:
+          key: of the draws.
+          z: {site: [S, ...]} of the latents; other sites in it are left out.
+          args, kwargs: what the model is called with; if none are given, what its posterior was
+            made of, whose observed sites are drawn anew.
+
+        Returns:
+          {site: [S, ...]}, deterministic sites included.
+        """
+        is_new = bool(args or kwargs)
+        model = self.model if is_new else handlers.uncondition(self.model)
+        predictive = Predictive(model, posterior_samples=self._latents(z))
+        draws: dict[str, Array] = (
+            predictive(key, *args, **kwargs)
+            if is_new
+            else predictive(key, *self.args, **self.kwargs)
+        )
+        return draws
+
+    def log_likelihood(self, z: dict[str, Array]) -> dict[str, Array]:
+        """log p(x_i | z) of each observed number, {site: [S, ...]}, nats: what leave-one-out
+        cross-validation asks for.
+        """
+        values: dict[str, Array] = log_likelihood(
+            self.model, self._latents(z), *self.args, **self.kwargs
+        )
+        return values
+
+    def _latents(self, z: dict[str, Array]) -> dict[str, Array]:
+        return {name: z[name] for name in self.latents}
