@@ -696,7 +696,8 @@ def test_evidence_is_summarised_with_its_reliability():
     assert found["bits_per_dimension"] == 0.5
     assert "reliable_share" not in evidence.summarise(sampled, 24, None)
     assert "67 %" in evidence.rows(found)[0].note
-    assert found["bracket"] == {
+    assert "bracket" not in found  # which --bracket adds: annealing
+    assert found["evidence_bounds"] == {
         "lower": -2.5,
         "upper": -1.75,
         "median_width": 0.75,

@@ -22,6 +22,7 @@ MIN_SAMPLES = 25  # for k-hat
 RELIABLE = 0.7  # k-hat below it: the importance weights have a mean (Vehtari et al. 2024)
 BRACKETED_SHARE = 0.9  # of examples below it, for the upper bound to be said
 MAX_CHUNK = 100  # samples at a time
+BOUNDS = "evidence_bounds"  # in the summary; `bracket` is that of annealing, see `sides`
 SECONDS = 3.0  # of importance samples between two signs of progress
 
 
@@ -212,7 +213,7 @@ def summarise(
     }
     if num_samples >= MIN_SAMPLES:
         summary["reliable_share"] = float(np.mean(k_hat < RELIABLE))
-        summary["bracket"] = bracket_of(found)
+        summary[BOUNDS] = bracket_of(found)
     if nats_per_bit_dimension is not None:
         summary["bits_per_dimension"] = -float(log_p.mean()) / nats_per_bit_dimension
     return summary
@@ -240,7 +241,7 @@ def rows(summary: dict[str, Any]) -> list[Row]:
     note = "" if share is None else f"k-hat < {RELIABLE} on {100 * share:.0f} % of examples"
     found = [Row(f"log p(x), IWAE K = {k:,}", said(summary["log_evidence"]), note)]
     if share is not None and share >= BRACKETED_SHARE:
-        ends = summary["bracket"]
+        ends = summary[BOUNDS]
         found.append(
             Row(
                 "between bounds of (ELBO, EUBO)",
