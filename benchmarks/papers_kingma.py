@@ -67,15 +67,15 @@ def figure_3() -> dict[str, Row]:
 
 
 def full_vb() -> dict[str, Row]:
-    """Predictive log p(x) of test images over that of the point estimate of the same network, whose
-    checkpoint is the best of the validation split.
+    """Predictive log p(x) of test images over that of the point estimate of the same network at the
+    end of the same training; and the point estimate of the best validation ELBO over full VB's,
+    which has no use for the 10,000 validation images.
     """
     rows = {}
-    goals = {"mnist_1000": (3.0, 3.0), "mnist": (0.5, 0.5)}
-    for num, data in (("1,000", "mnist_1000"), ("50,000", "mnist")):
-        seeds = (0, 1, 2) if data == "mnist_1000" else (0,)
-        point = f"full_vb_{data}_point"
+    for num, data, seeds in (("1,000", "mnist_1000", (0, 1, 2)), ("50,000", "mnist", (0,))):
+        own = f"full_vb_{data}"
         what = f"Kingma & Welling 2013, appendix F: N = {num}"
+        is_small = data == "mnist_1000"
         rest = {
             "seeds": seeds,
             "num_samples": 1000,
@@ -83,32 +83,43 @@ def full_vb() -> dict[str, Row]:
             "num_refit": 0,
             "num_train": 1000,
         }
-        rows[point] = Row(
-            f"{what}, the point estimate, stopped early",
+        rows[f"{own}_point"] = Row(
+            f"{what}, the point estimate",
             f"full_vb:{data}_point",
             "none",
             "-",
             "log_evidence",
             math.nan,
             math.nan,
-            checkpoint="best",
             **rest,
         )
-        (passes, beats) = goals[data]
-        is_small = data == "mnist_1000"
-        rows[f"full_vb_{data}"] = Row(
+        goal = 3.0 if is_small else 0.5
+        rows[own] = Row(
             f"{what}, predictive log p(x) over the point estimate's",
             f"full_vb:{data}",
             "none",
             "-",
             "predictive",
-            passes,
-            beats,
-            against=point,
+            goal,
+            goal,
+            against=f"{own}_point",
             is_higher_better=is_small,
             is_within=not is_small,
             sigmas=3.0 if is_small else 0.0,
             num_weights=50,
+            **rest,
+        )
+        rows[f"{own}_early"] = Row(
+            f"{what}, the point estimate of the best validation ELBO over full VB",
+            f"full_vb:{data}_point",
+            "none",
+            "-",
+            "log_evidence",
+            -goal if is_small else goal,
+            -goal if is_small else goal,
+            against=own,
+            is_within=not is_small,
+            checkpoint="best",
             **rest,
         )
     return rows

@@ -74,13 +74,18 @@ def value(name: str, measured: Measured) -> tuple[float, float] | None:
     row = ROWS[name]
     if not measured.get(name):
         return None
-    (mean, stderr) = _mean(measured[name], by=np.median if row.is_median else np.mean)
+    (mean, stderr) = _of_seeds(name, measured)
     if not row.against:
         return mean, stderr
-    other = value(row.against, measured)
-    if other is None:
+    if not measured.get(row.against):
         return None
+    other = _of_seeds(row.against, measured)
     return other[0] - mean, math.hypot(other[1], stderr)
+
+
+def _of_seeds(name: str, measured: Measured) -> tuple[float, float]:
+    """What a row measured itself, whatever it is compared with."""
+    return _mean(measured[name], by=np.median if ROWS[name].is_median else np.mean)
 
 
 def _mean(seeds: dict[str, dict[str, Any]], *, by: Any) -> tuple[float, float]:

@@ -7,10 +7,14 @@ experiment), beside the point estimate of the same network.
         --train=1000
 
 Variants: digits (default), mnist_1000 (the first 1,000 training images), mnist (50,000), and
-digits_point, mnist_1000_point, mnist_point: the point estimate, kept where its ELBO of the
-validation split is best. q is a Gaussian over the decoder's weights; the guide's own weights are no
-random variables. Noise is local (Kingma, Salimans & Welling 2015), and each array of weights has a
-prior scale of its own at its optimum. --weights averages p(x) over samples of the weights.
+digits_point, mnist_1000_point, mnist_point: the point estimate, whose last checkpoint is that of
+the same steps, and whose best (--checkpoint=best) is that of the best ELBO of the validation split.
+q is a Gaussian over the decoder's weights; the guide's own weights are no random variables. Noise
+is local (Kingma, Salimans & Welling 2015), and the prior's scales are at their optimum. --weights
+averages p(x) over samples of the weights. Validation log p(x) of 2,000 images after 6,000 steps on
+mnist_1000, K = 400: -135.9 +- 0.9 over 20 samples of the weights, 29 nats below training images;
+the point estimate -159.5 +- 1.3, 104 below, at its end, and -123.4 +- 0.8, 36 below, at its best: a
+posterior over the weights is worth much, and less than the validation images that choose a point.
 """
 
 from ml_collections import ConfigDict

@@ -153,6 +153,17 @@ def test_standard_errors_and_curves_are_part_of_the_goal():
     assert "passes; above at 1 of 2 points" in papers_page.describe(measured)
 
 
+def test_a_row_is_compared_with_what_the_other_measured_itself():
+    names = ("full_vb_mnist_1000_point", "full_vb_mnist_1000", "full_vb_mnist_1000_early")
+    values = (140.0, 130.0, 124.0)
+    measured = {name: {"0": found(each, 0.0)} for name, each in zip(names, values, strict=True)}
+    assert papers_page.value(names[1], measured) == (10.0, 0.0)
+    assert papers_page.value(names[2], measured) == (6.0, 0.0)
+    assert papers_page.verdict(ROWS[names[1]], 10.0, 1.0) == "beats"
+    assert papers_page.verdict(ROWS[names[1]], 10.0, 4.0) == "short"
+    assert papers_page.verdict(ROWS[names[2]], 6.0) == "short"
+
+
 def test_a_goal_may_be_one_of_size():
     row = ROWS["figure3_mnist"]
     assert papers_page.verdict(row, -0.05) == "beats"
