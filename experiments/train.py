@@ -88,13 +88,11 @@ def _train(config: Any, workdir: Path, ahead: Ahead[Dataset] | None) -> None:
         )
         if measured:
             estimators.write(measured, config, workdir)
-        if config.replicas > 1 or config.sweep.learning_rates:
-            from experiments.run import replicas
+        from experiments.run import replicas, single
 
+        if config.replicas > 1 or config.sweep.learning_rates:
             replicas.train(config, workdir, stop=stop, ahead=ahead)
         else:
-            from experiments.run import single
-
             single.train(config, workdir, resumed=resumed, stop=stop, ahead=ahead)
 
 

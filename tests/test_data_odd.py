@@ -3,6 +3,7 @@ the way on.
 """
 
 import os
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -392,3 +393,26 @@ def test_a_file_that_is_no_image_is_told_without_pythons_objects(tmp_path):
 def test_labels_of_texts_are_told_how_to_be_numbers(tmp_path):
     name = npz(tmp_path, x=RNG.normal(size=(60, 3)), y=np.array(["a", "b"] * 30))
     fails("np.unique.y, return_inverse=True..1.", name)
+
+
+def test_a_zip_that_holds_an_array_twice_is_refused(tmp_path):
+    np.save(tmp_path / "x.npy", RNG.normal(size=(60, 3)))
+    with zipfile.ZipFile(tmp_path / "mine.npz", "w") as file:
+        file.write(tmp_path / "x.npy", "x.npy")
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            file.write(tmp_path / "x.npy", "x.npy")
+    fails("holds 2 arrays 'x', where one was wanted", f"npz:{tmp_path / 'mine.npz'}")
+
+
+def test_parquet_that_is_damaged_or_names_a_column_twice_is_told_in_a_line(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    column = arrow.array(RNG.normal(size=60))
+    path = tmp_path / "mine.parquet"
+    parquet.write_table(arrow.Table.from_arrays([column, column], names=["a", "a"]), path)
+    fails("has two columns 'a'", f"parquet:{path}")
+    parquet.write_table(arrow.table({"a": column}), path)
+    content = bytearray(path.read_bytes())
+    content[20:60] = bytes([255]) * 40
+    path.write_bytes(bytes(content))
+    fails("cannot be read as Parquet", f"parquet:{path}")

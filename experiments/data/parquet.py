@@ -26,13 +26,16 @@ def _read_parquet(path: Path) -> RawTable:
     parquet = require("pyarrow.parquet", "pyarrow", f"{path}, a Parquet file,")
     try:
         with files.open_regular(path, follow=True) as file:
-            table = parquet.read_table(file)
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise DataError(f"{path} cannot be read as Parquet ({error}); write it again.") from error
+            opened = parquet.ParquetFile(file)
+            check_names(tuple(map(str, opened.schema_arrow.names)), str(path))
+            table = opened.read()
+    except DataError:
+        raise
     except Exception as error:  # Arrow's own, of damage in many ways
-        raise DataError(f"{path} cannot be read as Parquet ({error}); write it again.") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        told = " ".join(str(error).split())
+        raise DataError(f"{path} cannot be read as Parquet ({told}); write it again.") from error
     return _from_arrow(table, str(path))
 
 
@@ -40,7 +43,6 @@ def _from_arrow(table: Any, where: str) -> RawTable:
     if table.num_rows == 0 or table.num_columns == 0:
         raise DataError(f"{where} has {table.num_rows} rows below its header; rows are wanted.")
     names = tuple(map(str, table.column_names))
-    check_names(names, where)
     columns = tuple(_column(table.column(i), names[i], where) for i in range(len(names)))
     return RawTable(names, columns)
 

@@ -7,7 +7,8 @@ whole `.npy` in one piece of the file; a compressed one has not. Nothing pickled
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZIP_STORED, ZipFile
@@ -88,7 +89,18 @@ def arrays_of(path: Path) -> dict[str, Stored]:
     if is_npy(path):
         return {ALONE: _of_npy(path)}
     with open_npz(path) as opened:
+        _require_once(opened.files, path)
         return {name: _of_member(opened.zip, path, name) for name in opened.files}
+
+
+def _require_once(names: Sequence[str], path: Path) -> None:
+    """Raises DataError where two members have a name, of which one would be read."""
+    (name, num) = Counter(names).most_common(1)[0] if names else ("", 0)
+    if num > 1:
+        raise DataError(
+            f"{path} holds {num} arrays {name!r}, where one was wanted; write it again with "
+            "np.savez."
+        )
 
 
 def is_npy(path: Path) -> bool:
