@@ -75,17 +75,14 @@ def _train(config: Any, workdir: Path, ahead: Ahead[Dataset] | None) -> None:
     from experiments.run.folder import open_folder
     from experiments.run.stopping import Stop
 
+    overwrite = flags.FLAGS.overwrite
     with (stop := Stop()).listening(), processes.first_holds(lambda: lock.locked(workdir)):
         measured = []
         if settings.leaves_estimator_open(config):
             from experiments.run import estimators
 
-            measured = estimators.settle(
-                config, workdir, overwrite=flags.FLAGS.overwrite, ahead=ahead
-            )
-        resumed = processes.from_first(
-            lambda: open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
-        )
+            measured = estimators.settle(config, workdir, overwrite=overwrite, ahead=ahead)
+        resumed = processes.from_first(lambda: open_folder(workdir, config, overwrite=overwrite))
         if measured:
             estimators.write(measured, config, workdir)
         from experiments.run import replicas, single
