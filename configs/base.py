@@ -72,7 +72,7 @@ def digits() -> dict:
     """
     return dict(
         # digits | mnist | fashion_mnist | binarized_mnist | breast_cancer | wine | oscillations |
-        # shapes | shapes_small | lorenz | tfds:NAME | npz:FILE | images:DIR | csv:FILE |
+        # photos | shapes | shapes_small | lorenz | tfds:NAME | npz:FILE | images:DIR | csv:FILE |
         # parquet:FILE | h5:FILE:KEY | spikes:FILE | FILE.py:FUNCTION
         name="digits",
         # where the files are, or are put when they are fetched; "" is the user's cache

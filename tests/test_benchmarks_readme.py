@@ -51,7 +51,7 @@ def test_a_long_table_is_written_as_numbers(tmp_path, monkeypatch):
 
 def test_every_config_is_a_kind_of_model_of_the_benchmark():
     # of other data than digits, or of their grey levels
-    others = ("table", "sequence", "disentangle", "vq", "diffusion")
+    others = ("colour", "diffusion", "disentangle", "sequence", "table", "vq")
     variants = {
         f"{path.stem}:{variant}"
         for path in (ROOT / "configs").glob("*.py")

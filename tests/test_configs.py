@@ -69,6 +69,8 @@ def stand_in(config, folder):
     if config.data.name in ("mnist", "fashion_mnist"):
         write_idx(folder)
         config.data.update(data_dir=str(folder), train="train[:40]", validation="train[40:]")
+    elif config.data.name == "photos":
+        config.data.update(train="train[:40]", validation="", test="test[:40]")
     elif config.data.name not in ("digits", "shapes_small"):
         rng = np.random.default_rng(0)
         splits = {

@@ -82,6 +82,16 @@ def discretized(own, outputs, x):
     return np.log(above - below)
 
 
+def mixed(own, outputs, x):
+    """Of two components that start at a quarter and three quarters of the levels."""
+    log_pi = log_softmax(outputs[:, :2], 1)
+    of_each = [
+        discretized(own, np.stack([outputs[:, 2 + k] + place, outputs[:, 4 + k]], 1), x)
+        for k, place in enumerate((-0.5, 0.5))
+    ]
+    return logsumexp([log_pi[:, k] + each for k, each in enumerate(of_each)], 0)
+
+
 def student_t(own, outputs, x):
     df = MIN_DF + np.exp(own["log_df"])
     return stats.t(df, outputs[:, 0], np.exp(own["log_scale"]) + 0.1).logpdf(x)
@@ -122,6 +132,7 @@ ROWS = {
             softplus_scale(f[:, 1], 0.5, 0.05), scale=np.exp(f[:, 0])
         ).logpdf(x),
     ),
+    "logistic_mixture": Row(lambda: likelihoods.logistic_mixture(LEVELS, num_components=2), mixed),
     "negative_binomial": Row(likelihoods.negative_binomial, negative_binomial),
     "ordinal": Row(lambda: likelihoods.ordinal(LEVELS), ordinal),
     "poisson": Row(likelihoods.poisson, poisson),

@@ -12,6 +12,7 @@ from helpers import all_finite, assert_mean, keys, normal
 from scipy.special import expit, log_softmax, logsumexp
 
 from vi_jax.distributions import DiscretizedLogistic, LogisticMixture
+from vi_jax.models import likelihoods
 
 C = 3
 K = 2
@@ -86,7 +87,9 @@ def test_one_component_without_coupling_is_the_discretised_logistic():
     x = jnp.arange(6.0).reshape(2, C)
     expected = DiscretizedLogistic(loc[..., 0], 1.5, 16).log_prob(x)
     np.testing.assert_allclose(jax.jit(p.log_prob)(x), expected, rtol=1e-5)
-    np.testing.assert_allclose(p.mean, jnp.clip(loc[..., 0], 0, 15), rtol=1e-6)
+    one = DiscretizedLogistic(loc[..., 0], 1.5, 16)
+    np.testing.assert_allclose(p.mean, one.mean, rtol=1e-5)
+    np.testing.assert_allclose(p.variance, one.variance, rtol=1e-4)
 
 
 def test_its_samples_are_of_it():
@@ -113,3 +116,35 @@ def test_x_may_be_laid_in_another_shape():
     assert image.mean.shape == (2, 2, C)
     with pytest.raises(ValueError, match="as many elements as loc"):
         made(16, num_pixels=4, shape=(5, C))
+
+
+def test_the_likelihood_of_colour_couples_the_channels_of_a_pixel():
+    """Flat outputs, as `log_lik` has them, and those of an image are one density; the order of
+    couplings is red to green, red to blue, green to blue.
+    """
+    likelihood = likelihoods.logistic_mixture(16, num_components=K, num_channels=C)
+    outputs = jnp.asarray(normal(5, 2, 2, C, likelihood.num_outputs), jnp.float32)
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 16, (2, 2, C)))
+
+    @jax.jit
+    def both(outputs, x):
+        flat = outputs.reshape(-1, likelihood.num_outputs)
+        of_flat = likelihood.make({}, flat).log_prob(x.ravel())
+        return of_flat, likelihood.make({}, outputs).log_prob(x)
+
+    (of_flat, of_image) = both(outputs, x)
+    np.testing.assert_allclose(of_flat, of_image.ravel(), rtol=1e-5)
+    p = likelihood.make({}, outputs)
+    wanted = in_numpy(p, np.asarray(x)[0, 0])
+    np.testing.assert_allclose(of_image[0, 0].sum(), wanted, rtol=1e-4)
+    slopes = np.tanh(np.asarray(outputs[0, 0, :, 3 * K :]))
+    np.testing.assert_allclose(p.coupling[0, 1, 0], slopes[0], rtol=1e-5)
+    np.testing.assert_allclose(p.coupling[0, 2, 0], slopes[1], rtol=1e-5)
+    np.testing.assert_allclose(p.coupling[0, 2, 1], slopes[2], rtol=1e-5)
+    grey = likelihoods.logistic_mixture(16, num_components=K)
+    assert grey.num_outputs == 3 * K
+    assert grey.make({}, jnp.zeros((2, 2, 3 * K))).coupling is None
+    with pytest.raises(ValueError, match="num_components of at least 1"):
+        likelihoods.logistic_mixture(num_components=0)
+    with pytest.raises(ValueError, match=r"expects images \[..., 3\]"):
+        likelihood.init((4, 4))

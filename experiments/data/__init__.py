@@ -6,6 +6,7 @@ plain arrays, or of tables and sequences as `columns.Table` describes them.
     fashion_mnist       IDX files, fetched once if absent
     binarized_mnist     the official fixed binarisation
     oscillations        sequences, simulated
+    photos              32x32 in colour, cut from two photographs
     shapes              32x32, made by five factors; shapes_small is 16x16
     tfds:NAME[/CONFIG]  TFDS, without TensorFlow
     npz:FILE            arrays of your own

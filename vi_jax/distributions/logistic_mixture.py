@@ -125,13 +125,27 @@ class LogisticMixture(dist.Distribution):
 
     @property
     def mean(self) -> Array:
-        """Of the components' locations, each brought within the levels: E[x] to the first order in
-        the channels before and in the scales.
-        """
+        """E[x], exact without coupling; otherwise to the first order in the channels before."""
+        return self._moments()[0]
+
+    @property
+    def variance(self) -> Array:
+        """E[(x - E[x])^2], as exact as the mean."""
+        return self._moments()[1]
+
+    def _moments(self) -> tuple[Array, Array]:
+        """Mean and variance of each element."""
         pi = jax.nn.softmax(self.logits)
-        means: list[Array] = []
+        of_components: list[Array] = []
+        means = []
+        variances = []
         for channel in range(self.num_channels):
-            (loc, _) = self._component(channel, means)
-            means.append(jnp.clip(loc, 0.0, self.num_levels - 1.0))
-        each = jnp.stack(means, -2)  # [..., C, K]
-        return (each * pi[..., None, :]).sum(-1).reshape(self.batch_shape)
+            (loc, scale) = self._component(channel, of_components)
+            one = DiscretizedLogistic(loc, scale, self.num_levels)
+            of_components.append(one.mean)
+            mean = (pi * one.mean).sum(-1)
+            means.append(mean)
+            spread = one.variance + (one.mean - mean[..., None]) ** 2
+            variances.append((pi * spread).sum(-1))
+        (mean, variance) = (jnp.stack(each, -1) for each in (means, variances))
+        return mean.reshape(self.batch_shape), variance.reshape(self.batch_shape)

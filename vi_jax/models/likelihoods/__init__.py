@@ -14,6 +14,7 @@ from vi_jax.models.likelihoods.counts import (
     zero_inflated_poisson,
 )
 from vi_jax.models.likelihoods.levels import bernoulli, categorical, discretized_logistic, ordinal
+from vi_jax.models.likelihoods.mixtures import logistic_mixture
 from vi_jax.models.likelihoods.real import (
     gaussian,
     gaussian_heteroscedastic,
@@ -35,6 +36,7 @@ __all__ = [
     "gaussian_optimal",
     "gaussian_per_dimension",
     "log_normal",
+    "logistic_mixture",
     "negative_binomial",
     "ordinal",
     "poisson",
