@@ -85,6 +85,10 @@ def stand_in(config, folder):
         config.data.update(num_labels=10, label_copies=2)
     with config.unlocked():
         shrink(config.model)
+        if "width" in config.model and "num_latents" in config.model:  # layers of one width
+            config.model.update(num_latents=(1, 2), width=4)
+        if "halvings" in config.model:
+            config.model.halvings = (1, 2)
         if hasattr(config.optim.learning_rate, "warmup_steps"):
             config.optim.learning_rate.warmup_steps = 1
         config.train.update(batch_size=16, num_steps=3)
