@@ -72,8 +72,8 @@ def digits() -> dict:
     """
     return dict(
         # digits | mnist | fashion_mnist | binarized_mnist | breast_cancer | wine | oscillations |
-        # photos | shapes | shapes_small | lorenz | tfds:NAME | npz:FILE | images:DIR | csv:FILE |
-        # parquet:FILE | h5:FILE:KEY | spikes:FILE | FILE.py:FUNCTION
+        # photos | shapes | shapes_small | lorenz | rotations | tfds:NAME | npz:FILE | images:DIR |
+        # csv:FILE | parquet:FILE | h5:FILE:KEY | spikes:FILE | FILE.py:FUNCTION
         name="digits",
         # where the files are, or are put when they are fetched; "" is the user's cache
         data_dir="",

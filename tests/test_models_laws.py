@@ -115,6 +115,12 @@ def poisson_lds():
     return vi.models.poisson_lds([Column("poisson")] * 3, num_latents=2, num_passes=12)
 
 
+def slds():
+    return vi.models.slds(
+        [Column("poisson")] * 3, num_latents=2, num_states=2, num_passes=20, max_steps=8
+    )
+
+
 def lfads():
     sizes = dict(num_latents=2, width=3, generator_width=3, num_factors=2)
     return vi.models.lfads([Column("poisson")] * 3, **sizes)
@@ -205,6 +211,7 @@ CASES = {
     "table_vae, hiding": lambda: Case(table(SOME, hide=0.3, heteroscedastic=True), columns=SOME),
     "sequence_vae": lambda: Case(sequence(), columns=SOME, num_steps=3),
     "poisson_lds": lambda: Case(poisson_lds(), num_steps=3, num_units=3),
+    "slds": lambda: Case(slds(), num_steps=3, num_units=3),
     "lfads": lambda: Case(lfads(), num_steps=3, num_units=3),
     "gpfa": lambda: Case(gpfa(), num_steps=3, num_units=3),
     "table_vae, linearised": lambda: Case(
@@ -286,7 +293,7 @@ def loss_of(case):
     return vi.losses.negative_elbo(case.model)
 
 
-SLOW_TO_COMPILE = {"sequence_vae", "dlgm", "dlgm, flow", "poisson_lds", "gpfa", "lfads"}
+SLOW_TO_COMPILE = {"sequence_vae", "dlgm", "dlgm, flow", "poisson_lds", "gpfa", "lfads", "slds"}
 each = pytest.mark.parametrize(
     "name",
     [

@@ -178,7 +178,8 @@ ARGUMENTS = {
     | {
         name: {"num_latents": 3, "likelihood": "poisson"}  # the columns are of two kinds
         for name in ("gpfa", "lfads", "poisson_lds")
-    },
+    }
+    | {"slds": {"num_latents": 3, "num_states": 2, "likelihood": "poisson"}},
     "schedule": {"constant": {"peak": 0.1}, "cosine": {"peak": 0.1}, "linear": {"peak": 0.1}},
 }
 DEFAULTS = {

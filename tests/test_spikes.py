@@ -16,9 +16,9 @@ from scipy.special import gammaln
 import vi_jax as vi
 from configs import base
 from experiments import figures
-from experiments.data import DataError, load, lorenz, spikes
+from experiments.data import DataError, load, lorenz, rotations, spikes
 from experiments.evals import spikes as evaluation
-from vi_jax.diagnostics.spikes import bits_per_spike, latent_r2, rate_r2
+from vi_jax.diagnostics.spikes import bits_per_spike, latent_r2, rate_r2, states_share
 from vi_jax.models.table_vae import Column
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "neural"
@@ -185,6 +185,7 @@ def test_what_a_copy_and_the_truth_score(small):
         "rates": small.rates,
         "rates_hidden": small.rates[..., hidden],
         "trajectory": np.stack([mixed, mixed], axis=1),
+        "states": np.zeros((100, 0), int),
     }
     summary = evaluation.summary_of(found, hidden, truth)
     assert summary["co_bps_share"] == 1.0
@@ -198,6 +199,29 @@ def test_what_a_copy_and_the_truth_score(small):
     assert rate_r2(np.broadcast_to(small.rates.mean((0, 1)), small.rates.shape), small.rates) == 0.0
     noise = np.random.default_rng(1).standard_normal(small.latents.shape)
     assert (np.abs(latent_r2(noise, small.latents)) < 0.01).all()
+
+
+def test_states_are_matched_whatever_their_numbers():
+    truth = np.array([[0, 0, 1, 1, 2, 2, 2]])
+    assert states_share(np.array([2, 0, 1])[truth], truth) == 1.0
+    assert states_share(np.where(truth == 2, 1, truth), truth) == 5 / 7
+    assert states_share(np.zeros_like(truth), truth) == 3 / 7
+    assert states_share(5 - truth, truth) == 1.0
+
+
+def test_points_turn_by_their_states():
+    made = rotations.simulate()
+    assert made["counts"].shape == (36, 200, 50)
+    expected = made["rates"].sum((0, 1))
+    assert (np.abs(made["counts"].sum((0, 1)) - expected) < 5 * expected**0.5).all()
+    complex_path = made["latents"][..., 0] + 1j * made["latents"][..., 1]
+    state = made["states"][:, :-1]
+    turn = complex_path[:, 1:] / complex_path[:, :-1]
+    for number, angle in enumerate(rotations.TURNS):
+        here = (state == number) & (np.abs(complex_path[:, :-1]) > 0.5)
+        assert here.sum() > 500
+        assert abs(np.angle(turn[here]).mean() - angle) < 5 * 0.1 / here.sum() ** 0.5
+    assert abs(np.mean(state[:, 1:] == state[:, :-1]) - rotations.STAY) < 0.005
 
 
 @pytest.mark.integration

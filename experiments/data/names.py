@@ -21,6 +21,7 @@ from experiments.data import (
     own,
     parquet,
     photos,
+    rotations,
     shapes,
     spikes,
     tfds,
@@ -44,6 +45,7 @@ _PLAIN: dict[str, Callable[[str], Source]] = {
     "shapes": lambda data_dir: shapes.open_source(shapes.FULL),
     "shapes_small": lambda data_dir: shapes.open_source(shapes.SMALL),
     "lorenz": lambda data_dir: lorenz.open_source(),
+    "rotations": lambda data_dir: rotations.open_source(),
 }
 _PREFIXED: dict[str, Callable[[str, "Reading"], Source]] = {
     "tfds": lambda argument, reading: tfds.open_source(

@@ -38,6 +38,7 @@ def make(subject: Subject) -> Evaluation | str:
             "rates": predicted(key_all, subject.model, params, x),
             "rates_hidden": predicted(key_hidden, subject.model, params, shown)[:, hidden],
             "trajectory": _trajectory(key_path, subject.model, params, x),
+            "states": _states(subject.model, params, x),
         }
 
     def summarise(found: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def _trajectory(key: jax.Array, model: Any, params: Any, x: Any) -> jax.Array:
     """
     densities = model.densities
     q = densities.guide(params, x)
+    q = getattr(q, "path", q)  # beside states
     num_steps = x["values"].shape[0]
     event: Any = getattr(q, "event_shape", ())
     if len(event) == 2 and event[0] == num_steps:
@@ -87,6 +89,14 @@ def _trajectory(key: jax.Array, model: Any, params: Any, x: Any) -> jax.Array:
         return jnp.zeros((2, 0, 0))
     drawn = jax.vmap(factors)(q.sample(jax.random.clone(key), (NUM_SAMPLES,)))
     return jnp.stack([drawn.mean(0), drawn.std(0)])
+
+
+def _states(model: Any, params: Any, x: Any) -> jax.Array:
+    """The likeliest of the states of each move, [T - 1]; of no length where there are none."""
+    states = getattr(model.densities.guide(params, x), "states", None)
+    if states is None:
+        return jnp.zeros(0, jnp.int32)
+    return jnp.argmax(states.mean, axis=-1)
 
 
 def summary_of(
@@ -113,6 +123,9 @@ def summary_of(
         floor = spikes.SMALLEST_RATE
         logs = [np.log(np.maximum(each, floor)) for each in (rates, true)]
         summary["log_rate_r2"] = spikes.rate_r2(logs[0], logs[1])
+    states = np.asarray(found["states"])
+    if "states" in truth and states.size:
+        summary["states_share"] = spikes.states_share(states, truth["states"][:, :-1])
     path = np.asarray(found["trajectory"])[:, 0]
     if "latents" in truth and path.size:
         summary["latent_r2"] = spikes.latent_r2(path, truth["latents"]).tolist()
@@ -130,6 +143,8 @@ def rows(summary: dict[str, Any]) -> list[Row]:
     if "rate_r2" in summary:
         logs = f"of log rates {summary['log_rate_r2']:.3f}"
         found.append(Row("R² of the rates", f"{summary['rate_r2']:>11.3f}", f"            {logs}"))
+    if "states_share" in summary:
+        found.append(Row("states that are the true ones", f"{summary['states_share']:>11.3f}"))
     if "latent_r2" in summary:
         each = " ".join(f"{value:.3f}" for value in summary["latent_r2"])
         found.append(Row("R² of the true latents", f"      {each}"))

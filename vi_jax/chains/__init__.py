@@ -1,5 +1,5 @@
 """Gaussian Markov chains with information sites: Kalman filter and smoother, guides, and
-conjugate-computation variational inference.
+conjugate-computation variational inference; states that switch between such chains.
 
     chain = chains.Chain(mean, cov, transition, noise)
     q = chains.gaussian_chain(chain, chains.Sites(h, J))  # a guide over [T, D]
@@ -33,6 +33,19 @@ from vi_jax.chains.learning import (
     emission_stats,
 )
 from vi_jax.chains.parallel import smooth_in_chunks
+from vi_jax.chains.states import StateChain, StateMoments
+from vi_jax.chains.switching import (
+    FoundStates,
+    Regimes,
+    RegimeStats,
+    expected_moves,
+    expected_start,
+    fit_states,
+    path_entropy,
+    regime_stats,
+    regimes_of,
+)
+from vi_jax.chains.switching_guides import SwitchingGuide, SwitchingPrior
 
 __all__ = [
     "Chain",
@@ -41,10 +54,17 @@ __all__ = [
     "EmissionStats",
     "Expected",
     "Found",
+    "FoundStates",
     "Gains",
     "GaussianChain",
+    "RegimeStats",
+    "Regimes",
     "Sites",
     "Smoothed",
+    "StateChain",
+    "StateMoments",
+    "SwitchingGuide",
+    "SwitchingPrior",
     "by_closed_form",
     "by_quadrature",
     "chain_of",
@@ -53,11 +73,17 @@ __all__ = [
     "emission_stats",
     "expected_by_quadrature",
     "expected_log_sites",
+    "expected_moves",
+    "expected_start",
     "fit_sites",
+    "fit_states",
     "gaussian_chain",
     "log_normalizer",
     "no_sites",
+    "path_entropy",
     "predictors",
+    "regime_stats",
+    "regimes_of",
     "smooth",
     "smooth_in_chunks",
 ]

@@ -8,6 +8,7 @@ say nothing of it: a copy of the spikes scores above the true rates. Hold neuron
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 from scipy.special import gammaln
 
 SMALLEST_RATE = 1e-9
@@ -92,3 +93,17 @@ def latent_r2(latents: np.ndarray, truth: np.ndarray) -> np.ndarray:
         predicted[half::2] = flat[half::2] @ weights
     residual = ((truth - predicted) ** 2).sum((0, 1))
     return 1.0 - residual / ((truth - truth.mean((0, 1))) ** 2).sum((0, 1))
+
+
+def states_share(states: np.ndarray, truth: np.ndarray) -> float:
+    """The share of states that are the true ones, under the best matching of their numbers.
+
+    Args:
+      states: whole numbers from 0, of any shape.
+      truth: of the same shape; there may be more or fewer of them.
+    """
+    num = 1 + int(max(states.max(), truth.max()))
+    counts = np.zeros((num, num))
+    np.add.at(counts, (states.ravel(), truth.ravel()), 1.0)
+    rows, columns = linear_sum_assignment(-counts)
+    return float(counts[rows, columns].sum() / counts.sum())

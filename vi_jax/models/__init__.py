@@ -22,6 +22,7 @@ from vi_jax.models.poisson_lds import poisson_lds
 from vi_jax.models.semi_supervised_vae import semi_supervised_vae
 from vi_jax.models.sequence_vae import sequence_vae
 from vi_jax.models.sigmoid_belief_net import sigmoid_belief_net
+from vi_jax.models.slds import slds
 from vi_jax.models.stacked_semi_supervised_vae import stacked_semi_supervised_vae
 from vi_jax.models.table_vae import table_vae
 from vi_jax.models.vae import amortised, vae
@@ -49,6 +50,7 @@ __all__ = [
     "semi_supervised_vae",
     "sequence_vae",
     "sigmoid_belief_net",
+    "slds",
     "stacked_semi_supervised_vae",
     "table_vae",
     "vae",

@@ -12,8 +12,8 @@ import numpy as np
 
 from vi_jax import chains
 from vi_jax.attributes import declare
-from vi_jax.chains import Chain, ChainStats, Emission, EmissionStats, Found, GaussianChain, Smoothed
-from vi_jax.chains.expectations import ExpectedLogLik
+from vi_jax.chains import Chain, Emission, EmissionStats, Found, GaussianChain, Smoothed
+from vi_jax.chains.expectations import Expected, ExpectedLogLik
 from vi_jax.models import likelihoods
 from vi_jax.models._columns import Column, require_columns
 from vi_jax.models._trials import Trial, TrialDistribution, filled
@@ -43,7 +43,7 @@ class Parts(NamedTuple):
     max_steps: int | None
     # (params, mean statistics of the chain) -> params with the dynamics at their optimum; None:
     # the dynamics are left to the gradient
-    learn_chain: Callable[[Params, ChainStats], Params] | None
+    learn_chain: Callable[[Params, Any], Params] | None
     forget: float | None  # weight of a batch in the running statistics; None: by the gradient
     seen: tuple[int, ...] = ()  # the numbers of a step that "loadings" are of; (): all
 
@@ -51,7 +51,7 @@ class Parts(NamedTuple):
 class Stats(NamedTuple):
     """What closed-form learning is given of one trial, or of the mean trial."""
 
-    chain: ChainStats
+    chain: Any  # of the dynamics: ChainStats, or RegimeStats
     emission: EmissionStats
     residual: Array  # sum over steps of E[(x - eta)^2] where observed, [N]
     num_observed: Array  # steps at which each unit is observed, [N]
@@ -63,7 +63,8 @@ def make_model(parts: Parts) -> Model:
     def init(key: Array) -> Params:
         own = parts.likelihood.init((parts.num_units,))
         params = {**parts.init(key), "likelihood": own}
-        return params if parts.forget is None else {**params, **_no_running(parts, params)}
+        terms = partial(_terms, parts)
+        return params if parts.forget is None else {**params, **no_running(parts, params, terms)}
 
     def guide(params: Params, x: Trial) -> GaussianChain:
         found = posterior(parts, params, x)
@@ -71,14 +72,9 @@ def make_model(parts: Parts) -> Model:
         return GaussianChain(chain, x["values"].shape[0], found.posterior, found.gain)
 
     def prior(params: Params, x: Trial | None) -> GaussianChain:
-        return chains.gaussian_chain(parts.chain(params), num_steps=_num_steps(parts, x))
+        return chains.gaussian_chain(parts.chain(params), num_steps=steps_of(parts, x))
 
-    def decode(params: Params, x: Trial | None, z: Array) -> TrialDistribution:
-        del x
-        emission = parts.emission(params)
-        eta = z @ emission.loadings.T + emission.offset
-        base = parts.likelihood.make(params["likelihood"], eta[..., None])
-        return TrialDistribution(base)
+    decode = partial(decode_path, parts)
 
     def log_lik(params: Params, x: Trial, z: Array) -> Array:
         return decode(params, x, z).log_prob(x)
@@ -87,13 +83,7 @@ def make_model(parts: Parts) -> Model:
         return decode(params, x, prior(params, x).sample(key))
 
     def predict(params: Params, x: Trial) -> Array:
-        moments = guide(params, x).moments
-        mean, variance = chains.predictors(parts.emission(params), moments)
-        own = params["likelihood"]
-        mean_of = chains.expected_by_quadrature(
-            lambda eta: parts.likelihood.make(own, eta[..., None]).mean
-        )
-        return mean_of(mean, variance)
+        return predict_from(parts, params, guide(params, x).moments)
 
     def log_weight(params: Params, x: Trial, q: GaussianChain, z: Array) -> Array:
         # q = p(z) prod_t site_t(z_t) / Z: the prior cancels
@@ -102,26 +92,47 @@ def make_model(parts: Parts) -> Model:
     densities = Densities(guide, prior, decode, log_lik, predict=predict, log_weight=log_weight)
     update = None
     if parts.forget is not None:
-        update = declare(m_step=True)(partial(_update, parts))
+        update = declare(m_step=True)(partial(update_by_stats, parts))
     return Model(init, partial(_terms, parts), generate, densities, None, update)
+
+
+def decode_path(parts: Parts, params: Params, x: Trial | None, z: Array) -> TrialDistribution:
+    """p(x | z) of a path [T, D]."""
+    del x
+    emission = parts.emission(params)
+    eta = z @ emission.loadings.T + emission.offset
+    return TrialDistribution(parts.likelihood.make(params["likelihood"], eta[..., None]))
+
+
+def predict_from(parts: Parts, params: Params, moments: Smoothed) -> Array:
+    """E[x] under moments of the path, [T, N]."""
+    mean, variance = chains.predictors(parts.emission(params), moments)
+    own = params["likelihood"]
+    mean_of = chains.expected_by_quadrature(
+        lambda eta: parts.likelihood.make(own, eta[..., None]).mean
+    )
+    return mean_of(mean, variance)
+
+
+def derivatives(parts: Parts, params: Params, x: Trial) -> Callable[[Array, Array], Expected]:
+    """Mean and variance of the predictors -> E[log p(x)] and its derivatives."""
+    if parts.likelihood.expected is None:
+        own = params["likelihood"]
+        return chains.by_quadrature(partial(_log_lik, parts.likelihood, own, filled(x)))
+    return chains.by_closed_form(expected_log_lik(parts, params, x))
 
 
 def posterior(parts: Parts, params: Params, x: Trial) -> Found:
     """The fixed point for one trial; no gradient passes through it."""
-    _checked(parts, x)
+    require_trial(parts, x)
     params = freeze(params)
-    if parts.likelihood.expected is None:
-        own = params["likelihood"]
-        expected = chains.by_quadrature(partial(_log_lik, parts.likelihood, own, filled(x)))
-    else:
-        expected = chains.by_closed_form(_expected(parts, params, x))
     smooth = chains.smooth
     if parts.chunk:
         smooth = partial(chains.smooth_in_chunks, chunk=parts.chunk)
     return chains.fit_sites(
         parts.chain(params),
         parts.emission(params),
-        expected,
+        derivatives(parts, params, x),
         x["observed"],
         num_passes=parts.num_passes,
         smooth=smooth,
@@ -137,17 +148,17 @@ def _terms(parts: Parts, key: Array | None, params: Params, x: Trial) -> Terms:
     found = posterior(parts, params, x)
     (sites, smoothed, _) = found.posterior
     mean, variance = chains.predictors(parts.emission(params), smoothed)
-    expected = _expected(parts, params, x)(mean, variance)
+    expected = expected_log_lik(parts, params, x)(mean, variance)
     log_lik = jnp.where(x["observed"], expected, 0.0).sum()
     log_z = chains.log_normalizer(parts.chain(params), sites)
     kl = {"z": chains.expected_log_sites(sites, smoothed) - log_z}
     stats: Any = ()
     if parts.forget is not None:
-        stats = _stats(parts, params, x, smoothed)
+        stats = stats_of(parts, params, x, smoothed, chains.chain_stats(smoothed))
     return Terms(log_lik, kl, stats=stats)
 
 
-def _expected(parts: Parts, params: Params, x: Trial) -> ExpectedLogLik:
+def expected_log_lik(parts: Parts, params: Params, x: Trial) -> ExpectedLogLik:
     """Mean and variance of the predictors -> E[log p(x)], elementwise."""
     own = params["likelihood"]
     values = filled(x)
@@ -159,7 +170,8 @@ def _expected(parts: Parts, params: Params, x: Trial) -> ExpectedLogLik:
 # --- closed-form learning
 
 
-def _stats(parts: Parts, params: Params, x: Trial, smoothed: Smoothed) -> Stats:
+def stats_of(parts: Parts, params: Params, x: Trial, smoothed: Smoothed, of_chain: Any) -> Stats:
+    """The statistics of one trial; `of_chain` are those of its dynamics."""
     params = freeze(params)
     emission = Emission(params["loadings"], params["offset"])
     of = _seen(parts, smoothed)
@@ -167,8 +179,8 @@ def _stats(parts: Parts, params: Params, x: Trial, smoothed: Smoothed) -> Stats:
     square = (filled(x) - mean) ** 2 + variance
     observed = x["observed"]
     return Stats(
-        chains.chain_stats(smoothed),
-        chains.emission_stats(emission, _expected(parts, params, x), observed, of),
+        of_chain,
+        chains.emission_stats(emission, expected_log_lik(parts, params, x), observed, of),
         jnp.where(observed, square, 0.0).sum(0),
         observed.sum(0).astype(mean.dtype),
     )
@@ -183,16 +195,16 @@ def _seen(parts: Parts, of: Smoothed) -> Smoothed:
     return of._replace(mean=of.mean[:, seen], cov=cov, cross=of.cross[:, seen[:, None], seen])
 
 
-def _no_running(parts: Parts, params: Params) -> Params:
+def no_running(parts: Parts, params: Params, terms: Callable[..., Terms]) -> Params:
     """Running statistics before the first batch, and their weight."""
     row = (2, parts.num_units)
     x = {"values": jnp.zeros(row), "observed": jnp.ones(row, bool)}
-    shapes = jax.eval_shape(lambda params: _terms(parts, None, params, x).stats, params)
+    shapes = jax.eval_shape(lambda params: terms(None, params, x).stats, params)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return {"running": {"stats": zeros, "weight": jnp.zeros(())}}
 
 
-def _update(parts: Parts, key: Array, params: Params, stats: Stats) -> Params:
+def update_by_stats(parts: Parts, key: Array, params: Params, stats: Stats) -> Params:
     """The parameters at the optimum of running means of the statistics (Cappe & Moulines 2009, eq.
     13, with a fixed weight, and unbiased at the start).
     """
@@ -266,7 +278,7 @@ def require_one_output(likelihood: Likelihood, name: str) -> Likelihood:
     return likelihood
 
 
-def _num_steps(parts: Parts, x: Trial | None) -> int:
+def steps_of(parts: Parts, x: Trial | None) -> int:
     if x is not None:
         return x["values"].shape[0]
     if parts.max_steps is None:
@@ -274,7 +286,7 @@ def _num_steps(parts: Parts, x: Trial | None) -> int:
     return parts.max_steps
 
 
-def _checked(parts: Parts, x: Trial) -> None:
+def require_trial(parts: Parts, x: Trial) -> None:
     """Raises ValueError where x is not one trial, of any number of steps."""
     shapes = {name: jnp.shape(x[name]) for name in ("values", "observed") if name in x}
     wanted = (*shapes.get("values", (0,))[:1], parts.num_units)

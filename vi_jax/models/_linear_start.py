@@ -52,6 +52,17 @@ def start_of(
     return start
 
 
+def smoothed_path(rows: Mapping[str, np.ndarray], is_count: np.ndarray) -> np.ndarray:
+    """Local means of what is observed, of counts their logarithms, [n, T, N]."""
+    values = np.asarray(rows["values"], np.float64)
+    weight = np.asarray(rows["observed"], np.float64)
+    total = gaussian_filter1d(values * weight, WIDTH, axis=1, mode="constant")
+    around = gaussian_filter1d(weight, WIDTH, axis=1, mode="constant")
+    smooth = total / np.maximum(around, 1e-6)
+    logs = np.log(np.maximum(smooth, 0.0) + FLOOR)
+    return np.where(is_count, logs, smooth)
+
+
 def _components(
     rows: Mapping[str, np.ndarray], is_count: np.ndarray, num_latents: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -59,12 +70,9 @@ def _components(
     values = np.asarray(rows["values"], np.float64)
     weight = np.asarray(rows["observed"], np.float64)
     # 1. local means of what is observed
-    total = gaussian_filter1d(values * weight, WIDTH, axis=1, mode="constant")
-    around = gaussian_filter1d(weight, WIDTH, axis=1, mode="constant")
-    smooth = total / np.maximum(around, 1e-6)
+    smooth = smoothed_path(rows, is_count)
     each = np.maximum(weight.sum((0, 1)), 1.0)
     mean = (values * weight).sum((0, 1)) / each
-    smooth = np.where(is_count, np.log(np.maximum(smooth, 0.0) + FLOOR), smooth)
     # 2. their main directions, at steps where anything is observed
     steps = smooth[weight.any(-1)]
     centred = steps - steps.mean(0)

@@ -1,0 +1,274 @@
+"""Switching linear dynamics: a chain of states, each with linear dynamics of its own, and the
+structured mean-field posterior q(k) q(z) (Ghahramani & Hinton 2000; Zoltowski et al. 2020).
+
+    z_1 ~ N(m, P),  z_(t+1) ~ N(A_k z_t + b_k, Q_k) with k = k_t, a Markov chain
+
+Given q(k), the expected log density of a move is quadratic in (z_t, z_(t+1)): that of one linear
+move at each step, times a site of z_t and one of z_(t+1), which are never negative in J. So q(z) is
+a Gaussian chain with information sites, and each of the two factors is at its optimum given the
+other in one pass.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vi_jax import linalg
+from vi_jax.chains import kalman
+from vi_jax.chains.cvi import Emission, at_predictors, sites_of
+from vi_jax.chains.expectations import Expected
+from vi_jax.chains.gaussian_chain import Posterior, expected_log_prior, prior_moments
+from vi_jax.chains.kalman import Chain, Sites, Smoothed, symmetric
+from vi_jax.chains.learning import steadied
+from vi_jax.chains.states import StateChain, StateMoments
+from vi_jax.gaussian import log_standard_normal
+from vi_jax.types import Array, freeze, select
+
+SLACK = 1e-6  # of the ELBO, by which a pass may lose: rounding
+NUM_PASSES = 12
+
+
+class Regimes(NamedTuple):
+    """Linear dynamics of K states, and the chain of states."""
+
+    log_start: Array  # log P(k_1), [K]
+    log_transition: Array  # log P(k_(t+1) | k_t), [K, K]
+    mean: Array  # of z_1, [D]
+    cov: Array  # of z_1, [D, D]
+    transition: Array  # A, [K, D, D]
+    offset: Array  # b, [K, D]
+    noise: Array  # Q, [K, D, D]
+
+
+class FoundStates(NamedTuple):
+    """A structured mean-field posterior; no gradient passes through it."""
+
+    chain: Chain  # of which q(z) is the posterior, given its sites
+    posterior: Posterior
+    states: StateChain  # q(k)
+    moments: StateMoments  # of it
+    elbo: Array  # after each pass, nats, [num_passes]: never lower than before, beyond rounding
+
+
+class _Best(NamedTuple):
+    """Sites of the likelihood, the states, and what they give."""
+
+    sites: Sites
+    target: Sites  # the fixed point's right-hand side there
+    potentials: Array
+    moves: Array  # expected log densities of moves, the optimal potentials
+    chain: Chain
+    posterior: Posterior
+    elbo: Array
+
+
+def expected_moves(regimes: Regimes, of: Smoothed) -> Array:
+    """E[log N(z_(t+1) | A_k z_t + b_k, Q_k)] of each step and state, nats, [T - 1, K]."""
+    before = of.cov[:-1]
+
+    def of_state(transition: Array, offset: Array, noise: Array) -> Array:
+        moved = of.mean[1:] - of.mean[:-1] @ transition.T - offset
+        across = jnp.einsum("ij,tjk->tik", transition, of.cross)
+        within = jnp.einsum("ij,tjk,lk->til", transition, before, transition)
+        second = of.cov[1:] + within - across - jnp.swapaxes(across, -1, -2)
+        second = second + moved[..., None] * moved[..., None, :]
+        factor = linalg.cholesky(noise)
+        precision = linalg.cho_solve((factor, True), jnp.eye(len(noise), dtype=noise.dtype))
+        log_det = jnp.log(jnp.diagonal(factor)).sum()
+        normal = log_standard_normal(jnp.zeros(len(noise), noise.dtype)) - log_det
+        return normal - 0.5 * jnp.einsum("tij,ij->t", second, precision)
+
+    found = jax.vmap(of_state)(regimes.transition, regimes.offset, regimes.noise)
+    return found.T
+
+
+def expected_chain(regimes: Regimes, probs: Array) -> tuple[Chain, Sites]:
+    """The chain and the sites whose product is exp(E_q(k)[log p(z | k)]), up to a constant.
+
+    Args:
+      regimes: the dynamics.
+      probs: q(k_t), [T - 1, K].
+    """
+    size = regimes.mean.shape[-1]
+    identity = jnp.eye(size, dtype=regimes.mean.dtype)
+    factors = linalg.cholesky(regimes.noise)
+    precision = jax.vmap(lambda factor: linalg.cho_solve((factor, True), identity))(factors)
+    pulled = precision @ regimes.transition  # Q^-1 A
+    within = jnp.swapaxes(regimes.transition, -1, -2) @ pulled  # A' Q^-1 A
+    push = jnp.einsum("kij,kj->ki", precision, regimes.offset)
+    pull = jnp.einsum("kij,ki->kj", pulled, regimes.offset)
+    # 1. their means under q(k), of each step
+    total = jnp.einsum("tk,kij->tij", probs, precision)
+    through = jnp.einsum("tk,kij->tij", probs, pulled)
+    noise = symmetric(linalg.solve(total, jnp.broadcast_to(identity, total.shape)))
+    transition = noise @ through
+    # 2. what is left over is a variance of A z_t over states: not negative
+    rest = jnp.einsum("tk,kij->tij", probs, within)
+    rest = symmetric(rest - jnp.swapaxes(through, -1, -2) @ transition)
+    zero = jnp.zeros((1, size), rest.dtype)
+    h = jnp.concatenate([zero, probs @ push]) - jnp.concatenate([probs @ pull, zero])
+    J = jnp.concatenate([rest, jnp.zeros((1, size, size), rest.dtype)])
+    return Chain(regimes.mean, regimes.cov, transition, noise), Sites(h, J)
+
+
+def path_entropy(chain: Chain, posterior: Posterior) -> Array:
+    """-E_q[log q(z)] of a chain's posterior, nats."""
+    smoothed = posterior.smoothed
+    log_sites = kalman.expected_log_sites(posterior.sites, smoothed)
+    return smoothed.log_z - log_sites - expected_log_prior(chain, smoothed)
+
+
+def expected_start(regimes: Regimes, of: Smoothed) -> Array:
+    """E[log N(z_1 | m, P)], nats."""
+    alone = Smoothed(of.mean[:1], of.cov[:1], of.cross[:0], of.log_z)
+    chain = Chain(regimes.mean, regimes.cov, regimes.transition[0], regimes.noise[0])
+    return expected_log_prior(chain, alone)
+
+
+def fit_states(
+    regimes: Regimes,
+    emission: Emission,
+    expected: Callable[[Array, Array], Expected],
+    observed: Array,
+    *,
+    num_passes: int = NUM_PASSES,
+) -> FoundStates:
+    """The structured mean-field posterior of one series, by coordinate ascent.
+
+    A pass finds q(z) given q(k) and the sites of the likelihood, then q(k) given q(z), at its
+    optimum. The step of the sites is halved, and the pass taken back, where the ELBO would fall.
+
+    Args:
+      regimes: the prior, of K states.
+      emission, expected, observed: as of `cvi.fit_sites`; observed of T steps, at least 2.
+      num_passes: at least 1.
+
+    Raises:
+      ValueError: num_passes is below 1, or there is one step.
+    """
+    num_steps = observed.shape[0]
+    if num_passes < 1 or num_steps < 2:
+        raise ValueError(
+            f"fit_states expects at least one pass and two steps; got {num_passes} and {num_steps}."
+        )
+    (regimes, emission) = freeze((regimes, emission))
+
+    def states_of(potentials: Array) -> StateChain:
+        return StateChain(regimes.log_start, regimes.log_transition, potentials)
+
+    def at(sites: Sites, potentials: Array) -> _Best:
+        """q(z) given both; the ELBO is that with q(k) at its optimum after it."""
+        chain, own = expected_chain(regimes, states_of(potentials).moments().probs)
+        total = jax.tree.map(jnp.add, sites, own)
+        smoothed, gains = kalman.smooth(chain, total)
+        found = at_predictors(emission, expected, observed, smoothed)
+        moves = expected_moves(regimes, smoothed)
+        posterior = Posterior(total, smoothed, gains)
+        elbo = found.value.sum() + path_entropy(chain, posterior)
+        elbo = elbo + expected_start(regimes, smoothed) + states_of(moves).log_z
+        target = sites_of(emission, found, smoothed)
+        return freeze(_Best(sites, target, potentials, moves, chain, posterior, elbo))
+
+    def one(carry: tuple[_Best, Array], _: None) -> tuple[tuple[_Best, Array], Array]:
+        (best, step) = carry
+        sites = jax.tree.map(lambda a, b: a + step * (b - a), best.sites, best.target)
+        potentials = best.potentials + step * (best.moves - best.potentials)
+        new = at(sites, potentials)
+        is_better = new.elbo >= best.elbo - SLACK * jnp.abs(new.elbo)
+        best = select(is_better, new, best)
+        return (best, jnp.where(is_better, 1.0, 0.5 * step)), best.elbo
+
+    # the first sites are those of the moments of the mean dynamics
+    flat = jnp.zeros((num_steps - 1, len(regimes.log_start)), regimes.mean.dtype)
+    chain, _ = expected_chain(regimes, states_of(flat).moments().probs)
+    moments = prior_moments(chain, num_steps)
+    found = at_predictors(emission, expected, observed, moments)
+    first = at(freeze(sites_of(emission, found, moments)), flat)
+    # any pass is better than one that is not finite
+    first = first._replace(elbo=jnp.where(jnp.isnan(first.elbo), -jnp.inf, first.elbo))
+    ones = jnp.ones((), regimes.mean.dtype)
+    (best, _), elbos = jax.lax.scan(one, (first, ones), None, length=num_passes - 1)
+    states = states_of(best.moves)
+    elbos = jnp.concatenate([first.elbo[None], elbos])
+    return FoundStates(best.chain, best.posterior, states, states.moments(), elbos)
+
+
+# --- closed-form learning
+
+
+class RegimeStats(NamedTuple):
+    """Expected sufficient statistics of one series, or their means over series; z' is (z, 1)."""
+
+    first: Array  # E[z_1], [D]
+    first_second: Array  # E[z_1 z_1'], [D, D]
+    start: Array  # P(k_1), [K]
+    moves: Array  # sum of P(k_t, k_(t+1)), [K, K]
+    weight: Array  # steps in each state, [K]
+    before: Array  # sum of q(k_t) E[z'_t z'_t'], [K, D + 1, D + 1]
+    across: Array  # sum of q(k_t) E[z_(t+1) z'_t'], [K, D, D + 1]
+    after: Array  # sum of q(k_t) E[z_(t+1) z_(t+1)'], [K, D, D]
+
+
+PSEUDO_STEPS = 1e-3  # of each state, as its present dynamics have them
+
+
+def regime_stats(moments: StateMoments, of: Smoothed) -> RegimeStats:
+    """The statistics of one series."""
+    probs = moments.probs
+    second = of.cov + of.mean[..., None] * of.mean[..., None, :]
+    crossed = of.cross + of.mean[:-1, :, None] * of.mean[1:, None]
+    mean = probs.T @ of.mean[:-1]  # [K, D]
+    weight = probs.sum(0)
+    before = _bordered(_weighted(probs, second[:-1]), mean, weight)
+    across = jnp.swapaxes(_weighted(probs, crossed), -1, -2)
+    across = jnp.concatenate([across, (probs.T @ of.mean[1:])[..., None]], axis=-1)
+    after = _weighted(probs, second[1:])
+    own = (probs[0], moments.moves, weight)
+    return RegimeStats(of.mean[0], second[0], *own, before, across, after)
+
+
+def regimes_of(stats: RegimeStats, present: Regimes) -> Regimes:
+    """The regimes at the optimum of mean statistics (Ghahramani & Hinton 2000, appendix).
+
+    To the statistics of each state those of a few steps of its present dynamics are added, so that
+    a state that is hardly visited keeps them; no such step lowers the expected log density.
+    """
+    size = present.mean.shape[-1]
+    identity = jnp.eye(size, dtype=present.mean.dtype)
+    # 1. the present dynamics at z' of second moment I
+    both = jnp.concatenate([present.transition, present.offset[..., None]], axis=-1)
+    spread = present.noise + both @ jnp.swapaxes(both, -1, -2)
+    before = stats.before + PSEUDO_STEPS * jnp.eye(size + 1, dtype=identity.dtype)
+    across = stats.across + PSEUDO_STEPS * both
+    after = stats.after + PSEUDO_STEPS * spread
+    weight = stats.weight + PSEUDO_STEPS
+    # 2. a regression for each state
+    slope = jnp.swapaxes(linalg.solve(before, jnp.swapaxes(across, -1, -2)), -1, -2)
+    noise = (after - slope @ jnp.swapaxes(across, -1, -2)) / weight[:, None, None]
+    # 3. states and the start
+    moves = stats.moves + PSEUDO_STEPS * jnp.exp(present.log_transition)
+    start = stats.start + PSEUDO_STEPS * jnp.exp(present.log_start)
+    cov = stats.first_second - jnp.outer(stats.first, stats.first)
+    return Regimes(
+        jnp.log(start / start.sum()),
+        jnp.log(moves / moves.sum(1, keepdims=True)),
+        stats.first,
+        steadied(cov),
+        slope[..., :-1],
+        slope[..., -1],
+        jax.vmap(steadied)(noise),
+    )
+
+
+def _weighted(probs: Array, of: Array) -> Array:
+    """sum_t q(k_t) M_t, [K, D, D]."""
+    return jnp.einsum("tk,tij->kij", probs, of)
+
+
+def _bordered(square: Array, edge: Array, corner: Array) -> Array:
+    """[[square, edge], [edge', corner]], [K, D + 1, D + 1]."""
+    top = jnp.concatenate([square, edge[..., None]], axis=-1)
+    bottom = jnp.concatenate([edge, corner[:, None]], axis=-1)
+    return jnp.concatenate([top, bottom[:, None]], axis=1)
