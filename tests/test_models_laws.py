@@ -117,7 +117,7 @@ def poisson_lds():
 
 def slds():
     return vi.models.slds(
-        [Column("poisson")] * 3, num_latents=2, num_states=2, num_passes=20, max_steps=8
+        [Column("poisson")] * 3, num_latents=2, num_states=2, num_passes=30, max_steps=8
     )
 
 
@@ -293,13 +293,18 @@ def loss_of(case):
     return vi.losses.negative_elbo(case.model)
 
 
-SLOW_TO_COMPILE = {"sequence_vae", "dlgm", "dlgm, flow", "poisson_lds", "gpfa", "lfads", "slds"}
+SLOW_TO_COMPILE = {"sequence_vae", "dlgm", "dlgm, flow", "poisson_lds", "gpfa", "lfads"}
+VERY_SLOW_TO_COMPILE = {"slds"}
+
+
+def marks_of(name):
+    if name in VERY_SLOW_TO_COMPILE:
+        return (pytest.mark.slow,)
+    return (pytest.mark.integration,) if name in SLOW_TO_COMPILE else ()
+
+
 each = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.integration) if name in SLOW_TO_COMPILE else name
-        for name in sorted(CASES)
-    ],
+    "name", [pytest.param(name, marks=marks_of(name)) for name in sorted(CASES)]
 )
 
 

@@ -217,7 +217,7 @@ def test_the_structured_posterior_is_that_in_dense_matrices():
         np.testing.assert_allclose(q.states.mean, probs, atol=1e-6)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_passes_never_lose_and_garbage_changes_nothing():
     model = model_of("poisson", num_passes=15)
     params = jax.tree.map(lambda leaf: leaf + 0.1, model.init(jax.random.key(0)))
@@ -235,7 +235,7 @@ def test_passes_never_lose_and_garbage_changes_nothing():
     assert elbo_of(model, params, x) >= fewer
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_learning_never_descends_and_is_the_optimum():
     """Expectation-maximisation of simulated trials; an M-step is the optimum of its statistics."""
     with jax.enable_x64(True):

@@ -186,19 +186,32 @@ def test_what_a_copy_and_the_truth_score(small):
         "rates_hidden": small.rates[..., hidden],
         "trajectory": np.stack([mixed, mixed], axis=1),
         "states": np.zeros((100, 0), int),
+        "rates_later": small.rates,
+        "is_later": np.broadcast_to(np.arange(100)[:, None] >= 80, small.counts.shape),
     }
     summary = evaluation.summary_of(found, hidden, truth)
     assert summary["co_bps_share"] == 1.0
     assert summary["rate_r2"] == 1.0
     np.testing.assert_allclose(summary["latent_r2"], 1.0, atol=1e-9)
-    assert len(evaluation.rows(summary)) == 3
+    ahead = bits_per_spike(small.rates[:, 80:], small.counts[:, 80:])
+    np.testing.assert_allclose(summary["fp_bps"]["mean"], ahead.value, rtol=1e-12)
+    assert len(evaluation.rows(summary)) == 4
     flat = {**found, "rates_hidden": np.ones_like(small.rates[..., hidden])}
     worse = evaluation.summary_of(flat, hidden, None)
     assert worse["co_bps"]["mean"] < 0.0
-    assert set(worse) == {"co_bps"}
+    assert set(worse) == {"co_bps", "fp_bps"}
     assert rate_r2(np.broadcast_to(small.rates.mean((0, 1)), small.rates.shape), small.rates) == 0.0
     noise = np.random.default_rng(1).standard_normal(small.latents.shape)
     assert (np.abs(latent_r2(noise, small.latents)) < 0.01).all()
+
+
+def test_the_last_fifth_of_a_trial_is_that_of_its_own_length():
+    observed = np.ones((12, 3), bool)
+    observed[10:] = False
+    observed[4, :2] = False
+    found = np.asarray(evaluation.later(jnp.asarray(observed)))
+    assert np.flatnonzero(found[:10]).tolist() == [8, 9]
+    assert not np.asarray(evaluation.later(jnp.asarray(0 * observed > 0)))[:0].any()
 
 
 def test_states_are_matched_whatever_their_numbers():

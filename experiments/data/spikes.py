@@ -2,7 +2,8 @@
 writes it, with the true rates and latents where they are known.
 
 An .npz holds `spikes` (or `counts`), and may hold `condition` [trials], the bin `dt` in seconds,
-and `rates` (Hz) and `latents`, by trial or by condition. With conditions it has the splits of
+and `rates` (Hz) and `latents`, by trial or by condition, and behaviour [trials, T, M] under any
+other name, nan where it is not known. With conditions it has the splits of
 `lorenz`, else one, `all`. An HDF5 file holds `train_data` and `valid_data` (or `train_encod_data`
 and `valid_encod_data`), and may hold `train_truth` in Hz and `train_lowd`; its splits are `train`
 and `test`.
@@ -66,6 +67,7 @@ def _of_npz(arrays: Arrays, where: str) -> Source:
         truth["rates"] = _by_trial(arrays["rates"], condition, len(counts), where) * width
     if "latents" in arrays:
         truth["latents"] = _by_trial(arrays["latents"], condition, len(counts), where)
+    truth |= _beside(arrays, counts, where)
     splits = ("all",) if condition is None else lorenz.SPLITS
 
     def read(split: str) -> Raw:
@@ -125,6 +127,27 @@ def _checked(counts: np.ndarray | None, where: str) -> np.ndarray:
             "counts are data for npz:FILE with config.data.kinds=gaussian."
         )
     return np.where(array == -1.0, np.nan, array)
+
+
+def _beside(arrays: Arrays, counts: np.ndarray, where: str) -> dict[str, np.ndarray]:
+    """Other arrays [trials, T, M] of numbers: behaviour, for `experiments.decode`.
+
+    Raises:
+      DataError: one is of other bins than the counts.
+    """
+    known = (*COUNTS, "condition", "dt", "rates", "latents")
+    found = {}
+    for name, array in arrays.items():
+        is_number = array.dtype.kind in "fiu"
+        if name in known or array.ndim != 3 or not is_number or len(array) != len(counts):
+            continue
+        if array.shape[1] != counts.shape[1]:
+            raise DataError(
+                f"{where} has {name} of {array.shape[1]} bins a trial and counts of "
+                f"{counts.shape[1]}; save both at the same bins."
+            )
+        found[name] = np.asarray(array, np.float64)
+    return found
 
 
 def _require_width(width: float, counts: np.ndarray, where: str) -> None:

@@ -15,6 +15,7 @@ from experiments.evals.base import Evaluation, Measures, Row, Subject
 from vi_jax.diagnostics import spikes
 
 HELD_OUT_EVERY = 4  # neurons 3, 7, 11, ... are hidden from the guide, and predicted
+LATER = 5  # the last of so many parts of a trial is hidden, and predicted
 MIN_NEURONS = 8
 NUM_SAMPLES = 64  # of z, where a model states no prediction
 PERCENT = 100.0
@@ -27,16 +28,20 @@ def make(subject: Subject) -> Evaluation | str:
     reason = lacks(subject)
     if reason:
         return reason
-    hidden = np.arange(len(kinds)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+    hidden = held_out(len(kinds))
 
     def each(key: jax.Array, params: Any, x: Any) -> dict[str, Any]:
-        key_all, key_hidden, key_path = jax.random.split(key, 3)
+        key_all, key_hidden, key_path, key_later = jax.random.split(key, 4)
         shown = {**x, "observed": x["observed"] & ~hidden}
+        is_later = later(x["observed"])
+        earlier = {**x, "observed": x["observed"] & ~is_later}
         return {
             "counts": x["values"],
             "observed": x["observed"],
             "rates": predicted(key_all, subject.model, params, x),
             "rates_hidden": predicted(key_hidden, subject.model, params, shown)[:, hidden],
+            "is_later": is_later & x["observed"],
+            "rates_later": predicted(key_later, subject.model, params, earlier),
             "trajectory": _trajectory(key_path, subject.model, params, x),
             "states": _states(subject.model, params, x),
         }
@@ -47,6 +52,18 @@ def make(subject: Subject) -> Evaluation | str:
     return Evaluation(
         "spikes", each, lambda key, params, x, terms: {"spikes": terms}, summarise, rows
     )
+
+
+def held_out(num: int) -> np.ndarray:
+    """Which of the neurons are hidden, bool [N]."""
+    return np.arange(num) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+
+
+def later(observed: jax.Array) -> jax.Array:
+    """The last fifth of the steps of a trial, which ends with the last that is observed, [T, 1]."""
+    steps = jnp.arange(observed.shape[0])
+    length = jnp.max(jnp.where(observed.any(-1), steps + 1, 0))
+    return (steps >= length - length // LATER)[:, None]
 
 
 def lacks(subject: Subject) -> str:
@@ -109,7 +126,13 @@ def summary_of(
     co = spikes.bits_per_spike(
         np.asarray(found["rates_hidden"]), counts[..., hidden], observed[..., hidden]
     )
-    summary: dict[str, Any] = {"co_bps": {"mean": co.value, "stderr": co.stderr}}
+    ahead = spikes.bits_per_spike(
+        np.asarray(found["rates_later"]), counts, np.asarray(found["is_later"])
+    )
+    summary: dict[str, Any] = {
+        "co_bps": {"mean": co.value, "stderr": co.stderr},
+        "fp_bps": {"mean": ahead.value, "stderr": ahead.stderr},
+    }
     if truth is None:
         return summary
     if "rates" in truth:
@@ -140,6 +163,9 @@ def rows(summary: dict[str, Any]) -> list[Row]:
         share = PERCENT * summary["co_bps_share"]
         note = f"{share:.0f} % of that of the true rates, {summary['co_bps_of_truth']:.4f}"
     found = [Row("co-smoothing", f"{co['mean']:>11.4f} ± {co['stderr']:<8.4f}", note)]
+    ahead = summary["fp_bps"]
+    value = f"{ahead['mean']:>11.4f} ± {ahead['stderr']:<8.4f}"
+    found.append(Row("forward prediction", value, "bits per spike of the last fifth, hidden"))
     if "rate_r2" in summary:
         logs = f"of log rates {summary['log_rate_r2']:.3f}"
         found.append(Row("R² of the rates", f"{summary['rate_r2']:>11.3f}", f"            {logs}"))

@@ -41,7 +41,6 @@ from vi_jax.chains.switching import (
     expected_moves,
     expected_start,
     fit_states,
-    path_entropy,
     regime_stats,
     regimes_of,
 )
@@ -80,7 +79,6 @@ __all__ = [
     "gaussian_chain",
     "log_normalizer",
     "no_sites",
-    "path_entropy",
     "predictors",
     "regime_stats",
     "regimes_of",

@@ -19,7 +19,7 @@ from vi_jax import linalg
 from vi_jax.chains import kalman
 from vi_jax.chains.cvi import Emission, at_predictors, sites_of
 from vi_jax.chains.expectations import Expected
-from vi_jax.chains.gaussian_chain import Posterior, expected_log_prior, prior_moments
+from vi_jax.chains.gaussian_chain import Posterior, expected_log_prior
 from vi_jax.chains.kalman import Chain, Sites, Smoothed, symmetric
 from vi_jax.chains.learning import steadied
 from vi_jax.chains.states import StateChain, StateMoments
@@ -49,6 +49,7 @@ class FoundStates(NamedTuple):
     posterior: Posterior
     states: StateChain  # q(k)
     moments: StateMoments  # of it
+    path_kl: Array  # E_q(k)[KL(q(z) || p(z | k))], nats
     elbo: Array  # after each pass, nats, [num_passes]: never lower than before, beyond rounding
 
 
@@ -58,9 +59,11 @@ class _Best(NamedTuple):
     sites: Sites
     target: Sites  # the fixed point's right-hand side there
     potentials: Array
+    probs: Array  # of states, by these potentials
     moves: Array  # expected log densities of moves, the optimal potentials
     chain: Chain
     posterior: Posterior
+    path_kl: Array  # with those probabilities, nats
     elbo: Array
 
 
@@ -84,8 +87,9 @@ def expected_moves(regimes: Regimes, of: Smoothed) -> Array:
     return found.T
 
 
-def expected_chain(regimes: Regimes, probs: Array) -> tuple[Chain, Sites]:
-    """The chain and the sites whose product is exp(E_q(k)[log p(z | k)]), up to a constant.
+def expected_chain(regimes: Regimes, probs: Array) -> tuple[Chain, Sites, Array]:
+    """The chain, the sites and the constant whose product is exp(E_q(k)[log p(z | k)]); of the
+    constant its logarithm, nats.
 
     Args:
       regimes: the dynamics.
@@ -110,14 +114,11 @@ def expected_chain(regimes: Regimes, probs: Array) -> tuple[Chain, Sites]:
     zero = jnp.zeros((1, size), rest.dtype)
     h = jnp.concatenate([zero, probs @ push]) - jnp.concatenate([probs @ pull, zero])
     J = jnp.concatenate([rest, jnp.zeros((1, size, size), rest.dtype)])
-    return Chain(regimes.mean, regimes.cov, transition, noise), Sites(h, J)
-
-
-def path_entropy(chain: Chain, posterior: Posterior) -> Array:
-    """-E_q[log q(z)] of a chain's posterior, nats."""
-    smoothed = posterior.smoothed
-    log_sites = kalman.expected_log_sites(posterior.sites, smoothed)
-    return smoothed.log_z - log_sites - expected_log_prior(chain, smoothed)
+    # 3. what does not depend on z
+    log_det = jnp.log(jnp.diagonal(factors, axis1=-2, axis2=-1)).sum(-1)
+    of_state = log_det + 0.5 * jnp.einsum("ki,ki->k", push, regimes.offset)
+    constant = -jnp.sum(probs @ of_state) - 0.5 * linalg.slogdet(total)[1].sum()
+    return Chain(regimes.mean, regimes.cov, transition, noise), Sites(h, J), constant
 
 
 def expected_start(regimes: Regimes, of: Smoothed) -> Array:
@@ -160,16 +161,20 @@ def fit_states(
 
     def at(sites: Sites, potentials: Array) -> _Best:
         """q(z) given both; the ELBO is that with q(k) at its optimum after it."""
-        chain, own = expected_chain(regimes, states_of(potentials).moments().probs)
-        total = jax.tree.map(jnp.add, sites, own)
+        probs = states_of(potentials).moments().probs
+        chain, more, constant = expected_chain(regimes, probs)
+        total = jax.tree.map(jnp.add, sites, more)
         smoothed, gains = kalman.smooth(chain, total)
         found = at_predictors(emission, expected, observed, smoothed)
         moves = expected_moves(regimes, smoothed)
         posterior = Posterior(total, smoothed, gains)
-        elbo = found.value.sum() + path_entropy(chain, posterior)
-        elbo = elbo + expected_start(regimes, smoothed) + states_of(moves).log_z
+        # all but the sites of the likelihood cancels in log q(z) - E_q(k)[log p(z | k)]
+        path_kl = kalman.expected_log_sites(sites, smoothed) - smoothed.log_z - constant
+        kl = path_kl + jnp.sum(probs * moves) - states_of(moves).log_z  # of path and states
+        elbo = found.value.sum() - kl
         target = sites_of(emission, found, smoothed)
-        return freeze(_Best(sites, target, potentials, moves, chain, posterior, elbo))
+        own = (potentials, probs, moves)
+        return freeze(_Best(sites, target, *own, chain, posterior, path_kl, elbo))
 
     def one(carry: tuple[_Best, Array], _: None) -> tuple[tuple[_Best, Array], Array]:
         (best, step) = carry
@@ -180,19 +185,38 @@ def fit_states(
         best = select(is_better, new, best)
         return (best, jnp.where(is_better, 1.0, 0.5 * step)), best.elbo
 
-    # the first sites are those of the moments of the mean dynamics
     flat = jnp.zeros((num_steps - 1, len(regimes.log_start)), regimes.mean.dtype)
-    chain, _ = expected_chain(regimes, states_of(flat).moments().probs)
-    moments = prior_moments(chain, num_steps)
-    found = at_predictors(emission, expected, observed, moments)
-    first = at(freeze(sites_of(emission, found, moments)), flat)
+    first = at(_first_sites(regimes, emission, expected, observed), flat)
     # any pass is better than one that is not finite
     first = first._replace(elbo=jnp.where(jnp.isnan(first.elbo), -jnp.inf, first.elbo))
     ones = jnp.ones((), regimes.mean.dtype)
     (best, _), elbos = jax.lax.scan(one, (first, ones), None, length=num_passes - 1)
     states = states_of(best.moves)
+    moments = states.moments()
+    path_kl = best.path_kl + jnp.sum((best.probs - moments.probs) * best.moves)
     elbos = jnp.concatenate([first.elbo[None], elbos])
-    return FoundStates(best.chain, best.posterior, states, states.moments(), elbos)
+    return FoundStates(best.chain, best.posterior, states, moments, path_kl, elbos)
+
+
+def _first_sites(
+    regimes: Regimes,
+    emission: Emission,
+    expected: Callable[[Array, Array], Expected],
+    observed: Array,
+) -> Sites:
+    """Those of the moments of z_1 at each step: the moments that dynamics give, which may not be
+    stable, may grow beyond all numbers.
+    """
+    num_steps = observed.shape[0]
+    (size,) = regimes.mean.shape
+    moments = Smoothed(
+        jnp.broadcast_to(regimes.mean, (num_steps, size)),
+        jnp.broadcast_to(regimes.cov, (num_steps, size, size)),
+        jnp.zeros((num_steps - 1, size, size), regimes.mean.dtype),
+        jnp.zeros((), regimes.mean.dtype),
+    )
+    found = at_predictors(emission, expected, observed, moments)
+    return freeze(sites_of(emission, found, moments))
 
 
 # --- closed-form learning

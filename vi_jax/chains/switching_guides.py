@@ -59,7 +59,8 @@ class SwitchingPrior:
         """Samples of states, and of the path given them."""
         (key_states, key_first, key_path) = jax.random.split(key, 3)
         states = self.states.sample(key_states, sample_shape)
-        (r, size) = (self.regimes, self.regimes.mean.shape[-1])
+        r = self.regimes
+        size = r.mean.shape[-1]
         eps = jax.random.normal(key_first, (*sample_shape, size), r.mean.dtype)
         first = r.mean + eps @ linalg.cholesky(r.cov).T
         noise = jax.random.normal(key_path, (*states.shape, size), r.mean.dtype)

@@ -9,8 +9,8 @@ verdict. `optimum`: convergence, by the ELBO's gradient and by R-hat. `bracket`:
 between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and of means (VSBC);
 `calibrate_fits`: of `vi.fit` and of any other Python. `annealed`: log p(x) of one example of a
 model between annealed bounds. `reciprocal_evidence`: log p(x) from posterior samples alone.
-`spikes`: bits per spike, R^2 of rates. `copying`: bins that a model predicts because it was shown
-them.
+`spikes`: bits per spike, R^2 of rates. `decoding`: behaviour from rates. `copying`: bins that a
+model predicts because it was shown them.
 """
 
 from vi_jax.checks import CHECKS, FINDINGS, Finding, Report, check
@@ -19,6 +19,7 @@ from vi_jax.diagnostics import (
     amortised,
     annealed,
     conformal,
+    decoding,
     imputation,
     missing_pixels,
     optimum,
@@ -47,6 +48,7 @@ __all__ = [
     "check",
     "conformal",
     "copying",
+    "decoding",
     "imputation",
     "k_threshold",
     "missing_pixels",

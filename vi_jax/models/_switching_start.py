@@ -85,4 +85,6 @@ def moves_from(
 
     slope, _ = jax.lax.scan(one, regress(weight), None, length=NUM_ROUNDS)
     turned = jnp.swapaxes(slope, -1, -2)
-    return Moves(turned[..., :-1], turned[..., -1])
+    # no state starts with dynamics that grow
+    norm = linalg.svd(turned[..., :-1], compute_uv=False)[..., 0]
+    return Moves(turned[..., :-1] / jnp.maximum(norm, 1.0)[:, None, None], turned[..., -1])

@@ -191,7 +191,7 @@ def _terms(parts: _linear_chain.Parts, key: Array | None, params: Params, x: Tri
     # E_q(k)[KL(q(z) || p(z | k))]
     moves = chains.expected_moves(regimes, smoothed)
     log_p = chains.expected_start(regimes, smoothed) + jnp.sum(found.moments.probs * moves)
-    path = -freeze(chains.path_entropy(found.chain, found.posterior)) - log_p
+    path = freeze(found.path_kl) - (log_p - freeze(log_p))  # the gradient is that of -log_p
     # KL(q(k) || p(k)): E_q[potentials] - log Z, and the prior's own probabilities
     states = _kl_of_states(found, regimes)
     stats: Any = ()
@@ -242,7 +242,7 @@ def _init(
     lower = jnp.zeros(math.comb(num_latents, 2))
     log_diag = jnp.zeros(num_latents)
     leave = (1.0 - STAY) / max(num_states - 1, 1)
-    stay = np.where(np.eye(num_states, dtype=bool), STAY if num_states > 1 else 1.0, leave)
+    stay = np.where(np.eye(num_states, dtype=bool), STAY, leave)
     scale = 0.5 * math.log(START_NOISE)
     return {
         "states": {"start": jnp.zeros(num_states), "moves": jnp.asarray(np.log(stay), jnp.float32)},
