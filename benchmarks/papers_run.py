@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from experiments.run import record
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "vi_jax"
 # what every row depends on, beside the files of its model and its objective
+FILES = {"negative_elbo": "elbo", "negative_bound": "bound"}  # where objectives have other names
 COMMON = ("vi_jax/training/step.py", "vi_jax/training/state.py")
 
 
@@ -253,21 +255,24 @@ def fingerprint(row: Row) -> str:
     fields = {room: plain[room] for room in ("model", "objective", "optim", "train")}
     fields["data"] = [plain["data"][field] for field in ("name", "binarisation", "train", "test")]
     hasher.update(json.dumps([fields, row.fields], sort_keys=True).encode())
-    for path in sorted(sources_of(config)):
+    for path in sorted(sources_of(config, row.fields)):
         hasher.update(path.encode())
         hasher.update((ROOT / path).read_bytes())
     return hasher.hexdigest()[:16]
 
 
-def sources_of(config: ConfigDict) -> set[str]:
+def sources_of(config: ConfigDict, fields: Sequence[str] = ()) -> set[str]:
     """Files of the model, of the objective with its bound and estimator, and of all in their rooms
     that these import, as paths within the repository.
     """
     objective = config.objective
+    names = [
+        objective.name,
+        *(each.split("=")[1] for each in fields if each.startswith("objective=")),
+    ]
     named = (
         ("models", config.model.name),
-        ("losses", {"negative_elbo": "elbo", "negative_bound": "bound"}.get(objective.name, "")),
-        ("losses", objective.name),
+        *(("losses", file) for name in names for file in (name, FILES.get(name, ""))),
         ("bounds", objective.get("bound", "")),
         ("estimators", objective.get("estimator", "")),
     )
