@@ -186,18 +186,8 @@ def read(name: str, row: Row, seed: int, place: Place) -> dict[str, Any]:
 
 
 HEALTH = (
-    "elbo",
-    "log_evidence",
-    "kl",
-    "active_units",
-    "num_latents",
-    "mutual_information",
-    "marginal_kl",
-    "bracket",
-    "refit",
-    "predictive",
-    "train_gap",
-    "reciprocal",
+    *("elbo", "log_evidence", "kl", "active_units", "num_latents", "mutual_information"),
+    *("marginal_kl", "bracket", "refit", "predictive", "train_gap", "reciprocal"),
 )
 
 
@@ -205,8 +195,8 @@ def curve_of(run: Path, config: dict[str, Any]) -> list[list[float]]:
     """[training samples, ELBO] at each evaluation during the training."""
     name = f"{config['eval']['split']}/elbo"
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    found = [json.loads(line) for line in lines if f'"{name}"' in line]
     size = config["train"]["batch_size"]
+    found = (json.loads(line) for line in lines if f'"{name}"' in line)
     return [[each["step"] * size, round(each[name], 3)] for each in found]
 
 
@@ -266,10 +256,8 @@ def sources_of(config: ConfigDict, fields: Sequence[str] = ()) -> set[str]:
     that these import, as paths within the repository.
     """
     objective = config.objective
-    names = [
-        objective.name,
-        *(each.split("=")[1] for each in fields if each.startswith("objective=")),
-    ]
+    pairs = [each.split("=", 1) for each in fields]
+    names = [objective.name, *(name for field, name in pairs if field == "objective")]
     named = (
         ("models", config.model.name),
         *(("losses", file) for name in names for file in (name, FILES.get(name, ""))),
