@@ -31,17 +31,23 @@ def make(subject: Subject) -> Evaluation | str:
     hidden = held_out(len(kinds))
 
     def each(key: jax.Array, params: Any, x: Any) -> dict[str, Any]:
-        key_all, key_hidden, key_path, key_later = jax.random.split(key, 4)
-        shown = {**x, "observed": x["observed"] & ~hidden}
-        is_later = later(x["observed"])
-        earlier = {**x, "observed": x["observed"] & ~is_later}
+        key_rates, key_path = jax.random.split(key)
+        observed = x["observed"]
+        is_later = later(observed)
+        # one guide for the three of them: it is most of what there is to compile
+        shown = jnp.stack([observed, observed & ~hidden, observed & ~is_later])
+
+        def of_shown(key: jax.Array, shown: jax.Array) -> jax.Array:
+            return predicted(key, subject.model, params, {**x, "observed": shown})
+
+        rates = jax.vmap(of_shown)(jax.random.split(key_rates, len(shown)), shown)
         return {
             "counts": x["values"],
-            "observed": x["observed"],
-            "rates": predicted(key_all, subject.model, params, x),
-            "rates_hidden": predicted(key_hidden, subject.model, params, shown)[:, hidden],
-            "is_later": is_later & x["observed"],
-            "rates_later": predicted(key_later, subject.model, params, earlier),
+            "observed": observed,
+            "rates": rates[0],
+            "rates_hidden": rates[1][:, hidden],
+            "rates_later": rates[2],
+            "is_later": is_later & observed,
             "trajectory": _trajectory(key_path, subject.model, params, x),
             "states": _states(subject.model, params, x),
         }
