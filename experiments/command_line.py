@@ -16,6 +16,14 @@ def define_config_flag() -> None:
     )
 
 
+def define_folder_flags() -> None:
+    """--workdir and --overwrite, of the commands that make a run folder."""
+    flags.DEFINE_string(
+        "workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given."
+    )
+    flags.DEFINE_bool("overwrite", False, "Delete the run that is in the folder and start anew.")
+
+
 def parse(argv: list[str], define_flags: Callable[[], None] = lambda: None) -> None:
     """Defines the flags and reads them, the config file and the overrides of its fields.
 

@@ -28,10 +28,7 @@ def define_flags() -> None:
     side.
     """
     command_line.define_config_flag()
-    flags.DEFINE_string(
-        "workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given."
-    )
-    flags.DEFINE_bool("overwrite", False, "Delete the run that is in the folder and start anew.")
+    command_line.define_folder_flags()
     cli.define_common_flags()
 
 

@@ -32,11 +32,8 @@ def define_flags() -> None:
     side.
     """
     command_line.define_config_flag()
-    flags.DEFINE_string(
-        "workdir", "", "The run folder; runs/NAME-HASH, the hash that of the config, if not given."
-    )
+    command_line.define_folder_flags()
     flags.DEFINE_string("list", "", "A kind of choice, such as model, whose names are printed.")
-    flags.DEFINE_bool("overwrite", False, "Delete the run that is in the folder and start anew.")
     processes.define_flags()
     own_code.define_flag()
     cli.define_common_flags()

@@ -69,10 +69,10 @@ def test_a_fit_leaves_topics_shares_words_numbers_and_figures(commands, texts, t
     }
     again = commands.ok("documents", *flags(texts, place, "model.num_starts=3"))
     assert json.loads((place / "summary.json").read_text())["completion"] == summary["completion"]
-    assert "LDA by memoized" in again.stdout
+    assert "LDA by partly" in again.stdout
 
 
-@pytest.mark.parametrize("method", ["memoized", "svi"])
+@pytest.mark.parametrize("method", ["partly", "svi"])
 def test_a_fit_that_was_stopped_ends_where_an_unbroken_one_does(commands, texts, tmp_path, method):
     of_method = (f"model.method={method}", "fit.batch_size=20")
     more = (*of_method, "fit.num_sweeps=60", "fit.tolerance=0", "fit.checkpoint_minutes=0.00001")

@@ -426,6 +426,28 @@ def test_a_fit_that_is_resumed_has_the_same_numbers(method):
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("method", ["partly", "svi"])
+def test_a_resumed_fit_ends_by_its_tolerance_at_the_same_sweep(method):
+    (_, _, dense) = planted(300)
+    settings = {"num_topics": 4, "method": method, "num_starts": 2, "batch_size": 100}
+    settings.update(tolerance=0.02, num_warm=0, num_sweeps=60)
+
+    def fit(**more):
+        return vi.topics.fit_lda(jax.random.key(2), as_counts(dense), **settings, **more)
+
+    seen = []
+    whole = fit(callback=seen.append)
+    assert whole.converged
+    assert len(whole.history) < 60
+    for before_the_end in (1, 0):
+        state = seen[-1 - before_the_end].state
+        resumed = fit(resume=state)
+        assert resumed.converged
+        np.testing.assert_array_equal(whole.topics, resumed.topics)
+        np.testing.assert_allclose(whole.elbo, resumed.elbo, rtol=1e-12)
+
+
+@pytest.mark.integration
 def test_small_priors_do_not_underflow():
     (_, _, dense) = planted(100)
     fit = vi.topics.fit_lda(

@@ -5,7 +5,7 @@ from typing import Any
 from experiments import cli
 from experiments.corpora import COUNTED, FORMS, TEXTS
 
-METHODS = ("memoized", "partly", "cvb0", "svi", "cavi")
+METHODS = ("partly", "memoized", "cvb0", "svi", "cavi")
 FIELDS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "seed": (int,),

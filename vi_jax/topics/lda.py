@@ -123,12 +123,14 @@ def fit_lda(
     if state is None:
         state = run.init(settings.starts(key_start, counts))
     most = _DEFAULTS[method].num_sweeps if num_sweeps is None else num_sweeps
-    record = _Record(run, counts, [], [], [], began)
-    converged = False
+    before = [_by_token(each, counts) for each in run.criteria(state)]
+    criteria = [each for each in before if np.all(np.isfinite(each))]
+    record = _Record(run, counts, [], criteria, [], began)
+    converged = run.is_converged(criteria, run.number(state))
     while run.number(state) < most and not converged:
         state, bound, criterion = run.sweep(state)
-        record.bounds.append(np.asarray(bound).astype(np.float64) / counts.num_tokens)
-        record.criteria.append(np.asarray(criterion).astype(np.float64) / counts.num_tokens)
+        record.bounds.append(_by_token(bound, counts))
+        record.criteria.append(_by_token(criterion, counts))
         number = run.number(state)
         record.measured.append(np.nan)
         if valid is not None and (number % valid_every == 0 or number == most):
@@ -137,6 +139,11 @@ def fit_lda(
         if callback is not None and callback(record.progress(state)):
             break
     return replace(record.result(state), converged=converged)
+
+
+def _by_token(nats: Array, counts: Counts) -> Numpy:
+    """Nats a token, [R]."""
+    return np.asarray(nats).astype(np.float64) / counts.num_tokens
 
 
 def _prior(
@@ -232,8 +239,10 @@ class _Record(NamedTuple):
         topics = self.run.topics(state)
         means = np.asarray(topics / jnp.sum(topics, 2, keepdims=True))
         starts = np.full(len(means), np.nan)
+        bounds = self.bounds
         if self.criteria:
             starts = self.criteria[-1]
+            bounds = bounds or [_by_token(state.elbo, self.counts)]
         agreed = np.zeros(len(means[0]))
         for other in means:
             agreed += match(means[best], other).distance < _FOUND
@@ -242,7 +251,7 @@ class _Record(NamedTuple):
             alpha=state.alpha[best],
             eta=state.eta[best],
             weights=jnp.asarray(_weights(topics[best], state.eta[best])),
-            history=np.array([row[best] for row in self.bounds]),
+            history=np.array([row[best] for row in bounds]),
             perplexity=np.array(self.measured),
             starts=starts,
             found=agreed / len(means),

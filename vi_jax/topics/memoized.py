@@ -24,6 +24,9 @@ class State(NamedTuple):
     value: Array  # each block's part of the ELBO, alpha's and the topics' not in it, nats, [B]
     log_shares: Array  # each block's sum of E[log theta], [B, K]
     moved: Array  # of each block's shares in its last visit, the largest; in shares, [B]
+    elbo: Array  # after the last sweep, nats; see `bound`
+    criterion: Array  # what the fit raises, likewise
+    before: Array  # the criterion after the sweep before the last
     num_sweeps: Array  # int32
 
 
@@ -45,6 +48,7 @@ def init(blocks: Any, alpha: Array, eta: Array, start: Array) -> State:
         jnp.zeros(num_blocks, alpha.dtype),
         jnp.zeros((num_blocks, num_topics), alpha.dtype),
         jnp.full(num_blocks, jnp.inf, alpha.dtype),
+        *[jnp.full((), -jnp.inf, alpha.dtype)] * 3,
         jnp.int32(0),
     )
 

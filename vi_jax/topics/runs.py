@@ -85,6 +85,10 @@ class Memoized(NamedTuple):
         """Sweeps so far."""
         return int(np.max(state.num_sweeps))
 
+    def criteria(self, state: memoized.State) -> list[Array]:
+        """Those of the last two sweeps, of each start [R], nats; -inf where there was none."""
+        return [state.before, state.criterion]
+
     def is_converged(self, history: list[Numpy], number: int) -> bool:
         """Whether the last sweep moved the criterion too little, those that are warm and alpha's
         first steps behind it.
@@ -118,6 +122,7 @@ class Stochastic(NamedTuple):
         key = jax.random.fold_in(self.key, self.number(state))
         order = jax.random.permutation(key, self.blocks.num_blocks)
         settings = self.settings
+        before = state.elbo
         state = _pass(
             settings.schedule,
             settings.learns,
@@ -127,11 +132,15 @@ class Stochastic(NamedTuple):
             order,
             self.num_docs,
         )
-        return state, state.elbo, state.elbo
+        return state._replace(before=before), state.elbo, state.elbo
 
     def number(self, state: svi.State) -> int:
         """Passes so far."""
         return int(np.max(state.num_steps)) // self.blocks.num_blocks
+
+    def criteria(self, state: svi.State) -> list[Array]:
+        """Those of the last two passes, of each start [R], nats; -inf where there was none."""
+        return [state.before, state.elbo]
 
     def is_converged(self, history: list[Numpy], number: int) -> bool:
         """Whether the last pass moved the mean of the estimates too little."""
@@ -206,7 +215,9 @@ def _sweep(
             state = state._replace(alpha=_learned_alpha(rule, blocks, state, num_docs))
         if learns_eta:
             state = state._replace(eta=_learned_eta(rule, state))
-        return state, *memoized.bound(rule, state, num_docs)
+        bound, criterion = memoized.bound(rule, state, num_docs)
+        state = state._replace(elbo=bound, criterion=criterion, before=state.criterion)
+        return state, bound, criterion
 
     return jax.vmap(one)(state)
 

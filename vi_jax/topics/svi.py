@@ -24,6 +24,7 @@ class State(NamedTuple):
     eta: Array  # prior of topics, [V]
     log_shares: Array  # running mean of E[log theta] of documents, [K]
     elbo: Array  # estimate from the last batch, at the topics before its step, nats
+    before: Array  # the mean of the estimates in the pass before the last, nats
     num_steps: Array  # int32
 
 
@@ -43,7 +44,8 @@ def init(start: Array, alpha: Array, eta: Array) -> State:
     """Before the first step: topics by `start` [V, K], expected occurrences of every word."""
     lam = start + eta[:, None]
     zero = jnp.zeros((), lam.dtype)
-    return State(lam, lam, alpha, eta, jnp.zeros_like(alpha), zero - jnp.inf, jnp.int32(0))
+    none = zero - jnp.inf
+    return State(lam, lam, alpha, eta, jnp.zeros_like(alpha), none, none, jnp.int32(0))
 
 
 def svi_step(
@@ -118,6 +120,7 @@ def svi_step(
         eta,
         log_shares,
         value,
+        state.before,
         state.num_steps + 1,
     )
 
