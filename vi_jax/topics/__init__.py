@@ -25,6 +25,7 @@ from vi_jax.topics.corpus import Check, Finding, check
 from vi_jax.topics.counts import Counts, from_csr, from_scipy, take, to_csr
 from vi_jax.topics.evaluate import Completion, completion, score
 from vi_jax.topics.evidence import Evidence, evidence
+from vi_jax.topics.hdp import fit_hdp
 from vi_jax.topics.lda import METHODS, Progress, fit_lda
 from vi_jax.topics.result import LDA
 from vi_jax.topics.svi import Schedule, svi_step
@@ -47,6 +48,7 @@ __all__ = [
     "diversity",
     "evidence",
     "exact",
+    "fit_hdp",
     "fit_lda",
     "from_csr",
     "from_scipy",

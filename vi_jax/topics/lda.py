@@ -14,13 +14,18 @@ from vi_jax.topics import svi
 from vi_jax.topics.coherence import match
 from vi_jax.topics.counts import Counts, Numpy
 from vi_jax.topics.evaluate import completion
-from vi_jax.topics.local import VB
+from vi_jax.topics.local import CVB0, VB
 from vi_jax.topics.result import LDA, USED_TOKENS, rule_of
 from vi_jax.topics.runs import SAFE, Settings, make_run
 from vi_jax.types import Array
 
+ETA = 0.8  # on average
 _BY_FREQUENCY = 0.6  # of eta
 _WARM = 2.0  # times eta, in the first sweeps
+# of alpha and of eta on average, in the first sweeps of variational Bayes: under small priors
+# exp(E[log]) keeps documents and words to the topics that they start with
+_WARM_ALPHA = 0.5
+_WARM_ETA = 0.2
 _FOUND = 0.4  # Hellinger distance within which a restart has found a topic
 
 
@@ -31,11 +36,11 @@ class _Defaults(NamedTuple):
 
 
 _DEFAULTS = {
-    "partly": _Defaults(0.5, 0.8, 60),
-    "memoized": _Defaults(0.5, 0.8, 100),
-    "svi": _Defaults(0.5, 0.8, 10),
-    "cvb0": _Defaults(0.1, 0.8, 60),
-    "cavi": _Defaults(0.5, 0.8, 200),
+    "partly": _Defaults(0.5, ETA, 60),
+    "memoized": _Defaults(0.5, ETA, 100),
+    "svi": _Defaults(0.5, ETA, 10),
+    "cvb0": _Defaults(0.1, ETA, 60),
+    "cavi": _Defaults(0.5, ETA, 200),
 }
 METHODS = tuple(_DEFAULTS)
 
@@ -93,8 +98,9 @@ def fit_lda(
       callback: gets a `Progress` after every sweep; what it returns stops the fit if true.
       num_sweeps: over all documents, at most; by default the method's.
       num_iterations: of a document's fixed point in a visit, at most, from where it was.
-      num_warm: sweeps at the beginning with twice the eta: smoother topics leave the optima that
-        are near the start.
+      num_warm: sweeps at the beginning with twice the eta, and by variational methods with an eta
+        of at least 0.2 on average and an alpha of at least 0.5: smoother topics leave the optima
+        that are near the start.
       tolerance: stop when a sweep moves the criterion by less, nats a token.
       batch_size: documents of a step of "svi".
       schedule: of the steps of "svi".
@@ -146,14 +152,12 @@ def _by_token(nats: Array, counts: Counts) -> Numpy:
     return np.asarray(nats).astype(np.float64) / counts.num_tokens
 
 
-def _prior(
-    counts: Counts, num_topics: int, method: str, alpha: Any, eta: Any
-) -> tuple[Numpy, bool, Numpy, Numpy, bool]:
-    """alpha [K], whether it is learned, eta [V], that of the first sweeps, and whether it is
-    learned.
+def check_topics(counts: Counts, num_topics: Any) -> int:
+    """K, a count.
+
+    Raises:
+      ValueError: no words, or more topics than documents.
     """
-    if method not in METHODS:
-        raise ValueError(f"method has to be one of {', '.join(METHODS)}; got {method!r}.")
     num_topics = as_count(num_topics, "num_topics", what="K")
     if counts.num_tokens == 0:
         raise ValueError("there is no word in any of the documents.")
@@ -162,25 +166,52 @@ def _prior(
             f"{num_topics} topics of {counts.num_docs:,} documents: there cannot be more topics "
             "than documents."
         )
-    default = _DEFAULTS[method]
-    alpha, learns = _value(alpha, "alpha", default.alpha)
-    shaped = default.eta * _shape(counts)
+    return num_topics
+
+
+def prior_of_topics(counts: Counts, eta: Any, default: float = ETA) -> Numpy:
+    """eta [V], of one number, of V, or of its mean `default` where it is None.
+
+    Raises:
+      ValueError: not positive, or of another length.
+    """
     if eta is None:
-        eta = shaped
-    eta, learns_eta = _value(eta, "eta", shaped)
-    if alpha.shape not in ((), (num_topics,)):
-        raise ValueError(f"alpha has to be one number or {num_topics}; got shape {alpha.shape}.")
+        eta = default * _shape(counts)
+    eta, _ = _value(eta, "eta", eta)
     num_words = counts.num_words
     if eta.shape not in ((), (num_words,)):
         raise ValueError(f"eta has to be one number or {num_words:,}; got shape {eta.shape}.")
+    return np.broadcast_to(eta, (num_words,))
+
+
+def _prior(
+    counts: Counts, num_topics: int, method: str, alpha: Any, eta: Any
+) -> tuple[Numpy, bool, Numpy, Numpy, Numpy, bool]:
+    """alpha [K], whether it is learned, eta [V], both in the first sweeps, and whether eta is
+    learned.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method has to be one of {', '.join(METHODS)}; got {method!r}.")
+    num_topics = check_topics(counts, num_topics)
+    default = _DEFAULTS[method]
+    alpha, learns = _value(alpha, "alpha", default.alpha)
+    learns_eta = isinstance(eta, str)
+    if learns_eta and eta != "learn":
+        raise ValueError(f'eta has to be "learn" or a number; got {eta!r}.')
+    eta = prior_of_topics(counts, None if learns_eta else eta, default.eta)
+    if alpha.shape not in ((), (num_topics,)):
+        raise ValueError(f"alpha has to be one number or {num_topics}; got shape {alpha.shape}.")
     alpha = np.broadcast_to(alpha, (num_topics,))
-    eta = np.broadcast_to(eta, (num_words,))
     if rule_of(method) is VB and max(alpha.min(), eta.min()) < SAFE:
         raise ValueError(
             f"of alpha and eta one has to be at least {SAFE}: below, exp(E[log]) of both is 0 in "
             f"float32; got {alpha.min():.2g} and {eta.min():.2g}."
         )
-    return alpha, learns, eta, _WARM * eta, learns_eta
+    if rule_of(method) is CVB0:
+        return alpha, learns, eta, alpha, _WARM * eta, learns_eta
+    warm_alpha = np.maximum(alpha, _WARM_ALPHA)
+    warm_eta = eta * max(_WARM, _WARM_ETA / float(np.mean(eta)))
+    return alpha, learns, eta, warm_alpha, warm_eta, learns_eta
 
 
 def _shape(counts: Counts) -> Numpy:

@@ -132,16 +132,22 @@ def bound(rule: Rule, state: State, num_docs: Array) -> tuple[Array, Array]:
     prior = log_gamma(jnp.sum(alpha)) - jnp.sum(log_gamma(alpha))
     shares = num_docs * prior + jnp.sum(alpha * jnp.sum(state.log_shares, 0))
     value = jnp.sum(state.value) + shares
+    if rule is VB:
+        elbo = value + topics_bound(state)
+        return elbo, elbo
     lam = state.stats + state.eta[:, None]
     total = jnp.sum(lam, 0)
-    if rule is VB:
-        topics = jnp.sum(log_gamma(lam)) - jnp.sum(log_gamma(total))
-        of_prior = jnp.sum(log_gamma(state.eta)) - log_gamma(jnp.sum(state.eta))
-        elbo = value + topics - lam.shape[1] * of_prior
-        return elbo, elbo
     log_b = rule.log_topics(lam, total)
     given_topics = value + jnp.sum(state.stats * log_b)
     criterion = given_topics + jnp.sum(state.eta[:, None] * log_b)
     if rule is PARTLY:
         return given_topics, criterion
     return jnp.full_like(criterion, jnp.nan), criterion
+
+
+def topics_bound(state: State) -> Array:
+    """The topics' part of the ELBO of variational Bayes, topics Dirichlet(eta + stats), nats."""
+    lam = state.stats + state.eta[:, None]
+    topics = jnp.sum(log_gamma(lam)) - jnp.sum(log_gamma(jnp.sum(lam, 0)))
+    of_prior = jnp.sum(log_gamma(state.eta)) - log_gamma(jnp.sum(state.eta))
+    return topics - lam.shape[1] * of_prior

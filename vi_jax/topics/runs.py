@@ -31,7 +31,8 @@ class Settings(NamedTuple):
     alpha: Numpy  # [K]
     learns: bool
     eta: Numpy  # [V]
-    warm_eta: Numpy  # of the first sweeps, [V]
+    warm_alpha: Numpy  # of the first sweeps, [K]
+    warm_eta: Numpy  # likewise, [V]
     learns_eta: bool
     num_starts: int
     num_iterations: int
@@ -64,9 +65,11 @@ class Memoized(NamedTuple):
         number = self.number(state) + 1
         is_time = number >= _LEARN_FROM
         is_warm = number <= self.settings.num_warm
-        heat = np.ones_like(self.settings.eta)
+        heat_alpha = np.ones_like(self.settings.alpha)
+        heat_eta = np.ones_like(self.settings.eta)
         if is_warm:
-            heat = self.settings.warm_eta / self.settings.eta
+            heat_alpha = self.settings.warm_alpha / self.settings.alpha
+            heat_eta = self.settings.warm_eta / self.settings.eta
         learns = self.settings.learns and is_time
         learns_eta = self.settings.learns_eta and is_time and not is_warm
         return _sweep(
@@ -78,7 +81,8 @@ class Memoized(NamedTuple):
             self.blocks,
             state,
             self.num_docs,
-            jnp.asarray(heat, state.eta.dtype),
+            jnp.asarray(heat_alpha, state.eta.dtype),
+            jnp.asarray(heat_eta, state.eta.dtype),
         )
 
     def number(self, state: memoized.State) -> int:
@@ -199,18 +203,21 @@ def _sweep(
     blocks: Blocks,
     state: memoized.State,
     num_docs: Array,
-    heat: Array,
+    heat_alpha: Array,
+    heat_eta: Array,
 ) -> tuple[memoized.State, Array, Array]:
     def one(state: memoized.State) -> tuple[memoized.State, Array, Array]:
+        alpha = state.alpha
         state = memoized.sweep(
             rule,
             blocks,
-            state,
+            state._replace(alpha=alpha * heat_alpha),
             num_iterations=num_iterations,
             tolerance=_TOLERANCE,
             incremental=incremental,
-            heat=heat,
+            heat=heat_eta,
         )
+        state = state._replace(alpha=alpha)
         if learns:
             state = state._replace(alpha=_learned_alpha(rule, blocks, state, num_docs))
         if learns_eta:
