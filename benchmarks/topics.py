@@ -44,7 +44,10 @@ class Fitted(NamedTuple):
     cpu: float
 
 
-def read(path: Path) -> dict[str, Any]:
+SPLITS = ("train", "test_h1", "test_h2")
+
+
+def read(path: Path, splits: tuple[str, ...] = SPLITS) -> dict[str, Any]:
     """Counts by split, and the arrays of the training split."""
     import vi_jax as vi
 
@@ -52,7 +55,7 @@ def read(path: Path) -> dict[str, Any]:
         arrays = {name: stored[name] for name in stored.files}
     num_words = len(arrays["vocab"])
     found: dict[str, Any] = {"num_words": num_words}
-    for split in ("train", "test_h1", "test_h2"):
+    for split in splits:
         parts = [arrays[f"{split}_{part}"] for part in ("indptr", "indices", "data")]
         found[split] = vi.topics.from_csr(*parts, num_words=num_words)
     raw = {name: arrays[name] for name in arrays if name.startswith("train_")}

@@ -60,13 +60,23 @@ def test_a_fit_leaves_topics_shares_words_numbers_and_figures(commands, texts, t
     np.testing.assert_allclose(shares.sum(1), 1.0, atol=1e-5)
     assert len(json.loads((place / "top_words.json").read_text())) == NUM_TOPICS
     assert (place / "mallet_keys.txt").read_text().count("\n") == NUM_TOPICS
+    rows = [line.split("\t") for line in (place / "mallet_doc_topics.txt").read_text().splitlines()]
+    np.testing.assert_allclose(np.array(rows)[:, 2:].astype(float), shares, atol=1e-5)
+    table = (place / "doc_topics.csv").read_text().splitlines()
+    assert table[0] == "document,topic_0,topic_1,topic_2"
+    assert len(table) == 82
     vis = json.loads((place / "ldavis.json").read_text())
     np.testing.assert_allclose(np.sum(vis["topic_term_dists"], 1), 1.0, atol=1e-4)
     assert sum(vis["doc_lengths"]) == sum(vis["term_frequency"]) == summary["num_tokens"]
     pictures = {path.stem for path in (place / "figures").glob("*.png")}
     assert pictures == {
-        *("topics", "topic_map", "correlations", "shares", "learning_curves", "restarts")
+        *("topics", "topic_map", "correlations", "shares", "learning_curves", "restarts"),
+        "k_hat",
     }
+    with np.load(place / "doc_evidence.npz") as arrays:
+        assert arrays["k_hat"].shape == arrays["doc"].shape == (81,)
+        assert np.all(arrays["elbo"] <= arrays["iwae"] + 0.1)
+    assert "of 81 documents can be read" in done.stdout
     again = commands.ok("documents", *flags(texts, place, "model.num_starts=3"))
     assert json.loads((place / "summary.json").read_text())["completion"] == summary["completion"]
     assert "LDA by partly" in again.stdout

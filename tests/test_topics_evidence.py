@@ -1,6 +1,7 @@
 """Evidence of single documents: enumeration, quadrature, bounds on the right side."""
 
 import itertools
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -105,3 +106,55 @@ def test_bounds_are_below_and_near():
     assert "of 16 documents can be read" in found.verdict
     annealed = vi.topics.anneal(jax.random.key(1), fit, counts, num_chains=1000)
     np.testing.assert_allclose(annealed, exact, atol=0.05)
+
+
+@pytest.mark.integration
+def test_simulated_documents_lie_between_the_bounds():
+    fit = model()
+    lengths = np.array([1, 3, 5] * 5)
+
+    def bracket(num_chains, num_temperatures):
+        settings = {"num_chains": num_chains, "num_temperatures": num_temperatures}
+        return vi.topics.bracket(jax.random.key(2), fit, lengths, **settings)
+
+    (below, above) = bracket(500, 20)
+    made = vi.topics.simulate(jax.random.split(jax.random.key(2), 3)[0], fit, lengths)
+    exact = vi.topics.exact(fit, made.counts)
+    np.testing.assert_allclose(below, exact, atol=0.05)
+    # all chains of a document begin at the same assignments: more noise than from below
+    np.testing.assert_allclose(above, exact, atol=0.25)
+    assert abs(np.mean(above - exact)) < 0.05
+    # with few temperatures they part, each to its side
+    (below, above) = bracket(1, 2)
+    assert np.mean(below - exact) < -0.05
+    assert np.mean(above - exact) > 0.05
+
+
+def test_documents_are_made_by_the_model():
+    fit = model()
+    made = vi.topics.simulate(jax.random.key(0), fit, np.full(4_000, 6))
+    assert made.tokens.shape == made.assignments.shape == (4_000, 6)
+    np.testing.assert_array_equal(made.counts.lengths, 6)
+    expected = ALPHA / ALPHA.sum()
+    np.testing.assert_allclose(made.shares.mean(0), expected, atol=0.03)
+    topics = np.asarray(fit.topics_mean)
+    np.testing.assert_allclose(
+        made.counts.totals / made.counts.num_tokens, expected @ topics, atol=0.02
+    )
+    of_first = made.tokens[made.assignments == 0]
+    np.testing.assert_allclose(np.bincount(of_first) / len(of_first), topics[0], atol=0.02)
+    with pytest.raises(ValueError, match="lengths"):
+        vi.topics.simulate(jax.random.key(0), fit, [3, 0])
+
+
+@pytest.mark.integration
+def test_shares_of_topics_that_share_no_word_are_calibrated():
+    apart = np.kron(np.eye(3), np.full(4, 0.25)).astype(np.float32)
+    fit = model(np.full(3, 0.8, np.float32), num_words=12)
+    fit = replace(fit, topics=jax.numpy.asarray(apart * 1e6 + 1e-3))
+    for row in vi.topics.calibration(jax.random.key(0), fit, lengths=(5, 40), num_docs=1_000):
+        # assignments are certain, so that Dirichlet(gamma) is the posterior
+        assert np.all(np.abs(row.coverage - row.level) < 4 * row.stderr + 0.01)
+    fit = model()  # topics that overlap: the mean field is too sure
+    (short,) = vi.topics.calibration(jax.random.key(0), fit, lengths=(20,), num_docs=500)
+    assert short.coverage[1] < 0.88

@@ -57,6 +57,7 @@ def get_config(variant: str = "partly") -> ConfigDict:
                 tau0=10.0,
                 measure_every=10,  # sweeps between two perplexities of the held-out documents
                 checkpoint_minutes=5.0,  # between two saves of the state; 0 saves at the end only
+                evidence_docs=300,  # of which it is said whether their shares can be read; 0: none
             ),
         )
     )

@@ -204,3 +204,25 @@ def restarts(path: Path, fit: Any, labels: list[str], *, title: str) -> Path:
         right.set_ylabel("criterion, nats a token")
         caption(fig, "Blue: in more than half of the starts.")
     return path
+
+
+def k_hats(path: Path, evidence: Any, lengths: np.ndarray, *, title: str) -> Path:
+    """k-hat of the shares of documents, against their lengths and by numbers of documents."""
+    with new_page(path, title=title, size=(8.0, 3.2)) as fig:
+        (left, right) = fig.subplots(1, 2, width_ratios=(2, 1), sharey=True)
+        shown = np.isfinite(evidence.k_hat)
+        colours = np.where(evidence.readable, BLUE, ORANGE)[shown]
+        left.scatter(lengths[shown], evidence.k_hat[shown], s=8, c=colours, alpha=0.6)
+        left.set_xscale("log")
+        left.set_xlabel("tokens of a document")
+        left.set_ylabel("k-hat of its shares")
+        right.hist(evidence.k_hat[shown], bins=30, orientation="horizontal", color=GREY)
+        right.set_xlabel("documents")
+        for axes in (left, right):
+            axes.axhline(evidence.threshold, color=GREEN, linewidth=1)
+        caption(
+            fig,
+            "Blue: their shares can be read, k-hat below the line and Dirichlet(gamma) near their "
+            "posterior.",
+        )
+    return path

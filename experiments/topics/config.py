@@ -29,6 +29,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "fit.tau0": (float, int),
     "fit.measure_every": (int,),
     "fit.checkpoint_minutes": (float, int),
+    "fit.evidence_docs": (int,),
 }
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, cli.MAX_SEED),
@@ -46,6 +47,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "fit.tau0": (0, 1e9),
     "fit.measure_every": (1, cli.MAX_COUNT),
     "fit.checkpoint_minutes": (0, 1e6),
+    "fit.evidence_docs": (0, cli.MAX_COUNT),
 }
 
 

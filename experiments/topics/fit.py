@@ -51,10 +51,18 @@ def run(config: Any, workdir: Path, *, resumed: bool, stop: Stop) -> None:
     for line in outputs.lines(summary):
         print(line)
     outputs.save(workdir, fit, loaded, summary)
+    with heartbeat.phase("measuring the shares of documents"):
+        evidence = outputs.save_evidence(workdir, config, fit, loaded)
+    if evidence is not None:
+        print(evidence.found.verdict)
     with heartbeat.phase("drawing"):
         rows = outputs.read_metrics(workdir / METRICS)
         files.make_folder(workdir / "figures")
         paths = figures.draw_all(workdir / "figures", config.name, fit, loaded, rows)
+        if evidence is not None:
+            path = workdir / "figures" / "k_hat.png"
+            title = f"{config.name}: whose shares can be read"
+            paths.append(figures.k_hats(path, evidence.found, evidence.lengths, title=title))
     (workdir / STATE).unlink(missing_ok=True)
     print(f"  {len(paths)} figures; run folder {workdir}")
 

@@ -2,11 +2,14 @@
 that other tools read.
 """
 
+import csv
+import io
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 import vi_jax as vi
@@ -20,10 +23,14 @@ SUMMARY = "summary.json"
 EXEMPLARS = "exemplars.txt"
 LDAVIS = "ldavis.json"
 KEYS = "mallet_keys.txt"
+MALLET_SHARES = "mallet_doc_topics.txt"
+SHARES_TABLE = "doc_topics.csv"
+EVIDENCE = "doc_evidence.npz"
 NUM_SHOWN = 10
 NUM_WORDS = 25
 FREX_WEIGHT = 0.5  # of exclusivity against frequency (Bischof & Airoldi 2012)
 NUM_RELEVANT = 30
+NUM_SAMPLES = 500  # of the shares of a document, for its k-hat
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -136,8 +143,36 @@ def save(workdir: Path, fit: Any, loaded: Any, summary: dict[str, Any]) -> None:
     files.write_json(workdir / WORDS_JSON, words)
     files.write_text(workdir / WORDS_TEXT, words_text(words))
     files.write_text(workdir / KEYS, mallet_keys(fit, words))
+    titles = loaded.corpus.parts["train"].titles or [str(doc) for doc in range(len(shares))]
+    files.write_text(workdir / MALLET_SHARES, mallet_shares(shares, titles))
+    files.write_text(workdir / SHARES_TABLE, shares_table(shares, titles))
     files.write_text(workdir / EXEMPLARS, exemplars(shares, loaded))
     files.write_json(workdir / LDAVIS, ldavis(fit, loaded, shares))
+
+
+class DocEvidence(NamedTuple):
+    """Of some training documents."""
+
+    docs: np.ndarray  # their numbers, [n]
+    lengths: np.ndarray  # tokens, [n]
+    found: vi.topics.Evidence
+
+
+def save_evidence(workdir: Path, config: Any, fit: Any, loaded: Any) -> DocEvidence | None:
+    """k-hat of the shares of some training documents, all where there are no more than asked for,
+    the others drawn by the seed; None where none are asked for.
+    """
+    size = min(config.fit.evidence_docs, loaded.train.num_docs)
+    if not size:
+        return None
+    key_docs, key_samples = jax.random.split(jax.random.key(config.seed))
+    order = np.asarray(jax.random.permutation(key_docs, loaded.train.num_docs))
+    docs = np.sort(order[:size])
+    some = vi.topics.take(loaded.train, docs)
+    found = vi.topics.evidence(key_samples, fit, some, num_samples=NUM_SAMPLES)
+    arrays = {"doc": docs, "tokens": some.lengths, "readable": found.readable, **found._asdict()}
+    files.write_npz(workdir / EVIDENCE, arrays)
+    return DocEvidence(docs, some.lengths, found)
 
 
 def word_lists(fit: Any, loaded: Any) -> list[dict[str, Any]]:
@@ -205,6 +240,25 @@ def mallet_keys(fit: Any, words: list[dict[str, Any]]) -> str:
         shown = " ".join(each["word"] for each in entry["probability"][:NUM_WORDS])
         rows.append(f"{entry['topic']}\t{alpha[entry['topic']]:.5g}\t{shown}\n")
     return "".join(rows)
+
+
+def mallet_shares(shares: np.ndarray, titles: list[str]) -> str:
+    """MALLET's doc topics: number, name and shares of each document, by tabs."""
+    rows = []
+    for doc, row in enumerate(shares):
+        name = " ".join(titles[doc].split())
+        rows.append("\t".join([str(doc), name, *(f"{share:.6g}" for share in row)]) + "\n")
+    return "".join(rows)
+
+
+def shares_table(shares: np.ndarray, titles: list[str]) -> str:
+    """The same as csv, with a header."""
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(["document", *(f"topic_{topic}" for topic in range(shares.shape[1]))])
+    for title, row in zip(titles, shares, strict=True):
+        table.writerow([title, *(f"{share:.6g}" for share in row)])
+    return out.getvalue()
 
 
 def exemplars(shares: np.ndarray, loaded: Any) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
+from vi_jax.diagnostics.inference_data import inference_data
 
 
 def as_inference(
@@ -19,25 +19,12 @@ def as_inference(
     Raises:
       ImportError: there is no ArviZ.
     """
-    try:
-        import arviz
-    except ImportError as error:
-        raise ImportError("to_arviz needs ArviZ: pip install arviz.") from error
-    groups: dict[str, Any] = {"posterior": _as_chain(sites)}
+    groups: dict[str, Mapping[str, Any]] = {"posterior": sites}
     if log_likelihood:
-        groups["log_likelihood"] = _as_chain(log_likelihood)
+        groups["log_likelihood"] = log_likelihood
     attributes = {
         name: value
         for name, value in diagnostics._asdict().items()
         if isinstance(value, str | float | int)
     }
-    try:
-        inference = arviz.from_dict(**groups)
-    except TypeError:  # ArviZ 1
-        inference = arviz.from_dict(groups)
-    inference.attrs.update({"method": method, **attributes})
-    return inference
-
-
-def _as_chain(sites: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value)[None] for name, value in sites.items()}
+    return inference_data(groups, {"method": method, **attributes})

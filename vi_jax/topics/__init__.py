@@ -10,7 +10,7 @@
 A bound is called `elbo`; what is called perplexity is one, of words that were held out.
 """
 
-from vi_jax.topics.assignments import anneal, exact
+from vi_jax.topics.assignments import anneal, bracket, exact
 from vi_jax.topics.coherence import (
     Match,
     c_v,
@@ -24,15 +24,18 @@ from vi_jax.topics.coherence import (
 from vi_jax.topics.corpus import Check, Finding, check
 from vi_jax.topics.counts import Counts, from_csr, from_scipy, take, to_csr
 from vi_jax.topics.evaluate import Completion, completion, score
-from vi_jax.topics.evidence import Evidence, evidence
+from vi_jax.topics.evidence import Evidence, dirichlets, evidence
+from vi_jax.topics.exports import to_arviz, to_gensim, to_sklearn
 from vi_jax.topics.hdp import fit_hdp
 from vi_jax.topics.lda import METHODS, Progress, fit_lda
 from vi_jax.topics.result import LDA
+from vi_jax.topics.simulate import Calibration, Simulated, calibration, simulate
 from vi_jax.topics.svi import Schedule, svi_step
 
 __all__ = [
     "LDA",
     "METHODS",
+    "Calibration",
     "Check",
     "Completion",
     "Counts",
@@ -41,10 +44,14 @@ __all__ = [
     "Match",
     "Progress",
     "Schedule",
+    "Simulated",
     "anneal",
+    "bracket",
     "c_v",
+    "calibration",
     "check",
     "completion",
+    "dirichlets",
     "diversity",
     "evidence",
     "exact",
@@ -56,9 +63,13 @@ __all__ = [
     "match",
     "npmi",
     "score",
+    "simulate",
     "svi_step",
     "take",
+    "to_arviz",
     "to_csr",
+    "to_gensim",
+    "to_sklearn",
     "top_words",
     "twins",
 ]

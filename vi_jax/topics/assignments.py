@@ -1,5 +1,5 @@
 """Evidence of single documents over the assignments of tokens to topics, the shares integrated out:
-by annealing, and exactly for documents of a few tokens.
+by annealing, between two bounds for simulated documents, and exactly for documents of a few tokens.
 """
 
 from functools import partial
@@ -12,6 +12,7 @@ import numpy as np
 from vi_jax.arguments import as_count, as_key
 from vi_jax.topics.counts import Counts, Numpy, take, to_csr
 from vi_jax.topics.evidence import check_words
+from vi_jax.topics.simulate import simulate
 from vi_jax.types import Array
 
 MAX_EXACT = 8  # tokens of a document whose evidence is enumerated
@@ -68,31 +69,13 @@ def _anneal(
     used = tokens >= 0
     log_beta = jnp.where(used[..., None], log_topics[tokens], 0.0)  # [n, L, K]
     shape = (tokens.shape[0], num_chains)
-    is_topic = jnp.arange(alpha.shape[0])
 
-    def sweep(z: Array, n: Array, key: Array, b: Array | float) -> tuple[Array, Array]:
-        """Every token in turn: z [L, n, C] and the counts of topics [n, C, K]."""
-        noise = jax.random.uniform(key, (tokens.shape[1], *shape))
-
-        def one(n: Array, inputs: Any) -> tuple[Array, Array]:
-            z, u, logits, used = inputs
-            n = n - (z[..., None] == is_topic)
-            weights = (n + alpha) * jnp.exp(b * logits)[:, None, :]
-            cumulative = jnp.cumsum(weights, -1)
-            new = jnp.sum(cumulative < (u * cumulative[..., -1])[..., None], -1)
-            new = jnp.where(used[:, None], jnp.minimum(new, alpha.shape[0] - 1), -1)
-            return n + (new[..., None] == is_topic), new
-
-        n, z = jax.lax.scan(one, n, (z, noise, log_beta.swapaxes(0, 1), used.T))
-        return z, n
+    sweep = partial(_sweep, log_beta.swapaxes(0, 1), used.T, alpha)
 
     def step(carry: tuple[Array, Array, Array], inputs: tuple[Array, Array]) -> tuple[Any, None]:
         z, n, log_w = carry
         key, b = inputs
-        log_lik = jnp.sum(z[..., None] == is_topic, -1) * jnp.take_along_axis(
-            log_beta.swapaxes(0, 1), jnp.maximum(z, 0), -1
-        )
-        log_w = log_w + jnp.sum(log_lik, 0) / num_temperatures
+        log_w = log_w + _log_lik(log_beta, z) / num_temperatures
         z, n = sweep(z, n, key, b)
         return (z, n, log_w), None
 
@@ -105,6 +88,110 @@ def _anneal(
     start = (z, n, jnp.zeros(shape, alpha.dtype))
     (_, _, log_w), _ = jax.lax.scan(step, start, (keys, betas))
     return jax.nn.logsumexp(log_w, 1) - jnp.log(num_chains)
+
+
+def _sweep(
+    log_beta: Array,
+    used: Array,
+    alpha: Array,
+    z: Array,
+    n: Array,
+    key: Array,
+    b: Array | float,
+    *,
+    backwards: bool = False,
+) -> tuple[Array, Array]:
+    """Every token in turn, of log_beta [L, n, K] and used [L, n]: z [L, n, C] and the counts of
+    topics [n, C, K]. Backwards it is the reversal, the tokens in the opposite order.
+    """
+    noise = jax.random.uniform(key, z.shape)
+    num_topics = alpha.shape[0]
+    is_topic = jnp.arange(num_topics)
+
+    def one(n: Array, inputs: Any) -> tuple[Array, Array]:
+        z, u, logits, used = inputs
+        n = n - (z[..., None] == is_topic)
+        weights = (n + alpha) * jnp.exp(b * logits)[:, None, :]
+        cumulative = jnp.cumsum(weights, -1)
+        new = jnp.sum(cumulative < (u * cumulative[..., -1])[..., None], -1)
+        new = jnp.where(used[:, None], jnp.minimum(new, num_topics - 1), -1)
+        return n + (new[..., None] == is_topic), new
+
+    n, z = jax.lax.scan(one, n, (z, noise, log_beta, used), reverse=backwards)
+    return z, n
+
+
+def _log_lik(log_beta: Array, z: Array) -> Array:
+    """log p(words | z) of log_beta [n, L, K] and z [L, n, C], -1 where there is none, [n, C]."""
+    chosen = jnp.take_along_axis(log_beta.swapaxes(0, 1), jnp.maximum(z, 0), -1)
+    return jnp.sum(jnp.where(z >= 0, chosen, 0.0), 0)
+
+
+def bracket(
+    key: Array,
+    fit: Any,
+    lengths: Any,
+    *,
+    num_chains: int = 200,
+    num_temperatures: int = 50,
+) -> tuple[Numpy, Numpy]:
+    """log p(words) of documents simulated from a fit, between two bounds, nats, [N] each.
+
+    The first is `anneal`, below in expectation. The second goes the way back from the assignments
+    that made the words, a sample of their posterior, and is above in expectation (bidirectional
+    Monte Carlo; Grosse et al. 2015). Their gap bounds the error of `anneal` on real documents of
+    such lengths, as far as these are like the simulated ones.
+
+    Args:
+      lengths: tokens of each document, [N].
+
+    Raises:
+      ValueError: numbers out of range.
+    """
+    key_made, key_below, key_above = jax.random.split(as_key(key, "bracket"), 3)
+    made = simulate(key_made, fit, lengths)
+    settings = {"num_chains": num_chains, "num_temperatures": num_temperatures}
+    below = anneal(key_below, fit, made.counts, **settings)
+    above = _reversed(
+        num_chains,
+        num_temperatures,
+        key_above,
+        jnp.asarray(made.tokens),
+        jnp.asarray(made.assignments),
+        jnp.log(fit.topics_mean).T,
+        fit.alpha,
+    )
+    return below, np.asarray(above)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _reversed(
+    num_chains: int,
+    num_temperatures: int,
+    key: Array,
+    tokens: Array,
+    assignments: Array,
+    log_topics: Array,
+    alpha: Array,
+) -> Array:
+    """Reverse AIS of documents of tokens and assignments [n, L], -1 where there is none, [n]."""
+    used = tokens >= 0
+    log_beta = jnp.where(used[..., None], log_topics[tokens], 0.0)
+    sweep = partial(_sweep, log_beta.swapaxes(0, 1), used.T, alpha, backwards=True)
+
+    def step(carry: tuple[Array, Array, Array], inputs: tuple[Array, Array]) -> tuple[Any, None]:
+        z, n, log_w = carry
+        key, b = inputs
+        z, n = sweep(z, n, key, b)
+        return (z, n, log_w + _log_lik(log_beta, z) / num_temperatures), None
+
+    z = jnp.broadcast_to(assignments.T[..., None], (*assignments.T.shape, num_chains))
+    n = jnp.sum(z[..., None] == jnp.arange(alpha.shape[0]), 0).astype(alpha.dtype)
+    betas = jnp.arange(num_temperatures, 0, -1) / num_temperatures
+    keys = jax.random.split(key, num_temperatures)
+    start = (z, n, jnp.zeros(z.shape[1:], alpha.dtype))
+    (_, _, log_w), _ = jax.lax.scan(step, start, (keys, betas))
+    return jnp.log(num_chains) - jax.nn.logsumexp(-log_w, 1)
 
 
 def exact(fit: Any, counts: Counts) -> Numpy:

@@ -111,12 +111,20 @@ def _rows(fit: Any, counts: Counts) -> _Rows:
     values = np.zeros((counts.num_docs, length), np.float32)
     ids[doc, place] = indices
     values[doc, place] = data
+    topics = np.asarray(fit.topics_mean).T
+    gamma = dirichlets(fit, counts)
+    return _Rows(jnp.asarray(topics[ids]), jnp.asarray(values), jnp.asarray(gamma))
+
+
+def dirichlets(fit: Any, counts: Counts) -> Numpy:
+    """gamma of each document's variational shares Dirichlet(gamma), [N, K], the topics at their
+    means.
+    """
     blocks = make_blocks(counts, num_topics=fit.num_topics)
     gamma = np.zeros((counts.num_docs + 1, fit.num_topics), np.float32)
     found = shares_of_blocks(PARTLY, blocks, fit.topics.T, fit.alpha)
     gamma[blocks.docs.ravel()] = np.asarray(found).reshape(-1, fit.num_topics)
-    topics = np.asarray(fit.topics_mean).T
-    return _Rows(jnp.asarray(topics[ids]), jnp.asarray(values), jnp.asarray(gamma[:-1]))
+    return gamma[:-1]
 
 
 def _log_lik(log_theta: Array, topics: Array, counts: Array) -> Array:
