@@ -34,6 +34,7 @@ class Case(NamedTuple):
     drawn: tuple[str, ...] = ()  # sites whose KL is taken at the draw
     has_levels: bool = False  # x are whole numbers
     is_softened: bool = False  # its densities are not those of its terms
+    num_words: int = 0  # of documents
 
 
 def with_gates():
@@ -151,6 +152,17 @@ def sequences(num, columns, num_steps):
     return {**x, "values": jnp.where(x["observed"], x["values"], 0.0)}
 
 
+def documents(num, num_words):
+    """Each of all words but those that occur 0 times in it."""
+    rng = np.random.default_rng(0)
+    ids = np.stack([rng.permutation(num_words) for _ in range(num)])
+    return {
+        "ids": jnp.asarray(ids, jnp.int32),
+        "counts": jnp.asarray(rng.poisson(1.0, ids.shape), jnp.float32),
+    }
+
+
+OF_DOCUMENTS = dict(num_latents=3, hidden=4)
 TWO = dict(num_latents=(3, 2), hidden=((4,), (4,)))
 THREE = dict(num_latents=(3, 2, 1), hidden=((4,),) * 3)
 STACKED = dict(
@@ -234,11 +246,17 @@ CASES = {
         has_levels=True,
         is_softened=True,
     ),
+    "prodlda": lambda: Case(vi.models.documents.prodlda(7, **OF_DOCUMENTS), num_words=7),
+    "nvdm": lambda: Case(vi.models.documents.nvdm(7, **OF_DOCUMENTS), num_words=7),
+    "nvdm, shares": lambda: Case(
+        vi.models.documents.nvdm(7, shares=True, **OF_DOCUMENTS), num_words=7
+    ),
+    "etm": lambda: Case(vi.models.documents.etm(7, embedding_size=3, **OF_DOCUMENTS), num_words=7),
     "from_densities": lambda: Case(
         vi.models.from_densities(*_by_hand(vi.models.vae(SHAPE, num_latents=2, hidden=(4,))))
     ),
 }
-NOT_MODELS = {"architectures", "gated", "likelihoods", "networks", "priors"}
+NOT_MODELS = {"architectures", "documents", "gated", "likelihoods", "networks", "priors"}
 
 
 def _by_hand(model):
@@ -263,6 +281,8 @@ def params_of(name):
 
 
 def examples(case, num=4):
+    if case.num_words:
+        return documents(num, case.num_words)
     if case.num_units:
         return trials(num, case.num_steps, case.num_units)
     if case.num_steps:
@@ -310,7 +330,8 @@ each = pytest.mark.parametrize(
 
 def test_every_model_has_a_case():
     tested = {name.split(",")[0] for name in CASES}
-    assert tested == set(vi.models.__all__) - NOT_MODELS
+    of_documents = set(vi.models.documents.__all__) - {"Bag", "topics"}
+    assert tested == (set(vi.models.__all__) - NOT_MODELS) | of_documents
     for room in ("priors", "gated"):
         module = getattr(vi.models, room)
         made = {n for n, f in vars(module).items() if getattr(f, "__module__", "").endswith(room)}
@@ -375,7 +396,8 @@ def test_its_samples_are_examples(name):
     for ours, given in zip(jax.tree.leaves(sample), jax.tree.leaves(x), strict=True):
         assert ours.shape == given.shape
     is_of_values = bool(case.columns) or case.num_units > 0
-    assert mean.shape == (x["values"].shape if is_of_values else SHAPE)
+    of_documents = (case.num_words,) if case.num_words else SHAPE
+    assert mean.shape == (x["values"].shape if is_of_values else of_documents)
     assert case.has_levels or all_finite(mean)  # numpyro states no mean of classes
     has_label = case.has_label and not case.hides_labels  # where it is hidden, it is drawn
     context = ["label"] * has_label + ["exposure", "covariates"] * bool(case.columns)

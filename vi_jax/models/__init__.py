@@ -3,10 +3,11 @@ inside these files.
 
 `vae` is the usual way in, `table_vae` that of tables and `sequence_vae` that of sequences;
 `amortised` takes any encoder and decoder as (init, apply) pairs, and `from_densities` any guide,
-prior and likelihood. Priors with parameters are in `models.priors`.
+prior and likelihood. Priors with parameters are in `models.priors`, neural topic models in
+`models.documents`.
 """
 
-from vi_jax.models import architectures, gated, likelihoods, networks, priors
+from vi_jax.models import architectures, documents, gated, likelihoods, networks, priors
 from vi_jax.models.bidirectional_vae import bidirectional_vae
 from vi_jax.models.conditional_vae import conditional_vae
 from vi_jax.models.conv_bidirectional_vae import conv_bidirectional_vae
@@ -37,6 +38,7 @@ __all__ = [
     "diffusion",
     "discrete_vae",
     "dlgm",
+    "documents",
     "from_densities",
     "gated",
     "gpfa",

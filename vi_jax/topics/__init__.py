@@ -22,12 +22,13 @@ from vi_jax.topics.coherence import (
     twins,
 )
 from vi_jax.topics.corpus import Check, Finding, check
-from vi_jax.topics.counts import Counts, from_csr, from_scipy, take, to_csr
+from vi_jax.topics.counts import Counts, as_rows, from_csr, from_scipy, take, to_csr
+from vi_jax.topics.defaults import METHODS
 from vi_jax.topics.evaluate import Completion, completion, score
 from vi_jax.topics.evidence import Evidence, dirichlets, evidence
 from vi_jax.topics.exports import to_arviz, to_gensim, to_sklearn
 from vi_jax.topics.hdp import fit_hdp
-from vi_jax.topics.lda import METHODS, Progress, fit_lda
+from vi_jax.topics.lda import Progress, fit_lda
 from vi_jax.topics.result import LDA
 from vi_jax.topics.simulate import Calibration, Simulated, calibration, simulate
 from vi_jax.topics.svi import Schedule, svi_step
@@ -46,6 +47,7 @@ __all__ = [
     "Schedule",
     "Simulated",
     "anneal",
+    "as_rows",
     "bracket",
     "c_v",
     "calibration",

@@ -44,7 +44,12 @@ class Sizes(NamedTuple):
 
 
 def make_blocks(
-    counts: Counts, *, num_topics: int, num_segments: int | None = None, least: int = 1
+    counts: Counts,
+    *,
+    num_topics: int,
+    num_segments: int | None = None,
+    least: int = 1,
+    parts_of: tuple[int, int] = (1, 1),
 ) -> Blocks:
     """All documents in blocks, in their order, none of them cut.
 
@@ -53,6 +58,8 @@ def make_blocks(
       num_topics: K, which the default size depends on.
       num_segments: S; by default what fits the cache of a processor.
       least: blocks to make if the documents suffice: more blocks are more steps a sweep.
+      parts_of: what divides the numbers of segments, documents and rows of the transpose of a
+        block, and that of its words: devices.
     """
     width = counts.ids.shape[1]
     if num_segments is None:
@@ -71,9 +78,23 @@ def make_blocks(
         _best_postings([starts for _, _, starts in flat]),
     )
     rows = max(int(np.sum(-(-np.diff(starts) // sizes.postings))) for _, _, starts in flat)
-    sizes = sizes._replace(rows=max(rows, 1))
+    sizes = _divided(sizes._replace(rows=max(rows, 1)), *parts_of)
     made = [_block(counts, part, each, sizes) for part, each in zip(parts, flat, strict=True)]
     return Blocks(*[np.stack(leaves) for leaves in zip(*made, strict=True)])
+
+
+def _divided(sizes: Sizes, over_docs: int, over_words: int) -> Sizes:
+    """Sizes rounded up."""
+
+    def up(size: int, parts: int) -> int:
+        return -(-size // parts) * parts
+
+    return sizes._replace(
+        segments=up(sizes.segments, over_docs),
+        docs=up(sizes.docs, over_docs),
+        words=up(sizes.words, over_words),
+        rows=up(sizes.rows, over_docs),
+    )
 
 
 def _partition(pieces: Numpy, num_blocks: int) -> list[tuple[int, int]]:

@@ -109,6 +109,31 @@ def to_csr(counts: Counts) -> tuple[Numpy, Numpy, Numpy]:
     return indptr, counts.ids[used], counts.counts[used].astype(np.int64)
 
 
+def as_rows(counts: Counts, *, length: int | None = None) -> dict[str, Numpy]:
+    """Documents as rows of one length, {"ids": int32 [N, L], "counts": float32 [N, L]}, as
+    `vi.models.documents` and `conjugate.lda` take them; unused places are word 0, 0 times.
+
+    Args:
+      length: L, at least the distinct words of the longest document, which it is if not given.
+
+    Raises:
+      ValueError: a document has more distinct words.
+    """
+    indptr, indices, data = to_csr(counts)
+    sizes = np.diff(indptr)
+    most = max(1, int(sizes.max()))
+    length = most if length is None else length
+    if length < most:
+        raise ValueError(f"a document has {most:,} distinct words; got length={length:,}.")
+    doc = np.repeat(np.arange(counts.num_docs), sizes)
+    place = np.arange(len(indices)) - np.repeat(indptr[:-1], sizes)
+    ids = np.zeros((counts.num_docs, length), np.int32)
+    values = np.zeros((counts.num_docs, length), np.float32)
+    ids[doc, place] = indices
+    values[doc, place] = data
+    return {"ids": ids, "counts": values}
+
+
 def take(counts: Counts, docs: Any) -> Counts:
     """The counts of some documents, in the order of `docs`, an array of indices or of bool."""
     indptr, indices, data = to_csr(counts)

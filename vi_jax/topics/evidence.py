@@ -15,7 +15,7 @@ from vi_jax.arguments import as_count, as_key
 from vi_jax.diagnostics.psis import k_threshold, psis
 from vi_jax.distributions import LogDirichlet
 from vi_jax.topics.blocks import make_blocks
-from vi_jax.topics.counts import Counts, Numpy, to_csr
+from vi_jax.topics.counts import Counts, Numpy, as_rows
 from vi_jax.topics.local import PARTLY, shares_of_blocks
 from vi_jax.types import Array
 
@@ -102,18 +102,11 @@ def check_words(fit: Any, counts: Counts) -> None:
 
 
 def _rows(fit: Any, counts: Counts) -> _Rows:
-    indptr, indices, data = to_csr(counts)
-    sizes = np.diff(indptr)
-    length = max(1, int(sizes.max()))
-    doc = np.repeat(np.arange(counts.num_docs), sizes)
-    place = np.arange(len(indices)) - np.repeat(indptr[:-1], sizes)
-    ids = np.zeros((counts.num_docs, length), np.int32)
-    values = np.zeros((counts.num_docs, length), np.float32)
-    ids[doc, place] = indices
-    values[doc, place] = data
+    rows = as_rows(counts)
     topics = np.asarray(fit.topics_mean).T
     gamma = dirichlets(fit, counts)
-    return _Rows(jnp.asarray(topics[ids]), jnp.asarray(values), jnp.asarray(gamma))
+    at_words = jnp.asarray(topics[rows["ids"]])
+    return _Rows(at_words, jnp.asarray(rows["counts"]), jnp.asarray(gamma))
 
 
 def dirichlets(fit: Any, counts: Counts) -> Numpy:

@@ -14,7 +14,8 @@ from vi_jax.arguments import as_key
 from vi_jax.topics import memoized, merges, sticks
 from vi_jax.topics.blocks import Blocks, make_blocks
 from vi_jax.topics.counts import Counts, Numpy
-from vi_jax.topics.lda import Progress, check_topics, prior_of_topics
+from vi_jax.topics.defaults import check_topics, prior_of_topics
+from vi_jax.topics.lda import Progress
 from vi_jax.topics.local import VB
 from vi_jax.topics.result import LDA, USED_TOKENS
 from vi_jax.topics.starts import from_documents
@@ -90,7 +91,8 @@ def fit_hdp(
         raise ValueError(
             f"concentration and gamma have to be positive; got {concentration} and {gamma}."
         )
-    run = _Run(counts, gamma, num_iterations, prior)
+    settled_from = max(num_warm, _LEARN_FROM)
+    run = _Run(counts, gamma, num_iterations, prior, num_topics)
     fit = run.start(key, num_topics, concentration)
     bounds: list[float] = []
     converged = False
@@ -98,19 +100,16 @@ def fit_hdp(
     while number < num_sweeps and not converged:
         number += 1
         before = fit.elbo
-        fit = run.sweep(fit, heat=2.0 if number <= num_warm else 1.0)
+        heat = 2.0 if number <= num_warm else 1.0
+        fit = run.sweep(fit, heat=heat)
         bounds.append(fit.elbo / counts.num_tokens)
-        is_settled = number > max(num_warm, _LEARN_FROM)
         is_still = abs(fit.elbo - before) < tolerance * counts.num_tokens
-        is_due = propose_every > 0 and number % propose_every == 0
-        if is_settled and (is_due or is_still) and propose_every > 0:
-            fewer, spent = run.propose(fit, is_still=is_still)
+        if number > settled_from:
+            fewer, spent = run.fewer(fit, number, propose_every, is_still=is_still)
             number += spent
-            is_still = is_still and fewer.num_topics == fit.num_topics
+            converged = is_still and fewer.num_topics == fit.num_topics
             fit = fewer
-        converged = is_settled and is_still
-        progress = run.progress(fit, number, bounds)
-        if callback is not None and callback(progress):
+        if callback is not None and callback(run.progress(fit, number, bounds)):
             break
     return run.result(fit, bounds, converged=converged)
 
@@ -118,22 +117,23 @@ def fit_hdp(
 class _Run:
     """The documents and the settings of a fit."""
 
-    def __init__(self, counts: Counts, gamma: float, num_iterations: int, eta: Numpy) -> None:
-        """`eta` is [V]."""
+    def __init__(
+        self, counts: Counts, gamma: float, num_iterations: int, eta: Numpy, num_topics: int
+    ) -> None:
+        """`eta` is [V], `num_topics` those at the beginning."""
         self._counts = counts
         self._gamma = gamma
         self._num_iterations = num_iterations
         self._eta = eta
         self._lengths = counts.lengths[counts.lengths > 0].astype(np.float64)
         self._began = time.perf_counter()
-        self._blocks: Blocks | None = None
+        made = make_blocks(counts, num_topics=num_topics, least=_LEAST_BLOCKS)
+        self._blocks: Blocks = jax.tree.map(jnp.asarray, made)
 
     def start(self, key: Array, num_topics: int, concentration: float) -> _Fit:
         """Before the first sweep: equal weights."""
         weights = np.full(num_topics + 1, 1.0 / (num_topics + 1))
         broken = sticks.from_weights(weights, len(self._lengths))
-        made = make_blocks(self._counts, num_topics=num_topics, least=_LEAST_BLOCKS)
-        self._blocks = jax.tree.map(jnp.asarray, made)
         topics = from_documents(key, self._counts, num_topics)
         alpha = jnp.asarray(concentration * weights[:-1], topics.dtype)
         state = memoized.init(self._blocks, alpha, jnp.asarray(self._eta, topics.dtype), topics)
@@ -179,6 +179,15 @@ class _Run:
         return fit._replace(
             state=state._replace(alpha=alpha), sticks=best, concentration=concentration
         ), seen
+
+    def fewer(
+        self, fit: _Fit, number: int, propose_every: int, *, is_still: bool
+    ) -> tuple[_Fit, int]:
+        """`propose` where that is due, in sweep `number`."""
+        is_due = is_still or (propose_every > 0 and number % propose_every == 0)
+        if propose_every == 0 or not is_due:
+            return fit, 0
+        return self.propose(fit, is_still=is_still)
 
     def propose(self, fit: _Fit, *, is_still: bool) -> tuple[_Fit, int]:
         """The fit with fewer topics where the ELBO rises by that, and the sweeps it took to see."""

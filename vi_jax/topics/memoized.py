@@ -39,6 +39,7 @@ def init(blocks: Any, alpha: Array, eta: Array, start: Array) -> State:
     even = blocks.lengths[..., None] / num_topics
     holders = jnp.zeros(start.shape[0], start.dtype).at[blocks.words.ravel()].add(1.0, mode="drop")
     part = start / jnp.maximum(holders, 1.0)[:, None]
+    none = jnp.full((), -jnp.inf, alpha.dtype)
     return State(
         jnp.where(holders[:, None] > 0, start, 0.0),
         alpha,
@@ -48,7 +49,9 @@ def init(blocks: Any, alpha: Array, eta: Array, start: Array) -> State:
         jnp.zeros(num_blocks, alpha.dtype),
         jnp.zeros((num_blocks, num_topics), alpha.dtype),
         jnp.full(num_blocks, jnp.inf, alpha.dtype),
-        *[jnp.full((), -jnp.inf, alpha.dtype)] * 3,
+        none,
+        none,
+        none,
         jnp.int32(0),
     )
 

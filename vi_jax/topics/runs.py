@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from vi_jax.topics import memoized, svi
 from vi_jax.topics.blocks import Blocks, make_blocks
 from vi_jax.topics.counts import Counts, Numpy, take
+from vi_jax.topics.devices import place_blocks, place_state
 from vi_jax.topics.local import CVB0, VB, Rule
 from vi_jax.topics.priors import learn_alpha, learn_alpha_collapsed, learn_eta, learn_eta_collapsed
 from vi_jax.topics.starts import from_documents
@@ -40,6 +42,7 @@ class Settings(NamedTuple):
     num_warm: int
     batch_size: int
     schedule: svi.Schedule
+    mesh: Mesh | None  # of several devices
 
     def starts(self, key: Array, counts: Counts) -> Array:
         """Topics to start from, [R, V, K]."""
@@ -58,7 +61,8 @@ class Memoized(NamedTuple):
         """Before the first sweep, of topics [R, V, K]."""
         alpha = jnp.asarray(self.settings.alpha, start.dtype)
         eta = jnp.asarray(self.settings.eta, start.dtype)
-        return jax.vmap(lambda start: memoized.init(self.blocks, alpha, eta, start))(start)
+        state = jax.vmap(lambda start: memoized.init(self.blocks, alpha, eta, start))(start)
+        return place_state(state, self.settings.mesh)
 
     def sweep(self, state: memoized.State) -> tuple[memoized.State, Array, Array]:
         """The next state, its bound and its criterion of each start [R], nats."""
@@ -119,7 +123,8 @@ class Stochastic(NamedTuple):
         """Before the first step, of topics [R, V, K]."""
         alpha = jnp.asarray(self.settings.alpha, start.dtype)
         eta = jnp.asarray(self.settings.eta, start.dtype)
-        return jax.vmap(lambda start: svi.init(start, alpha, eta))(start)
+        state = jax.vmap(lambda start: svi.init(start, alpha, eta))(start)
+        return place_state(state, self.settings.mesh)
 
     def sweep(self, state: svi.State) -> tuple[svi.State, Array, Array]:
         """The state after a pass and, twice, the mean of its estimates of the ELBO, [R], nats."""
@@ -162,9 +167,11 @@ def make_run(key: Array, counts: Counts, settings: Settings) -> Any:
     """The run of a method."""
     num_docs = jnp.asarray(np.sum(counts.lengths > 0), jnp.result_type(float))
     num_topics = len(settings.alpha)
+    mesh = settings.mesh
+    parts_of = (1, 1) if mesh is None else (mesh.shape["data"], mesh.shape["model"])
     if settings.method != "svi":
-        blocks = make_blocks(counts, num_topics=num_topics, least=_LEAST_BLOCKS)
-        return Memoized(settings, num_docs, jax.tree.map(jnp.asarray, blocks))
+        blocks = make_blocks(counts, num_topics=num_topics, least=_LEAST_BLOCKS, parts_of=parts_of)
+        return Memoized(settings, num_docs, place_blocks(blocks, mesh))
     key_docs, key_order = jax.random.split(key)
     order = np.asarray(jax.random.permutation(key_docs, counts.num_docs))
     num_blocks = max(1, round(counts.num_docs / settings.batch_size))
@@ -173,8 +180,9 @@ def make_run(key: Array, counts: Counts, settings: Settings) -> Any:
         num_topics=num_topics,
         num_segments=len(counts.doc),
         least=num_blocks,
+        parts_of=parts_of,
     )
-    return Stochastic(settings, num_docs, jax.tree.map(jnp.asarray, blocks), key_order)
+    return Stochastic(settings, num_docs, place_blocks(blocks, mesh), key_order)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -1,0 +1,112 @@
+"""Neural topic models: what is decoded, typed out, and planted topics found."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import normal
+from scipy.sparse import csr_array
+from scipy.special import log_softmax, softmax
+
+import vi_jax as vi
+
+V = 7
+K = 3
+X = {"ids": jnp.array([4, 1, 0, 0]), "counts": jnp.array([2.0, 1.0, 3.0, 0.0])}
+Z = np.array([0.3, -1.0, 2.0])
+BACKGROUND = np.arange(1.0, V + 1)
+
+
+def decoded(model, params):
+    return np.asarray(model.densities.decode(params, X, jnp.asarray(Z)).log_probs)
+
+
+def made(factory, **settings):
+    model = factory(V, num_latents=K, hidden=4, background=BACKGROUND, **settings)
+    return model, model.init(jax.random.key(0))
+
+
+def test_prodlda_is_a_product_of_topics():
+    (model, params) = made(vi.models.documents.prodlda, alpha=0.5)
+    topics = np.asarray(params["decoder"]["topics"])
+    log_m = np.log(BACKGROUND / BACKGROUND.sum())
+    np.testing.assert_allclose(
+        decoded(model, params), log_softmax(softmax(Z) @ topics + log_m), rtol=1e-5
+    )
+    # Srivastava & Sutton (2017), eq. 4, typed as it stands
+    a = np.full(K, 0.5)
+    mean = np.log(a) - np.log(a).mean()
+    variance = (1 / a) * (1 - 2 / K) + (1 / a).sum() / K**2
+    prior = model.densities.prior(params, X)
+    np.testing.assert_allclose(prior.mean, mean, atol=1e-6)
+    np.testing.assert_allclose(prior.variance, variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_nvdm_is_a_softmax_of_latents(shares):
+    (model, params) = made(vi.models.documents.nvdm, shares=shares)
+    decoder = jax.tree.map(np.asarray, params["decoder"])
+    weights = softmax(Z @ decoder["mix"]) if shares else Z
+    logits = weights @ decoder["topics"] + np.log(BACKGROUND / BACKGROUND.sum())
+    np.testing.assert_allclose(decoded(model, params), log_softmax(logits), rtol=1e-5)
+
+
+@pytest.mark.parametrize("is_fixed", [False, True])
+def test_etm_is_a_mixture_of_softmax_topics(is_fixed):
+    rho = normal(3, V, 5)
+    settings = {"embeddings": rho} if is_fixed else {"embedding_size": 5}
+    (model, params) = made(vi.models.documents.etm, **settings)
+    decoder = jax.tree.map(np.asarray, params["decoder"])
+    assert ("words" in decoder) != is_fixed
+    words = rho if is_fixed else decoder["words"]
+    beta = softmax(decoder["topics"] @ words.T + np.log(BACKGROUND / BACKGROUND.sum()), axis=1)
+    np.testing.assert_allclose(np.exp(decoded(model, params)), softmax(Z) @ beta, rtol=1e-4)
+    found = vi.models.documents.topics(model, params, K)
+    np.testing.assert_allclose(found, beta, rtol=1e-4)
+
+
+def test_a_document_has_as_many_words_as_it_had():
+    probs = np.array([0.1, 0.2, 0.3, 0.4, 0.0, 0.0, 0.0])
+    bag = vi.models.documents.Bag(jnp.log(probs + 1e-30), X["ids"], X["counts"])
+    drawn = bag.sample(jax.random.key(1), (4_000,))
+    np.testing.assert_array_equal(drawn["counts"].sum(1), 6.0)
+    total = np.zeros(V)
+    np.add.at(total, np.asarray(drawn["ids"]), np.asarray(drawn["counts"]))
+    np.testing.assert_allclose(total / total.sum(), probs, atol=0.02)
+    np.testing.assert_allclose(bag.mean, 6 * probs, atol=1e-6)
+    expected = 2 * np.log(1e-30) + np.log(0.2) + 3 * np.log(0.1)
+    np.testing.assert_allclose(bag.log_prob(X), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"background": np.ones(3)}, "background needs a frequency for each of 7 words"),
+        ({"num_latents": 0}, "num_latents"),
+        ({"alpha": 0.0}, "alpha has to be positive"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        vi.models.documents.prodlda(V, **settings)
+    with pytest.raises(ValueError, match="row for each of 7 words"):
+        vi.models.documents.etm(V, embeddings=np.ones((3, 2)))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["prodlda", "etm"])
+def test_planted_topics_are_found(name):
+    rng = np.random.default_rng(0)
+    topics = np.kron(np.eye(4), np.full(5, 0.2))
+    dense = np.stack([rng.multinomial(40, row @ topics) for row in rng.dirichlet([0.2] * 4, 400)])
+    rows = jax.tree.map(jnp.asarray, vi.topics.as_rows(vi.topics.from_scipy(csr_array(dense))))
+    factory = getattr(vi.models.documents, name)
+    model = factory(20, num_latents=4, hidden=32, background=dense.sum(0))
+    optimizer = optax.adam(0.02)
+    step = vi.make_step(vi.losses.negative_elbo(model), optimizer)
+    state = vi.init_state(jax.random.key(0), model.init, optimizer)
+    (state, _) = vi.make_run(step, batch_size=100)(state, rows, 600)
+    found = vi.models.documents.topics(model, state.params, 4)
+    distance = vi.topics.match(topics, found).distance
+    assert distance.max() < 0.4

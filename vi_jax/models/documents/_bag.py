@@ -1,0 +1,145 @@
+"""What neural topic models share: an encoder of bags of words, and the distribution of one."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from vi_jax.arguments import as_count
+from vi_jax.models._kl import KL
+from vi_jax.models.from_densities import from_densities
+from vi_jax.models.networks import mlp_encoder
+from vi_jax.types import Array, Model, Params
+
+_LEAST = 1e-9  # of a word's frequency, where the background begins
+
+
+@partial(
+    jax.tree_util.register_dataclass, data_fields=("log_probs", "ids", "counts"), meta_fields=()
+)
+class Bag:
+    """The words of one document: as many as it has, each from one distribution.
+
+    `log_prob` is that of the tokens in their order, without the multinomial coefficient. A sample
+    has at most as many distinct words as the document has places; what there is beyond is left out,
+    the rarest first.
+    """
+
+    def __init__(self, log_probs: Array, ids: Array, counts: Array) -> None:
+        """log_probs [V], ids and counts [L] of the document whose length it has."""
+        self.log_probs = log_probs
+        self.ids = ids
+        self.counts = counts
+
+    def log_prob(self, value: Any) -> Array:
+        """sum n log p, nats, of {"ids", "counts"}."""
+        return jnp.sum(value["counts"] * self.log_probs[value["ids"]])
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Any:
+        """Documents {"ids", "counts"}, each leaf [*sample_shape, L]."""
+        total = jnp.sum(self.counts)
+        probs = jnp.exp(self.log_probs)
+        shape = (*sample_shape, len(probs))
+        drawn = jax.random.multinomial(key, total, probs, shape=shape)
+        counts, ids = jax.lax.top_k(drawn, len(self.counts))
+        ids = jnp.where(counts > 0, ids, 0).astype(self.ids.dtype)
+        return {"ids": ids, "counts": counts.astype(self.counts.dtype)}
+
+    @property
+    def mean(self) -> Array:
+        """Expected counts of all words, [V]."""
+        return jnp.sum(self.counts) * jnp.exp(self.log_probs)
+
+
+class Parts(NamedTuple):
+    """A decoder: all that two neural topic models differ in."""
+
+    init: Callable[[Array], Params]  # key -> parameters
+    log_probs: Callable[[Params, Array], Array]  # (parameters, z [K]) -> log p of all words, [V]
+    # (parameters, z, ids [L]) -> log p of some words, [L]
+    log_probs_at: Callable[[Params, Array, Array], Array]
+    prior: Any  # p(z), a distribution over [K]
+
+
+def make_model(
+    parts: Parts, *, num_words: int, num_latents: int, hidden: int, kl: KL = "closed"
+) -> Model:
+    """A Model of one document with a Gaussian guide, parameters {"words" [V, H], "encoder",
+    "decoder"}. The encoder is softplus(sum_w log(1 + n_w) words_w) through one more layer.
+    """
+    as_count(num_words, "num_words", what="V")
+    as_count(num_latents, "num_latents", what="K")
+    as_count(hidden, "hidden")
+    network = mlp_encoder((hidden,), 2 * num_latents, (hidden,), nn.softplus)
+
+    def init(key: Array) -> Params:
+        key_words, key_encoder, key_decoder = jax.random.split(key, 3)
+        return {
+            "words": 0.1 * jax.random.normal(key_words, (num_words, hidden)),
+            "encoder": network.init(key_encoder),
+            "decoder": parts.init(key_decoder),
+        }
+
+    def guide(params: Params, x: Any) -> Any:
+        weights = jnp.log1p(x["counts"].astype(params["words"].dtype))
+        bag = weights @ params["words"][x["ids"]]
+        row = network.apply(params["encoder"], jax.nn.softplus(bag))
+        loc, log_scale = jnp.split(row, 2)
+        return dist.Normal(loc, jnp.exp(log_scale)).to_event(1)
+
+    def prior(params: Params, x: Any) -> Any:
+        del params, x
+        return parts.prior
+
+    def decode(params: Params, x: Any, z: Array) -> Bag:
+        return Bag(parts.log_probs(params["decoder"], z), x["ids"], x["counts"])
+
+    def log_lik(params: Params, x: Any, z: Array) -> Array:
+        return jnp.sum(x["counts"] * parts.log_probs_at(params["decoder"], z, x["ids"]))
+
+    return from_densities(init, guide, prior, decode, log_lik, kl=kl)
+
+
+def standard_normal(num_latents: int) -> Any:
+    """N(0, I) over [K]."""
+    return dist.Normal(jnp.zeros(num_latents), 1.0).to_event(1)
+
+
+def start_of(background: Any, num_words: int) -> Array:
+    """Log frequencies [V] where the background begins; even ones where none are given.
+
+    Raises:
+      ValueError: another number of words.
+    """
+    if background is None:
+        return jnp.zeros(num_words)
+    found = jnp.asarray(background, jnp.float32)
+    if found.shape != (num_words,):
+        raise ValueError(
+            f"background needs a frequency for each of {num_words:,} words; got shape "
+            f"{found.shape}."
+        )
+    return jnp.log(jnp.maximum(found / jnp.sum(found), _LEAST))
+
+
+def all_words(
+    log_probs_at: Callable[[Params, Array, Array], Array], num_words: int
+) -> Callable[[Params, Array], Array]:
+    """log p of all words by that of some."""
+    return lambda params, z: log_probs_at(params, z, jnp.arange(num_words))
+
+
+def topics(model: Model, params: Params, num_latents: int, *, at: float = 1e4) -> Array:
+    """The distribution over words of each topic alone, [K, V]: what is decoded where a topic has
+    all of a document. Of models whose shares are softmax(z).
+    """
+    x = {"ids": jnp.zeros(1, jnp.int32), "counts": jnp.ones(1)}
+    corners = at * jnp.eye(num_latents)
+    if model.densities is None:
+        raise ValueError("topics are read from the densities of a model; this one has none.")
+    decode = model.densities.decode
+    return jax.vmap(lambda z: jnp.exp(decode(params, x, z).log_probs))(corners)
