@@ -251,6 +251,9 @@ CASES = {
     "nvdm, shares": lambda: Case(
         vi.models.documents.nvdm(7, shares=True, **OF_DOCUMENTS), num_words=7
     ),
+    "amortised_lda": lambda: Case(
+        vi.models.documents.amortised_lda(7, **OF_DOCUMENTS), num_words=7, is_softened=True
+    ),
     "etm": lambda: Case(vi.models.documents.etm(7, embedding_size=3, **OF_DOCUMENTS), num_words=7),
     "from_densities": lambda: Case(
         vi.models.from_densities(*_by_hand(vi.models.vae(SHAPE, num_latents=2, hidden=(4,))))
@@ -330,7 +333,7 @@ each = pytest.mark.parametrize(
 
 def test_every_model_has_a_case():
     tested = {name.split(",")[0] for name in CASES}
-    of_documents = set(vi.models.documents.__all__) - {"Bag", "topics"}
+    of_documents = set(vi.models.documents.__all__) - {"Bag", "amortisation_gap", "topics"}
     assert tested == (set(vi.models.__all__) - NOT_MODELS) | of_documents
     for room in ("priors", "gated"):
         module = getattr(vi.models, room)

@@ -11,8 +11,9 @@ posterior depending on its neighbours.
 """
 
 from vi_jax.models.documents._bag import Bag, topics
+from vi_jax.models.documents.amortised_lda import amortisation_gap, amortised_lda
 from vi_jax.models.documents.etm import etm
 from vi_jax.models.documents.nvdm import nvdm
 from vi_jax.models.documents.prodlda import prodlda
 
-__all__ = ["Bag", "etm", "nvdm", "prodlda", "topics"]
+__all__ = ["Bag", "amortisation_gap", "amortised_lda", "etm", "nvdm", "prodlda", "topics"]

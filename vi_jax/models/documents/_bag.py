@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from vi_jax.arguments import as_count
 from vi_jax.models._kl import KL
 from vi_jax.models.from_densities import from_densities
-from vi_jax.models.networks import mlp_encoder
+from vi_jax.models.networks import Network, mlp_encoder
 from vi_jax.types import Array, Model, Params
 
 _LEAST = 1e-9  # of a word's frequency, where the background begins
@@ -65,30 +65,42 @@ class Parts(NamedTuple):
     prior: Any  # p(z), a distribution over [K]
 
 
-def make_model(
-    parts: Parts, *, num_words: int, num_latents: int, hidden: int, kl: KL = "closed"
-) -> Model:
-    """A Model of one document with a Gaussian guide, parameters {"words" [V, H], "encoder",
-    "decoder"}. The encoder is softplus(sum_w log(1 + n_w) words_w) through one more layer.
+def encoder(num_words: int, num_outputs: int, hidden: int) -> Network:
+    """softplus(sum_w log(1 + n_w) words_w) of a document through one more layer, to [num_outputs];
+    parameters {"words" [V, H], "encoder"}, others beside them are left alone.
     """
     as_count(num_words, "num_words", what="V")
-    as_count(num_latents, "num_latents", what="K")
     as_count(hidden, "hidden")
-    network = mlp_encoder((hidden,), 2 * num_latents, (hidden,), nn.softplus)
+    network = mlp_encoder((hidden,), num_outputs, (hidden,), nn.softplus)
 
     def init(key: Array) -> Params:
-        key_words, key_encoder, key_decoder = jax.random.split(key, 3)
+        key_words, key_encoder = jax.random.split(key)
         return {
             "words": 0.1 * jax.random.normal(key_words, (num_words, hidden)),
             "encoder": network.init(key_encoder),
-            "decoder": parts.init(key_decoder),
         }
 
-    def guide(params: Params, x: Any) -> Any:
+    def apply(params: Params, x: Any) -> Array:
         weights = jnp.log1p(x["counts"].astype(params["words"].dtype))
         bag = weights @ params["words"][x["ids"]]
-        row = network.apply(params["encoder"], jax.nn.softplus(bag))
-        loc, log_scale = jnp.split(row, 2)
+        return network.apply(params["encoder"], jax.nn.softplus(bag))
+
+    return Network(init, apply)
+
+
+def make_model(
+    parts: Parts, *, num_words: int, num_latents: int, hidden: int, kl: KL = "closed"
+) -> Model:
+    """A Model of one document with a Gaussian guide, parameters of `encoder` and "decoder"."""
+    as_count(num_latents, "num_latents", what="K")
+    bag = encoder(num_words, 2 * num_latents, hidden)
+
+    def init(key: Array) -> Params:
+        key_encoder, key_decoder = jax.random.split(key)
+        return {**bag.init(key_encoder), "decoder": parts.init(key_decoder)}
+
+    def guide(params: Params, x: Any) -> Any:
+        loc, log_scale = jnp.split(bag.apply(params, x), 2)
         return dist.Normal(loc, jnp.exp(log_scale)).to_event(1)
 
     def prior(params: Params, x: Any) -> Any:
@@ -135,10 +147,10 @@ def all_words(
 
 def topics(model: Model, params: Params, num_latents: int, *, at: float = 1e4) -> Array:
     """The distribution over words of each topic alone, [K, V]: what is decoded where a topic has
-    all of a document. Of models whose shares are softmax(z).
+    all of a document. Of models whose shares are softmax(z), as those of z = log theta are.
     """
     x = {"ids": jnp.zeros(1, jnp.int32), "counts": jnp.ones(1)}
-    corners = at * jnp.eye(num_latents)
+    corners = jax.nn.log_softmax(at * jnp.eye(num_latents))
     if model.densities is None:
         raise ValueError("topics are read from the densities of a model; this one has none.")
     decode = model.densities.decode

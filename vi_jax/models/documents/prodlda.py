@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from vi_jax.arguments import as_count
 from vi_jax.models.documents._bag import Parts, make_model, start_of
 from vi_jax.types import Array, Model, Params
 
@@ -38,6 +39,7 @@ def prodlda(
     Raises:
       ValueError: a size or alpha is not positive, or a background of another length.
     """
+    as_count(num_latents, "num_latents", what="K")
     if not alpha > 0:
         raise ValueError(f"alpha has to be positive; got {alpha}.")
     start = start_of(background, num_words)
