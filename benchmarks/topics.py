@@ -3,10 +3,11 @@
     python -m benchmarks.topics --corpus=20ng_etm.npz --peers=/opt/peers/bin/python
 
 CORPUS.npz has {train, test_h1, test_h2}_{data, indices, indptr} and vocab. Peers are run by the
-Python given, which has scikit-learn, gensim and tomotopy (pip install gensim tomotopy
-scikit-learn), on the same counts, one process each. Every system is scored by its topics' means and
-the shares that `vi.topics` finds of the first halves at the system's own alpha, and once more with
-alpha rescaled to the mean that is best on the first 1,000 test documents, scored on the others.
+Python given, which has scikit-learn, gensim, tomotopy and topica (pip install gensim tomotopy
+topica scikit-learn), on the same counts, one process each. Every system is scored by its topics'
+means and the shares that `vi.topics` finds of the first halves at the system's own alpha, and once
+more with alpha rescaled to the mean that is best on the first 1,000 test documents, scored on the
+others.
 """
 
 import argparse
@@ -27,6 +28,7 @@ PEERS = {
     "scikit-learn, batch": ("sklearn", {}),
     "tomotopy, 200 sweeps": ("tomotopy", {"sweeps": 200}),
     "tomotopy, 1,000 sweeps": ("tomotopy", {"sweeps": 1000}),
+    "topica, 1,000 sweeps": ("topica", {"sweeps": 1000}),
 }
 ESTEPS = ("estep_sklearn", "estep_gensim")
 MEANS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)  # of alpha rescaled

@@ -87,6 +87,18 @@ def tomotopy(rows, seed, sweeps=200, **settings):
     yield topics / topics.sum(1, keepdims=True), np.asarray(model.alpha)
 
 
+def topica(rows, seed, sweeps=1000, **settings):
+    import topica as library
+
+    model = library.LDA(NUM_TOPICS, seed=seed, **settings)
+    documents = [[str(word) for word in text] for text in texts(rows)]
+    yield
+    model.fit(documents, iters=sweeps, num_threads=1)
+    topics = np.full((NUM_TOPICS, rows.shape[1]), 1e-9)
+    topics[:, [int(word) for word in model.vocabulary]] = model.topic_word
+    yield topics / topics.sum(1, keepdims=True), np.asarray(model.alpha)
+
+
 def estep_sklearn(rows):
     from sklearn.decomposition import LatentDirichletAllocation
 

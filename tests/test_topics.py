@@ -448,6 +448,28 @@ def test_a_resumed_fit_ends_by_its_tolerance_at_the_same_sweep(method):
 
 
 @pytest.mark.integration
+def test_wide_first_sweeps_find_better_optima_under_small_priors():
+    rng = np.random.default_rng(0)
+    topics = rng.dirichlet(np.full(100, 0.05), 8)
+    shares = rng.dirichlet(np.full(8, 0.3), 150)
+    counts = as_counts(np.stack([rng.multinomial(60, row @ topics) for row in shares]))
+
+    def elbo(num_warm):
+        return vi.topics.fit_lda(
+            jax.random.key(0),
+            counts,
+            num_topics=8,
+            method="memoized",
+            alpha=0.1,
+            eta=0.02,
+            num_warm=num_warm,
+            num_starts=4,
+        ).starts.mean()
+
+    assert elbo(15) > elbo(0) + 0.02
+
+
+@pytest.mark.integration
 def test_small_priors_do_not_underflow():
     (_, _, dense) = planted(100)
     fit = vi.topics.fit_lda(
