@@ -401,6 +401,33 @@ def test_stochastic_steps_find_planted_topics(schedule):
 
 
 @pytest.mark.integration
+def test_a_stream_finds_planted_topics_and_resumes_to_the_bit():
+    (topics, _, dense) = planted(2_400)
+    parts = [as_counts(dense[begin : begin + 30]) for begin in range(0, 2_400, 30)]
+    seen = []
+
+    def fit(**more):
+        return vi.topics.fit_stream(
+            jax.random.key(0),
+            parts.__getitem__,
+            num_steps=80,
+            num_topics=4,
+            num_docs=2_400,
+            eta=0.2,
+            schedule=vi.topics.Schedule(tau0=2.0, average_from=60),
+            **more,
+        )
+
+    whole = fit(callback=seen.append)
+    assert vi.topics.match(topics, whole.topics_mean).distance.max() < 0.2
+    assert len(seen) == len(whole.history) == 80
+    assert np.mean(whole.history[-5:]) > whole.history[0]
+    resumed = fit(resume=seen[70].state)
+    np.testing.assert_array_equal(whole.topics, resumed.topics)
+    np.testing.assert_array_equal(whole.alpha, resumed.alpha)
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize("method", ["partly", "memoized", "cvb0", "svi"])
 def test_a_fit_that_is_resumed_has_the_same_numbers(method):
     (_, _, dense) = planted(300)

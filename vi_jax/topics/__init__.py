@@ -31,6 +31,7 @@ from vi_jax.topics.hdp import fit_hdp
 from vi_jax.topics.lda import Progress, fit_lda
 from vi_jax.topics.result import LDA
 from vi_jax.topics.simulate import Calibration, Simulated, calibration, simulate
+from vi_jax.topics.stream import StreamProgress, fit_stream
 from vi_jax.topics.svi import Schedule, svi_step
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Progress",
     "Schedule",
     "Simulated",
+    "StreamProgress",
     "anneal",
     "as_rows",
     "bracket",
@@ -59,6 +61,7 @@ __all__ = [
     "exact",
     "fit_hdp",
     "fit_lda",
+    "fit_stream",
     "from_csr",
     "from_scipy",
     "hellinger",

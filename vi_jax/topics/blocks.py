@@ -83,6 +83,31 @@ def make_blocks(
     return Blocks(*[np.stack(leaves) for leaves in zip(*made, strict=True)])
 
 
+def make_batch(counts: Counts) -> Blocks:
+    """One block of all documents, without the axis of blocks, of sizes rounded up by an eighth at
+    most: batches of a stream have few shapes, each a function of the batch alone.
+    """
+    flat = _transposed(counts, 0, len(counts.doc))
+    starts = flat[2]
+    postings = _POSTINGS[1]
+    rows = int(np.sum(-(-np.diff(starts) // postings)))
+    sizes = Sizes(
+        _rounded(len(counts.doc)),
+        _rounded(counts.num_docs),
+        _rounded(len(flat[0])),
+        _rounded(rows),
+        postings,
+    )
+    part = (0, len(counts.doc), 0, counts.num_docs)
+    return Blocks(*_block(counts, part, flat, sizes))
+
+
+def _rounded(size: int) -> int:
+    """The least multiple of an eighth of a power of two that is not below, at least 8."""
+    unit = max(1, 2 ** (max(size, 8).bit_length() - 4))
+    return -(-max(size, 8) // unit) * unit
+
+
 def _divided(sizes: Sizes, over_docs: int, over_words: int) -> Sizes:
     """Sizes rounded up."""
 

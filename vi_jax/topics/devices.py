@@ -12,17 +12,8 @@ from jax.sharding import PartitionSpec as P
 
 from vi_jax.topics.blocks import Blocks
 
-_BLOCKS = Blocks(
-    words=P(None, "model"),
-    ids=P(None, "data"),
-    counts=P(None, "data"),
-    doc=P(None, "data"),
-    docs=P(None, "data"),
-    lengths=P(None, "data"),
-    cell=P(None, "data"),
-    cell_doc=P(None, "data"),
-    cell_word=P(None, "data"),
-)
+# of blocks by their leaves, with the axis B of blocks in front
+_BLOCKS = {name: P(None, "data") for name in Blocks._fields} | {"words": P(None, "model")}
 # leaves of states with the axis R of starts in front; the others are whole on every device
 _STATES = {
     "stats": P(None, "model"),
@@ -37,7 +28,8 @@ def place_blocks(blocks: Blocks, mesh: Mesh | None) -> Blocks:
     """The blocks on the devices of a mesh, or on the only one."""
     if mesh is None:
         return jax.tree.map(jax.numpy.asarray, blocks)
-    return Blocks(*(_put(leaf, spec, mesh) for leaf, spec in zip(blocks, _BLOCKS, strict=True)))
+    leaves = blocks._asdict()
+    return Blocks(**{name: _put(leaf, _BLOCKS[name], mesh) for name, leaf in leaves.items()})
 
 
 def place_state(state: Any, mesh: Mesh | None) -> Any:

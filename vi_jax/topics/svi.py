@@ -52,7 +52,7 @@ def svi_step(
     state: State,
     batch: Any,
     *,
-    num_docs: float,
+    num_docs: float | Array,
     schedule: Schedule = DEFAULT_SCHEDULE,
     learns: bool = True,
     learns_eta: bool = False,
@@ -133,7 +133,7 @@ def _averaged(state: State, lam: Array, schedule: Schedule) -> Array:
     return jnp.where(number >= 0, state.average + rate * (lam - state.average), lam)
 
 
-def estimate(state: State, local: Any, in_batch: Array, num_docs: float) -> Array:
+def estimate(state: State, local: Any, in_batch: Array, num_docs: float | Array) -> Array:
     """An unbiased estimate of the ELBO at the topics of `state`, nats, from a random batch."""
     alpha = state.alpha
     prior = log_gamma(jnp.sum(alpha)) - jnp.sum(log_gamma(alpha))
