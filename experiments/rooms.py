@@ -11,7 +11,15 @@ MODEL = Room(
     "model",
     "vi_jax.models",
     without=(
-        *("amortised", "architectures", "from_densities", "gated", "likelihoods", "networks"),
+        *(
+            "amortised",
+            "architectures",
+            "documents",
+            "from_densities",
+            "gated",
+            "likelihoods",
+            "networks",
+        ),
         "priors",
     ),
 )

@@ -125,19 +125,40 @@ def test_wrong_settings_are_refused(settings, message):
         vi.models.documents.etm(V, embeddings=np.ones((3, 2)))
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("name", ["prodlda", "etm", "amortised_lda"])
-def test_planted_topics_are_found(name):
+def planted():
+    """Four topics of five words each, and 400 documents of 40."""
     rng = np.random.default_rng(0)
     topics = np.kron(np.eye(4), np.full(5, 0.2))
     dense = np.stack([rng.multinomial(40, row @ topics) for row in rng.dirichlet([0.2] * 4, 400)])
-    rows = jax.tree.map(jnp.asarray, vi.topics.as_rows(vi.topics.from_scipy(csr_array(dense))))
-    factory = getattr(vi.models.documents, name)
-    model = factory(20, num_latents=4, hidden=32, background=dense.sum(0))
+    rows = vi.topics.as_rows(vi.topics.from_scipy(csr_array(dense)))
+    return topics, jax.tree.map(jnp.asarray, rows)
+
+
+def trained(name, rows, num_steps):
+    model = getattr(vi.models.documents, name)(20, num_latents=4, hidden=32)
     optimizer = optax.adam(0.02)
     step = vi.make_step(vi.losses.negative_elbo(model), optimizer)
     state = vi.init_state(jax.random.key(0), model.init, optimizer)
-    (state, _) = vi.make_run(step, batch_size=100)(state, rows, 600)
+    (state, _) = vi.make_run(step, batch_size=100)(state, rows, num_steps)
+    return model, state
+
+
+@pytest.mark.integration
+def test_the_amortised_bound_is_near_its_end_when_trained():
+    (_, rows) = planted()
+    (model, state) = trained("amortised_lda", rows, 300)
+    terms = jax.vmap(model.terms, (None, None, 0))(jax.random.key(0), state.params, rows)
+    by_token = float(jnp.mean(terms.log_lik - terms.kl["z"])) / 40
+    assert by_token > -np.log(20) + 0.2  # above what even frequencies have
+    gap = vi.models.documents.amortisation_gap(state.params, rows, num_latents=4)
+    assert 0 <= float(jnp.mean(gap)) / 40 < 0.05
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["prodlda", "etm"])
+def test_planted_topics_are_found(name):
+    (topics, rows) = planted()
+    (model, state) = trained(name, rows, 600)
     found = vi.models.documents.topics(model, state.params, 4)
     distance = vi.topics.match(topics, found).distance
     # shares that are softmax(N(0, 1)) cannot be as uneven as these: ETM's topics overlap

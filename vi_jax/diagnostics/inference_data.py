@@ -16,7 +16,7 @@ def inference_data(groups: Mapping[str, Mapping[str, Any]], attributes: Mapping[
         import arviz
     except ImportError as error:
         raise ImportError("to_arviz needs ArviZ: pip install arviz.") from error
-    chains = {
+    chains: dict[str, Any] = {
         group: {name: np.asarray(value)[None] for name, value in sites.items()}
         for group, sites in groups.items()
     }

@@ -66,22 +66,9 @@ def amortised_lda(
             },
         }
 
-    def gamma_of(params: Params, x: Any) -> Array:
-        begin = jax.nn.softplus(bag.apply(params, x)) + _LEAST
-        total = jnp.sum(x["counts"])
-        gamma = _alpha(params) + total * begin / jnp.sum(begin)
-        beta = jnp.exp(_log_beta(params)[:, x["ids"]])  # [K, L]
-
-        def iterate(gamma: Array, _: None) -> tuple[Array, None]:
-            shares = jax.nn.softmax(digamma(gamma))
-            ratio = jnp.where(x["counts"] > 0, x["counts"] / (shares @ beta), 0.0)
-            return _alpha(params) + shares * (beta @ ratio), None
-
-        gamma, _ = jax.lax.scan(iterate, gamma, None, length=num_iterations)
-        return gamma
-
     def guide(params: Params, x: Any) -> LogDirichlet:
-        return LogDirichlet(gamma_of(params, x))
+        begin = jax.nn.softplus(bag.apply(params, x)) + _LEAST
+        return LogDirichlet(_gamma(params, x, begin, num_iterations))
 
     def prior(params: Params, x: Any) -> LogDirichlet:
         del x
@@ -104,6 +91,23 @@ def amortised_lda(
         return decode(params, x, prior(params, x).sample(key))
 
     return Model(init, terms, generate, Densities(guide, prior, decode, log_lik))
+
+
+def _gamma(params: Params, x: Any, begin: Array, num_iterations: int) -> Array:
+    """gamma [K] of a document after some iterations from positive numbers [K] in its proportions of
+    the tokens.
+    """
+    alpha = _alpha(params)
+    beta = jnp.exp(_log_beta(params)[:, x["ids"]])  # [K, L]
+
+    def iterate(gamma: Array, _: None) -> tuple[Array, None]:
+        shares = jax.nn.softmax(digamma(gamma))
+        ratio = jnp.where(x["counts"] > 0, x["counts"] / (shares @ beta), 0.0)
+        return alpha + shares * (beta @ ratio), None
+
+    gamma = alpha + jnp.sum(x["counts"]) * begin / jnp.sum(begin)
+    gamma, _ = jax.lax.scan(iterate, gamma, None, length=num_iterations)
+    return gamma
 
 
 def _alpha(params: Params) -> Array:
