@@ -44,6 +44,7 @@ CONTENTS = {
         "samples": files.FOLDER,
         "latents": files.FOLDER,
         "imputed": files.FOLDER,
+        "decoded": files.FOLDER,
         "tensorboard": files.FOLDER,
         "replica_[0-9]*": files.FOLDER,
     },
@@ -67,6 +68,11 @@ CONTENTS = {
         "intervals.csv": files.REGULAR,
         "intervals.json": files.REGULAR,
         "draws.npz": files.REGULAR,
+    },
+    "decoded": {
+        "decoded.npz": files.REGULAR,
+        "decoded.json": files.REGULAR,
+        "rates.h5": files.REGULAR,
     },
     "tensorboard": {"events*": files.REGULAR},
 }
