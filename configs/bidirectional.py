@@ -1,7 +1,7 @@
 """Many stochastic layers on one residual path, inferred from the top down (Kingma et al. 2016;
 Child 2021): every layer sees what those above it have drawn, and each KL is closed.
 
-    python -m experiments.train --config=configs/bidirectional.py         # digits, two minutes
+    python -m experiments.train --config=configs/bidirectional.py         # digits
     python -m experiments.train --config=configs/bidirectional.py:conv    # convolutions
     python -m experiments.train --config=configs/bidirectional.py:mnist --config.data.data_dir=DIR
 

@@ -1,7 +1,7 @@
 """Colour images of 32x32 pixels by mixtures of discretised logistics, the likelihood of PixelCNN++
 (Salimans et al. 2017), given latents.
 
-    python -m experiments.train --config=configs/colour.py      # photos, ten minutes
+    python -m experiments.train --config=configs/colour.py
     python -m experiments.train --config=configs/colour.py --config.data.name=npz:FILE
 
 Variants: photos (default), a convolutional VAE on images cut from two photographs; bidirectional,
