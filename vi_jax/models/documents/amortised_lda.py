@@ -1,5 +1,6 @@
 """Latent Dirichlet allocation with an encoder that starts the exact fixed point of the shares."""
 
+import math
 from typing import Any
 
 import jax
@@ -62,7 +63,7 @@ def amortised_lda(
             "decoder": {
                 "topics": topics,
                 "background": start,
-                "log_alpha": jnp.full(num_latents, jnp.log(alpha)),
+                "log_alpha": jnp.full(num_latents, math.log(alpha), start.dtype),
             },
         }
 
