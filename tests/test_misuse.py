@@ -72,6 +72,9 @@ def guide_of(name):
     """A guide that an estimator is valid for."""
     if name == "price":
         return VECTOR
+    if name == "stratified":
+        family = vi.families.mixture(2)
+        return family.guide(family.init(KEY))
     return NORMAL if name in NOT_FOR_BERNOULLI else BERNOULLI
 
 
