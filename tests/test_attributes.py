@@ -57,16 +57,20 @@ PARAMS = {"logits": jnp.array([0.3, -1.0]), "w": jnp.array(0.8)}
 LAYERS = (wrapped, jax.jit, functools.partial, own)
 
 
-def kind_of(estimator):
-    return "gaussian" if getattr(estimator, "reparameterised", True) else "bernoulli"
+def guide_of(estimator, params):
+    """A guide that an estimator is valid for."""
+    if estimator is vi.estimators.stratified:
+        loc = params["logits"] + jnp.array([[0.0], [0.5]])
+        of_mixture = {"logits": jnp.zeros(2), "loc": loc, "log_scale": jnp.zeros((2, 2))}
+        return vi.families.mixture(2).guide(of_mixture)
+    if getattr(estimator, "reparameterised", True):
+        return dist.Normal(params["logits"], 0.7).to_event(1)
+    return Bernoulli(params["logits"]).to_event(1)
 
 
 def value_and_gradient(estimator, bound, params):
     def value(params):
-        if kind_of(estimator) == "bernoulli":
-            q = Bernoulli(params["logits"]).to_event(1)
-        else:
-            q = dist.Normal(params["logits"], 0.7).to_event(1)
+        q = guide_of(estimator, params)
 
         def log_joint(z):
             return dist.Normal(params["w"] * z.sum(), 0.8).log_prob(0.7) - 0.5 * (z**2).sum()

@@ -130,6 +130,7 @@ def test_simulated_documents_lie_between_the_bounds():
     assert np.mean(above - exact) > 0.05
 
 
+@pytest.mark.integration
 def test_documents_are_made_by_the_model():
     fit = model()
     made = vi.topics.simulate(jax.random.key(0), fit, np.full(4_000, 6))
