@@ -109,8 +109,20 @@ def shrink(choice):
             shrink(value)
 
 
+def marks_of(name, variant):
+    """Variants that are another one's on other data, or of its size in the paper, are left to the
+    slow tests.
+    """
+    is_another = ("mnist" in variant or "frey" in variant) and variant != "mnist_miselbo"
+    has_default = MODULES[name].VARIANTS[0] != variant
+    return (pytest.mark.slow,) if is_another and has_default else ()
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize(("name", "variant"), MEMBERS)
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [pytest.param(*member, marks=marks_of(*member)) for member in MEMBERS],
+)
 def test_every_variant_trains(name, variant, tmp_path):
     """Three steps by the pieces of experiments.train: every parameter moves, the ELBO and what the
     pictures show are finite.

@@ -201,6 +201,7 @@ def test_a_learned_prior_scale_has_the_least_kl():
     np.testing.assert_allclose(learned, at_best, rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_a_learned_prior_of_a_matrix_has_a_scale_for_each_input_and_output():
     """Where E[w^2] is a product of both, the prior's variance is that product; and no scale of
     theirs near it has a lower KL.

@@ -103,6 +103,7 @@ def test_its_samples_are_of_it():
     assert_mean(np.asarray(draws, np.float64), probability @ every)
 
 
+@pytest.mark.integration
 def test_x_may_be_laid_in_another_shape():
     p = made(16, num_pixels=4)
     flat = made(16, num_pixels=4, shape=(4 * C,))

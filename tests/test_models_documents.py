@@ -72,6 +72,7 @@ def amortised(num_iterations):
     return made(vi.models.documents.amortised_lda, **settings)
 
 
+@pytest.mark.integration
 def test_the_bound_at_the_end_of_the_fixed_point_is_that_of_lda(x64):
     """Terms at many iterations are those of the conjugate engine at the same topics."""
     (model, params) = amortised(300)
@@ -85,6 +86,7 @@ def test_the_bound_at_the_end_of_the_fixed_point_is_that_of_lda(x64):
     np.testing.assert_allclose(terms.log_lik - terms.kl["z"], exact, rtol=1e-8)
 
 
+@pytest.mark.integration
 def test_the_amortisation_gap_closes_with_iterations():
     (_, params) = amortised(2)
     rows = jax.tree.map(lambda leaf: leaf[None], X)

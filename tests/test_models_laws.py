@@ -316,7 +316,11 @@ def loss_of(case):
     return vi.losses.negative_elbo(case.model)
 
 
-SLOW_TO_COMPILE = {"sequence_vae", "dlgm", "dlgm, flow", "poisson_lds", "gpfa", "lfads"}
+SLOW_TO_COMPILE = {
+    *("amortised_lda", "bidirectional_vae", "conv_bidirectional_vae", "dlgm", "dlgm, flow"),
+    *("dlgm, rank one", "gpfa", "ladder_vae, layer norm", "lfads", "poisson_lds", "sequence_vae"),
+    *("stacked_semi_supervised_vae", "table_vae, hiding", "table_vae, linearised"),
+}
 VERY_SLOW_TO_COMPILE = {"slds"}
 
 

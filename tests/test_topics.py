@@ -225,6 +225,7 @@ def test_learning_eta_raises_the_elbo(x64):
     assert elbo(scale) > max(elbo(scale * 1.01), elbo(scale * 0.99))
 
 
+@pytest.mark.integration
 def test_a_collapsed_step_of_eta_keeps_its_proportions():
     rng = np.random.default_rng(0)
     base = jnp.asarray(rng.uniform(0.5, 1.5, 30))
