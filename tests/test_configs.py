@@ -26,6 +26,7 @@ MODULES = {
     for path in sorted((ROOT / "configs" / folder.strip(".")).glob("*.py"))
     if path.stem not in ("__init__", "base", "replay")
 }
+OTHER_DATA = ("mnist", "frey", "new_conditions", "tutorial")  # in the names of variants
 MEMBERS = [(name, variant) for name, module in MODULES.items() for variant in module.VARIANTS]
 
 
@@ -85,7 +86,8 @@ def stand_in(config, folder):
         config.data.update(num_labels=10, label_copies=2)
     with config.unlocked():
         shrink(config.model)
-        if "width" in config.model and "num_latents" in config.model:  # layers of one width
+        has_layers = isinstance(config.model.get("num_latents"), tuple)
+        if "width" in config.model and has_layers:  # of one width
             config.model.update(num_latents=(1, 2), width=4)
         if "halvings" in config.model:
             config.model.halvings = (1, 2)
@@ -113,7 +115,7 @@ def marks_of(name, variant):
     """Variants that are another one's on other data, or of its size in the paper, are left to the
     slow tests.
     """
-    is_another = ("mnist" in variant or "frey" in variant) and variant != "mnist_miselbo"
+    is_another = any(word in variant for word in OTHER_DATA) and variant != "mnist_miselbo"
     has_default = MODULES[name].VARIANTS[0] != variant
     return (pytest.mark.slow,) if is_another and has_default else ()
 
