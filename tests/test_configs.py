@@ -27,6 +27,8 @@ MODULES = {
     if path.stem not in ("__init__", "base", "replay")
 }
 OTHER_DATA = ("mnist", "frey", "new_conditions", "tutorial")  # in the names of variants
+# minutes of compiling for what other variants, and the laws, hold too
+SLOW = [("gpfa", "negative_binomial"), ("colour", "bidirectional"), ("table", "counts")]
 MEMBERS = [(name, variant) for name, module in MODULES.items() for variant in module.VARIANTS]
 
 
@@ -116,8 +118,8 @@ def marks_of(name, variant):
     slow tests.
     """
     is_another = any(word in variant for word in OTHER_DATA) and variant != "mnist_miselbo"
-    has_default = MODULES[name].VARIANTS[0] != variant
-    return (pytest.mark.slow,) if is_another and has_default else ()
+    is_slow = (name, variant) in SLOW or (is_another and MODULES[name].VARIANTS[0] != variant)
+    return (pytest.mark.slow,) if is_slow else ()
 
 
 @pytest.mark.integration

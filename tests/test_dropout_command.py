@@ -25,7 +25,7 @@ SMALL = (
 )
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_metric_of_training_is_called_objective(commands, tmp_path, replicas):
     place = tmp_path / "run"
     fields = [f"--config.{field}" for field in (*SMALL, f"replicas={replicas}")]

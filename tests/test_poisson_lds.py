@@ -90,7 +90,12 @@ def dense_evidence(params, x):
 
 
 @pytest.mark.parametrize(
-    "num", [1, *(pytest.param(num, marks=pytest.mark.integration) for num in (2, 64))]
+    "num",
+    [
+        1,
+        pytest.param(2, marks=pytest.mark.integration),
+        pytest.param(64, marks=pytest.mark.slow),
+    ],
 )
 def test_a_gaussian_likelihood_is_exact_after_one_pass(num):
     """Log evidence and its gradient, with holes and unequal lengths."""
