@@ -67,8 +67,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         explain=posterior.explain,
     )
     if not plates:
-        names = tuple(site.name for site in sites)
-        return target._replace(observed=Observed(model, args, kwargs, names))
+        return target._replace(observed=Observed(model, args, kwargs))
     return target._replace(sampled=posterior.sampled, sampled_larger=posterior.sampled_larger)
 
 

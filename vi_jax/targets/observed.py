@@ -11,12 +11,11 @@ from vi_jax.types import Array
 
 
 class Observed(NamedTuple):
-    """A model with the arguments that its posterior was made of, and the names of its latents."""
+    """A model with the arguments that its posterior was made of."""
 
     model: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    latents: tuple[str, ...]
 
     def replicate(
         self, key: Array, z: dict[str, Array], *args: Any, **kwargs: Any
@@ -25,7 +24,7 @@ class Observed(NamedTuple):
 
         Args:
           key: of the draws.
-          z: {site: [S, ...]} of the latents; other sites in it are left out.
+          z: {site: [S, ...]} of the latents; deterministic sites in it are computed anew.
           args, kwargs: what the model is called with; if none are given, what its posterior was
             made of, whose observed sites are drawn anew.
 
@@ -34,7 +33,7 @@ class Observed(NamedTuple):
         """
         is_new = bool(args or kwargs)
         model = self.model if is_new else handlers.uncondition(self.model)
-        predictive = Predictive(model, posterior_samples=self._latents(z))
+        predictive = Predictive(model, posterior_samples=z)
         draws: dict[str, Array] = (
             predictive(key, *args, **kwargs)
             if is_new
@@ -46,10 +45,5 @@ class Observed(NamedTuple):
         """log p(x_i | z) of each observed number, {site: [S, ...]}, nats: what leave-one-out
         cross-validation asks for.
         """
-        values: dict[str, Array] = log_likelihood(
-            self.model, self._latents(z), *self.args, **self.kwargs
-        )
+        values: dict[str, Array] = log_likelihood(self.model, z, *self.args, **self.kwargs)
         return values
-
-    def _latents(self, z: dict[str, Array]) -> dict[str, Array]:
-        return {name: z[name] for name in self.latents}
