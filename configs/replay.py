@@ -12,10 +12,11 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import files, own_code
+from experiments import own_code
 from experiments.cli import UserError
 from experiments.posteriors.models import FILE, RECORDED
 from experiments.run.record import fields_of, refuse_old
+from vi_jax import files
 
 
 def get_config(path: str) -> ConfigDict:

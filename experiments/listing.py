@@ -10,7 +10,7 @@ from pathlib import Path
 from experiments import signatures
 from experiments.choices import Room
 from experiments.errors import UserError
-from experiments.files import read_bytes
+from vi_jax.files import read_bytes
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NO_CONFIGS = ("__init__.py", "base.py")  # files of the folder that are none

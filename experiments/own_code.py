@@ -15,10 +15,11 @@ from typing import Any
 
 from absl import flags
 
-from experiments import files, signatures
+from experiments import signatures
 from experiments.choices import NAME, is_in_file
 from experiments.cli import UserError
 from experiments.rooms import ROOMS, choices_of
+from vi_jax import files
 
 RECORDED = "recorded "  # before a name that a record gives, and not the user (configs/replay.py)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.files import read_bytes
+from vi_jax.files import read_bytes
 
 NUMBER = "a whole number"
 NUMBERS = "a tuple of whole numbers"

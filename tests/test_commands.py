@@ -28,11 +28,12 @@ from command_helpers import (
 from PIL import Image
 
 from configs import replay
-from experiments import config_file, files
+from experiments import config_file
 from experiments.cli import UserError
 from experiments.evals import report
 from experiments.run.folder import open_folder
 from experiments.run.record import FORMAT, read_config, to_plain
+from vi_jax import files
 
 pytest_plugins = ("command_helpers",)
 

@@ -13,11 +13,12 @@ from command_helpers import ROOT, small, write_idx
 
 import vi_jax as vi
 from configs import replay
-from experiments import config_file, files, settings
+from experiments import config_file, settings
 from experiments.evals import images, sequences, tables
 from experiments.run import folder, session, single
 from experiments.run.folder import default_folder
 from experiments.run.record import FORMAT, from_plain, to_plain
+from vi_jax import files
 from vi_jax.training import evaluation_params
 
 MODULES = {

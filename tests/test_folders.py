@@ -27,7 +27,7 @@ from test_checkpoints import made_state, plain_key
 from test_data_tfds import prepare_tiny
 
 from configs import replay as replay_config
-from experiments import config_file, data, figures, files, settings
+from experiments import config_file, data, figures, settings
 from experiments.cli import UserError
 from experiments.evals import report
 from experiments.posteriors import config as posterior_config
@@ -37,6 +37,7 @@ from experiments.run.checkpoints import Checkpoints
 from experiments.run.contents import CONFIG, CONTENTS, DATA, check_contents
 from experiments.run.folder import default_folder, open_folder, refuse_foreign
 from experiments.run.record import FORMAT, read_config, read_run, to_plain
+from vi_jax import files
 
 pytest_plugins = ("command_helpers",)
 
@@ -122,7 +123,7 @@ def test_the_open_file_is_what_is_checked(place, monkeypatch):
     """A pipe that comes after the first look, with a writer or without."""
     os.mkfifo(place)
     regular = os.stat(__file__)
-    monkeypatch.setattr(files.os, "stat", lambda *args, **options: regular)
+    monkeypatch.setattr(os, "stat", lambda *args, **options: regular)
     for opener in OPENERS.values():
         with pytest.raises(OSError, match=r"named pipe|No such device or address"):
             opener(place)
@@ -261,14 +262,14 @@ def strays(path, source):
             is_one = name in METHODS if of else name in BARE
             is_one |= of in ("np", "numpy") and name in OF_NUMPY
             if (is_one or whole in WHOLE) and of != "files" and whole not in ALLOWED.get(path, ()):
-                found.append(f"{path}: line {node.lineno} calls {whole}; see experiments/files.py")
+                found.append(f"{path}: line {node.lineno} calls {whole}; see vi_jax/files")
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
             found += [f"{path} imports {each}" for each in names if each in EXECUTING]
     return found
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path != "experiments/files.py"])
+@pytest.mark.parametrize("path", SOURCES)
 def test_files_are_opened_in_one_place(path):
     assert not strays(path, SOURCES[path])
 

@@ -33,12 +33,13 @@ from PIL import Image
 from test_fuzz import BAIT, FIELDS, MARKER, VALUES, damages
 
 import vi_jax as vi
-from experiments import build, cli, config_file, errors, evals, files, overrides, rooms
+from experiments import build, cli, config_file, errors, evals, overrides, rooms
 from experiments import settings as config_settings
 from experiments.evals import encoding
 from experiments.run import environment, folder, lock, loop, nonfinite, session, single
 from experiments.run.contents import CONFIG
 from experiments.run.record import from_plain, to_plain
+from vi_jax import files
 
 pytest_plugins = ("command_helpers",)
 

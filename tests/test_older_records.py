@@ -5,11 +5,12 @@ import json
 import pytest
 
 from configs import replay, table, vae
-from experiments import config_file, files, settings
+from experiments import config_file, settings
 from experiments.cli import UserError
 from experiments.run import added
 from experiments.run.folder import open_folder
 from experiments.run.record import FORMAT, read_config, to_plain
+from vi_jax import files
 
 
 def write(folder, config, *, without):

@@ -12,13 +12,14 @@ import pytest
 from command_helpers import small, stub_evaluations
 from helpers import tree_equal
 
-from experiments import build, files
+from experiments import build
 from experiments.cli import UserError
 from experiments.evals import closing
 from experiments.run import diagnosis, metrics, nonfinite, session, single
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.folder import open_folder
 from experiments.run.record import FORMAT, read_config, to_plain
+from vi_jax import files
 from vi_jax.training import State, batch_rows, shuffle
 
 pytestmark = pytest.mark.usefixtures("no_key_check")

@@ -19,7 +19,7 @@ from command_helpers import small, stub_evaluations
 from helpers import assert_mean, tree_allclose
 
 import vi_jax as vi
-from experiments import build, cli, evals, files
+from experiments import build, cli, evals
 from experiments.cli import UserError
 from experiments.evals import closing, evidence
 from experiments.evals.base import mean_stderr
@@ -29,6 +29,7 @@ from experiments.run.contents import DATA
 from experiments.run.folder import check_data, default_folder, open_folder
 from experiments.run.record import from_plain, read_config, to_plain
 from experiments.run.streaming import make_streaming_run
+from vi_jax import files
 from vi_jax.training import make_run, make_stepwise_run
 
 pytestmark = pytest.mark.usefixtures("no_key_check")

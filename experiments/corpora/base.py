@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import files
+from vi_jax import files
 
 MAX_FILE_MB = 4096
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments import files
 from experiments.corpora.base import (
     Corpus,
     CorpusError,
@@ -19,6 +18,7 @@ from experiments.corpora.base import (
     read_vocab,
     reading,
 )
+from vi_jax import files
 
 SPLITS = {"train": "train", "valid": "valid", "validation": "valid", "test": "test"}
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import files
 from experiments.corpora.base import (
     Corpus,
     CorpusError,
@@ -24,6 +23,7 @@ from experiments.corpora.base import (
     read_text,
     reading,
 )
+from vi_jax import files
 
 LIBRARIES = ("scipy", "sklearn")
 SHORTEST = 600  # characters of a docstring that is taken

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import files
 from experiments.cli import UserError
 from experiments.data import ahead
 from experiments.data.columns import Table
 from experiments.data.lazy import OnDisk
+from vi_jax import files
 
 Images = np.ndarray | OnDisk
 

@@ -18,13 +18,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from experiments import files
 from experiments.data import ahead
 from experiments.data.base import DataError, Raw, Source, require, require_file, say
 from experiments.data.growing import Columns, Rows
 from experiments.data.options import Options
 from experiments.data.raw import RawTable, check_names
 from experiments.data.texts import is_number
+from vi_jax import files
 
 DELIMITERS = (",", ";", "\t", "|")
 QUOTE = b'"'

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import files
 from experiments.data.base import DataError
+from vi_jax import files
 
 MODULE = "tensorflow_datasets.core.features."
 CLASSES = ("pythonClassName", "python_class_name", "type")

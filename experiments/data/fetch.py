@@ -15,9 +15,9 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
-from experiments import files
 from experiments.data.base import DataError, say
 from experiments.run.live import Count
+from vi_jax import files
 
 ANSWER_SECONDS = 3.0  # for all hosts together, the look-up of their names included
 PART_BYTES = 2**18  # read at a time

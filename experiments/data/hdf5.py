@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import files
 from experiments.data.arrays import source_of
 from experiments.data.base import DataError, Source, require, require_file
+from vi_jax import files
 
 
 def open_source(argument: str, data_dir: str) -> Source:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import files
 from experiments.data.base import DataError, Raw, Source, require, require_file
 from experiments.data.raw import Coded, RawColumn, RawTable, check_names
+from vi_jax import files
 
 
 def open_source(file: str, data_dir: str) -> Source:

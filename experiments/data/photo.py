@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments import files
 from experiments.data.base import DataError
 from experiments.data.resize import fit
 from experiments.data.rules import DROP, KEEP, Rules
+from vi_jax import files
 
 FORMATS = ("PNG", "JPEG")
 DEEP_MODES = {"I;16", "I;16B", "I;16L", "I"}  # 16 bits of grey, as versions of Pillow name them

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import files
 from experiments.data import features
 from experiments.data.base import DataError, say
 from experiments.data.examples import parse_example
 from experiments.data.lazy import OnDisk
 from experiments.data.threads import threaded
+from vi_jax import files
 
 CHUNK = 1024  # records decoded at a time
 MOST_OPEN = 128  # files, of a split on disk

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import files
 from experiments.data import lorenz
 from experiments.data.base import DataError, Raw, Source, require, require_file
+from vi_jax import files
 
 COUNTS = ("spikes", "counts", "spike_counts")
 HDF5 = (".h5", ".hdf5")

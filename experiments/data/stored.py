@@ -15,8 +15,8 @@ from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
-from experiments import files
 from experiments.data.base import DataError
+from vi_jax import files
 
 NPY = b"\x93NUMPY"
 ALONE = "x"  # the name of the one array of a .npy

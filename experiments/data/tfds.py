@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments import files
 from experiments.data import features, fetch, records
 from experiments.data.base import DataError, Raw, Source, did_you_mean, folder_of, require, say
 from experiments.data.lazy import OnDisk
 from experiments.data.levels import as_labels, check_mean, check_rows
 from experiments.data.records import Split
 from experiments.data.scale import NUM_LEVELS
+from vi_jax import files
 
 NETWORK_URL = "https://storage.googleapis.com/tfds-data/"
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"  # the names of a split's files

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import files
 from experiments.cli import UserError
 from experiments.data.base import require
 from experiments.evals import spikes
 from experiments.evals.base import Subject, batches
 from experiments.run import heartbeat, session
+from vi_jax import files
 from vi_jax.diagnostics import decoding
 from vi_jax.types import num_examples
 

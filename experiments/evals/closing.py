@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import cli, figures, files
+from experiments import cli, figures
 from experiments.evals import evidence, images, sequences, tables, units
 from experiments.evals.base import Measures, Row, said
 from experiments.run import devices, heartbeat, processes, session
 from experiments.run.metrics import METRICS, read_rows
 from experiments.run.session import Built
+from vi_jax import files
 from vi_jax.shard import ALONE, Layout
 
 SUMMARY = "summary.json"

@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from experiments import files
 from experiments.run.live import Count
+from vi_jax import files
 
 ROWS = 10_000  # at a time
 

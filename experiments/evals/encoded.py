@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import files
 from experiments.data.columns import Table
 from experiments.evals import evidence
 from experiments.evals.csv_file import open_csv, write_csv
 from experiments.evals.spool import Spools
 from experiments.run import heartbeat
+from vi_jax import files
 
 
 class Latents(NamedTuple):

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments import files
 from experiments.data import StoredTable
 from experiments.data.columns import CLASSES, COUNTS, ORDERED, Column, Table
 from experiments.data.raw import Coded, RawColumn
 from experiments.evals.csv_file import as_texts, write_csv
 from experiments.evals.data_columns import as_column
 from experiments.run import heartbeat
+from vi_jax import files
 
 MAX_WHOLE = 2.0**53  # whole numbers that float64 tells apart
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, facts, figures, files
+from experiments import build, facts, figures
 from experiments.cli import UserError
 from experiments.evals.base import batches, mean_stderr, said
 from experiments.evals.decoding import rows_of
@@ -18,6 +18,7 @@ from experiments.evals.encoding import splits_of
 from experiments.evals.evidence import RELIABLE
 from experiments.run import heartbeat, session
 from experiments.run.live import Count
+from vi_jax import files
 from vi_jax.diagnostics import missing_pixels
 from vi_jax.diagnostics._filling import pixels_like
 

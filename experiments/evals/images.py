@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import figures, files
+from experiments import figures
 from experiments.evals import plane
 from experiments.evals.base import Measures, Subject
 from experiments.evals.decoding import guess, make_mean_of, rows_of, to_grey
 from experiments.evals.latents import by_site
+from vi_jax import files
 from vi_jax.distributions import from_noise, to_noise
 from vi_jax.types import num_examples
 

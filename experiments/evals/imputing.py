@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 import vi_jax as vi
-from experiments import figures, files
+from experiments import figures
 from experiments.cli import UserError
 from experiments.data import DataError, StoredTable, stored_tables
 from experiments.data.columns import CLASSES, Table
@@ -24,6 +24,7 @@ from experiments.evals.steps import by_step, observed_of
 from experiments.run import estimate, heartbeat, session
 from experiments.run.kinds import require_imputable, require_kind
 from experiments.run.live import Count
+from vi_jax import files
 from vi_jax.diagnostics.imputation import impute_row
 
 BATCH_NUMBERS = 16_000_000  # that samples of a batch of rows are, at most, where it is not given

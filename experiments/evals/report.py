@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 
-from experiments import cli, files
+from experiments import cli
 from experiments.evals import closing, sides
 from experiments.run import devices, estimate, heartbeat, session
+from vi_jax import files
 
 SIDES = 2  # what the key of the bracket is folded with
 

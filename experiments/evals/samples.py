@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 
-from experiments import cli, files
+from experiments import cli
 from experiments.evals import images, sequences, tables
 from experiments.evals.base import Measures
 from experiments.run import estimate, heartbeat, session
+from vi_jax import files
 
 
 def sample(

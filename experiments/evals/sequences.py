@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import figures, files
+from experiments import figures
 from experiments.data.columns import CLASSES, Table
 from experiments.evals import images, plane, spikes, tables
 from experiments.evals.base import Measures
@@ -17,6 +17,7 @@ from experiments.evals.data_columns import as_columns, context_columns
 from experiments.evals.decoding import rows_of
 from experiments.run import heartbeat
 from experiments.run.session import Built
+from vi_jax import files
 from vi_jax.types import num_examples
 
 MAX_SEQUENCES = 100  # of the data that figures show

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import files
+from vi_jax import files
 
 COPIED = 2**20  # bytes at a time
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import figures, files, titles
+from experiments import figures, titles
 from experiments.data.columns import CLASSES, COUNTS, LOG, NOMINAL, Table
 from experiments.evals import images, plane
 from experiments.evals.base import Measures
@@ -18,6 +18,7 @@ from experiments.evals.decoding import guess, rows_of
 from experiments.evals.latents import by_site
 from experiments.run import heartbeat
 from experiments.run.session import Built
+from vi_jax import files
 from vi_jax.types import num_examples
 
 MAX_ROWS = 2_000  # of the data that figures show

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from experiments import files
 from experiments.run import heartbeat
+from vi_jax import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,7 +15,8 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC, NUTS, init_to_uniform
 
-from experiments import files, posteriordb
+from experiments import posteriordb
+from vi_jax import files
 
 TABLE = "benchmarks/posteriordb_models.md"
 REFERENCE_DRAWS = 10_000

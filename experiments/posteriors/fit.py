@@ -8,13 +8,14 @@ import jax
 import numpy as np
 
 import vi_jax as vi
-from experiments import cli, files
+from experiments import cli
 from experiments.figures import posterior as figures
 from experiments.posteriors import models, tables
 from experiments.posteriors.progress import FitProgress, totals_of
 from experiments.rooms import METHOD, ROOMS
 from experiments.run import estimate, heartbeat
 from experiments.run.contents import DATA
+from vi_jax import files
 from vi_jax.targets import LocalTarget, TargetError
 
 RESULT = "result.json"

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import files
 from experiments.cli import UserError, suggest
 from experiments.posteriors import own
+from vi_jax import files
 
 NAMES = ("eight_schools_noncentered", "eight_schools_centered", "breast_cancer", "diabetes")
 FILE = "file:"  # before PATH.py:FUNCTION, a model of the user's own

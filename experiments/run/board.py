@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from experiments import files
+from vi_jax import files
 
 FLUSH_SECONDS = 10.0
 

@@ -5,9 +5,9 @@ import os
 from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 
-from experiments import files
 from experiments.cli import UserError
 from experiments.run.lock import LOCK
+from vi_jax import files
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"

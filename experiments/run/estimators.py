@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import optax
 
 import vi_jax as vi
-from experiments import build, files, rooms, settings
+from experiments import build, rooms, settings
 from experiments.choices import NAME
 from experiments.cli import UserError
 from experiments.data import Ahead, Dataset
 from experiments.run import heartbeat, processes, session
 from experiments.run.record import read_json
+from vi_jax import files
 from vi_jax.attributes import attribute
 from vi_jax.losses.info import Loss
 

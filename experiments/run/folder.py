@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments import files, own_code
+from experiments import own_code
 from experiments.cli import UserError
 from experiments.run.contents import (
     CONFIG,
@@ -24,6 +24,7 @@ from experiments.run.environment import environment
 from experiments.run.lock import LOCK
 from experiments.run.record import FORMAT, read_json, read_record, to_plain
 from experiments.settings import flatten
+from vi_jax import files
 
 # Fields, or how their names begin, that say nothing of the numbers of a run: it may go on with
 # others.

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from experiments import files
 from experiments.cli import UserError
+from vi_jax import files
 
 try:
     import fcntl

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import cli, files
+from experiments import cli
 from experiments.cli import UserError
 from experiments.run.board import Board
 from experiments.run.live import Line, Rate, Schedule, clock, per_second
+from vi_jax import files
 
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"

@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, files
+from experiments import build
 from experiments.cli import UserError
 from experiments.data.columns import Table, from_json
 from experiments.run.processes import is_first
 from experiments.run.saved import from_leaves, to_leaves
 from experiments.run.session import Built, examples
+from vi_jax import files
 from vi_jax.training import State, batch_rows, shuffle
 
 # of a run; of the names of a state's arrays in a file

@@ -8,10 +8,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import files, own_code
+from experiments import own_code
 from experiments.cli import UserError
 from experiments.run import added
 from experiments.run.contents import CONFIG, check_contents, kind_through_links
+from vi_jax import files
 
 FORMAT = 2  # of it; version e705c06 wrote none
 BESIDE = ("format", "code")  # what it holds beside the fields of the config

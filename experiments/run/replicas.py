@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 import vi_jax as vi
-from experiments import build, cli, files
+from experiments import build, cli
 from experiments.data import Ahead, Dataset
 from experiments.run import devices, estimate, heartbeat, loop, processes, session
 from experiments.run.folder import check_data
@@ -26,6 +26,7 @@ from experiments.run.replicas_end import finish
 from experiments.run.replicas_start import STOPPED, Replica, open_all, restored
 from experiments.run.session import Built
 from experiments.run.stopping import Stop
+from vi_jax import files
 from vi_jax.shard import Layout
 from vi_jax.training import State, Totals
 

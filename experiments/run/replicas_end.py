@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments import build, cli, files
+from experiments import build, cli
 from experiments.evals.base import mean_stderr
 from experiments.run import heartbeat, session
 from experiments.run.metrics import METRICS, read_rows
 from experiments.run.record import read_json
 from experiments.run.replicas_start import STOPPED, Replica
+from vi_jax import files
 
 SUMMARY = "replicas.json"
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments import files
 from experiments.cli import UserError
 from experiments.run import step_folders
 from experiments.run.checksum import checksum
 from experiments.run.parts import block_leaves, from_numbers
 from experiments.run.storage import read_once, reason
+from vi_jax import files
 from vi_jax.training import State, Totals
 
 # what is saved beside the arrays

@@ -17,7 +17,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from experiments import files
+from vi_jax import files
 
 SUCCESSOR = ".successor"
 REMOVING = ".removing"

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from experiments import files
+from vi_jax import files
 
 
 def read_once(folder: Path) -> dict[str, tuple[int, ...]]:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 import vi_jax as vi
-from experiments import cli, corpora, files
+from experiments import cli, corpora
 from experiments.corpora import Corpus, Sparse
 from experiments.figures import topics as figures
 from experiments.run import heartbeat
@@ -17,6 +17,7 @@ from experiments.run.contents import DATA
 from experiments.run.live import Count
 from experiments.run.stopping import Stop
 from experiments.topics import outputs
+from vi_jax import files
 from vi_jax.topics import memoized, svi
 from vi_jax.topics.svi import Schedule
 

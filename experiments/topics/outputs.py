@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 import vi_jax as vi
-from experiments import files
+from vi_jax import files
 
 TOPICS = "topics.npz"
 SHARES = "doc_topics.npy"

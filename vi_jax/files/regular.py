@@ -1,6 +1,6 @@
 """Safe file access: regular files only, no link followed, each file written whole or not at all.
 
-The single home of it: no other module of the commands opens a file by its path. A run folder may be
+The single home of it: no other module opens a file by its path. A run folder may be
 someone else's, or a link in it may lead elsewhere. What is opened is therefore checked on the open
 handle, writing never goes through a link, and a named pipe or a device in the place of a file is
 refused instead of waited for. Files that are named by the user (data, an --out) may be links for
@@ -10,10 +10,9 @@ reading. Everything raises `OSError`; `NotRegular` is one of them.
 import contextlib
 import errno
 import io
-import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -214,52 +213,6 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Writes text in UTF-8, whole or not at all; raises as `write_whole` does."""
     write_bytes(path, text.encode())
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes JSON, whole or not at all; raises as `write_whole` does."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_npz(path: str | Path, arrays: Mapping[str, Any], *, compressed: bool = False) -> None:
-    """Writes plain arrays as an .npz, whole or not at all; raises as `write_whole` does."""
-    import numpy as np
-
-    plain = {name: np.asarray(array) for name, array in arrays.items()}
-    objects = [name for name, array in plain.items() if array.dtype.hasobject]
-    if objects:
-        raise ValueError(f"{objects[0]!r} holds Python objects; an .npz is of plain arrays.")
-    save: Any = np.savez_compressed if compressed else np.savez
-    write_whole(path, lambda file: save(file, **plain))
-
-
-@contextlib.contextmanager
-def read_npz(path: str | Path, *, follow: bool = False) -> Iterator[Any]:
-    """What `np.load` makes of a regular file: an .npz, or one array. Nothing is ever unpickled.
-
-    Raises:
-      OSError: as `open_regular` does.
-      Exception: a damaged file fails in many ways inside NumPy and zipfile; so do Python objects.
-    """
-    import numpy as np
-
-    with open_regular(path, follow=follow) as file:
-        yield np.load(file, allow_pickle=False)
-
-
-def map_array(
-    path: str | Path, dtype: Any, shape: tuple[int, ...], offset: int, *, follow: bool = False
-) -> Any:
-    """The numbers of a regular file from a byte on as a `np.memmap` that is only read.
-
-    Raises:
-      OSError: as `open_regular` does.
-      ValueError: the file is shorter.
-    """
-    import numpy as np
-
-    with open_regular(path, follow=follow) as file:
-        return np.memmap(file, dtype, mode="r", offset=offset, shape=shape)
 
 
 # --- steps of the above
