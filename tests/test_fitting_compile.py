@@ -101,3 +101,50 @@ def test_only_small_programs_are_not_optimised():
     options = compiler_options(rows, vi.methods.advi(), num_starts=1, num_draws=100)
     assert level in options.init
     assert level in options.steps
+
+
+def count_compilations(monkeypatch):
+    """A list that grows with each program that XLA compiles from here on."""
+    names = []
+    monkeypatch.setattr(
+        jax._src.compiler,
+        "backend_compile_and_load",
+        _noting(jax._src.compiler.backend_compile_and_load, names),
+    )
+    return names
+
+
+def _noting(compile_one, names):
+    def noted(*args, **kwargs):
+        names.append(args[1].operation.attributes["sym_name"])
+        return compile_one(*args, **kwargs)
+
+    return noted
+
+
+@pytest.mark.integration
+def test_a_second_fit_of_the_same_shapes_compiles_nothing(monkeypatch):
+    def made(shift):
+        data = jnp.linspace(0.0, 1.0, 20) + shift
+        return vi.targets.from_log_density(
+            lambda u: -0.5 * jnp.sum((data - u[0]) ** 2) - 0.5 * jnp.sum(u**2), 2
+        )
+
+    names = count_compilations(monkeypatch)
+    first = vi.fit(jax.random.key(0), made(0.0), num_draws=100)
+    assert names
+    names.clear()
+    # other data, other random numbers, another length of the run
+    second = vi.fit(jax.random.key(7), made(1.0), num_draws=100)
+    assert names == []
+    assert second.diagnostics.verdict == first.diagnostics.verdict == "reliable"
+    assert abs(second.guide.mean[0] - first.guide.mean[0] - 20 / 21) < 1e-3
+
+
+def test_other_constants_are_another_program():
+    u = jnp.array([0.3, -0.2])
+    (twice,) = compiled(Program({}, lambda u: 2.0 * u, (u,)))
+    (thrice,) = compiled(Program({}, lambda u: 3.0 * u, (u,)))
+    np.testing.assert_allclose(thrice(u), 1.5 * twice(u))
+    (tree,) = compiled(Program({}, lambda u: {"a": 2.0 * u}, (u,)))
+    assert set(tree(u)) == {"a"}

@@ -13,15 +13,15 @@ model between annealed bounds. `reciprocal_evidence`: log p(x) from posterior sa
 model predicts because it was shown them.
 """
 
+import importlib
+from typing import Any
+
 from vi_jax.checks import CHECKS, FINDINGS, Finding, Report, check
 from vi_jax.diagnostics import (
     ais,
-    amortised,
     annealed,
     conformal,
     decoding,
-    imputation,
-    missing_pixels,
     optimum,
     posterior,
     spikes,
@@ -58,3 +58,12 @@ __all__ = [
     "reciprocal_evidence",
     "spikes",
 ]
+
+# they import models, with Flax, which no fit of a posterior needs: 0.5 s of its start
+_OF_MODELS = ("amortised", "imputation", "missing_pixels")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_MODELS:
+        return importlib.import_module(f"vi_jax.diagnostics.{name}")
+    raise AttributeError(f"vi_jax.diagnostics has no {name!r}; it has {', '.join(__all__)}.")

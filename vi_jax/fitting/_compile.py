@@ -1,6 +1,7 @@
 """Compilation of the programs of a fit, side by side."""
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +19,17 @@ SMALL_DENSITY = 10_000
 # releases may not know it.
 _PLAIN_LOOPS = ("xla_cpu_use_fusion_emitters", False)
 # not optimised: a fifth of the time to compile, a third of the speed
-_UNOPTIMISED = ("xla_backend_optimization_level", 0)
+_UNOPTIMISED = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_parallel_codegen_split_count": 1,  # one module: a fifth less in all
+}
 # numbers that a program goes through, from which on it pays to have it optimised: a second for a
 # second
 _MIN_OPTIMISED = 1e9
 # of a density, by a program
 _NUM_EVALUATIONS = {"start": 30, "ascent": 100, "init": 1_000, "steps": 100_000, "batches": 300_000}
+NUM_THREADS = 4  # programs that are compiled at the same time
+MAX_KEPT = 64  # executables, for later fits of the same programs
 _READ_IN_PART = ("gather", "dynamic_slice")  # their first operand is not gone through
 
 
@@ -46,30 +52,30 @@ class Program(NamedTuple):
     donate: tuple[int, ...] = ()  # arguments whose memory it may take
 
 
-def compiled(
-    *programs: Program, place: Callable[[Any], Any] = lambda array: array
-) -> list[Callable[..., Any]]:
-    """Compiles programs side by side: XLA takes its time without holding Python.
+class Compiler:
+    """Compiles programs in threads as they are added: XLA takes its time without holding Python, so
+    that the next one is traced meanwhile.
 
     Arrays that a function closes over, the data of a log density, are arguments of its program: as
     constants in it they would be compiled too, at half a second for each 50 MB, and held once more
-    by each program.
+    by each program. So a program says nothing of their values, and one that was compiled before in
+    this process is taken from there.
 
     Args:
       place: lays such an array where the arguments lie; called once for each, however many programs
         go through it.
     """
-    # by identity, and the array itself, so that nothing else takes that
-    laid: dict[int, tuple[Any, Any]] = {}
 
-    def lay(array: Any) -> Any:
-        if id(array) not in laid:
-            laid[id(array)] = array, place(array)
-        return laid[id(array)][1]
+    def __init__(self, place: Callable[[Any], Any] = lambda array: array) -> None:
+        self._place = place
+        # by identity, and the array itself, so that nothing else takes that
+        self._laid: dict[int, tuple[Any, Any]] = {}
+        self._threads = ThreadPoolExecutor(NUM_THREADS)
 
-    def lower(program: Program) -> tuple[Any, list[Any]]:
+    def add(self, program: Program) -> Callable[[], Callable[..., Any]]:
+        """Begins to compile a program; what is returned waits for it."""
         jaxpr, shape = jax.make_jaxpr(program.function, return_shape=True)(*program.args)
-        held = [lay(array) for array in jaxpr.consts]
+        held = [self._lay(array) for array in jaxpr.consts]
         structure = jax.tree.structure(shape)
 
         def run(held: list[Any], *args: Any) -> Any:
@@ -78,17 +84,51 @@ def compiled(
             )
 
         donated = tuple(number + 1 for number in program.donate)
-        return jax.jit(run, donate_argnums=donated).lower(held, *program.args), held
+        lowered = jax.jit(run, donate_argnums=donated).lower(held, *program.args)
+        text = _Text(lowered)
+        options = tuple(sorted(program.options.items()))
+        ready = self._threads.submit(_executable, text, options)
+        return lambda: functools.partial(ready.result(), held)
 
-    lowered, held = zip(*map(lower, programs), strict=True)
-    with ThreadPoolExecutor(len(programs)) as threads:
-        options = [program.options for program in programs]
-        ready = list(
-            threads.map(
-                lambda program, options: program.compile(compiler_options=options), lowered, options
-            )
-        )
-    return [functools.partial(run, own) for run, own in zip(ready, held, strict=True)]
+    def _lay(self, array: Any) -> Any:
+        if id(array) not in self._laid:
+            self._laid[id(array)] = array, self._place(array)
+        return self._laid[id(array)][1]
+
+
+class _Text:
+    """A lowered program, equal to another of the same text, devices and arguments."""
+
+    def __init__(self, lowered: Any) -> None:
+        self.lowered = lowered
+        text = lowered.as_text()
+        # a call of Python is written by its address, which another may have later
+        own = id(self) if "callback" in text else 0
+        tree = str(lowered.in_tree) + str(lowered.out_tree)
+        self.name = hashlib.sha256(f"{own} {tree} {text}".encode()).hexdigest()
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Text) and self.name == other.name
+
+
+@functools.lru_cache(maxsize=MAX_KEPT)
+def _executable(text: _Text, options: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
+    """The executable of a program; the last MAX_KEPT are kept, without data of theirs."""
+    executable: Callable[..., Any] = text.lowered.compile(compiler_options=dict(options))
+    text.lowered = None  # not kept with its name
+    return executable
+
+
+def compiled(
+    *programs: Program, place: Callable[[Any], Any] = lambda array: array
+) -> list[Callable[..., Any]]:
+    """Programs compiled side by side; see `Compiler`."""
+    compiler = Compiler(place)
+    ready = [compiler.add(program) for program in programs]
+    return [wait() for wait in ready]
 
 
 def compiler_options(target: Target, method: Method, *, num_starts: int, num_draws: int) -> Options:
@@ -98,7 +138,7 @@ def compiler_options(target: Target, method: Method, *, num_starts: int, num_dra
     if jax.default_backend() != "cpu":
         return Options(*[{}] * len(Options._fields))
     plain = quick_loops()
-    quick = {**plain, **dict([_UNOPTIMISED])}
+    quick = plain | {name: value for name, value in _UNOPTIMISED.items() if _is_known(name, value)}
 
     def options(looks: int, numbers: int) -> dict[str, Any]:
         return quick if looks * numbers <= _MIN_OPTIMISED else plain

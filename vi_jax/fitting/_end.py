@@ -45,9 +45,9 @@ class Beyond(NamedTuple):
 
 def judge(
     target: Target, method: Method, combine: str, num_draws: int, key: Array, states: Any
-) -> tuple[Any, WeightedSamples, Starts, Beyond]:
-    """The guide of the best of R states or of all together, S importance-weighted samples of
-    it, the results of the starts, and points far out.
+) -> tuple[Any, Any, WeightedSamples, Starts, Beyond]:
+    """The guide of the best of R states or of all together, the best state, S importance-weighted
+    samples of the guide, the results of the starts, and points far out.
     """
     num_starts = len(jax.tree.leaves(states)[0])
     key_elbo, key_draws = jax.random.split(key)
@@ -56,7 +56,8 @@ def judge(
         q = method.guide(state)
         weighted, beyond = _weighted(key_draws, target, q, num_draws)
         seen = None if method.seen is None else method.seen(state)
-        return q, weighted, Starts(weighted.elbo[None], jnp.zeros(1), jnp.ones(1), seen), beyond
+        starts = Starts(weighted.elbo[None], jnp.zeros(1), jnp.ones(1), seen)
+        return q, state, weighted, starts, beyond
     num_each = max(ELBO_DRAWS, num_draws // num_starts) if combine == "stack" else ELBO_DRAWS
     key_each, key_place = jax.random.split(key_elbo)
     keys = jax.random.split(key_each, num_starts)
@@ -67,12 +68,13 @@ def judge(
     elbo = jnp.where(jnp.isfinite(elbo), elbo, -jnp.inf)
     best = jnp.argmax(elbo)
     weight = jnp.zeros(num_starts).at[best].set(1.0)
-    q = method.guide(jax.tree.map(lambda leaf: leaf[best], states))
+    state = jax.tree.map(lambda leaf: leaf[best], states)
+    q = method.guide(state)
     distance = _distances(key_place, method, states, best)
     if combine == "stack":
         q, weight = _stacked(method, states, best, u, log_p, log_q)
     weighted, beyond = _weighted(key_draws, target, q, num_draws)
-    return q, weighted, Starts(elbo, distance, weight, None), beyond
+    return q, state, weighted, Starts(elbo, distance, weight, None), beyond
 
 
 def _weighted(key: Array, target: Target, q: Any, num_draws: int) -> tuple[WeightedSamples, Beyond]:

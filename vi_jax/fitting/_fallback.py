@@ -128,6 +128,6 @@ def _held(q: Any) -> Method:
         "held",
         lambda key, log_density, start: (q.loc, q.scale_tril),
         step,
-        lambda state: dist.MultivariateNormal(state[0], scale_tril=state[1]),
+        lambda state: dist.MultivariateNormal(state[0], scale_tril=state[1], validate_args=False),
         1,
     )

@@ -114,8 +114,8 @@ def history(loop: Loop, which: int) -> dict[str, np.ndarray]:
     """Value and evaluations of each step of one run."""
     steps = int(loop.steps[which])
     return {
-        "value": np.asarray(loop.values[which, :steps]),
-        "evaluations": np.asarray(loop.evaluations[which, :steps]),
+        "value": np.asarray(loop.values)[which, :steps],
+        "evaluations": np.asarray(loop.evaluations)[which, :steps],
     }
 
 

@@ -12,7 +12,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from vi_jax.arguments import describe
 from vi_jax.fitting import _control_variate, _end, _loop, _starts
-from vi_jax.fitting._compile import Options, Program, compiled, compiler_options
+from vi_jax.fitting._compile import Compiler, Program, compiler_options
 from vi_jax.fitting._watch import Watch, run_loop, weighing
 from vi_jax.fitting.result import Result
 from vi_jax.shard import ALONE, Layout, make_layout
@@ -59,8 +59,9 @@ def run_once(key: Array, plan: Plan, *, target: Target, num_draws: int, watch: W
     watch.on_phase(f"running {plan.method.name}")
     loop = run_loop(watch, partial(programs.advance, key_run), loop, programs.place)
     weighing(watch, num_draws, time.perf_counter() - clock, loop)
-    q, weighted, starts, beyond = jax.block_until_ready(programs.judge(key_weigh, loop.states))
-    loop, q, weighted, starts, beyond = layout.fetch((loop, q, weighted, starts, beyond))
+    judged = jax.block_until_ready(programs.judge(key_weigh, loop.states))
+    loop, judged = layout.fetch((loop, judged))
+    q, state, weighted, starts, beyond = judged
 
     best = int(np.argmax(starts.elbo))
     history = _loop.history(loop, best)
@@ -79,7 +80,7 @@ def run_once(key: Array, plan: Plan, *, target: Target, num_draws: int, watch: W
         method=plan.method.name,
         why=why,
         guide=q,
-        state=jax.tree.map(lambda leaf: leaf[best], loop.states),
+        state=state,
         history=history,
         converged=bool(
             np.all(np.asarray(loop.done)[np.asarray(starts.weight) > NEGLIGIBLE_WEIGHT])
@@ -109,45 +110,39 @@ def _programs(
     layout: Layout,
     watch: Watch,
 ) -> Programs:
-    """Chooses the starts, and compiles the three programs side by side."""
+    """Chooses the starts, and compiles the three programs of the rest at the same time."""
     method = plan.method
-    key_start, key_init, key_run, key_weigh = jax.random.split(key, 4)
     options = compiler_options(target, method, num_starts=plan.num_starts, num_draws=num_draws)
+    before = Compiler()
+    choice = _starts.choice(key, target, plan.num_starts, plan.start, options.start)
+    chosen = jax.eval_shape(choice.function, key)
+    picking = before.add(choice)
+    spent = 0
+    found = None
     if _control_variate.applies(target, method, plan.num_starts):
         watch.on_phase("finding a mode of all rows")
+        dtype = jnp.result_type(float) if plan.start is None else jnp.result_type(plan.start)
+        search = before.add(_control_variate.search(target, dtype, options.ascent))
+        found = _starts.checked(target, picking()(key))
+        target, mode, spent = _control_variate.added(target, found[0], search())
+        found = (mode, found[1])
     else:
         watch.on_phase("choosing where to start")
-    target, u, evaluations = _started(key_start, target, plan, options)
-    key_init, key_run, key_weigh, u = layout.replicate((key_init, key_run, key_weigh, u))
-    begin = partial(_begin, target, method, layout)
-    shape = layout.replicated(jax.eval_shape(begin, key_init, u))
-    last = layout.replicate(jnp.int32(0))
+
     watch.on_phase(f"compiling {method.name}")
+    compiler = Compiler(layout.replicate)
+    shape_u, shape_keys = layout.replicated((chosen[0][0], chosen[1]))
+    begin = partial(_begin, target, method, layout)
+    shape = layout.replicated(jax.eval_shape(begin, shape_keys[0], shape_u))
+    last = layout.replicate(jnp.int32(0))
     judge = partial(_end.judge, target, method, plan.combine, num_draws)
     advance = partial(_advance, target, method, layout)
-    first, rest, last_of_all = compiled(
-        Program(options.init, begin, (key_init, u)),
-        Program(options.steps, advance, (key_run, shape, last)),
-        Program(options.weighing, judge, (key_weigh, shape.states)),
-        place=layout.replicate,
-    )
-    keys = (key_init, key_run, key_weigh)
-    return Programs(first, rest, last_of_all, target, u, keys, evaluations, layout.replicate)
-
-
-def _started(key: Array, target: Target, plan: Plan, options: Options) -> tuple[Target, Array, int]:
-    """The target as the method will see it, starts u [R, D], and the gradients over all rows that a
-    control variate took.
-
-    A bad density is reported here, before the rest takes its time.
-    """
-    choice = _starts.choice(key, target, plan.num_starts, plan.start, options.start)
-    if not _control_variate.applies(target, plan.method, plan.num_starts):
-        (pick,) = compiled(choice)
-        return target, _starts.checked(target, pick(key)), 0
-    dtype = jnp.result_type(float) if plan.start is None else jnp.result_type(plan.start)
-    pick, search = compiled(choice, _control_variate.search(target, dtype, options.ascent))
-    return _control_variate.added(target, _starts.checked(target, pick(key)), search)
+    rest = compiler.add(Program(options.steps, advance, (shape_keys[1], shape, last)))
+    last_of_all = compiler.add(Program(options.weighing, judge, (shape_keys[2], shape.states)))
+    first = compiler.add(Program(options.init, begin, (shape_keys[0], shape_u)))
+    # a bad density is reported here, before the rest takes its time
+    u, keys = layout.replicate(found or _starts.checked(target, picking()(key)))
+    return Programs(first(), rest(), last_of_all(), target, u, keys, spent, layout.replicate)
 
 
 def _layout(mesh: Mesh | None, num_starts: int) -> Layout:

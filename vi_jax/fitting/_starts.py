@@ -78,19 +78,28 @@ def _shape(f: Callable[[Array], Array], u: Any, how: str) -> Any:
 def choice(
     key: Array, target: Target, num_starts: int, start: Array | None, options: dict[str, Any]
 ) -> Program:
-    """The program of `pick`."""
-    return Program(options, lambda key: pick(key, target, num_starts, start), (key,))
+    """The program of `pick` for a run's key: also the keys of the rest of the run."""
+
+    def choose(key: Array) -> tuple[Any, tuple[Array, Array, Array]]:
+        key_start, key_init, key_run, key_weigh = jax.random.split(key, 4)
+        return pick(key_start, target, num_starts, start), (key_init, key_run, key_weigh)
+
+    return Program(options, choose, (key,))
 
 
-def checked(target: Target, picked: tuple[Array, Array, Array, Array]) -> Array:
-    """Starts u [R, D] at which the log density can be maximised.
+def checked(
+    target: Target, chosen: tuple[Any, tuple[Array, Array, Array]]
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    """Starts u [R, D] at which the log density can be maximised, and the keys of begin, advance and
+    judge.
 
     Raises:
       TargetError: it is not finite there, nor its gradient, or it is flat.
     """
-    u, values, slopes, flat = picked
-    check(target, np.asarray(u), np.asarray(values), np.asarray(slopes), flat=bool(flat))
-    return u
+    picked, keys = chosen
+    u, values, slopes, flat = jax.tree.map(np.asarray, picked)
+    check(target, u, values, slopes, flat=bool(flat))
+    return picked[0], keys
 
 
 def evaluations(num_starts: int, start: Array | None) -> int:

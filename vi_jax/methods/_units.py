@@ -43,7 +43,9 @@ class Units(NamedTuple):
                 if self.root.ndim == 1
                 else self.root @ q.scale_tril
             )
-            return dist.MultivariateNormal(self.outward(q.loc), scale_tril=tril)
+            return dist.MultivariateNormal(
+                self.outward(q.loc), scale_tril=tril, validate_args=False
+            )
         if self.root.ndim == 1 and is_diagonal(q):
             return dist.Normal(
                 self.outward(q.base_dist.loc), self.root * q.base_dist.scale

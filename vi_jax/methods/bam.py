@@ -185,7 +185,7 @@ def _step(
 
 
 def _guide(state: State) -> Any:
-    return dist.MultivariateNormal(state.mean, scale_tril=state.root)
+    return dist.MultivariateNormal(state.mean, scale_tril=state.root, validate_args=False)
 
 
 def _seen(state: State) -> tuple[Array, Array]:

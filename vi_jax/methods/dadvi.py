@@ -190,7 +190,8 @@ def _step(
 
 
 def _guide(state: State) -> Any:
-    return dist.Normal(state.loc, jnp.exp(state.log_scale)).to_event(1)
+    scale = jnp.exp(state.log_scale)
+    return dist.Normal(state.loc, scale, validate_args=False).to_event(1)
 
 
 def negative_elbo(log_density: LogDensity, draws: Array, params: Array) -> Array:

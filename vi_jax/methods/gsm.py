@@ -207,7 +207,8 @@ def _step(
 def _guide(state: State) -> Any:
     mean = jnp.where(state.late > 0, state.mean_average, state.mean)
     covariance = jnp.where(state.late > 0, state.covariance_average, state.covariance)
-    return dist.MultivariateNormal(mean, scale_tril=linalg.cholesky(covariance))
+    root = linalg.cholesky(covariance)
+    return dist.MultivariateNormal(mean, scale_tril=root, validate_args=False)
 
 
 def move(z: Array, g: Array, mean: Array, covariance: Array) -> tuple[Array, Array]:
