@@ -112,6 +112,7 @@ def test_fit_hands_on_its_budget(hard, monkeypatch):
         return first
 
     monkeypatch.setattr(_fallback, "second", second)
+    monkeypatch.setattr(_fallback, "corrected", lambda first, run: first)
     monkeypatch.setattr(
         "vi_jax.fitting._fit.run_once",
         lambda key, plan, **kwargs: dataclasses.replace(hard, why=""),

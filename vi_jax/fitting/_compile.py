@@ -137,12 +137,7 @@ def compiler_options(target: Target, method: Method, *, num_starts: int, num_dra
     """
     if jax.default_backend() != "cpu":
         return Options(*[{}] * len(Options._fields))
-    plain = quick_loops()
-    quick = plain | {name: value for name, value in _UNOPTIMISED.items() if _is_known(name, value)}
-
-    def options(looks: int, numbers: int) -> dict[str, Any]:
-        return quick if looks * numbers <= _MIN_OPTIMISED else plain
-
+    options = _options
     whole = largest_array(target.log_density, target.size)
     part = whole
     sampled = target.sampled
@@ -161,6 +156,21 @@ def compiler_options(target: Target, method: Method, *, num_starts: int, num_dra
         steps=options(steps, part),
         weighing=options(weighings, whole),
     )
+
+
+def values_options(target: Target, *, num_values: int) -> dict[str, Any]:
+    """Of a program that takes so many values of a log density."""
+    if jax.default_backend() != "cpu":
+        return {}
+    return _options(num_values, largest_array(target.log_density, target.size))
+
+
+def _options(looks: int, numbers: int) -> dict[str, Any]:
+    """Of a program that looks so often at so many numbers: optimised where it goes through many."""
+    plain = quick_loops()
+    if looks * numbers > _MIN_OPTIMISED:
+        return plain
+    return plain | {name: value for name, value in _UNOPTIMISED.items() if _is_known(name, value)}
 
 
 def quick_loops() -> dict[str, Any]:

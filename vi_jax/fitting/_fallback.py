@@ -1,23 +1,27 @@
-"""The fallback of `vi.fit`: a second method where the first is not reliable, within a budget: a
-flow on top of a dense Gaussian, mean field where pathfinder's was of low rank.
+"""The fallbacks of `vi.fit` where the first method's answer is not reliable: a mixture by values
+alone, then within a budget of gradients a flow on top of a dense Gaussian, or mean field where
+pathfinder's was of low rank.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
+from vi_jax.diagnostics.posterior import MIN_SHARE, WeightedSamples
 from vi_jax.families import mean_field
+from vi_jax.fitting import population
 from vi_jax.fitting._compile import SMALL_DENSITY, largest_array
+from vi_jax.fitting.defensive import NUM_PILOT, widened
 from vi_jax.fitting.result import Result
 from vi_jax.methods.advi import advi
 from vi_jax.methods.default import FULL_RANK_UP_TO
 from vi_jax.methods.flow import flow
 from vi_jax.methods.pathfinder import FactoredNormal
 from vi_jax.targets.target import Target, TargetError
-from vi_jax.types import Method, MethodInfo
+from vi_jax.types import LogDensity, Method, MethodInfo
 
 BUDGET = 100_000  # gradients, where the log density is small
 FLOW_DRAWS = 64  # gradients a step
@@ -27,6 +31,16 @@ SMALL_WIDE_DENSITY = 1_000_000
 MEAN_FIELD_DRAWS = 10  # gradients a step
 MIN_STEPS = 100
 MIN_STDERRS = 3.0  # by which the second ELBO has to be higher
+
+
+class Correction(NamedTuple):
+    """A mixture over a guide, by values of the log density."""
+
+    name: str  # before that of the guide's method
+    what: str  # in words
+    # (key, log density, guide, num_draws=S) -> (guide, weighted samples, values that it took)
+    run: Callable[..., tuple[Any, WeightedSamples, Any]]
+    most: int  # values that it takes at most
 
 
 def budget(given: int | None, target: Target, method: Method | None, *, spread: bool) -> int:
@@ -53,6 +67,82 @@ def budget(given: int | None, target: Target, method: Method | None, *, spread: 
     return BUDGET if numbers <= most else 0
 
 
+def corrects(given: int | None, target: Target, method: Method | None, *, spread: bool) -> bool:
+    """Whether a mixture may be tried, which takes values and no gradients."""
+    return given != 0 and method is None and not spread and target.sampled is None
+
+
+def correction(first: Result) -> Correction | None:
+    """The mixture that what is wrong with a result's weights asks for; None where none would help.
+
+    Few latents take an adapted mixture whatever is wrong. For more, a tail that is too light is
+    what wider copies mend; few effective samples say that the shape is wrong, which they are not
+    going to mend.
+    """
+    q = first.guide
+    if not _is_curable(first) or first.by_weights[0] != "not reliable":
+        return None
+    d = first.diagnostics
+    if first.target.size <= population.UP_TO and isinstance(q, dist.MultivariateNormal):
+        most = population.MAX_ROUNDS * d.num_draws
+        return Correction("Student mixture after", "an adapted mixture", _adapted, most)
+    if d.effective >= MIN_SHARE * d.num_draws:
+        most = NUM_PILOT + d.num_draws
+        return Correction("defensive mixture of", "a mixture with wider copies", widened, most)
+    return None
+
+
+def corrected(
+    first: Result,
+    run: Callable[[Correction, Any], tuple[tuple[Any, WeightedSamples, Any], float, float]],
+) -> Result:
+    """The first result, or where a mixture over its guide has the better weights that one's.
+
+    Args:
+      run: (correction, guide) -> ((guide, weighted samples, values), seconds, of them compiling).
+    """
+    cure = correction(first)
+    if cure is None:
+        return first
+    (q, weighted, num_values), seconds, compile_seconds = run(cure, first.guide)
+    other = replace(
+        first,
+        method=f"{cure.name} {first.method}",
+        guide=q,
+        weighted=weighted,
+        starts=(float(weighted.elbo), *first.starts[1:]),
+    )
+    tried = f"{_was(first)}; {cure.what} by {int(num_values):,} values"
+    o = other.diagnostics
+    if o.trusted:
+        kept = replace(other, fallback=f"{tried} is better")
+    else:
+        word = f"k-hat {o.k_hat:.2f}, {o.effective:,.0f} effective samples"
+        kept = replace(first, fallback=f"{tried} is no better: {word}")
+    return replace(
+        kept,
+        seconds=first.seconds + seconds,
+        compile_seconds=first.compile_seconds + compile_seconds,
+    )
+
+
+def _adapted(
+    key: Any, log_density: LogDensity, q: Any, *, num_draws: int
+) -> tuple[Any, WeightedSamples, Any]:
+    return population.adapted(key, log_density, q.loc, q.scale_tril, num_draws=num_draws)
+
+
+def _was(first: Result) -> str:
+    """What was wrong with the weights, and what was tried for it already."""
+    d = first.diagnostics
+    return first.fallback or f"k-hat was {d.k_hat:.2f}, with {d.effective:,.0f} effective samples"
+
+
+def _is_curable(first: Result) -> bool:
+    # not for other modes, or digits: no guide about one mode finds those
+    return not first.diagnostics.num_bad and not first.blurred
+
+
 def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) -> Result:
     """The first result, or where it is not reliable the better of it and a second method's, which
     says so and counts both.
@@ -63,13 +153,11 @@ def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) 
     """
     q = first.guide
     d = first.diagnostics
-    # not for other modes, or digits: no flow about one mode finds those
     is_poor = first.by_weights[0] == "not reliable"
-    is_curable = not d.num_bad and not first.blurred
     is_gaussian = isinstance(q, dist.MultivariateNormal | FactoredNormal)
-    if not (gradients and is_poor and is_curable and is_gaussian):
+    if not (gradients and is_poor and _is_curable(first) and is_gaussian):
         return first
-    was = f"k-hat was {d.k_hat:.2f}, with {d.effective:,.0f} effective samples"
+    was = _was(first)
     method, name, what = _richer(q, gradients)
     try:
         other = run(method, q.loc)

@@ -12,7 +12,7 @@ from vi_jax import linalg
 from vi_jax.arguments import as_count, as_key, require_function
 from vi_jax.fitting import _fallback, _starts
 from vi_jax.fitting._compile import traced_once
-from vi_jax.fitting._once import Plan, run_once
+from vi_jax.fitting._once import Plan, run_correction, run_once
 from vi_jax.fitting._watch import OnPhase, Report, Watch, silently
 from vi_jax.fitting.local import fit_local
 from vi_jax.fitting.local_result import LocalResult
@@ -152,16 +152,22 @@ def fit(
     clock = time.perf_counter()
     if method is None:
         watch.on_phase("choosing a method")
-    choice = _choice(jax.random.fold_in(key, 2), target, method, start, num_starts)
+    choice = _choice(key, target, method, start, num_starts)
     choosing = time.perf_counter() - clock
 
-    # 2. its run, and that of a second method where the answer is not reliable
+    # 2. its run
     once = partial(run_once, target=target, num_draws=num_draws, watch=watch)
     first = once(key, Plan(choice.method, num_starts, combine, start, mesh))
     first = _with_choice(first, choice, choosing)
-    again = partial(once, jax.random.fold_in(key, 1))
+
+    # 3. a mixture, and then a second method, where the answer is not reliable
+    if _fallback.corrects(fallback, target, method, spread=mesh is not None):
+        correct = partial(run_correction, target=target, num_draws=num_draws, watch=watch)
+        first = _fallback.corrected(first, partial(correct, key))
     return _fallback.second(
-        first, gradients, lambda method, start: again(Plan(method, start=start))
+        first,
+        gradients,
+        lambda method, start: once(jax.random.fold_in(key, 1), Plan(method, start=start)),
     )
 
 

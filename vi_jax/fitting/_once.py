@@ -12,7 +12,13 @@ from jax.sharding import AbstractMesh, Mesh
 
 from vi_jax.arguments import describe
 from vi_jax.fitting import _control_variate, _end, _loop, _starts
-from vi_jax.fitting._compile import Compiler, Program, compiler_options
+from vi_jax.fitting._compile import (
+    Compiler,
+    Program,
+    compiled,
+    compiler_options,
+    values_options,
+)
 from vi_jax.fitting._watch import Watch, run_loop, weighing
 from vi_jax.fitting.result import Result
 from vi_jax.shard import ALONE, Layout, make_layout
@@ -100,6 +106,36 @@ def run_once(key: Array, plan: Plan, *, target: Target, num_draws: int, watch: W
         weighted=weighted,
         names=programs.target.names,
     )
+
+
+def run_correction(
+    key: Array,
+    correction: Any,
+    q: Any,
+    *,
+    target: Target,
+    num_draws: int,
+    watch: Watch,
+) -> tuple[Any, float, float]:
+    """A mixture over a guide, by values of the log density alone (`_fallback.Correction`).
+
+    Returns:
+      (guide, weighted samples, values that it took), seconds, seconds of compiling.
+    """
+    began = time.perf_counter()
+    watch.on_phase(f"compiling {correction.what}")
+    run = partial(correction.run, num_draws=num_draws)
+    (program,) = compiled(
+        Program(
+            values_options(target, num_values=correction.most),
+            lambda key, q: run(jax.random.fold_in(key, 1), target.log_density, q),
+            (key, q),
+        )
+    )
+    compile_seconds = time.perf_counter() - began
+    watch.on_phase("weighing its samples")
+    found = jax.block_until_ready(program(key, q))
+    return found, time.perf_counter() - began, compile_seconds
 
 
 def _programs(

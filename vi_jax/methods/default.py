@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from vi_jax.families import full_rank, mean_field
@@ -41,7 +42,7 @@ def choose(
     regression of 450 latents it ended below `pathfinder`: it is not a default.
 
     Args:
-      key: of the locations that are looked at.
+      key: of the fit; that of the locations that are looked at is folded from it.
       start: u [D] or [R, D], about which they lie; the origin if not given.
     """
     size = target.size
@@ -58,7 +59,7 @@ def choose(
         if start is None
         else jnp.reshape(jnp.asarray(start, jnp.result_type(float)), (-1, size))[0]
     )
-    found = smoothness.measured(key, target.log_density, centre)
+    found = smoothness.measured(jax.random.fold_in(key, 2), target.log_density, centre)
     if found is None:
         return Choice(
             pathfinder(), f"low rank, for {size:,} latents; whether it is smooth is not known"
