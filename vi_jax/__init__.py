@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
     from vi_jax.checks.check import check
     from vi_jax.evidence import analytic_elbo, elbo, iwae
-    from vi_jax.fitting import Result, fit
+    from vi_jax.fitting import Result, fit, load_result
     from vi_jax.kl import kl_divergence, kl_monte_carlo, kl_standard_normal
     from vi_jax.training import State, init_state, make_run, make_step, make_stepwise_run
     from vi_jax.training.train import train
@@ -99,6 +99,7 @@ _HOMES = {
     "check": "checks",
     "elbo": "evidence",
     "fit": "fitting",
+    "load_result": "fitting",
     "iwae": "evidence",
     "kl_divergence": "kl",
     "kl_monte_carlo": "kl",

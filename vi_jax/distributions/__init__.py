@@ -10,6 +10,7 @@ from typing import Any
 
 from vi_jax.distributions.counts import Bernoulli, Binomial
 from vi_jax.distributions.discretized_logistic import DiscretizedLogistic
+from vi_jax.distributions.guide import GuideDistribution, from_guide
 from vi_jax.distributions.log_gamma import LogDirichlet, LogGamma
 from vi_jax.distributions.logistic_mixture import LogisticMixture
 from vi_jax.distributions.negative_binomial import NegativeBinomial
@@ -28,6 +29,7 @@ __all__ = [
     "Bernoulli",
     "Binomial",
     "DiscretizedLogistic",
+    "GuideDistribution",
     "LogDirichlet",
     "LogGamma",
     "LogisticMixture",
@@ -41,6 +43,7 @@ __all__ = [
     "StudentT",
     "VonMises",
     "ZeroInflated",
+    "from_guide",
     "from_noise",
     "paired",
     "to_noise",

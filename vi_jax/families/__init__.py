@@ -8,6 +8,7 @@ pytree of arrays like the latents (`constrained`: their supports). Flows and `co
 """
 
 from vi_jax._renamed import keep_old_name
+from vi_jax.families._flow import Bijection as Bijection
 from vi_jax.families._flow import Flow as Flow
 from vi_jax.families.block_diagonal import block_diagonal
 from vi_jax.families.constrained import constrained

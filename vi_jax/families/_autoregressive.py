@@ -77,5 +77,11 @@ def make_autoregressive(
         return layer_of(MaskedAffine(size, hidden))
 
     return make_family(
-        name, example, init_layer, make_layer, num_layers=num_layers, shared=("layers",)
+        name,
+        example,
+        init_layer,
+        make_layer,
+        num_layers=num_layers,
+        shared=("layers",),
+        options={"hidden": tuple(int(width) for width in hidden)},
     )

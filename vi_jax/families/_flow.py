@@ -2,8 +2,9 @@
 eps)).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,8 @@ class Bijection(NamedTuple):
     forward: Callable[[Params, Array], tuple[Array, Array]]
     # (params, f(x) [D]) -> x [D], log |det|
     inverse: Callable[[Params, Array], tuple[Array, Array]]
+    # (name of the family, D, its options), of which it can be made anew; hashable
+    made_by: tuple[str, int, tuple[tuple[str, Any], ...]] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -91,6 +94,7 @@ def make_family(
     *,
     num_layers: int,
     shared: tuple[str, ...],
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> Family:
     """The family of flows of `num_layers` layers on a diagonal Gaussian: parameters {"loc": [D],
     "log_scale": [D], "layers"}.
@@ -100,6 +104,7 @@ def make_family(
       init_layer: (key, D) -> parameters of one layer; near the identity.
       make_layer: D -> the layer.
       num_layers: L.
+      options: arguments of the family that its layer depends on, hashable.
       shared: ("layers",) where an encoder puts out the base alone, () where it puts out all.
 
     Raises:
@@ -108,7 +113,8 @@ def make_family(
     latents = read_latents(name, example)
     if num_layers < 1:
         raise ValueError(f"{name} expects num_layers of at least 1; got {num_layers}.")
-    layer = make_layer(latents.size)
+    made_by = (name, latents.size, tuple(sorted(options.items())))
+    layer = make_layer(latents.size)._replace(made_by=made_by)
 
     def init(key: Array) -> Params:
         layers = jax.vmap(lambda key: init_layer(key, latents.size))(

@@ -81,6 +81,11 @@ def neural_spline(
         lambda size: layer,
         num_layers=num_layers,
         shared=("layers",),
+        options={
+            "num_bins": int(num_bins),
+            "half_width": float(half_width),
+            "hidden": tuple(int(width) for width in hidden),
+        },
     )
 
 

@@ -13,6 +13,8 @@ from vi_jax.fitting.details import Details
 from vi_jax.fitting.local import fit_local
 from vi_jax.fitting.local_result import LocalDiagnostics, LocalResult
 from vi_jax.fitting.result import Diagnostics, Result
+from vi_jax.fitting.saving import load_result
+from vi_jax.fitting.warm_start import WarmStart
 
 __all__ = [
     "NUM_CANDIDATES",
@@ -22,7 +24,9 @@ __all__ = [
     "LocalResult",
     "Result",
     "Stack",
+    "WarmStart",
     "fit",
     "fit_local",
+    "load_result",
     "stack_weights",
 ]

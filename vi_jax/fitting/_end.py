@@ -117,7 +117,7 @@ def _stacked(
     log_p = jnp.where(good[:, None] & ~jnp.isnan(log_p), log_p, -jnp.inf)
     log_q = component_log_prob(method.guide, states, u.reshape(-1, size))  # [R, R N]
     log_w = stack_weights(log_p.reshape(-1), jnp.where(good[:, None], log_q, -jnp.inf))
-    return Stack(log_w, states, method.guide), jnp.exp(log_w)
+    return Stack(log_w, jax.lax.map(method.guide, states)), jnp.exp(log_w)
 
 
 def _distances(key: Array, method: Method, states: Any, best: Array) -> Array:

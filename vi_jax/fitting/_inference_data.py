@@ -1,30 +1,25 @@
 """ArviZ's InferenceData of samples."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from vi_jax.diagnostics.inference_data import inference_data
 
 
-def as_inference(
-    sites: dict[str, Any],
-    method: str,
-    diagnostics: Any,
-    log_likelihood: Mapping[str, Any] = MappingProxyType({}),
-) -> Any:
-    """An ArviZ InferenceData of samples [S, ...] as one chain, and of the log likelihood of each
-    observed number [S, ...] where it is known.
+def as_inference(groups: Mapping[str, Mapping[str, Any]], method: str, diagnostics: Any) -> Any:
+    """An ArviZ InferenceData of groups of samples [S, ...] as one chain.
 
     Raises:
       ImportError: there is no ArviZ.
     """
-    groups: dict[str, Mapping[str, Any]] = {"posterior": sites}
-    if log_likelihood:
-        groups["log_likelihood"] = log_likelihood
+    return inference_data(groups, attributes_of(method, diagnostics))
+
+
+def attributes_of(method: str, diagnostics: Any) -> dict[str, Any]:
+    """The words and numbers of the diagnostics, by name."""
     attributes = {
         name: value
         for name, value in diagnostics._asdict().items()
         if isinstance(value, str | float | int)
     }
-    return inference_data(groups, {"method": method, **attributes})
+    return {"method": method, **attributes}

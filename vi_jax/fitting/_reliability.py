@@ -54,18 +54,26 @@ def evidence_row(d: Any) -> str:
 
 def nan_at(result: Any) -> str:
     """What to do where the log density is not a number at some samples; empty if there are none."""
-    w = result.weighted
-    if not int(w.num_bad):
+    num_bad = int(result.weighted.num_bad)
+    if not num_bad:
         return ""
-    rows = np.flatnonzero(np.asarray(w.log_weights) == -np.inf)  # nan weighs nothing
-    explain = result.target.explain
-    sites = [] if explain is None else [explain(w.u[row]) for row in rows[:MAX_EXPLAINED]]
-    site = next((text for text in sites if "nan" in text), "")
+    site = nan_site(result)
     where = f" ({site})" if site else ""
     return (
-        f"the log density is nan at {int(w.num_bad):,} samples of the guide{where}: see "
+        f"the log density is nan at {num_bad:,} samples of the guide{where}: see "
         "vi.check, which names the line."
     )
+
+
+def nan_site(result: Any) -> str:
+    """The site that is nan at some samples; empty if there are none, or none is known."""
+    w = result.weighted
+    explain = result.target.explain
+    if not int(w.num_bad) or explain is None:
+        return ""
+    rows = np.flatnonzero(np.asarray(w.log_weights) == -np.inf)  # nan weighs nothing
+    sites = [explain(w.u[row]) for row in rows[:MAX_EXPLAINED]]
+    return next((text for text in sites if "nan" in text), "")
 
 
 def stuck(result: Any) -> str:

@@ -1,7 +1,7 @@
 """Stacking: several starts as one guide, the mixture of theirs that is nearest to the posterior."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -22,8 +22,7 @@ class Stack:
     """
 
     log_weights: Array  # [R], normalised; -inf leaves a start out
-    states: Any  # the method's own, [R, ...]
-    guide_of: Callable[[Any], Any] = field(metadata={"static": True})  # state -> q_r
+    guides: Any  # q_r, its leaves [R, ...]
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Samples [*sample_shape, D]."""
@@ -31,7 +30,7 @@ class Stack:
         which = jax.random.categorical(key_which, self.log_weights, shape=sample_shape)
 
         def of(number: Array) -> Array:
-            q = self.guide_of(jax.tree.map(lambda leaf: leaf[number], self.states))
+            q = jax.tree.map(lambda leaf: leaf[number], self.guides)
             return q.sample(jax.random.fold_in(key_draws, number), sample_shape)
 
         def put(number: Array, draws: Array) -> Array:
@@ -41,7 +40,7 @@ class Stack:
 
     def log_prob(self, value: Array) -> Array:
         """log q(u), nats, [...] for u [..., D]."""
-        log_q = component_log_prob(self.guide_of, self.states, value)
+        log_q = component_log_prob(lambda q: q, self.guides, value)
         return jax.nn.logsumexp(
             self.log_weights.reshape(-1, *[1] * (log_q.ndim - 1)) + log_q, axis=0
         )

@@ -161,7 +161,7 @@ class LocalResult:
             tree if isinstance(tree, dict) else {name: tree}
             for name, tree in (("theta", theta), ("z", z))
         ]
-        return as_inference(sites[0] | sites[1], self.method, self.diagnostics)
+        return as_inference({"posterior": sites[0] | sites[1]}, self.method, self.diagnostics)
 
     def report(self) -> dict[str, Any]:
         """What is known, machine-readable, as strict JSON takes it: numbers and words; a number

@@ -12,10 +12,9 @@ import numpy as np
 from vi_jax.diagnostics.posterior import WeightedSamples, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
 from vi_jax.fitting import _reliability
-from vi_jax.fitting._inference_data import as_inference
 from vi_jax.fitting._numbers import Diagnostics, moments_of
 from vi_jax.fitting.details import Details, examine, plain, respond
-from vi_jax.fitting.sampling import Chains, continue_with_nuts
+from vi_jax.fitting.handing_over import HandsOver
 from vi_jax.targets.target import Target
 from vi_jax.types import Array
 
@@ -23,7 +22,7 @@ _MCMC = 'go on by MCMC (result.continue_with("nuts", key))'
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(HandsOver):
     """A fitted guide, with what is known of it."""
 
     target: Target
@@ -159,59 +158,7 @@ class Result:
         Raises:
           ValueError: k-hat says that the weights cannot be trusted.
         """
-        if not self.diagnostics.trusted:
-            raise ValueError(
-                f"the weights cannot be trusted (k-hat {self.diagnostics.k_hat:.2f}); "
-                f"{self.diagnostics.advice}"
-            )
-        rows = jax.random.categorical(key, self.weighted.log_weights, shape=(num_draws,))
-        return self._constrained(self.weighted.u[rows])
-
-    def predictive(
-        self, key: Array, *args: Any, num_draws: int = 1000, **kwargs: Any
-    ) -> dict[str, Array]:
-        """Draws of what a NumPyro model says of data, given the posterior.
-
-        Args:
-          key: of the draws.
-          args, kwargs: what the model is called with, such as new covariates with None for what is
-            to be predicted; if none are given, those of the fit, whose observed sites are drawn
-            anew (replicates, for posterior predictive checks).
-          num_draws: how many; the weighted samples are resampled where k-hat allows, else the guide
-            is sampled.
-
-        Returns:
-          {site: [num_draws, ...]}, deterministic sites included.
-
-        Raises:
-          ValueError: the target is no NumPyro model, or one of minibatches.
-        """
-        observed = self.target.observed
-        if observed is None:
-            raise ValueError(
-                "predictive wants the target of a NumPyro model that sees all its rows "
-                "(vi.targets.from_numpyro); this one has only a density."
-            )
-        key_latents, key_data = jax.random.split(key)
-        z = self._best_draws(key_latents, num_draws)
-        return observed.replicate(key_data, z, *args, **kwargs)
-
-    def continue_with(self, sampler: str, key: Array, **options: Any) -> Chains:
-        """Markov chains from where the guide has come to, with their own verdict, and how far the
-        guide was from them.
-
-        Args:
-          sampler: "nuts".
-          key: of the chains.
-          options: num_chains, num_warmup, num_draws, target_accept of
-            `vi_jax.fitting.sampling.continue_with_nuts`.
-
-        Raises:
-          ValueError: another sampler.
-        """
-        if sampler != "nuts":
-            raise ValueError(f"continue_with knows the sampler 'nuts'; got {sampler!r}.")
-        return continue_with_nuts(self.target, self.weighted.u, key, **options)
+        return self._constrained(self.weighted.u[self._resampled_rows(key, num_draws)])
 
     def moments(self) -> dict[str, Any]:
         """{"mean", "sd"} of every site, and "corrected": by smoothed importance weights where k-hat
@@ -228,20 +175,6 @@ class Result:
             "sd": jax.tree.map(np.asarray, sd),
             "corrected": bool(corrected),
         }
-
-    def to_arviz(self, key: Array | None = None, num_draws: int = 1000) -> Any:
-        """An ArviZ InferenceData with samples as one chain, and the diagnostics as its attributes.
-
-        Args:
-          key: of the samples, `jax.random.key(0)` if not given; the weighted samples are resampled
-            where k-hat allows, else the guide is sampled.
-        """
-        key = jax.random.key(0) if key is None else key
-        z = self._best_draws(key, num_draws)
-        sites = z if isinstance(z, dict) else {"z": z}
-        observed = self.target.observed
-        values = {} if observed is None else observed.log_likelihood(z)
-        return as_inference(sites, self.method, self.diagnostics, values)
 
     def report(self, *, details: bool = True) -> dict[str, Any]:
         """All of it, machine-readable, as strict JSON takes it: numbers, words, lists of them; a
@@ -294,6 +227,15 @@ class Result:
     def _best_draws(self, key: Array, num_draws: int) -> Any:
         sample = self.resample if self.diagnostics.trusted else self.sample
         return sample(key, num_draws)
+
+    def _resampled_rows(self, key: Array, num_draws: int) -> Array:
+        """Rows of the weighted samples, with replacement."""
+        if not self.diagnostics.trusted:
+            raise ValueError(
+                f"the weights cannot be trusted (k-hat {self.diagnostics.k_hat:.2f}); "
+                f"{self.diagnostics.advice}"
+            )
+        return jax.random.categorical(key, self.weighted.log_weights, shape=(num_draws,))
 
     def _constrained(self, u: Array) -> Any:
         return jax.jit(jax.vmap(self.target.constrain))(u)

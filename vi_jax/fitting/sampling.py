@@ -9,10 +9,10 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC, NUTS
 
+from vi_jax.fitting.warm_start import begin_chains
 from vi_jax.targets.target import Target
 from vi_jax.types import Array
 
-MAX_DENSE = 400  # latents up to which the chains start with a full mass matrix
 MAX_R_HAT = 1.01  # Vehtari et al. 2021
 MIN_EFFECTIVE = 400.0  # likewise, of all chains
 
@@ -113,19 +113,9 @@ def continue_with_nuts(
             "continue_with expects at least 1 chain, 1 transition of warm-up and 4 draws; got "
             f"num_chains {num_chains}, num_warmup {num_warmup} and num_draws {num_draws}."
         )
-    num_given, size = guide_draws.shape
-    if num_given < num_chains:
-        raise ValueError(f"{num_chains} chains start from as many draws; got {num_given}.")
-    is_dense = size <= MAX_DENSE
-    centred = guide_draws - jnp.mean(guide_draws, 0)
-    variance = jnp.mean(centred**2, 0)
-    mass = centred.T @ centred / num_given + 1e-6 * jnp.diag(variance) if is_dense else variance
-    kernel = NUTS(
-        potential_fn=lambda u: -target.log_density(u),
-        inverse_mass_matrix=mass,
-        dense_mass=is_dense,
-        target_accept_prob=target_accept,
-    )
+    key_starts, key_chains = jax.random.split(key)
+    start = begin_chains(target, guide_draws, key_starts, num_chains)
+    kernel = NUTS(potential_fn=start.potential, target_accept_prob=target_accept, **start.options)
     chains = MCMC(
         kernel,
         num_warmup=num_warmup,
@@ -134,11 +124,8 @@ def continue_with_nuts(
         chain_method="vectorized",
         progress_bar=False,
     )
-    key_starts, key_chains = jax.random.split(key)
-    rows = jax.random.choice(key_starts, num_given, (num_chains,), replace=False)
-    starts = guide_draws[rows] if num_chains > 1 else guide_draws[rows[0]]
     with jax.debug_key_reuse(False):  # its check takes NumPyro's own loop for a reuse
-        chains.run(key_chains, init_params=starts, extra_fields=("diverging",))
+        chains.run(key_chains, init_params=start.positions, extra_fields=("diverging",))
     u = chains.get_samples(group_by_chain=True)
     return _described(target, u, guide_draws, chains.get_extra_fields()["diverging"])
 

@@ -11,6 +11,7 @@ from numpyro.distributions import constraints as supports
 
 from vi_jax.arguments import require_function
 from vi_jax.targets._subsets import START_BATCHES, subset
+from vi_jax.targets.latents import Latents
 from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
 from vi_jax.targets.tracing import in_one_sentence
@@ -47,7 +48,7 @@ def from_log_density(
         return _scalar(log_density(z), "log_density(z)") + log_det
 
     layout.trace(density)
-    return Target(density, lambda u: layout.constrain(u)[0], layout.unconstrain, layout.names)
+    return layout.target(density)
 
 
 def from_rows(
@@ -105,14 +106,7 @@ def from_rows(
     whole = density_on(data, num_data)
     layout.trace(whole)
     sampled_larger = partial(sampled, num_rows=min(START_BATCHES * batch_size, num_data))
-    target = Target(
-        whole,
-        lambda u: layout.constrain(u)[0],
-        layout.unconstrain,
-        layout.names,
-        sampled,
-        sampled_larger=sampled_larger,
-    )
+    target = layout.target(whole)._replace(sampled=sampled, sampled_larger=sampled_larger)
     if num_data < MIN_BATCHES * batch_size:
         return target
     return target._replace(control_variate=partial(_with_control_variate, target))
@@ -249,6 +243,7 @@ class _Layout:
             for name, (_, leaf), constraint in zip(self._names, paths, leaves, strict=True)
         ]
         self._coordinates = Coordinates(sites)
+        self.latents = Latents(tuple(sites), jax.tree.unflatten(treedef, self._names))
         self.names = self._coordinates.names
 
     def _constraints(self, constraints: Any, num_leaves: int) -> list[Any]:
@@ -263,6 +258,11 @@ class _Layout:
                 f"constraints need the structure of the example, {self._treedef}; got {treedef}."
             )
         return [leaf or supports.real for leaf in leaves]
+
+    def target(self, density: LogDensity) -> Target:
+        """A target of this density."""
+        latents = self.latents
+        return Target(density, latents.constrain, self.unconstrain, self.names, latents=latents)
 
     def constrain(self, u: Array) -> tuple[Any, Array]:
         sites, log_det = self._coordinates.constrain(u)

@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from vi_jax.arguments import require_function
 from vi_jax.targets._all_rows import first_trace, require_all_rows
 from vi_jax.targets._posterior import Posterior
+from vi_jax.targets.latents import Latents
 from vi_jax.targets.local_numpyro import (
     is_subsampled,
     local_from_trace,
@@ -65,10 +66,18 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         posterior.unconstrain,
         posterior.coordinates.names,
         explain=posterior.explain,
+        latents=_latents_of(trace, sites, is_moving),
     )
     if not plates:
         return target._replace(observed=Observed(model, args, kwargs))
     return target._replace(sampled=posterior.sampled, sampled_larger=posterior.sampled_larger)
+
+
+def _latents_of(trace: Trace, sites: list[Site], is_moving: bool) -> Latents | None:
+    if is_moving:
+        return None
+    is_all = all(site["type"] != "deterministic" for site in trace.values())
+    return Latents(tuple(sites), {site.name: site.name for site in sites}, is_all)
 
 
 def _first_run(

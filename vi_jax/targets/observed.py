@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from numpyro import handlers
 from numpyro.infer import Predictive
 from numpyro.infer.util import log_likelihood
@@ -47,3 +49,13 @@ class Observed(NamedTuple):
         """
         values: dict[str, Array] = log_likelihood(self.model, z, *self.args, **self.kwargs)
         return values
+
+    def values(self) -> dict[str, Array]:
+        """{site: value} of the observed sites."""
+        seeded = handlers.seed(self.model, jax.random.key(0))
+        trace = handlers.trace(seeded).get_trace(*self.args, **self.kwargs)
+        return {
+            name: jnp.asarray(site["value"])
+            for name, site in trace.items()
+            if site["type"] == "sample" and site["is_observed"]
+        }

@@ -39,6 +39,8 @@ class Target(NamedTuple):
     sampled_larger: Callable[[Array], LogDensity] | None = None
     # what the model says of its data given the latents; None of a log density, and of minibatches
     observed: Observed | None = None
+    # `targets.latents.Latents`, what a saved result knows of the target; None where not known
+    latents: Any = None
 
     @property
     def size(self) -> int:
@@ -85,10 +87,11 @@ class Coordinates:
             for number, group in enumerate(self.groups)
             for row, member in enumerate(group.members)
         }
-        order = [member for group in self.groups for member in group.members]
-        self.names = tuple(
-            name for member in order for name in _coordinate_names(self.sites[member])
+        # as they lie in u
+        self.sites_in_order = tuple(
+            self.sites[member] for group in self.groups for member in group.members
         )
+        self.names = tuple(name for site in self.sites_in_order for name in _coordinate_names(site))
         if not self.names:
             raise TargetError(
                 "the model has no latent numbers: there is nothing to approximate; leave some "
