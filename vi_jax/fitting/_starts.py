@@ -15,7 +15,10 @@ from vi_jax.targets.target import Target, TargetError
 from vi_jax.targets.tracing import OF_TRACING, first_line, in_one_sentence
 from vi_jax.types import Array
 
-NUM_CANDIDATES = 10  # points of which a start is the best
+NUM_POINTS = 10  # points of which a start is the best
+NUM_CANDIDATES = 2 * NUM_POINTS  # gradients that this takes: at each point and at its neighbour
+NEIGHBOUR = 1e-3  # how far that lies, in each coordinate
+MIN_TORN = 2  # points at which rounding decides whether the density is finite
 START_RADIUS = 2.0  # of the cube they come from, in unconstrained coordinates
 
 
@@ -97,8 +100,9 @@ def checked(
       TargetError: it is not finite there, nor its gradient, or it is flat.
     """
     picked, keys = chosen
-    u, values, slopes, flat = jax.tree.map(np.asarray, picked)
+    u, values, slopes, flat, torn = jax.tree.map(np.asarray, picked)
     check(target, u, values, slopes, flat=bool(flat))
+    _require_whole(target, torn)
     return picked[0], keys
 
 
@@ -109,33 +113,62 @@ def evaluations(num_starts: int, start: Array | None) -> int:
 
 def pick(
     key: Array, target: Target, num_starts: int, start: Array | None
-) -> tuple[Array, Array, Array, Array]:
-    """u [R, D], values [R], gradients [R, D], and whether the gradients at several points are all
-    exactly 0.
+) -> tuple[Array, Array, Array, Array, Array]:
+    """u [R, D], values [R], gradients [R, D], whether the gradients at several points are all
+    exactly 0, and points [P, D] at which the density is not finite: nan but for those, and of them
+    all [0], or those [1] at whose neighbour it is finite.
 
     The points are those given; else of a few of a cube each, the one of highest density (the
     origin is among the first's).
     """
-    num = 1 if start is not None else NUM_CANDIDATES
-    shape = (num_starts, num, target.size)
+    size = target.size
+    num = 1 if start is not None else NUM_POINTS
+    shape = (num_starts, num, size)
     if start is None:
         points = (
             jax.random.uniform(key, shape, minval=-START_RADIUS, maxval=START_RADIUS)
             .at[0, 0]
             .set(0.0)
         )
+        signs = jnp.where(jnp.arange(size) % 2 == 0, 1.0, -1.0).astype(points.dtype)
+        looked_at = jnp.stack([points, points + NEIGHBOUR * signs])
     else:
-        points = jnp.broadcast_to(jnp.asarray(start), (num_starts, target.size))[:, None]
+        points = jnp.broadcast_to(jnp.asarray(start), (num_starts, size))[:, None]
+        looked_at = points[None]
     values, slopes = jax.lax.map(
-        jax.value_and_grad(target.log_density), points.reshape(-1, target.size), batch_size=num
+        jax.value_and_grad(target.log_density), looked_at.reshape(-1, size), batch_size=num
     )
-    values = values.reshape(shape[:2])
-    slopes = slopes.reshape(shape)
-    good = jnp.isfinite(values) & jnp.all(jnp.isfinite(slopes), axis=-1)
-    best = jnp.argmax(jnp.where(good, values, -jnp.inf), axis=1)
+    values = values.reshape(looked_at.shape[:3])
+    finite = jnp.isfinite(values)
+    bad = jnp.stack([~finite, ~finite & jnp.any(finite, axis=0)])
+    torn = jnp.where(bad[..., None], looked_at, jnp.nan).reshape(2, -1, size)
+    slopes = slopes.reshape(looked_at.shape)[0]
+    good = finite[0] & jnp.all(jnp.isfinite(slopes), axis=-1)
+    best = jnp.argmax(jnp.where(good, values[0], -jnp.inf), axis=1)
     rows = jnp.arange(num_starts)
     flat = jnp.all(slopes == 0) & (num > 1)  # at one point it may be the mode
-    return points[rows, best], values[rows, best], slopes[rows, best], flat
+    return points[rows, best], values[0, rows, best], slopes[rows, best], flat, torn
+
+
+def _require_whole(target: Target, points: np.ndarray) -> None:
+    """Raises where rounding decides at several points whether the log density is finite, or where
+    it is not for a covariance that is singular.
+    """
+    bad, torn = (part[np.isfinite(part).all(axis=1)] for part in points)
+    if len(bad) < MIN_TORN:
+        return
+    site = ""
+    if target.explain is not None:
+        site = target.explain(jnp.asarray(bad[0] if len(torn) == 0 else torn[0]))
+    if len(torn) < MIN_TORN and "singular" not in site:
+        return
+    beside = f", and finite {NEIGHBOUR:g} beside {len(torn)} of them" if len(torn) else ""
+    raise TargetError(
+        f"the log density is not finite at {len(bad)} of {points.shape[1]} points where it could "
+        f"start{beside}{f': {site}' if site else ''}. Rounding decides: look for the Cholesky of a "
+        "covariance that is singular, and add a jitter to its diagonal "
+        "(covariance + 1e-6 * jnp.eye(n)), or remove rows that are repeated."
+    )
 
 
 def check(

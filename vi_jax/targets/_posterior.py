@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.infer.util import constrain_fn, potential_energy
 
+from vi_jax import linalg
 from vi_jax.targets._subsets import START_BATCHES, subset
 from vi_jax.targets.local_numpyro import site_log_prob
 from vi_jax.targets.target import Coordinates, TargetError
@@ -84,10 +86,28 @@ class Posterior:
 
     def explain(self, u: Array) -> str:
         """Which site is not finite at u; empty if none."""
-        with numpyro.validation_enabled(False):  # what is not finite is to be named, not refused
+        kinds: dict[str, str] = {}
+
+        def evaluate(u: Array) -> dict[str, tuple[Array, Array]]:
             values = self.constrain(u) | self._rows(jax.random.key(0))
             seen = handlers.substitute(self.model, data=values)
-            return _not_finite(self._trace(handlers.seed(seen, jax.random.key(0))))
+            trace = self._trace(handlers.seed(seen, jax.random.key(0)))
+            sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
+            for name, site in sites.items():
+                what = "observed" if site["is_observed"] else "latent"
+                kinds[name] = f"the {what} site {name!r} ({type(site['fn']).__name__})"
+            return {
+                name: (site_log_prob(site).sum(), _covariance(site["fn"]))
+                for name, site in sites.items()
+            }
+
+        with numpyro.validation_enabled(False):  # what is not finite is to be named, not refused
+            found = jax.jit(evaluate)(u)
+        for name, kind in kinds.items():
+            value = float(found[name][0])
+            if not np.isfinite(value):
+                return f"{kind} has log density {value}{_singular(np.asarray(found[name][1]))}"
+        return ""
 
     def _rows(self, key: Array, batches: int = 1) -> dict[str, Array]:
         """{plate: rows of a minibatch}."""
@@ -189,15 +209,34 @@ def _likeness(site: dict[str, Any], coordinates: Coordinates) -> Any:
     return likeness
 
 
-def _not_finite(trace: Trace) -> str:
-    """The first site whose log density is not finite, and its value."""
-    for name, site in trace.items():
-        if site["type"] == "sample":
-            value = float(site_log_prob(site).sum())
-            if not jnp.isfinite(value):
-                what = "observed" if site["is_observed"] else "latent"
-                return (
-                    f"the {what} site {name!r} ({type(site['fn']).__name__}) has log density "
-                    f"{value}"
-                )
+def _covariance(fn: Any) -> Array:
+    """The covariance [..., N, N] that a distribution was made with; [0] where it has none."""
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        fn = fn.base_dist
+    given = vars(fn).get("covariance_matrix")
+    return jnp.zeros(0) if given is None else jnp.asarray(given)
+
+
+def _singular(covariance: np.ndarray) -> str:
+    """What is wrong with covariances [..., N, N]; empty for none, or none that is singular."""
+    if covariance.ndim < 2:
+        return ""
+    size = covariance.shape[-1]
+    matrices = covariance.reshape(-1, size, size).astype(np.float64)
+    if not np.all(np.isfinite(matrices)):
+        return ", whose covariance is not finite"
+    for matrix in matrices:
+        values = np.asarray(linalg.eigh(jnp.asarray(matrix))[0])
+        if values[0] > size * np.finfo(values.dtype).eps * abs(values[-1]):
+            continue
+        text = (
+            f", whose covariance is singular (its eigenvalues go from {values[0]:.1e} to "
+            f"{values[-1]:.1e}"
+        )
+        gaps = np.max(np.abs(matrix[:, None] - matrix[None]), axis=-1)
+        gaps[np.tril_indices(size)] = np.inf
+        first, second = np.unravel_index(np.argmin(gaps), gaps.shape)
+        if gaps[first, second] <= 1e-9 * np.abs(matrix).max():
+            text += f"; its rows {first} and {second} are equal"
+        return f"{text})"
     return ""
