@@ -8,6 +8,7 @@ import pytest
 import vi_jax as vi
 from vi_jax.fitting import _compile
 from vi_jax.fitting._compile import Program, compiled, compiler_options, largest_array, traced_once
+from vi_jax.fitting._once import _num_draws
 
 DATA = jnp.arange(100_000.0)
 
@@ -88,9 +89,12 @@ def test_only_small_programs_are_not_optimised():
         level in asked
         for asked in compiler_options(small, vi.methods.bam(), num_starts=1, num_draws=4000)
     )
-    options = compiler_options(large, vi.methods.bam(), num_starts=1, num_draws=4000)
+    options = compiler_options(large, vi.methods.advi(), num_starts=1, num_draws=4000)
     assert level in options.start
     assert level not in options.steps
+    # it takes some 2,000 gradients
+    options = compiler_options(large, vi.methods.bam(), num_starts=1, num_draws=4000)
+    assert level in options.steps
 
     x = jnp.ones((200_000, 5))
     rows = vi.targets.from_rows(
@@ -148,3 +152,17 @@ def test_other_constants_are_another_program():
     np.testing.assert_allclose(thrice(u), 1.5 * twice(u))
     (tree,) = compiled(Program({}, lambda u: {"a": 2.0 * u}, (u,)))
     assert set(tree(u)) == {"a"}
+
+
+def test_fewer_samples_are_weighed_where_a_value_is_slow():
+    small = vi.targets.from_log_density(lambda u: -0.5 * jnp.sum(u**2), 2)
+    data = jnp.arange(1_000_000.0)
+    large = vi.targets.from_log_density(lambda u: -0.5 * jnp.sum((data - u[0]) ** 2), 2)
+    assert _num_draws(None, small, 10.0, is_spread=False) == (4000, "")
+    assert _num_draws(None, large, 1e-5, is_spread=False) == (4000, "")
+    num_draws, why = _num_draws(None, large, 1.9e-3, is_spread=False)
+    assert (num_draws, why[:24]) == (1000, "not 4,000, since a gradi")
+    assert "takes 1.9 ms; num_draws= sets it" in why
+    assert _num_draws(None, large, 10.0, is_spread=False)[0] == 500
+    assert _num_draws(None, large, 10.0, is_spread=True) == (4000, "")
+    assert _num_draws(7000, large, 10.0, is_spread=False) == (7000, "")

@@ -193,6 +193,8 @@ class Method(NamedTuple):
     seen: Callable[[Any], tuple[Array, Array]] | None = (
         None  # state -> places [P, D] that it came from, and the ELBO at each, nats
     )
+    # gradients that it usually takes, by which `vi.fit` chooses how hard XLA tries
+    usual_evaluations: int = 100_000
 
 
 def freeze(q: T) -> T:

@@ -25,9 +25,9 @@ _UNOPTIMISED = {
 }
 # numbers that a program goes through, from which on it pays to have it optimised: a second for a
 # second
-_MIN_OPTIMISED = 1e9
+_MIN_OPTIMISED = 1.5e9
 # of a density, by a program
-_NUM_EVALUATIONS = {"start": 30, "ascent": 100, "init": 1_000, "steps": 100_000, "batches": 300_000}
+_NUM_EVALUATIONS = {"start": 20, "ascent": 100, "init": 1_000, "batches": 300_000}
 NUM_THREADS = 4  # programs that are compiled at the same time
 MAX_KEPT = 64  # executables, for later fits of the same programs
 _READ_IN_PART = ("gather", "dynamic_slice")  # their first operand is not gone through
@@ -141,7 +141,7 @@ def compiler_options(target: Target, method: Method, *, num_starts: int, num_dra
     whole = largest_array(target.log_density, target.size)
     part = whole
     sampled = target.sampled
-    steps = _NUM_EVALUATIONS["steps"]
+    steps = method.usual_evaluations
     if sampled is not None and method.stochastic:
         part = largest_array(lambda u: sampled(jax.random.key(0))(u), target.size)
         steps = _NUM_EVALUATIONS["batches"]

@@ -12,7 +12,7 @@ from vi_jax import linalg
 from vi_jax.arguments import as_count, as_key, require_function
 from vi_jax.fitting import _fallback, _starts
 from vi_jax.fitting._compile import traced_once
-from vi_jax.fitting._once import Plan, run_correction, run_once
+from vi_jax.fitting._once import NUM_DRAWS, Plan, run_correction, run_once
 from vi_jax.fitting._watch import OnPhase, Report, Watch, silently
 from vi_jax.fitting.local import fit_local
 from vi_jax.fitting.local_result import LocalResult
@@ -34,7 +34,7 @@ def fit(
     method: LocalMethod | None = None,
     *,
     start: Array | None = None,
-    num_draws: int = 4000,
+    num_draws: int | None = None,
     report: Report | None = None,
     report_every: int | None = 100,
     on_phase: OnPhase | None = None,
@@ -50,7 +50,7 @@ def fit(
     num_starts: int = 1,
     combine: str = "best",
     start: Array | None = None,
-    num_draws: int = 4000,
+    num_draws: int | None = None,
     mesh: Mesh | None = None,
     fallback: int | None = None,
     report: Report | None = None,
@@ -68,7 +68,7 @@ def fit(
     num_starts: int = 1,
     combine: str = "best",
     start: Array | None = None,
-    num_draws: int = 4000,
+    num_draws: int | None = None,
     mesh: Mesh | None = None,
     fallback: int | None = None,
     report: Report | None = None,
@@ -93,7 +93,8 @@ def fit(
         here they are p over the mixture.
       start: u [D] or [R, D]; else each start is the best of a few points in [-2, 2]^D.
       num_draws: S, samples that are importance-weighted at the end: values of the log density
-        without gradients.
+        without gradients. If not given 4,000, or down to 500 where a value of the log density is
+        slow, as measured at the start: the Result's `why_draws` says so, and two runs may differ.
       mesh: devices that the starts lie over (`vi_jax.shard.make_mesh`), of one process or of many,
         which all call this alike; the numbers are those of one device.
       fallback: gradients for a second method where the first was picked here and its answer is not
@@ -122,7 +123,8 @@ def fit(
     key = as_key(key, "fit")
     _starts.require_target(target)
     _starts.require_method(method)
-    num_draws = as_count(num_draws, "num_draws", least=MIN_DRAWS)
+    if num_draws is not None:
+        num_draws = as_count(num_draws, "num_draws", least=MIN_DRAWS)
     num_starts = as_count(num_starts, "num_starts")
     watch = _watch(report, report_every, on_phase)
     if isinstance(target, LocalTarget):
@@ -132,7 +134,7 @@ def fit(
             target,
             method,
             start=start,
-            num_draws=num_draws,
+            num_draws=num_draws or NUM_DRAWS,
             report=report,
             report_every=watch.every,
             on_phase=on_phase,
@@ -162,7 +164,9 @@ def fit(
 
     # 3. a mixture, and then a second method, where the answer is not reliable
     if _fallback.corrects(fallback, target, method, spread=mesh is not None):
-        correct = partial(run_correction, target=target, num_draws=num_draws, watch=watch)
+        correct = partial(
+            run_correction, target=target, num_draws=len(first.weighted.u), watch=watch
+        )
         first = _fallback.corrected(first, partial(correct, key))
     return _fallback.second(
         first,

@@ -17,6 +17,7 @@ from vi_jax.fitting._compile import (
     Program,
     compiled,
     compiler_options,
+    largest_array,
     values_options,
 )
 from vi_jax.fitting._watch import Watch, run_loop, weighing
@@ -25,6 +26,11 @@ from vi_jax.shard import ALONE, Layout, make_layout
 from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method
 
+NUM_DRAWS = 4000  # samples weighed at the end, where they cost little
+LEAST_DRAWS = 500  # where they cost much: enough for the shape of a tail
+# numbers that NUM_DRAWS values go through, above which their cost is measured
+MEASURED_ABOVE = 1e9
+WEIGHING_SECONDS = 2.0  # that the samples at the end may take
 NEGLIGIBLE_WEIGHT = 1e-3  # weight of a start that need not have converged
 
 
@@ -44,6 +50,8 @@ class Programs(NamedTuple):
     begin: Callable[..., Any]
     advance: Callable[..., Any]
     judge: Callable[..., Any]
+    num_draws: int  # that it weighs
+    why_draws: str  # these; empty for those that were asked for, or NUM_DRAWS
     target: Target  # as the method sees it
     starts: Array  # u [R, D]
     keys: tuple[Array, Array, Array]  # of begin, advance and judge
@@ -51,7 +59,9 @@ class Programs(NamedTuple):
     place: Callable[[Any], Any]  # lays an array where the programs run
 
 
-def run_once(key: Array, plan: Plan, *, target: Target, num_draws: int, watch: Watch) -> Result:
+def run_once(
+    key: Array, plan: Plan, *, target: Target, num_draws: int | None, watch: Watch
+) -> Result:
     """One method from its starts to its Result."""
     began = time.perf_counter()
     layout = _layout(plan.mesh, plan.num_starts)
@@ -64,7 +74,7 @@ def run_once(key: Array, plan: Plan, *, target: Target, num_draws: int, watch: W
     loop = jax.block_until_ready(programs.begin(key_init, programs.starts))
     watch.on_phase(f"running {plan.method.name}")
     loop = run_loop(watch, partial(programs.advance, key_run), loop, programs.place)
-    weighing(watch, num_draws, time.perf_counter() - clock, loop)
+    weighing(watch, programs.num_draws, time.perf_counter() - clock, loop)
     judged = jax.block_until_ready(programs.judge(key_weigh, loop.states))
     loop, judged = layout.fetch((loop, judged))
     q, state, weighted, starts, beyond = judged
@@ -104,6 +114,7 @@ def run_once(key: Array, plan: Plan, *, target: Target, num_draws: int, watch: W
         compile_seconds=compile_seconds,
         seconds=time.perf_counter() - began,
         weighted=weighted,
+        why_draws=programs.why_draws,
         names=programs.target.names,
     )
 
@@ -142,13 +153,14 @@ def _programs(
     key: Array,
     plan: Plan,
     target: Target,
-    num_draws: int,
+    num_draws: int | None,
     layout: Layout,
     watch: Watch,
 ) -> Programs:
     """Chooses the starts, and compiles the three programs of the rest at the same time."""
     method = plan.method
-    options = compiler_options(target, method, num_starts=plan.num_starts, num_draws=num_draws)
+    most = NUM_DRAWS if num_draws is None else num_draws
+    options = compiler_options(target, method, num_starts=plan.num_starts, num_draws=most)
     before = Compiler()
     choice = _starts.choice(key, target, plan.num_starts, plan.start, options.start)
     chosen = jax.eval_shape(choice.function, key)
@@ -171,14 +183,54 @@ def _programs(
     begin = partial(_begin, target, method, layout)
     shape = layout.replicated(jax.eval_shape(begin, shape_keys[0], shape_u))
     last = layout.replicate(jnp.int32(0))
-    judge = partial(_end.judge, target, method, plan.combine, num_draws)
     advance = partial(_advance, target, method, layout)
     rest = compiler.add(Program(options.steps, advance, (shape_keys[1], shape, last)))
-    last_of_all = compiler.add(Program(options.weighing, judge, (shape_keys[2], shape.states)))
     first = compiler.add(Program(options.init, begin, (shape_keys[0], shape_u)))
-    # a bad density is reported here, before the rest takes its time
-    u, keys = layout.replicate(found or _starts.checked(target, picking()(key)))
-    return Programs(first(), rest(), last_of_all(), target, u, keys, spent, layout.replicate)
+    pace = 0.0  # seconds a gradient
+    if found is None:
+        # a bad density is reported here, before the rest takes its time
+        picked = picking()
+        clock = time.perf_counter()
+        found = _starts.checked(target, picked(key))
+        pace = (time.perf_counter() - clock) / _starts.evaluations(plan.num_starts, plan.start)
+    u, keys = layout.replicate(found)
+    num_draws, why_draws = _num_draws(num_draws, target, pace, is_spread=plan.mesh is not None)
+    judge = partial(_end.judge, target, method, plan.combine, num_draws)
+    last_of_all = compiler.add(Program(options.weighing, judge, (shape_keys[2], shape.states)))
+    return Programs(
+        begin=first(),
+        advance=rest(),
+        judge=last_of_all(),
+        num_draws=num_draws,
+        why_draws=why_draws,
+        target=target,
+        starts=u,
+        keys=keys,
+        evaluations=spent,
+        place=layout.replicate,
+    )
+
+
+def _num_draws(
+    given: int | None, target: Target, pace: float, *, is_spread: bool
+) -> tuple[int, str]:
+    """How many samples are weighed at the end, and why not NUM_DRAWS.
+
+    Fewer where NUM_DRAWS values, each no dearer than a gradient of `pace` seconds, would take
+    longer than WEIGHING_SECONDS; halved, so that two runs mostly agree.
+    """
+    if given is not None:
+        return given, ""
+    numbers = largest_array(target.log_density, target.size)
+    if is_spread or numbers * NUM_DRAWS <= MEASURED_ABOVE:
+        return NUM_DRAWS, ""
+    num_draws = NUM_DRAWS
+    while num_draws > LEAST_DRAWS and num_draws * pace > WEIGHING_SECONDS:
+        num_draws = num_draws // 2
+    if num_draws == NUM_DRAWS:
+        return NUM_DRAWS, ""
+    why = f"not {NUM_DRAWS:,}, since a gradient takes {1e3 * pace:.2g} ms; num_draws= sets it"
+    return num_draws, why
 
 
 def _layout(mesh: Mesh | None, num_starts: int) -> Layout:

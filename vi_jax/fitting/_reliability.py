@@ -30,6 +30,13 @@ def starts_row(result: Any) -> str:
     )
 
 
+def effective_row(result: Any) -> str:
+    """The effective samples of how many, and why not more."""
+    d = result.diagnostics
+    why = f" ({result.why_draws})" if result.why_draws else ""
+    return f"{d.effective:,.0f} of {d.num_draws:,}{why}"
+
+
 def k_hat_row(d: Any) -> str:
     """k-hat, and whether it is good."""
     limit = f"under {d.k_threshold:.2f} is good; S = {d.num_draws:,}"

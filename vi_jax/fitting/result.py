@@ -46,8 +46,8 @@ class Result(HandsOver):
     names: tuple[str, ...] = field(repr=False, default=())
     # locations [P, D] along the path of the only start, and the ELBO there [P], nats
     elsewhere: tuple[np.ndarray, np.ndarray] | None = field(repr=False, default=None)
-    # what a second method was tried for, and whether it is the answer; empty where none was
-    fallback: str = ""
+    fallback: str = ""  # what else was tried, why, and whether it is the answer
+    why_draws: str = ""  # fewer samples are weighed than usual; empty where they are not
 
     @cached_property
     def diagnostics(self) -> Diagnostics:
@@ -187,6 +187,7 @@ class Result(HandsOver):
             "method",
             "why",
             "fallback",
+            "why_draws",
             "converged",
             "num_steps",
             "evaluations",
@@ -211,7 +212,7 @@ class Result(HandsOver):
             ("ELBO", f"{d.elbo:,.3f} ± {d.elbo_stderr:.3f} nats"),
             ("log evidence", _reliability.evidence_row(d)),
             ("k-hat", _reliability.k_hat_row(d)),
-            ("effective samples", f"{d.effective:,.0f} of {d.num_draws:,}"),
+            ("effective samples", _reliability.effective_row(self)),
             ("gradient evaluations", f"{self.evaluations:,} in {self.num_steps:,} steps"),
             ("time", f"{self.seconds:.1f} s, of which compiling {self.compile_seconds:.1f} s"),
         ]

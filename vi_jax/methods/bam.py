@@ -19,6 +19,12 @@ _ELBO_DRAWS = 10
 _EARLY_WEIGHT = 100.0  # weight of a step that mostly replaces
 _RADIUS = 2.0  # of the cube, unconstrained, that further paths start in
 _KL_TOLERANCE = 0.05  # nats, symmetrised KL of a late move
+# of an early move, nats per latent: new samples leave the Gaussian where it is, and there is no
+# noise to average
+_EXACT_TOLERANCE = 1e-4
+
+
+_USUAL_EVALUATIONS = 2_000  # up to some tens of latents
 
 
 class State(NamedTuple):
@@ -67,7 +73,8 @@ def bam(
     A Gaussian target is met exactly in one step of large w with B > D. `pathfinder` gives the
     start. Where the paper lets w fall from the first step, it stays large here until
     moves stop shrinking (their symmetrised KL), so that a poor start is left; then w = learning / t
-    averages over the samples.
+    averages over the samples. Where a move with the large weight is none, the posterior is Gaussian
+    as far as samples can tell, and that is the end.
 
     Args:
       batch_size: B, gradient evaluations a step; max(32, D + 8) if not given.
@@ -92,6 +99,7 @@ def bam(
         _guide,
         max_ascent_steps + max_early_steps + 2 * num_late_steps,
         seen=_seen,
+        usual_evaluations=_USUAL_EVALUATIONS,
     )
 
 
@@ -163,9 +171,9 @@ def _match(
         - 0.5 * mean.size * jnp.log(2 * jnp.pi)
     )
     value = jnp.where(good, jnp.mean(log_p - log_q), jnp.nan)
-    return new, MethodInfo(
-        value, new.evaluations, (new.late >= rules.num_late_steps) & (drift < _KL_TOLERANCE)
-    )
+    averaged = (new.late >= rules.num_late_steps) & (drift < _KL_TOLERANCE)
+    exact = (state.late == 0) & (drift < _EXACT_TOLERANCE * mean.size)
+    return new, MethodInfo(value, new.evaluations, averaged | exact)
 
 
 def _step(
