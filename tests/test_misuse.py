@@ -290,8 +290,8 @@ def test_fit_refuses(case):
 @pytest.mark.parametrize("name", ["num_draws", "num_starts", "report_every"])
 @pytest.mark.parametrize("count", COUNTS)
 def test_fit_refuses_numbers_that_count_nothing(name, count):
-    if name == "report_every" and count is None:
-        return  # by time
+    if name in ("report_every", "num_draws") and count is None:
+        return  # by time, by cost
     options = {"report": lambda step, value: None, name: count}
     says(lambda: vi.fit(KEY, TARGET, vi.methods.laplace(), **options), name)
 

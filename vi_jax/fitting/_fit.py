@@ -123,8 +123,7 @@ def fit(
     key = as_key(key, "fit")
     _starts.require_target(target)
     _starts.require_method(method)
-    if num_draws is not None:
-        num_draws = as_count(num_draws, "num_draws", least=MIN_DRAWS)
+    num_draws = _count_of_draws(num_draws)
     num_starts = as_count(num_starts, "num_starts")
     watch = _watch(report, report_every, on_phase)
     if isinstance(target, LocalTarget):
@@ -144,19 +143,15 @@ def fit(
             f"{method.name} is for a target with local latent variables; see "
             "vi.targets.from_local_rows."
         )
-    if combine not in COMBINE:
-        raise ValueError(f"combine is one of {', '.join(COMBINE)}; got {combine!r}.")
+    _require_combination(combine)
     target = traced_once(target)
     _starts.require(target, num_starts, start)
     gradients = _fallback.budget(fallback, target, method, spread=mesh is not None)
 
     # 1. the method
     clock = time.perf_counter()
-    if method is None:
-        watch.on_phase("choosing a method")
-    choice = _choice(key, target, method, start, num_starts)
+    choice = _choice(key, target, method, start, num_starts, watch)
     choosing = time.perf_counter() - clock
-
     # 2. its run
     once = partial(run_once, target=target, num_draws=num_draws, watch=watch)
     first = once(key, Plan(choice.method, num_starts, combine, start, mesh))
@@ -164,15 +159,19 @@ def fit(
 
     # 3. a mixture, and then a second method, where the answer is not reliable
     if _fallback.corrects(fallback, target, method, spread=mesh is not None):
-        correct = partial(
-            run_correction, target=target, num_draws=len(first.weighted.u), watch=watch
-        )
-        first = _fallback.corrected(first, partial(correct, key))
-    return _fallback.second(
-        first,
-        gradients,
-        lambda method, start: once(jax.random.fold_in(key, 1), Plan(method, start=start)),
-    )
+        first = _corrected(key, first, watch)
+
+    def again(method: Method, start: Array) -> Result:
+        return once(jax.random.fold_in(key, 1), Plan(method, start=start))
+
+    return _fallback.second(first, gradients, again)
+
+
+def _corrected(key: Array, first: Result, watch: Watch) -> Result:
+    """The first result, or a mixture over its guide where that has the better weights."""
+    num_draws = len(first.weighted.u)
+    run = partial(run_correction, key, target=first.target, num_draws=num_draws, watch=watch)
+    return _fallback.corrected(first, run)
 
 
 def _with_choice(result: Result, choice: Choice, seconds: float) -> Result:
@@ -183,6 +182,17 @@ def _with_choice(result: Result, choice: Choice, seconds: float) -> Result:
         evaluations=result.evaluations + choice.evaluations,
         seconds=result.seconds + seconds,
     )
+
+
+def _require_combination(combine: str) -> None:
+    if combine not in COMBINE:
+        raise ValueError(f"combine is one of {', '.join(COMBINE)}; got {combine!r}.")
+
+
+def _count_of_draws(num_draws: int | None) -> int | None:
+    if num_draws is None:
+        return None
+    return as_count(num_draws, "num_draws", least=MIN_DRAWS)
 
 
 def _require_no_starts(num_starts: int, combine: str, mesh: Mesh | None, fallback: Any) -> None:
@@ -205,10 +215,16 @@ def _watch(report: Report | None, every: int | None, on_phase: OnPhase | None) -
 
 
 def _choice(
-    key: Array, target: Target, method: Method | None, start: Array | None, num_starts: int
+    key: Array,
+    target: Target,
+    method: Method | None,
+    start: Array | None,
+    num_starts: int,
+    watch: Watch,
 ) -> Choice:
     """The method, and why it: empty where the caller chose it and gets what they chose."""
     if method is None:
+        watch.on_phase("choosing a method")
         choice = choose(key, target, start, num_starts=num_starts)
     else:
         choice = Choice(method, "")

@@ -159,7 +159,8 @@ def _require_whole(target: Target, points: np.ndarray) -> None:
         return
     site = ""
     if target.explain is not None:
-        site = target.explain(jnp.asarray(bad[0] if len(torn) == 0 else torn[0]))
+        worst = torn if len(torn) else bad
+        site = target.explain(jnp.asarray(worst[0]))
     if len(torn) < MIN_TORN and "singular" not in site:
         return
     beside = f", and finite {NEIGHBOUR:g} beside {len(torn)} of them" if len(torn) else ""
