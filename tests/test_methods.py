@@ -24,7 +24,9 @@ FULL_RANK = {
     "gsm": vi.methods.gsm(),
     "laplace": vi.methods.laplace(),
     "natural_gradient": vi.methods.natural_gradient(),
+    "nested_laplace": vi.methods.nested_laplace([1]),
     "pathfinder": vi.methods.pathfinder(memory=8, tolerance=1e-7),
+    "variational_newton": vi.methods.variational_newton(),
 }
 METHODS = FULL_RANK | {
     "advi": vi.methods.advi(),
@@ -35,7 +37,17 @@ METHODS = FULL_RANK | {
 }
 
 
-@pytest.mark.parametrize("name", FULL_RANK)
+SLOW = ("flow", "boosting", "nested_laplace", "variational_newton")
+COMPILES_LONG = ("nested_laplace", "variational_newton")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.integration] * (name in COMPILES_LONG))
+        for name in FULL_RANK
+    ],
+)
 def test_a_gaussian_posterior_is_found(name):
     result = vi.fit(jax.random.key(0), TARGET, FULL_RANK[name])
     u = result.weighted.u
@@ -55,7 +67,9 @@ def test_a_gaussian_posterior_is_found(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in ("flow", "boosting")))
+        pytest.param(
+            name, marks=[pytest.mark.slow] * (name in ("flow", "boosting", *COMPILES_LONG))
+        )
         for name in METHODS
     ],
 )

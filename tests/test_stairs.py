@@ -14,7 +14,7 @@ FLOORS = (
     {"files", "linalg"},
     {"distributions", "attributes", "arguments", "_renamed"},
     {"types", "kl"},
-    {"gaussian", "hmc", "weights", "sampling", "control_variates"},
+    {"gaussian", "hmc", "weights", "sampling", "control_variates", "sparse"},
     {"divergences", "families", "bounds", "targets", "draws", "chains"},
     {"models", "estimators", "optimise"},
     {"local"},

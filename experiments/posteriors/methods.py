@@ -10,8 +10,10 @@ from vi_jax.methods import (
     gsm,
     laplace,
     natural_gradient,
+    nested_laplace,
     pathfinder,
     svgd,
+    variational_newton,
 )
 from vi_jax.types import Method
 
@@ -26,8 +28,10 @@ __all__ = [
     "gsm",
     "laplace",
     "natural_gradient",
+    "nested_laplace",
     "pathfinder",
     "svgd",
+    "variational_newton",
 ]
 
 

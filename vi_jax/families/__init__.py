@@ -24,6 +24,7 @@ from vi_jax.families.planar import planar
 from vi_jax.families.radial import radial
 from vi_jax.families.rank_one_precision import rank_one_precision
 from vi_jax.families.real_nvp import real_nvp
+from vi_jax.families.sparse_precision import sparse_precision
 from vi_jax.families.student_t import student_t
 from vi_jax.families.sylvester import sylvester
 
@@ -43,6 +44,7 @@ __all__ = [
     "radial",
     "rank_one_precision",
     "real_nvp",
+    "sparse_precision",
     "student_t",
     "sylvester",
 ]

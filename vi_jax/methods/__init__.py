@@ -28,8 +28,10 @@ from vi_jax.methods.flow import flow
 from vi_jax.methods.gsm import gsm
 from vi_jax.methods.laplace import laplace
 from vi_jax.methods.natural_gradient import natural_gradient
+from vi_jax.methods.nested_laplace import nested_laplace
 from vi_jax.methods.pathfinder import pathfinder
 from vi_jax.methods.svgd import svgd
+from vi_jax.methods.variational_newton import variational_newton
 
 __all__ = [
     "advi",
@@ -48,7 +50,9 @@ __all__ = [
     "linear_response_sd",
     "local_advi",
     "natural_gradient",
+    "nested_laplace",
     "pathfinder",
     "svgd",
     "table",
+    "variational_newton",
 ]

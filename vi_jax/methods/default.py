@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from vi_jax.families import full_rank, mean_field
+from vi_jax.methods import _structured
 from vi_jax.methods.advi import advi
 from vi_jax.methods.bam import bam
 from vi_jax.methods.pathfinder import pathfinder
@@ -31,7 +32,8 @@ def choose(
     key: Array, target: Target, start: Array | None = None, *, num_starts: int = 1
 ) -> Choice:
     """By the number of latents, by whether data are subsampled, and above 400 latents by whether
-    the log density is smooth.
+    the log density is smooth; from there to 2,000 by the structure of its Hessian
+    (`_structured.py`).
 
     `bam` matches gradients at samples and `advi` follows their mean, which a kink does not mislead;
     only `pathfinder` rests on curvature, so that smoothness is checked only there
@@ -71,7 +73,14 @@ def choose(
             f"mean field, for {size:,} latents; not smooth ({rough})",
             smoothness.NUM_GRADIENTS,
         )
-    return Choice(pathfinder(), f"low rank, for {size:,} latents", smoothness.NUM_GRADIENTS)
+    spent = smoothness.NUM_GRADIENTS
+    if size > _structured.UP_TO:
+        return Choice(pathfinder(), f"low rank, for {size:,} latents", spent)
+    made = _structured.structured(jax.random.fold_in(key, 3), target, centre)
+    spent += made.evaluations
+    if made.method is None:
+        return Choice(pathfinder(), f"low rank, for {size:,} latents; {made.why}", spent)
+    return Choice(made.method, made.why, spent)
 
 
 def _rough(found: smoothness.Smoothness) -> str:
