@@ -12,6 +12,7 @@ MODEL = Room(
     "vi_jax.models",
     without=(
         *(
+            "Column",
             "amortised",
             "architectures",
             "documents",

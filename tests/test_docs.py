@@ -7,22 +7,35 @@ from pathlib import Path
 import pytest
 import yaml
 
+from docs.site import pages
 from experiments import rooms, settings
 from experiments.choices import Room
 from experiments.data import names
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
+PAGES = [ROOT / "README.md", *DOCS]
+WITHOUT_CODE = {"comparison", "gallery", "glossary", "questions", "results"}
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_blocks_run_in_order(page):
-    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    assert blocks, f"{page.name} shows no code"
-    namespace: dict = {"__name__": page.stem}
-    for block in blocks:
-        exec(compile(block, str(page), "exec"), namespace)
+    text = page.read_text()
+    blocks = pages.python_blocks(text)
+    assert blocks or page.stem in WITHOUT_CODE, f"{page.name} shows no code"
+    ran = pages.run(page)
+    made = pages.file_names(page, ran.figures)
+    shown = pages.pictures(text) if blocks else []
+    assert made == shown, f"{page.name} shows {shown}, and its code makes {made}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pictures_are_small_files(page):
+    for link in re.findall(r"!\[[^\]]*\]\((\S+?)\)", page.read_text()):
+        path = page.parent / link
+        assert path.exists(), f"{page.name} shows {link}, which is not there"
+        assert path.stat().st_size < 150_000, f"{link} is larger than 150 kB"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

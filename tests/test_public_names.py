@@ -20,7 +20,8 @@ OLD = {"draws": ("sampling", "control_variates")}
 
 def texts():
     """{path: text} where public names are written: docs, docstrings, messages, configs."""
-    markdown = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    folders = (ROOT, ROOT / "docs", ROOT / "docs" / "tutorials", ROOT / "benchmarks")
+    markdown = [path for folder in folders for path in sorted(folder.glob("*.md"))]
     python = [
         path for name in ("vi_jax", "configs") for path in sorted((ROOT / name).rglob("*.py"))
     ]

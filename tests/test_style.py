@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("vi_jax", "experiments", "configs", "benchmarks", "tests")
+FOLDERS = ("vi_jax", "experiments", "configs", "benchmarks", "docs", "tests")
 COLUMNS = 100
 PRAGMA = re.compile(r"  # (noqa|type: ignore).*")  # does not count
 FUNCTION_LINES = 60  # without the docstring; outside tests

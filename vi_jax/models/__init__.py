@@ -1,13 +1,14 @@
 """Generative models with their inference networks, as pure functions of parameters; Flax stays
 inside these files.
 
-`vae` is the usual way in, `table_vae` that of tables and `sequence_vae` that of sequences;
-`amortised` takes any encoder and decoder as (init, apply) pairs, and `from_densities` any guide,
-prior and likelihood. Priors with parameters are in `models.priors`, neural topic models in
-`models.documents`.
+`vae` is the usual way in, `table_vae` that of tables and `sequence_vae` that of sequences, whose
+columns are `Column`s; `amortised` takes any encoder and decoder as (init, apply) pairs, and
+`from_densities` any guide, prior and likelihood. Priors with parameters are in `models.priors`,
+neural topic models in `models.documents`.
 """
 
 from vi_jax.models import architectures, documents, gated, likelihoods, networks, priors
+from vi_jax.models._columns import Column
 from vi_jax.models.bidirectional_vae import bidirectional_vae
 from vi_jax.models.conditional_vae import conditional_vae
 from vi_jax.models.conv_bidirectional_vae import conv_bidirectional_vae
@@ -30,6 +31,7 @@ from vi_jax.models.vae import amortised, vae
 from vi_jax.models.vq_vae import vq_vae
 
 __all__ = [
+    "Column",
     "amortised",
     "architectures",
     "bidirectional_vae",
