@@ -25,6 +25,7 @@ from experiments.run import processes
 
 if TYPE_CHECKING:
     from experiments.data import Ahead, Dataset
+    from experiments.run.tracker import Trackers
 
 
 def define_flags() -> None:
@@ -34,6 +35,7 @@ def define_flags() -> None:
     command_line.define_config_flag()
     command_line.define_folder_flags()
     flags.DEFINE_string("list", "", "A kind of choice, such as model, whose names are printed.")
+    flags.DEFINE_string("tracker", "", "FILE.py:FUNCTION that returns a tracker (docs/runs.md).")
     processes.define_flags()
     own_code.define_flag()
     cli.define_common_flags()
@@ -46,24 +48,25 @@ def main() -> int:
         print("\n".join(listing.members(room, settings.FACTS)))
         return 0
     if flags.FLAGS.config is None:
-        raise cli.UserError(
-            "--config is missing; try --config=configs/vae.py, see --help for examples."
-        )
+        how = "try --config=configs/vae.py, see --help for examples."
+        raise cli.UserError(f"--config is missing; {how}")
     config = config_file.as_config(own_code.released(flags.FLAGS.config, flags.FLAGS.allow_code))
     settings.validate(config)
     from experiments import data
     from experiments.run.folder import default_folder, refuse_foreign
+    from experiments.run.tracker import Trackers
 
+    trackers = Trackers(flags.FLAGS.tracker)
     workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else default_folder(config)
     refuse_foreign(workdir)
     with data.load_ahead(config.data) as ahead:  # while JAX is imported
         if ahead is not None:
             ahead.settle()
-        _train(config, workdir, ahead)
+        _train(config, workdir, ahead, trackers)
     return 0
 
 
-def _train(config: Any, workdir: Path, ahead: Ahead[Dataset] | None) -> None:
+def _train(config: Any, workdir: Path, ahead: Ahead[Dataset] | None, trackers: Trackers) -> None:
     """Trains what a config says in its folder; `ahead` is its data set, where it is being read."""
     cli.set_up_jax()
     processes.join(flags.FLAGS.coordinator, flags.FLAGS.num_processes, flags.FLAGS.process_id)
@@ -73,7 +76,8 @@ def _train(config: Any, workdir: Path, ahead: Ahead[Dataset] | None) -> None:
     from experiments.run.stopping import Stop
 
     overwrite = flags.FLAGS.overwrite
-    with (stop := Stop()).listening(), processes.first_holds(lambda: lock.locked(workdir)):
+    locked = processes.first_holds(lambda: lock.locked(workdir))
+    with (stop := Stop()).listening(), locked, trackers:
         measured = []
         if settings.leaves_estimator_open(config):
             from experiments.run import estimators
@@ -85,9 +89,10 @@ def _train(config: Any, workdir: Path, ahead: Ahead[Dataset] | None) -> None:
         from experiments.run import replicas, single
 
         if config.replicas > 1 or config.sweep.learning_rates:
-            replicas.train(config, workdir, stop=stop, ahead=ahead)
+            replicas.train(config, workdir, stop=stop, ahead=ahead, trackers=trackers)
         else:
-            single.train(config, workdir, resumed=resumed, stop=stop, ahead=ahead)
+            of_one = dict(resumed=resumed, stop=stop, ahead=ahead, trackers=trackers)
+            single.train(config, workdir, **of_one)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from helpers import assert_mean
+from helpers import assert_mean, tree_equal
 
+import vi_jax as vi
 from configs import table as table_config
 from experiments.cli import UserError
 from experiments.data import StoredTable, load, stored_tables
@@ -20,7 +21,7 @@ from experiments.data.raw import RawTable
 from experiments.evals import encoded, encoding, evidence, filled_in, imputing, tables
 from experiments.evals.csv_file import write_csv
 from experiments.evals.data_columns import as_columns, context_columns
-from experiments.run import memory
+from experiments.run import memory, record, session
 from experiments.run.kinds import require_imputable
 from vi_jax.models.table_vae import Column as ModelColumn
 from vi_jax.models.table_vae import table_vae
@@ -496,6 +497,17 @@ def test_samples_of_a_table_are_in_its_own_columns(commands, trained_table, tmp_
     with np.load(tmp_path / "samples.npz") as arrays:
         assert arrays["samples"].shape == (9, 6)
         assert arrays["z/z"].shape == (9, 2)
+
+
+def test_parameters_are_exported_with_the_same_bits(commands, trained, tmp_path):
+    folder, _ = trained
+    said = commands.ok("export", f"--workdir={folder}", f"--out={tmp_path}").stdout
+    config = record.read_config(folder)
+    model = session.make_model(config, session.load_data(config))
+    params, step = session.trained_params(config, model, folder)
+    assert f"step {step:,}" in said
+    back = vi.load_safetensors(tmp_path / "params.safetensors", params)
+    assert tree_equal(back, params)
 
 
 def test_encode_writes_a_row_for_each_example(commands, trained, tmp_path):

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     )
     from vi_jax.checks.check import check
     from vi_jax.evidence import analytic_elbo, elbo, iwae
+    from vi_jax.files import load_safetensors, save_safetensors
     from vi_jax.fitting import Result, fit, load_result
     from vi_jax.kl import kl_divergence, kl_monte_carlo, kl_standard_normal
     from vi_jax.training import State, init_state, make_run, make_step, make_stepwise_run
@@ -102,6 +103,8 @@ _HOMES = {
     "elbo": "evidence",
     "fit": "fitting",
     "load_result": "fitting",
+    "load_safetensors": "files",
+    "save_safetensors": "files",
     "iwae": "evidence",
     "kl_divergence": "kl",
     "kl_monte_carlo": "kl",

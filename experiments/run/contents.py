@@ -45,6 +45,7 @@ CONTENTS = {
         "latents": files.FOLDER,
         "imputed": files.FOLDER,
         "decoded": files.FOLDER,
+        "exported": files.FOLDER,
         "tensorboard": files.FOLDER,
         "replica_[0-9]*": files.FOLDER,
     },
@@ -74,6 +75,7 @@ CONTENTS = {
         "decoded.json": files.REGULAR,
         "rates.h5": files.REGULAR,
     },
+    "exported": {"params.safetensors": files.REGULAR},
     "tensorboard": {"events*": files.REGULAR},
 }
 READ_WHOLE = (CONFIG, DATA, "metrics.jsonl", "timing.jsonl", "stopped.json")

@@ -14,6 +14,7 @@ from experiments import cli
 from experiments.cli import UserError
 from experiments.run.board import Board
 from experiments.run.live import Line, Rate, Schedule, clock, per_second
+from experiments.run.tracker import Guarded
 from vi_jax import files
 
 METRICS = "metrics.jsonl"
@@ -24,11 +25,14 @@ class MetricsLog:
     """metrics.jsonl holds what is a function of the config alone, timing.jsonl what is not;
     TensorBoard has both.
 
+    A tracker of the user's own is handed the same numbers.
+
     On resuming at a step, rows after it are dropped, so that the file ends as that of an unbroken
     run does.
     """
 
-    def __init__(self, folder: Path, *, from_step: int) -> None:
+    def __init__(self, folder: Path, *, from_step: int, tracker: Guarded | None = None) -> None:
+        self._tracker = tracker
         self._paths = [folder / METRICS, folder / TIMING]
         try:
             for path in self._paths:
@@ -68,6 +72,8 @@ class MetricsLog:
                     file.write(json.dumps(part) + "\n")
                     file.flush()
             self._board.write(row["step"], scalars)
+            if self._tracker is not None:
+                self._tracker.log(row["step"], scalars)
         except OSError as error:
             self._has_failed = True
             raise UserError(

@@ -26,6 +26,7 @@ from experiments.run.replicas_end import finish
 from experiments.run.replicas_start import STOPPED, Replica, open_all, restored
 from experiments.run.session import Built
 from experiments.run.stopping import Stop
+from experiments.run.tracker import Trackers
 from vi_jax import files
 from vi_jax.shard import Layout
 from vi_jax.training import State, Totals
@@ -38,6 +39,7 @@ class _Run(NamedTuple):
     replicas: list[Replica]
     layout: Layout
     stop: Stop
+    trackers: Trackers
 
 
 class _Start(NamedTuple):
@@ -71,10 +73,15 @@ def configs(config: Any) -> list[Any]:
 
 
 def train(
-    config: Any, workdir: Path, *, stop: Stop, ahead: Ahead[Dataset] | None = None
+    config: Any,
+    workdir: Path,
+    *,
+    stop: Stop,
+    ahead: Ahead[Dataset] | None = None,
+    trackers: Trackers | None = None,
 ) -> list[dict[str, Any]]:
     """Trains what is left of all runs and returns their summaries; `stop` ends them early, after a
-    save, and `ahead` is the data set, where it is being read.
+    save, `ahead` is the data set, where it is being read, and `trackers` are handed the metrics.
     """
     layout = _layout(config)
     dataset = session.load_data(config, ahead)
@@ -91,7 +98,7 @@ def train(
     with heartbeat.phase("training"), contextlib.ExitStack() as stack, stop.deferred():
         with heartbeat.phase("opening the folders of the replicas"):
             replicas = open_all(stack, workdir, runs, built.dataset)
-        run = _Run(built, replicas, layout, stop)
+        run = _Run(built, replicas, layout, stop, trackers or Trackers())
         with heartbeat.compiling("initialising the replicas, or reading their checkpoints"):
             start = _Start(*restored(replicas, config, built.model))
         progress, recorder = _open_records(stack, run, start)
@@ -117,7 +124,9 @@ def _open_records(
     first_row = start.step - loop.num_steps(start.since)
     members = []
     for which, each in enumerate(run.replicas):
-        log = stack.enter_context(contextlib.closing(MetricsLog(each.folder, from_step=first_row)))
+        tracker = run.trackers.begin(each.config, each.folder, from_step=first_row)
+        log = MetricsLog(each.folder, from_step=first_row, tracker=tracker)
+        stack.callback(log.close)
         prefix = f"replica {which}: "
         members.append(Member(each.config, each.folder, each.checkpoints, log, prefix))
     progress = Progress(

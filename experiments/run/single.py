@@ -14,6 +14,7 @@ from experiments.run.parts import Parts
 from experiments.run.recorder import Member, Recorder, num_batches
 from experiments.run.session import Built
 from experiments.run.stopping import Stop
+from experiments.run.tracker import Trackers
 from vi_jax.shard import Layout
 from vi_jax.training import State, Totals
 
@@ -28,6 +29,7 @@ class _Run(NamedTuple):
     checkpoints: Checkpoints
     advance: Any  # the `run` of `session.make_run`
     data: Any  # that it goes over
+    trackers: Trackers
 
 
 class _Start(NamedTuple):
@@ -49,9 +51,10 @@ def train(
     resumed: bool,
     stop: Stop | None = None,
     ahead: Ahead[Dataset] | None = None,
+    trackers: Trackers | None = None,
 ) -> dict[str, Any]:
-    """Runs what is left of a run and returns its summary; `stop` ends it early, after a save, and
-    `ahead` is the data set, where it is being read.
+    """Runs what is left of a run and returns its summary; `stop` ends it early, after a save,
+    `ahead` is the data set, where it is being read, and `trackers` are handed the metrics too.
     """
     layout = devices.make_layout(config)
     dataset = session.load_data(config, ahead)
@@ -59,7 +62,14 @@ def train(
     built = session.build_all(config, dataset)
     processes.from_first(lambda: check_data(workdir, built.dataset))
     _introduce(built, layout)
-    state, recorder = _train(built, workdir, layout, resumed=resumed, stop=stop or Stop())
+    state, recorder = _train(
+        built,
+        workdir,
+        layout,
+        resumed=resumed,
+        stop=stop or Stop(),
+        trackers=trackers or Trackers(),
+    )
     measures = recorder.final_measures(0, state)
     params = devices.whole_params(state, layout)
     if not processes.is_first():
@@ -88,7 +98,13 @@ def _introduce(built: Built, layout: Layout) -> None:
 
 
 def _train(
-    built: Built, workdir: Path, layout: Layout, *, resumed: bool, stop: Stop
+    built: Built,
+    workdir: Path,
+    layout: Layout,
+    *,
+    resumed: bool,
+    stop: Stop,
+    trackers: Trackers,
 ) -> tuple[State, Recorder]:
     """The state at the end, and the recorder of the run."""
     spec = built.config.train
@@ -102,7 +118,7 @@ def _train(
         stop.deferred(),
         contextlib.ExitStack() as stack,
     ):
-        run = _Run(built, workdir, layout, stop, saves, advance, data)
+        run = _Run(built, workdir, layout, stop, saves, advance, data, trackers)
         start = _find_start(run, resumed=resumed)
         progress, recorder = _open_records(stack, run, start)
         return _advance(run, start, progress, recorder), recorder
@@ -139,7 +155,9 @@ def _open_records(stack: contextlib.ExitStack, run: _Run, start: _Start) -> tupl
     log: Any = Silence()
     progress: Any = Silence()
     if processes.is_first():
-        log = MetricsLog(run.workdir, from_step=start.step - loop.num_steps(start.since))
+        first_row = start.step - loop.num_steps(start.since)
+        tracker = run.trackers.begin(config, run.workdir, from_step=first_row)
+        log = MetricsLog(run.workdir, from_step=first_row, tracker=tracker)
         progress = Progress(
             start=start.step,
             total=config.train.num_steps,
