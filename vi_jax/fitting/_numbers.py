@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from vi_jax.diagnostics.posterior import CHUNK
 from vi_jax.types import Array
 
 
@@ -37,3 +39,22 @@ def moments_of(constrain: Callable[[Array], Any], u: Array, weights: Array) -> t
         )
 
     return jax.jit(both)(u, weights)
+
+
+def discrete_of(result: Any) -> dict[str, np.ndarray]:
+    """{discrete site: posterior probabilities of its values [*shape, K]}, of sites summed out: the
+    mean over the samples, by smoothed weights where they can be trusted.
+    """
+    discrete = result.target.discrete
+    if discrete is None:
+        return {}
+    log_w = result.weighted.log_weights
+    if not result.diagnostics.trusted:
+        log_w = jnp.full(log_w.shape, -jnp.log(float(len(log_w))), log_w.dtype)
+
+    def mean(u: Array, weights: Array) -> Any:
+        given = jax.lax.map(discrete, u, batch_size=min(CHUNK, len(u)))
+        return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), given)
+
+    found = jax.jit(mean)(result.weighted.u, jnp.exp(log_w))
+    return {name: np.asarray(leaf) for name, leaf in found.items()}

@@ -12,7 +12,7 @@ import numpy as np
 from vi_jax.diagnostics.posterior import WeightedSamples, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
 from vi_jax.fitting import _reliability
-from vi_jax.fitting._numbers import Diagnostics, moments_of
+from vi_jax.fitting._numbers import Diagnostics, discrete_of, moments_of
 from vi_jax.fitting.details import Details, examine, plain, respond
 from vi_jax.fitting.handing_over import HandsOver
 from vi_jax.targets.target import Target
@@ -175,6 +175,12 @@ class Result(HandsOver):
             "sd": jax.tree.map(np.asarray, sd),
             "corrected": bool(corrected),
         }
+
+    def discrete(self) -> dict[str, np.ndarray]:
+        """{discrete site: posterior probabilities of its values [*shape, K]}, of the sites that are
+        summed out; weighted like `moments`.
+        """
+        return discrete_of(self)
 
     def report(self, *, details: bool = True) -> dict[str, Any]:
         """All of it, machine-readable, as strict JSON takes it: numbers, words, lists of them; a

@@ -15,6 +15,7 @@ from numpyro.infer.util import constrain_fn, potential_energy
 
 from vi_jax import linalg
 from vi_jax.targets._subsets import START_BATCHES, subset
+from vi_jax.targets.enumeration import Enumerated
 from vi_jax.targets.local_numpyro import site_log_prob
 from vi_jax.targets.target import Coordinates, TargetError
 from vi_jax.types import Array, LogDensity
@@ -29,6 +30,7 @@ class Posterior:
       plates: {name: (rows, rows of a batch)} of the subsampled ones.
       is_moving: whether a support depends on another latent; NumPyro then undoes the constraints in
         turn.
+      summed: the model with its discrete sites summed out, if it has some.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Posterior:
         coordinates: Coordinates,
         plates: dict[str, tuple[int, int]],
         is_moving: bool,
+        summed: Enumerated | None = None,
     ) -> None:
         self.model = model
         self.args = args
@@ -46,6 +49,7 @@ class Posterior:
         self.coordinates = coordinates
         self.plates = plates
         self.is_moving = is_moving
+        self.summed = summed
 
     def log_density(self, u: Array) -> Array:
         """log p(x, T(u)) + log |det dT/du| with all rows, nats."""
@@ -63,6 +67,8 @@ class Posterior:
     def constrain(self, u: Array) -> dict[str, Array]:
         """{site: value} of u, deterministic sites included."""
         z, _ = self.coordinates.constrain(u)
+        if self.summed is not None:
+            return z
         seeded = self._seeded(self._rows(jax.random.key(0)))
         if self.is_moving:
             return constrain_fn(seeded, self.args, self.kwargs, z, return_deterministic=True)
@@ -70,6 +76,13 @@ class Posterior:
         return z | {
             name: site["value"] for name, site in trace.items() if site["type"] == "deterministic"
         }
+
+    def discrete(self, u: Array) -> dict[str, Array]:
+        """{discrete site: probabilities of its values [*shape, K]} given u and the data."""
+        assert self.summed is not None
+        z, _ = self.coordinates.constrain(u)
+        with numpyro.validation_enabled(False):
+            return self.summed.probabilities(z)
 
     def unconstrain(self, z: dict[str, Array]) -> Array:
         """u of {site: value}.
@@ -125,6 +138,8 @@ class Posterior:
             seeded = self._seeded(rows)
             # the numbers that there are without a latent were checked when the target was made
             with numpyro.validation_enabled(False):
+                if self.summed is not None:
+                    return self.summed.log_joint(z) + log_det
                 if self.is_moving:
                     return -potential_energy(seeded, self.args, self.kwargs, z)
                 trace = self._trace(handlers.substitute(seeded, data=z))

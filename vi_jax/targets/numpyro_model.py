@@ -11,6 +11,7 @@ import numpyro.distributions as dist
 from vi_jax.arguments import require_function
 from vi_jax.targets._all_rows import first_trace, require_all_rows
 from vi_jax.targets._posterior import Posterior
+from vi_jax.targets.enumeration import Enumerated, enumerated, is_discrete_latent, values_of
 from vi_jax.targets.latents import Latents
 from vi_jax.targets.local_numpyro import (
     is_subsampled,
@@ -32,21 +33,28 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     with many scalar sites stays flat. A plate with a `subsample_size` makes the target one of
     minibatches (NumPyro scales it by size / subsample_size).
 
+    Discrete latents that are marked, `infer={"enumerate": "parallel"}`, are summed out by NumPyro's
+    enumeration (which needs funsor); `Result.discrete()` gives their posterior probabilities.
+
     Args:
       model: a NumPyro model; observed sites by `obs=`.
       args, kwargs: what it is called with.
 
     Returns:
-      A Target whose `constrain` gives {site: value}, deterministic sites included; where the plate
+      A Target whose `constrain` gives {site: value}, deterministic sites included, but for models
+        with summed sites, on which they may depend; where the plate
       with a `subsample_size` holds latent sites, a LocalTarget: for `vi.methods.local_advi`.
 
     Raises:
-      TargetError: no latent site, a discrete one, or one with a dimension of 0; a plate of no rows,
-        or a subsampled one whose data are those of a batch; Python that needs a latent's value.
-        Names the site, the plate or the line.
+      TargetError: no latent site, a discrete one that is not marked, or one with a dimension of 0;
+        a plate of no rows, or a subsampled one whose data are those of a batch; Python that needs a
+        latent's value. Names the site, the plate or the line.
     """
     require_function(model, "from_numpyro", name="model")
     trace, latents = _first_run(model, args, kwargs)
+    summed = enumerated(model, args, kwargs, trace)
+    if summed is not None:
+        _require_plain(summed, trace, latents)
     plate = plate_with_latents(trace)
     if plate is not None:
         local = local_from_trace(model, args, kwargs, trace, plate, latents)
@@ -59,7 +67,7 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     sites = [site for site, _ in latents]
     if is_moving:
         sites = [Site(site.name, dist.constraints.real, site.free_shape) for site in sites]
-    posterior = Posterior(model, args, kwargs, Coordinates(sites), plates, is_moving)
+    posterior = Posterior(model, args, kwargs, Coordinates(sites), plates, is_moving, summed)
     target = Target(
         posterior.log_density,
         posterior.constrain,
@@ -68,15 +76,34 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         explain=posterior.explain,
         latents=_latents_of(trace, sites, is_moving),
     )
+    if summed is not None:
+        target = target._replace(discrete=posterior.discrete)
     if not plates:
-        return target._replace(observed=Observed(model, args, kwargs))
+        return target._replace(observed=Observed(model, args, kwargs, summed is not None))
     return target._replace(sampled=posterior.sampled, sampled_larger=posterior.sampled_larger)
+
+
+def _require_plain(summed: Enumerated, trace: Trace, latents: list[tuple[Site, bool]]) -> None:
+    """Raises where sites that are summed out meet minibatches or supports that move."""
+    name = next(iter(summed.supports))
+    if any(is_subsampled(site) for site in trace.values()):
+        raise TargetError(
+            f"the site {name!r} is summed out, which needs all rows: leave the subsample_size of "
+            "the plates out, or sum it out by hand."
+        )
+    moving = [site.name for site, is_moving in latents if is_moving]
+    if moving:
+        raise TargetError(
+            f"the site {name!r} is summed out, and the support of {moving[0]!r} depends on another "
+            "latent: not both in one model; sum it out by hand."
+        )
 
 
 def _latents_of(trace: Trace, sites: list[Site], is_moving: bool) -> Latents | None:
     if is_moving:
         return None
-    is_all = all(site["type"] != "deterministic" for site in trace.values())
+    is_summed = any(is_discrete_latent(site) for site in trace.values())
+    is_all = is_summed or all(site["type"] != "deterministic" for site in trace.values())
     return Latents(tuple(sites), {site.name: site.name for site in sites}, is_all)
 
 
@@ -104,8 +131,8 @@ def _first_run(
             raise (_empty_plate(error) or error) from None
     if not latents:
         raise TargetError(
-            "the NumPyro model has no latent site: every sample site is observed; there is "
-            "nothing to approximate."
+            "the NumPyro model has no latent site: every sample site is observed, or discrete; "
+            "there is nothing to approximate."
         )
     return trace, latents
 
@@ -135,13 +162,10 @@ def _latents(trace: Trace) -> list[tuple[Site, bool]]:
             )
         if site["type"] != "sample" or site["is_observed"]:
             continue
+        if is_discrete_latent(site):
+            values_of(name, site)  # raises where it cannot be summed out
+            continue
         support = site["fn"].support
-        if getattr(support, "is_discrete", False) or getattr(site["fn"], "is_discrete", False):
-            raise TargetError(
-                f"the site {name!r} is discrete ({type(site['fn']).__name__}); variational "
-                "inference here is over continuous "
-                "latents. Sum it out (a mixture likelihood), or relax it."
-            )
         moving = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(support))
         shape = tuple(site["value"].shape)
         if moving:

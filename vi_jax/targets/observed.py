@@ -18,6 +18,7 @@ class Observed(NamedTuple):
     model: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    is_summed: bool = False  # whether it has discrete latents, which are summed out
 
     def replicate(
         self, key: Array, z: dict[str, Array], *args: Any, **kwargs: Any
@@ -45,8 +46,10 @@ class Observed(NamedTuple):
 
     def log_likelihood(self, z: dict[str, Array]) -> dict[str, Array]:
         """log p(x_i | z) of each observed number, {site: [S, ...]}, nats: what leave-one-out
-        cross-validation asks for.
+        cross-validation asks for; empty for a model with summed sites, which NumPyro would draw.
         """
+        if self.is_summed:
+            return {}
         values: dict[str, Array] = log_likelihood(self.model, z, *self.args, **self.kwargs)
         return values
 

@@ -41,6 +41,8 @@ class Target(NamedTuple):
     observed: Observed | None = None
     # `targets.latents.Latents`, what a saved result knows of the target; None where not known
     latents: Any = None
+    # u -> {discrete site: probabilities of its values [*shape, K]}, of sites that are summed out
+    discrete: Callable[[Array], dict[str, Array]] | None = None
 
     @property
     def size(self) -> int:
