@@ -161,8 +161,8 @@ def test_fewer_samples_are_weighed_where_a_value_is_slow():
     assert _num_draws(None, small, 10.0, is_spread=False) == (4000, "")
     assert _num_draws(None, large, 1e-5, is_spread=False) == (4000, "")
     num_draws, why = _num_draws(None, large, 1.9e-3, is_spread=False)
-    assert (num_draws, why[:24]) == (1000, "not 4,000, since a gradi")
+    assert (num_draws, why[:24]) == (2000, "not 4,000, since a gradi")
     assert "takes 1.9 ms; num_draws= sets it" in why
-    assert _num_draws(None, large, 10.0, is_spread=False)[0] == 500
+    assert _num_draws(None, large, 10.0, is_spread=False)[0] == 1000
     assert _num_draws(None, large, 10.0, is_spread=True) == (4000, "")
     assert _num_draws(7000, large, 10.0, is_spread=False) == (7000, "")

@@ -7,6 +7,7 @@ import pytest
 
 import vi_jax as vi
 from vi_jax.methods import flow
+from vi_jax.methods.flow import _rate
 
 normal = jax.scipy.stats.norm.logpdf
 
@@ -90,3 +91,14 @@ def test_flows_without_a_cheap_inverse_take_plain_gradients(family):
     method = flow(family, estimator=None, start=vi.methods.pathfinder(), num_steps=1000)
     result = vi.fit(jax.random.key(0), vi.targets.from_log_density(banana, 2), method)
     assert result.diagnostics.elbo > -0.15
+
+
+def test_a_rate_falls_to_0_at_each_restart():
+    rate = _rate(0.1, (0, 10, 30))
+    values = np.array([float(rate(step)) for step in range(31)])
+    np.testing.assert_allclose(values[:6], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(values[9], 0.02, rtol=1e-5)
+    np.testing.assert_allclose(values[10:21], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(values[30], 0.0, atol=1e-8)
+    # without restarts as it was: half constant, half falling
+    np.testing.assert_allclose(float(_rate(0.1, (0, 4))(3)), 0.05, rtol=1e-5)

@@ -194,7 +194,13 @@ def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) 
 def _richer(q: Any, gradients: int) -> tuple[Method, str, str]:
     """The second method, from the Gaussian q; its name before that of the first, and in words."""
     if not isinstance(q, FactoredNormal):
-        method = flow(start=_held(q), num_draws=FLOW_DRAWS, num_steps=gradients // FLOW_DRAWS)
+        num_steps = gradients // FLOW_DRAWS
+        method = flow(
+            start=_held(q),
+            num_draws=FLOW_DRAWS,
+            num_steps=num_steps,
+            restarts=looks(num_steps),
+        )
         return method, "flow on", "a flow on top"
     ascent = min(200, gradients // 20)
     method = advi(
@@ -204,6 +210,14 @@ def _richer(q: Any, gradients: int) -> tuple[Method, str, str]:
         num_steps=(gradients - ascent) // MEAN_FIELD_DRAWS - 1,
     )
     return method, "advi after", "mean field by stochastic gradients"
+
+
+def looks(num_steps: int) -> tuple[int, ...]:
+    """Steps of a flow at which a quarter and half of its budget are spent: where its answer can be
+    trusted then, by enough samples, that is the end.
+    """
+    first = num_steps // 4
+    return (first, 2 * first) if first >= MIN_STEPS else ()
 
 
 def _held(q: Any) -> Method:

@@ -1,6 +1,7 @@
 """`vi.fit`: a method, a second one where the first is not reliable, and their Result."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, overload
@@ -93,7 +94,7 @@ def fit(
         here they are p over the mixture.
       start: u [D] or [R, D]; else each start is the best of a few points in [-2, 2]^D.
       num_draws: S, samples that are importance-weighted at the end: values of the log density
-        without gradients. If not given 4,000, or down to 500 where a value of the log density is
+        without gradients. If not given 4,000, or down to 1,000 where a value of the log density is
         slow, as measured at the start: the Result's `why_draws` says so, and two runs may differ.
       mesh: devices that the starts lie over (`vi_jax.shard.make_mesh`), of one process or of many,
         which all call this alike; the numbers are those of one device.
@@ -160,11 +161,13 @@ def fit(
     # 3. a mixture, and then a second method, where the answer is not reliable
     if _fallback.corrects(fallback, target, method, spread=mesh is not None):
         first = _corrected(key, first, watch)
+    return _fallback.second(first, gradients, partial(_again, key, once))
 
-    def again(method: Method, start: Array) -> Result:
-        return once(jax.random.fold_in(key, 1), Plan(method, start=start))
 
-    return _fallback.second(first, gradients, again)
+def _again(key: Array, once: Callable[..., Result], method: Method, start: Array) -> Result:
+    """The run of a second method."""
+    looks = _fallback.looks(method.num_steps) if method.name == "flow" else ()
+    return once(jax.random.fold_in(key, 1), Plan(method, start=start, looks=looks))
 
 
 def _corrected(key: Array, first: Result, watch: Watch) -> Result:

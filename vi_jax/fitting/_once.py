@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
 from vi_jax.arguments import describe
+from vi_jax.diagnostics.posterior import trusted
 from vi_jax.fitting import _control_variate, _end, _loop, _starts
 from vi_jax.fitting._compile import (
     Compiler,
@@ -27,10 +28,12 @@ from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method
 
 NUM_DRAWS = 4000  # samples weighed at the end, where they cost little
-LEAST_DRAWS = 500  # where they cost much: enough for the shape of a tail
+LEAST_DRAWS = 1000  # where they cost much: means are then within 0.1 standard deviations
 # numbers that NUM_DRAWS values go through, above which their cost is measured
 MEASURED_ABOVE = 1e9
-WEIGHING_SECONDS = 2.0  # that the samples at the end may take
+WEIGHING_SECONDS = 5.0  # that the samples at the end may take
+# effective samples of an answer that is kept before a method's end: errors of means of 0.03 SD
+MIN_EFFECTIVE = 1000.0
 NEGLIGIBLE_WEIGHT = 1e-3  # weight of a start that need not have converged
 
 
@@ -42,6 +45,7 @@ class Plan(NamedTuple):
     combine: str = "best"
     start: Array | None = None
     mesh: Mesh | None = None
+    looks: tuple[int, ...] = ()  # steps after which the answer is kept if it can be trusted
 
 
 class Programs(NamedTuple):
@@ -73,9 +77,14 @@ def run_once(
     watch.on_phase(f"starting {plan.method.name}")
     loop = jax.block_until_ready(programs.begin(key_init, programs.starts))
     watch.on_phase(f"running {plan.method.name}")
-    loop = run_loop(watch, partial(programs.advance, key_run), loop, programs.place)
-    weighing(watch, programs.num_draws, time.perf_counter() - clock, loop)
-    judged = jax.block_until_ready(programs.judge(key_weigh, loop.states))
+    advance = partial(programs.advance, key_run)
+    for until in (*plan.looks, plan.method.num_steps):
+        loop = run_loop(watch, advance, loop, programs.place, until)
+        weighing(watch, programs.num_draws, time.perf_counter() - clock, loop)
+        judged = jax.block_until_ready(programs.judge(key_weigh, loop.states))
+        is_enough = until in plan.looks and _is_enough(judged)
+        if is_enough or bool(np.all(np.asarray(loop.done))):
+            break
     loop, judged = layout.fetch((loop, judged))
     q, state, weighted, starts, beyond = judged
 
@@ -83,24 +92,18 @@ def run_once(
     history = _loop.history(loop, best)
     _end.check(programs.target, history, weighted, beyond)
     spent = programs.evaluations
-    why = ""
-    if spent:
-        why = (
-            f"minibatches with a control variate at a mode, found by {spent} gradients of all rows"
-        )
     elsewhere = None
     if starts.seen is not None:
         elsewhere = (np.asarray(starts.seen[0]), np.asarray(starts.seen[1]))
     return Result(
         target=programs.target,
         method=plan.method.name,
-        why=why,
+        why=_why(spent),
         guide=q,
         state=state,
         history=history,
-        converged=bool(
-            np.all(np.asarray(loop.done)[np.asarray(starts.weight) > NEGLIGIBLE_WEIGHT])
-        ),
+        converged=is_enough
+        or bool(np.all(np.asarray(loop.done)[np.asarray(starts.weight) > NEGLIGIBLE_WEIGHT])),
         num_steps=len(history["value"]),
         evaluations=_loop.evaluations(loop)
         + _starts.evaluations(plan.num_starts, plan.start)
@@ -117,6 +120,21 @@ def run_once(
         why_draws=programs.why_draws,
         names=programs.target.names,
     )
+
+
+def _why(spent: int) -> str:
+    """What a control variate was found by."""
+    if not spent:
+        return ""
+    return f"minibatches with a control variate at a mode, found by {spent} gradients of all rows"
+
+
+def _is_enough(judged: Any) -> bool:
+    """Whether the weights of what `_end.judge` gave can be trusted, and are of enough samples."""
+    weighted = judged[2]
+    effective = float(weighted.effective)
+    is_trusted = trusted(float(weighted.k_hat), effective, len(weighted.u))
+    return is_trusted and effective >= MIN_EFFECTIVE
 
 
 def run_correction(

@@ -58,14 +58,15 @@ def run_loop(
     advance: Callable[[Loop, Array], Loop],
     loop: Loop,
     place: Callable[[Array], Array],
+    num_steps: int,
 ) -> Loop:
-    """A method's loop run to its end, with a report after each block.
+    """A method's loop run to its end or to a step, with a report after each block.
 
     Args:
       advance: (loop, last step) -> the loop there.
       place: lays a number where the loop lies.
+      num_steps: the step.
     """
-    num_steps = loop.values.shape[1]
     if watch.report is None:
         return advance(loop, place(jnp.int32(num_steps)))
     blocks = Blocks(watch.every)

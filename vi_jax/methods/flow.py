@@ -1,7 +1,8 @@
 """A normalising flow on top of a Gaussian."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
@@ -46,6 +47,7 @@ def flow(
     num_draws: int = 256,
     learning_rate: float = 5e-3,
     num_steps: int = 2_000,
+    restarts: Sequence[int] = (),
 ) -> Method:
     """A flow over coordinates in which a Gaussian found first is standard, by the recipe that
     Agrawal & Domke (2025) found to work: RealNVP, gradients that stick the landing (Roeder et al.
@@ -68,19 +70,15 @@ def flow(
       num_draws: gradient evaluations a step.
       learning_rate: of Adam.
       num_steps: of Adam.
+      restarts: steps at which the rate has fallen to 0 once already, and begins anew (Loshchilov &
+        Hutter 2017): the flow is an answer there.
 
     Returns:
       A Method for D of up to some hundreds; its `value` is the ELBO of a step's samples. Steps that
       are not finite are skipped.
     """
     ascent = start or bam()
-    rate = optax.join_schedules(
-        [
-            optax.constant_schedule(learning_rate),
-            optax.linear_schedule(learning_rate, 0.0, num_steps - num_steps // 2),
-        ],
-        [num_steps // 2],
-    )
+    rate = _rate(learning_rate, (0, *restarts, num_steps))
     rule = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(rate))
     rules = Rules(family, estimator, num_draws, num_steps, ascent, rule)
     return Method(
@@ -91,6 +89,18 @@ def flow(
         num_steps,
         ascent.stochastic,
     )
+
+
+def _rate(most: float, edges: tuple[int, ...]) -> optax.Schedule:
+    """Between two edges constant, and then linear to 0 over the second half."""
+    schedules = []
+    boundaries = []
+    for first, last in pairwise(edges):
+        half = (last - first) // 2
+        schedules.append(optax.constant_schedule(most))
+        schedules.append(optax.linear_schedule(most, 0.0, last - first - half))
+        boundaries += [first + half, last]
+    return optax.join_schedules(schedules, boundaries[:-1])
 
 
 def _init(key: Array, log_density: LogDensity, start: Array, rules: Rules) -> State:
