@@ -75,6 +75,7 @@ def some_guide(made):
         jnp.asarray(0.3 * normal(6, size)),
         jnp.asarray(scale),
         jnp.asarray(bend),
+        jnp.array([[0, 0], [0, 1], [1, 1]]),
         made.sparsity,
     )
 
@@ -97,7 +98,9 @@ def test_corrections_are_the_third_derivatives_in_the_guides_coordinates(made, x
 
     mean = jnp.zeros(NUM_LOCAL + 2)
     precision = jnp.asarray(PRECISION[made.colouring.rows, made.colouring.columns])
-    scale, bend = jax.jit(lambda: corrections(density, mean, precision, made))()
+    scale, bend, order_of = jax.jit(lambda: corrections(density, mean, precision, made))()
+    assert sorted(order_of.tolist()) == [[0, 0], [0, 1], [1, 1]]
+    bend = bend[:, np.lexsort(order_of.T[::-1])]
     places = made.arrow.places
     ranked = np.argsort(places)
     factor = np.linalg.cholesky(PRECISION[np.ix_(ranked, ranked)])[np.ix_(places, places)]

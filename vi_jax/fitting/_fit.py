@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from vi_jax import linalg
 from vi_jax.arguments import as_count, as_key, require_function
 from vi_jax.fitting import _fallback, _starts
-from vi_jax.fitting._compile import traced_once
-from vi_jax.fitting._once import NUM_DRAWS, Plan, run_correction, run_once
+from vi_jax.fitting._compile import largest_array, traced_once
+from vi_jax.fitting._once import MEASURED_ABOVE, NUM_DRAWS, Plan, run_correction, run_once
 from vi_jax.fitting._watch import OnPhase, Report, Watch, silently
 from vi_jax.fitting.local import fit_local
 from vi_jax.fitting.local_result import LocalResult
@@ -94,7 +94,8 @@ def fit(
         here they are p over the mixture.
       start: u [D] or [R, D]; else each start is the best of a few points in [-2, 2]^D.
       num_draws: S, samples that are importance-weighted at the end: values of the log density
-        without gradients. If not given 4,000, or down to 1,000 where a value of the log density is
+        without gradients. If not given 4,000, up to 16,000 for `variational_newton` where it was
+        picked here and values cost little, or down to 1,000 where a value of the log density is
         slow, as measured at the start: the Result's `why_draws` says so, and two runs may differ.
       mesh: devices that the starts lie over (`vi_jax.shard.make_mesh`), of one process or of many,
         which all call this alike; the numbers are those of one device.
@@ -154,10 +155,10 @@ def fit(
     choice = _choice(key, target, method, start, num_starts, watch)
     choosing = time.perf_counter() - clock
     # 2. its run
+    num_draws = _draws(num_draws, choice, target)
     once = partial(run_once, target=target, num_draws=num_draws, watch=watch)
     first = once(key, Plan(choice.method, num_starts, combine, start, mesh))
     first = _with_choice(first, choice, choosing)
-
     # 3. a mixture, and then a second method, where the answer is not reliable
     if _fallback.corrects(fallback, target, method, spread=mesh is not None):
         first = _corrected(key, first, watch)
@@ -190,6 +191,14 @@ def _with_choice(result: Result, choice: Choice, seconds: float) -> Result:
 def _require_combination(combine: str) -> None:
     if combine not in COMBINE:
         raise ValueError(f"combine is one of {', '.join(COMBINE)}; got {combine!r}.")
+
+
+def _draws(given: int | None, choice: Choice, target: Target) -> int | None:
+    """More samples where the choice asks for them, and values of the log density cost little."""
+    if given is not None or choice.num_draws is None:
+        return given
+    numbers = largest_array(target.log_density, target.size) * choice.num_draws
+    return choice.num_draws if numbers <= MEASURED_ABOVE else None
 
 
 def _count_of_draws(num_draws: int | None) -> int | None:

@@ -1,6 +1,7 @@
 """A Gaussian with the corrections that third derivatives of the log density ask for."""
 
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from vi_jax.types import Array, LogDensity
 
 MAX_BORDER = 80  # latents of the border with corrections of their own
 MAX_PRODUCTS = 3e10  # D^2 b^2, above which means do not bend
+MAX_PAIRS = 256  # of the border's latents that means follow: those of the largest coefficients
 
 
 @jax.tree_util.register_dataclass
@@ -27,7 +29,8 @@ class CubicNormal(VectorGuide):
 
         y_i = s_i(eps_i) exp(c_i' h - |c_i|^2) + sum_(j <= k) B_ijk (h_j h_k - 1[j = k]),
 
-    s_i a skewed variable of mean 0 and variance 1. With zeros it is N(mu, (L L')^-1).
+    the sum over some pairs, s_i a skewed variable of mean 0 and variance 1. With zeros it is
+    N(mu, (L L')^-1).
     """
 
     loc: Array  # [D]
@@ -35,7 +38,8 @@ class CubicNormal(VectorGuide):
     lower: Array  # [M], entries of L below its diagonal
     shape: Array  # [D], of `skew`
     scale: Array  # c, [D, b]; [D, 0] without
-    bend: Array  # B, [D, b (b + 1) / 2]; [D, 0] without
+    bend: Array  # B, [D, P]; [D, 0] without
+    pairs: Array  # j and k, int32 [P, 2]
     sparsity: Sparsity = field(metadata={"static": True})
 
     @property
@@ -67,7 +71,7 @@ class CubicNormal(VectorGuide):
         if self.scale.shape[1]:
             log_scale = self.scale @ border - jnp.sum(self.scale**2, axis=1)
         if self.bend.shape[1]:
-            shift = self.bend @ _products(border)
+            shift = self.bend @ _products(border, self.pairs)
         return log_scale, shift
 
     def _border_of(self, y: Array) -> Array:
@@ -82,7 +86,7 @@ class CubicNormal(VectorGuide):
             latent = jnp.asarray(border)[which]
             row = self.scale[latent]
             log_scale = row @ known - row @ row
-            shift = self.bend[latent] @ _products(known) if has_bend else 0.0
+            shift = self.bend[latent] @ _products(known, self.pairs) if has_bend else 0.0
             inside = (y[latent] - shift) * jnp.exp(-log_scale)
             eps, _ = unskew(inside, self.shape[latent])
             return known.at[which].set(eps), None
@@ -92,10 +96,29 @@ class CubicNormal(VectorGuide):
         return known
 
 
-def _products(h: Array) -> Array:
-    """h_j h_k - 1[j = k] for j <= k, [b (b + 1) / 2]."""
-    rows, columns = np.triu_indices(h.size)
-    return h[rows] * h[columns] - jnp.asarray(rows == columns, h.dtype)
+def _products(h: Array, pairs: Array) -> Array:
+    """h_j h_k - 1[j = k] of pairs, [P]."""
+    rows = pairs[:, 0]
+    columns = pairs[:, 1]
+    return h[rows] * h[columns] - (rows == columns).astype(h.dtype)
+
+
+class Corrections(NamedTuple):
+    """Of a `CubicNormal`."""
+
+    scale: Array
+    bend: Array
+    pairs: Array
+
+
+def no_corrections(arrow: Arrow, dtype: Any) -> Corrections:
+    """Zeros of their shapes."""
+    num_scale, num_bend = num_corrections(arrow)
+    return Corrections(
+        jnp.zeros((arrow.size, num_scale), dtype),
+        jnp.zeros((arrow.size, num_bend), dtype),
+        jnp.zeros((num_bend, 2), jnp.int32),
+    )
 
 
 def num_corrections(arrow: Arrow) -> tuple[int, int]:
@@ -104,13 +127,14 @@ def num_corrections(arrow: Arrow) -> tuple[int, int]:
     b = len(arrow.border)
     if arrow.is_dense or b > MAX_BORDER:
         return 0, 0
-    return b, b * (b + 1) // 2 if (size * b) ** 2 <= MAX_PRODUCTS else 0
+    pairs = min(MAX_PAIRS, b * (b + 1) // 2)
+    return b, pairs if (size * b) ** 2 <= MAX_PRODUCTS else 0
 
 
 def corrections(
     log_density: LogDensity, mean: Array, precision: Array, made: Curvature
-) -> tuple[Array, Array]:
-    """`scale` and `bend` of the third derivatives T of log p at the mean, in the coordinates y:
+) -> Corrections:
+    """Those of the third derivatives T of log p at the mean, in the coordinates y:
     log p holds the cubic 1/6 sum T_ijk y_i y_j y_k, so that given those after it y_i has the mean
     1/2 sum T_ijk y_j y_k and the precision 1 - sum T_iij y_j, to first order in T.
 
@@ -120,8 +144,9 @@ def corrections(
     arrow = made.arrow
     num_scale, num_bend = num_corrections(arrow)
     size = mean.size
+    none = no_corrections(arrow, mean.dtype)
     if not num_scale:
-        return jnp.zeros((size, 0), mean.dtype), jnp.zeros((size, 0), mean.dtype)
+        return none
 
     def log_diagonal(precision: Array) -> Array:
         factor = blocked.cholesky(arrow, hessians.blocks(made, precision))
@@ -150,11 +175,14 @@ def corrections(
     after = _comes_after(arrow)  # [D, b]
     scale = jnp.where(after, scale.T, 0.0)
     if not num_bend:
-        return scale, jnp.zeros((size, 0), mean.dtype)
+        return none._replace(scale=scale)
     rows, columns = np.triu_indices(num_scale)
     bend = third.transpose(1, 0, 2)[:, rows, columns]
     bend = jnp.where(rows == columns, 0.5 * bend, bend)
-    return scale, jnp.where(after[:, rows] & after[:, columns], bend, 0.0)
+    bend = jnp.where(after[:, rows] & after[:, columns], bend, 0.0)
+    _, largest = jax.lax.top_k(jnp.sum(bend**2, axis=0), num_bend)
+    pairs = jnp.asarray(np.stack([rows, columns], 1), jnp.int32)
+    return Corrections(scale, bend[:, largest], pairs[largest])
 
 
 def _comes_after(arrow: Arrow) -> np.ndarray:
@@ -164,10 +192,10 @@ def _comes_after(arrow: Arrow) -> np.ndarray:
 
 
 def cubic_normal(
-    mean: Array, precision: Array, third: Array, scale: Array, bend: Array, made: Curvature
+    mean: Array, precision: Array, third: Array, made: Curvature, corrected: Corrections
 ) -> CubicNormal:
     """From the entries of P [M], and the third derivative of each y [D]."""
     factor = blocked.cholesky(made.arrow, hessians.blocks(made, precision))
     log_diag, lower = made.sparsity.entries(factor)
     shape = shape_of_skewness(third)
-    return CubicNormal(mean, log_diag, lower, shape, scale, bend, made.sparsity)
+    return CubicNormal(mean, log_diag, lower, shape, *corrected, made.sparsity)

@@ -26,6 +26,7 @@ class Choice(NamedTuple):
     method: Method
     why: str
     evaluations: int = 0  # gradients that the choice took
+    num_draws: int | None = None  # samples to weigh, where they should be more than usual
 
 
 def choose(
@@ -80,7 +81,7 @@ def choose(
     spent += made.evaluations
     if made.method is None:
         return Choice(pathfinder(), f"low rank, for {size:,} latents; {made.why}", spent)
-    return Choice(made.method, made.why, spent)
+    return Choice(made.method, made.why, spent, made.num_draws)
 
 
 def _rough(found: smoothness.Smoothness) -> str:

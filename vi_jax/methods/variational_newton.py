@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vi_jax.gaussian import HALF_LOG_TWO_PI
-from vi_jax.methods._cubic_guide import CubicNormal, corrections, cubic_normal, num_corrections
+from vi_jax.methods._cubic_guide import (
+    Corrections,
+    CubicNormal,
+    corrections,
+    cubic_normal,
+    no_corrections,
+)
 from vi_jax.methods.flow import run_to_end
 from vi_jax.methods.pathfinder import pathfinder
 from vi_jax.optimise import curvature as hessians
@@ -36,8 +42,7 @@ class State(NamedTuple):
     slope: Array  # [D], mean of those of the late steps
     power: Array  # mean of their squared lengths
     third: Array  # [D], mean whitened third derivatives, of the late steps
-    scale: Array  # [D, b], of the guide's corrections; 0 until the end
-    bend: Array  # [D, b (b + 1) / 2]
+    corrected: Corrections  # 0 until the end
     step: Array  # int32
     late: Array  # int32
     evaluations: Array  # int32
@@ -56,7 +61,7 @@ def variational_newton(
     made: Curvature | None = None,
     *,
     learning: float = 0.5,
-    num_late_steps: int = 30,
+    num_late_steps: int = 20,
     max_length: float = 0.5,
     num_steps: int = 300,
 ) -> Method:
@@ -116,11 +121,9 @@ def _init(key: Array, log_density: LogDensity, start: Array, rules: Rules) -> St
     variance = q.scale**2 * (1 + jnp.sum(inside * q.basis, axis=1))
     precision = jnp.where(is_diagonal, 1 / variance[colouring.rows], 0.0)
     none = jnp.zeros_like(start)
-    num_scale, num_bend = num_corrections(_made(rules, start.size).arrow)
-    scale = jnp.zeros((start.size, num_scale), start.dtype)
-    bend = jnp.zeros((start.size, num_bend), start.dtype)
+    corrected = no_corrections(_made(rules, start.size).arrow, start.dtype)
     zero = jnp.int32(0)
-    return State(q.loc, precision, none, none, none[0], none, scale, bend, zero, zero, spent)
+    return State(q.loc, precision, none, none, none[0], none, corrected, zero, zero, spent)
 
 
 class _Drawn(NamedTuple):
@@ -226,17 +229,15 @@ def _step(
     done = ended & rest & good
     late = jnp.where(ended & ~rest, 0, late)
     spent = GRADIENT_DRAWS + _num_hessians(made) * (1 + made.cost)
-    at_end = jnp.where(done, 2 * state.scale.shape[1] * made.cost, 0)
+    at_end = jnp.where(done, 2 * state.corrected.scale.shape[1] * made.cost, 0)
     evaluations = state.evaluations + spent + at_end.astype(jnp.int32)
     step = state.step + 1
-    scale, bend = jax.lax.cond(
+    corrected = jax.lax.cond(
         done,
         lambda: corrections(log_density, mean, precision, made),
-        lambda: (state.scale, state.bend),
+        lambda: state.corrected,
     )
-    new = State(
-        mean, precision, whitened, slope, power, third, scale, bend, step, late, evaluations
-    )
+    new = State(mean, precision, whitened, slope, power, third, corrected, step, late, evaluations)
     kept = select(good, new, state._replace(step=step, evaluations=evaluations))
     value = jnp.where(good, drawn.value, jnp.nan).astype(mean.dtype)
     return kept, MethodInfo(value, evaluations, done)
@@ -245,4 +246,4 @@ def _step(
 def _guide(state: State, rules: Rules) -> CubicNormal:
     made = _made(rules, state.mean.size)
     third = jnp.where(state.late > 0, state.third, 0.0)
-    return cubic_normal(state.mean, state.precision, third, state.scale, state.bend, made)
+    return cubic_normal(state.mean, state.precision, third, made, state.corrected)
