@@ -12,7 +12,8 @@ figures.
 --config.data names an .npz, whose arrays the model is called with by their names: np.savez(FILE,
 x=x, y=y) for my_model(x, y). The run folder holds config.json, environment.json, result.json (the
 verdict and every number, the details too), moments.json, history.json, draws.npz (weighted draws of
-every site, with their log-weights) and figures/.
+every site, with their log-weights), result/ (for vi.load_result) and figures/. --show --workdir=DIR
+prints the verdict and the moments of a fit again, and runs nothing.
 """
 
 from pathlib import Path
@@ -29,11 +30,19 @@ def define_flags() -> None:
     """
     command_line.define_config_flag()
     command_line.define_folder_flags()
+    flags.DEFINE_boolean("show", False, "Print what the fit in --workdir found, and fit nothing.")
     cli.define_common_flags()
 
 
 def main() -> int:
     """The command."""
+    if flags.FLAGS.show:
+        workdir = Path(cli.require("workdir"))
+        cli.set_up_jax()
+        from experiments.posteriors.fit import show
+
+        show(workdir)
+        return 0
     if flags.FLAGS.config is None:
         raise cli.UserError(
             "--config is missing; try --config=configs/posterior/eight_schools.py, see --help "

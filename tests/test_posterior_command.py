@@ -7,6 +7,7 @@ import json
 import re
 import signal
 
+import jax
 import numpy as np
 import pytest
 from command_helpers import ROOT
@@ -72,6 +73,12 @@ def test_a_model_of_ones_own_leaves_a_folder_worth_looking_at(commands, tmp_path
         "pairs.png",
         "weights.png",
     }
+    shown = commands.ok("posterior", "--show", f"--workdir={folder}").stdout
+    assert shown.splitlines()[0] in done.stdout
+    assert "x[1]" in shown
+    with jax.enable_x64(True):
+        saved = vi.load_result(folder / "result").moments()
+    assert saved["mean"]["x"].tolist() == moments["mean"]["x"]
     again = commands(
         "posterior", "--config=configs/posterior/eight_schools.py", f"--workdir={folder}"
     )

@@ -280,7 +280,7 @@ def test_with_its_target_a_result_is_as_it_was(modelled, model_folder):
         (lambda: targets.from_numpyro(scaled, DATA + 0.5), "another log density: at one of its"),
         (lambda: targets.from_numpyro(scaled, DATA[:3]), "another log density"),
         (make_target, r"2 latents \(mean, scale\); the target is over 3 latents \(a\[0\], "),
-        (lambda: scaled, "expects a target of vi.targets; got function"),
+        (lambda: scaled, "expects a Target of vi.targets, as was fitted; got function"),
     ],
 )
 def test_another_target_is_refused(model_folder, target, said):
@@ -404,3 +404,40 @@ def test_other_methods_and_stacks_give_the_same_bits(method, options, tmp_path):
     u = result.weighted.u[:7]
     log_q = jax.jit(result.guide.log_prob)(u)
     np.testing.assert_array_equal(jax.jit(back.guide.log_prob)(u), log_q)
+
+
+# --- local latent variables
+
+
+def hierarchy(x):
+    return targets.from_local_rows(
+        lambda mu: dist.Normal(0.0, 5.0).log_prob(mu).sum(),
+        lambda mu, z, x: (
+            dist.Normal(mu[0], 1.0).log_prob(z[:, 0]) + dist.Normal(z[:, 0], 0.7).log_prob(x)
+        ),
+        x,
+        1,
+        1,
+        batch_size=4,
+    )
+
+
+@pytest.mark.integration
+def test_a_result_with_local_latents_comes_back(tmp_path):
+    x = jnp.linspace(-1.0, 2.0, 8)
+    method = vi.methods.local_advi(num_steps=50)
+    result = vi.fit(jax.random.key(0), hierarchy(x), method, num_draws=100)
+    result.save(tmp_path)
+    back = vi.load_result(tmp_path)
+    assert str(back) == str(result)
+    assert back.report() == result.report()
+    with pytest.raises(ValueError, match="without its target, which its rows and sites"):
+        back.sample(jax.random.key(1), 5)
+    whole = vi.load_result(tmp_path, hierarchy(x))
+    assert tree_equal(whole.sample(jax.random.key(1), 5), result.sample(jax.random.key(1), 5))
+    with pytest.raises(ValueError, match="of another log density"):
+        vi.load_result(tmp_path, hierarchy(x + 1.0))
+    with pytest.raises(ValueError, match=r"1 of each of 8 rows; the target is over .* 7 rows"):
+        vi.load_result(tmp_path, hierarchy(x[:7]))
+    with pytest.raises(ValueError, match=r"expects a LocalTarget of vi.targets.*; got Target"):
+        vi.load_result(tmp_path, make_target())

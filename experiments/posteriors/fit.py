@@ -13,8 +13,8 @@ from experiments.figures import posterior as figures
 from experiments.posteriors import models, tables
 from experiments.posteriors.progress import FitProgress, totals_of
 from experiments.rooms import METHOD, ROOMS
-from experiments.run import estimate, heartbeat
-from experiments.run.contents import DATA
+from experiments.run import estimate, heartbeat, record
+from experiments.run.contents import DATA, check_part
 from vi_jax import files
 from vi_jax.targets import LocalTarget, TargetError
 
@@ -22,6 +22,7 @@ RESULT = "result.json"
 MOMENTS = "moments.json"
 HISTORY = "history.json"
 DRAWS = "draws.npz"
+SAVED = "result"  # the folder that vi.load_result reads
 PATIENCE = 5.0  # seconds without a sign before a phase of a fit is named
 
 
@@ -70,6 +71,23 @@ def approximate(config: Any, workdir: Path) -> None:
     _save(workdir, fitted)
     num_figures = _draw(workdir, config.name, fitted)
     print(f"  {num_figures} figures; run folder {workdir}")
+
+
+def show(workdir: Path) -> None:
+    """Prints the verdict and the moments of a fit again; nothing of its folder is run.
+
+    Raises:
+      UserError: the folder holds no fit that was saved.
+    """
+    if record.read_config(workdir).get("float64"):
+        jax.config.update("jax_enable_x64", True)
+    check_part(workdir / SAVED, SAVED, writes=False)
+    try:
+        result = vi.load_result(workdir / SAVED)
+    except ValueError as error:
+        raise cli.UserError(str(error)) from None
+    print(result)
+    print(tables.moments_table(result.moments()))
 
 
 def _target(model: Any) -> Any:
@@ -125,6 +143,8 @@ def _save(workdir: Path, fitted: Fitted) -> None:
     sites = {f"site/{name}": value for name, value in fitted.sites.items()}
     with heartbeat.phase(f"writing {DRAWS}"):
         files.write_npz(workdir / DRAWS, {"log_weights": fitted.log_weights, **sites})
+    with heartbeat.phase(f"writing {SAVED}"):
+        fitted.result.save(workdir / SAVED)
 
 
 def _draw(workdir: Path, title: str, fitted: Fitted) -> int:

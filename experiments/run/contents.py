@@ -46,6 +46,7 @@ CONTENTS = {
         "imputed": files.FOLDER,
         "decoded": files.FOLDER,
         "exported": files.FOLDER,
+        "result": files.FOLDER,
         "tensorboard": files.FOLDER,
         "replica_[0-9]*": files.FOLDER,
     },
@@ -75,6 +76,7 @@ CONTENTS = {
         "decoded.json": files.REGULAR,
         "rates.h5": files.REGULAR,
     },
+    "result": {"result.json": files.REGULAR, "arrays-*.npz": files.REGULAR},
     "exported": {"params.safetensors": files.REGULAR},
     "tensorboard": {"events*": files.REGULAR},
 }

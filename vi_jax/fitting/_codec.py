@@ -20,6 +20,8 @@ from numpyro.distributions import Distribution, constraints
 
 from vi_jax import families
 from vi_jax.families import Bijection
+from vi_jax.local import guides
+from vi_jax.local.guides import LocalGuides
 
 _PACKAGES = ("vi_jax", "numpyro", "optax")
 
@@ -70,6 +72,8 @@ def _thing(value: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """An object as its class and fields, or as no more than a name."""
     if isinstance(value, Bijection):
         return _layer_name(value)
+    if isinstance(value, LocalGuides):
+        return {"rows": list(value.made_by)} if value.made_by else _unknown(value.guide)
     fields = _fields(value)
     if fields is None:
         return _unknown(value)
@@ -167,8 +171,8 @@ def _read_array(document: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> A
         return array
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
         raise ValueError(
-            f"its numbers are of {array.dtype}, which JAX takes with "
-            'jax.config.update("jax_enable_x64", True) alone; set that before'
+            f"the saved numbers are of {array.dtype}, which JAX takes with "
+            'jax.config.update("jax_enable_x64", True) alone: set that before you load them.'
         )
     return jnp.asarray(array)
 
@@ -180,6 +184,14 @@ def _layer(name: str, size: int, options: dict[str, Any]) -> Any:
     plain = {key: tuple(one) if isinstance(one, list) else one for key, one in options.items()}
     family = getattr(families, name)(size, **plain)
     return family.guide(jax.eval_shape(family.init, jax.random.key(0))).layer
+
+
+def _rows(name: str, family: str) -> LocalGuides:
+    """The guides of rows, from their function and family."""
+    functions = {"table": guides.table, "coupled_table": guides.coupled_table}
+    if name not in functions or family not in families.__all__:
+        raise UnknownClass(f"the rows' guides {name}({family})")
+    return functions[name](getattr(families, family))
 
 
 def _class(name: str) -> type:
@@ -212,6 +224,7 @@ _READERS: dict[str, Callable[[dict[str, Any], Mapping[str, np.ndarray]], Any]] =
     "array": _read_array,
     "key": _read_key,
     "layer": lambda document, arrays: _layer(*document["layer"]),
+    "rows": lambda document, arrays: _rows(*document["rows"]),
     "unknown": lambda document, arrays: Unknown(document["unknown"]),
     "class": _read_object,
     "dict": _read_dict,

@@ -10,6 +10,7 @@ import numpy as np
 
 from vi_jax.diagnostics.posterior import WeightedSamples, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
+from vi_jax.files import StrPath
 from vi_jax.fitting._inference_data import as_inference
 from vi_jax.fitting.details import plain
 from vi_jax.local.guide import LocalGuide
@@ -162,6 +163,12 @@ class LocalResult:
             for name, tree in (("theta", theta), ("z", z))
         ]
         return as_inference({"posterior": sites[0] | sites[1]}, self.method, self.diagnostics)
+
+    def save(self, folder: StrPath) -> None:
+        """Writes the result into a folder; `Result.save` says how."""
+        from vi_jax.fitting.saving import save_result
+
+        save_result(self, folder)
 
     def report(self) -> dict[str, Any]:
         """What is known, machine-readable, as strict JSON takes it: numbers and words; a number

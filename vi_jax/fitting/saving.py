@@ -16,8 +16,11 @@ from vi_jax import files
 from vi_jax._version import __version__
 from vi_jax.fitting._codec import UnknownClass, decode, encode
 from vi_jax.fitting._compile import traced_once
+from vi_jax.fitting.local_result import LocalResult
+from vi_jax.fitting.local_saving import described_local, local_values, nothing_of_local
 from vi_jax.fitting.result import Result
 from vi_jax.fitting.without_target import LoadedResult, described, nothing_of, shapes_of
+from vi_jax.targets.local import LocalTarget
 from vi_jax.targets.target import Target
 
 FORMAT = 1
@@ -27,7 +30,7 @@ WHAT = "a result of vi_jax"
 TOLERANCES = {"float32": 1e-4, "float64": 1e-9}
 
 
-def save_result(result: Result, folder: files.StrPath) -> None:
+def save_result(result: Result | LocalResult, folder: files.StrPath) -> None:
     """Writes a result into a folder, which is made where it is not there; an earlier result in it
     is replaced.
 
@@ -35,24 +38,27 @@ def save_result(result: Result, folder: files.StrPath) -> None:
       OSError: it cannot be written; an earlier result is then there still.
     """
     arrays: dict[str, np.ndarray] = {}
+    known = described_local(result) if isinstance(result, LocalResult) else described(result)
     document = {
         "what": WHAT,
         "format": FORMAT,
         "vi_jax": __version__,
+        "is_local": isinstance(result, LocalResult),
         "summary": str(result).split("\n"),
-        "target": encode(described(result), arrays),
+        "target": encode(known, arrays),
         "result": encode(_saved_fields(result), arrays),
     }
     files.write_document(folder, DOCUMENT, document, arrays)
 
 
-def load_result(folder: files.StrPath, target: Target | None = None) -> Result:
+def load_result(folder: files.StrPath, target: Target | LocalTarget | None = None) -> Any:
     """A result that `result.save(folder)` has written.
 
     Without its target it answers all that needs no log density, with the same bits: moments,
     samples, resampled ones, diagnostics, `print`, ArviZ (without log likelihoods). Sites that only
     the model computes, deterministic ones, are known at the weighted samples, and so to `moments`
-    and `resample`; `sample` needs the target for them.
+    and `resample`; `sample` needs the target for them. A result with local latent variables has its
+    diagnostics.
 
     Args:
       folder: where it was saved.
@@ -60,7 +66,7 @@ def load_result(folder: files.StrPath, target: Target | None = None) -> Result:
         all else work as on the first day.
 
     Returns:
-      A Result.
+      A Result, or a LocalResult.
 
     Raises:
       ValueError: the folder holds no result, one that is damaged or of a newer vi_jax, or one of
@@ -73,15 +79,7 @@ def load_result(folder: files.StrPath, target: Target | None = None) -> Result:
         known = decode(document["target"], arrays)
         saved = decode(document["result"], arrays)
         details = saved.pop("details")
-        if target is None:
-            result: Result = LoadedResult(
-                **saved,
-                target=nothing_of(known),
-                sites=known["sites"],
-                known_moments=known["moments"],
-            )
-        else:
-            result = Result(**saved, target=_same_target(folder, target, known))
+        bare = _without_target(document, known, saved)
     except UnknownClass as error:
         raise ValueError(
             f"{folder} holds a result with {error}, which this environment has not: it was saved "
@@ -91,14 +89,32 @@ def load_result(folder: files.StrPath, target: Target | None = None) -> Result:
         raise ValueError(
             f"{DOCUMENT} in {folder} is damaged ({error!r}); fit and save anew."
         ) from error
+    result: Result | LocalResult = bare
+    if target is not None:
+        kind = LocalResult if isinstance(bare, LocalResult) else Result
+        result = kind(**saved, target=_same_target(folder, target, bare, known))
     if details is not None:
         result.__dict__["details"] = details  # where a cached property keeps it
     return result
 
 
-def _saved_fields(result: Result) -> dict[str, Any]:
+def _without_target(
+    document: dict[str, Any], known: dict[str, Any], saved: dict[str, Any]
+) -> LoadedResult | LocalResult:
+    if document["is_local"]:
+        return LocalResult(**saved, target=nothing_of_local(known))
+    return LoadedResult(
+        **saved,
+        target=nothing_of(known),
+        sites=known["sites"],
+        known_moments=known["moments"],
+    )
+
+
+def _saved_fields(result: Result | LocalResult) -> dict[str, Any]:
     """All fields but the target, and the details where they were computed."""
-    names = [field.name for field in fields(Result) if field.name != "target"]
+    kind = LocalResult if isinstance(result, LocalResult) else Result
+    names = [field.name for field in fields(kind) if field.name != "target"]
     saved = {name: getattr(result, name) for name in names}
     return saved | {"details": result.__dict__.get("details")}
 
@@ -127,29 +143,35 @@ def _read_document(folder: files.StrPath) -> dict[str, Any]:
     return document
 
 
-def _same_target(folder: files.StrPath, target: Target, known: dict[str, Any]) -> Target:
+def _same_target(
+    folder: files.StrPath, target: Any, bare: Result | LocalResult, known: dict[str, Any]
+) -> Any:
     """The target for the result, once it is seen to be the one that was fitted.
 
     Raises:
       ValueError: it is another.
     """
-    if not isinstance(target, Target):
+    if type(target) is not type(bare.target):
         raise ValueError(
-            f"load_result expects a target of vi.targets; got {type(target).__name__}."
+            f"load_result expects a {type(bare.target).__name__} of vi.targets, as was fitted; got "
+            f"{type(target).__name__}."
         )
-    target = traced_once(target)
     u = jnp.asarray(known["u"])
-    if target.names != known["names"] or shapes_of(target, u) != known["shapes"]:
+    if not _has_sizes(target, u, known):
         raise ValueError(
-            f"{folder} holds a result over {_listed(known['names'])}; the target is over "
-            f"{_listed(target.names)}: give the one that was fitted."
+            f"{folder} holds a result over {_listed(bare.target)}; the target is over "
+            f"{_listed(target)}: give the one that was fitted."
         )
-    values = np.asarray(jax.lax.map(target.log_density, u), np.float64)
+    if isinstance(target, LocalTarget):
+        values = local_values(target, u)
+    else:
+        target = traced_once(target)
+        values = np.asarray(jax.lax.map(target.log_density, u))
     saved = np.asarray(known["values"], np.float64)
     size = np.max(np.abs(saved), initial=1.0, where=np.isfinite(saved))
     tolerance = TOLERANCES.get(str(u.dtype), TOLERANCES["float32"]) * size
     if not np.allclose(values, saved, rtol=0.0, atol=tolerance, equal_nan=True):
-        worst = int(np.nanargmax(np.abs(values - saved)))
+        worst = int(np.argmax(np.nan_to_num(np.abs(values - saved), nan=np.inf)))
         raise ValueError(
             f"{folder} holds a result of another log density: at one of its samples it was "
             f"{saved[worst]:,.6g} nats, and the target's is {values[worst]:,.6g}; give the model "
@@ -158,6 +180,20 @@ def _same_target(folder: files.StrPath, target: Target, known: dict[str, Any]) -
     return target
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _has_sizes(target: Any, u: Any, known: dict[str, Any]) -> bool:
+    """Whether a target has the names, shapes and rows of the saved one."""
+    if target.names != known["names"]:
+        return False
+    if isinstance(target, LocalTarget):
+        sizes = ("local_names", "num_rows", "batch_size")
+        return all(getattr(target, name) == known[name] for name in sizes)
+    return shapes_of(target, u) == known["shapes"]
+
+
+def _listed(target: Target | LocalTarget) -> str:
+    names = target.names
     few = ", ".join(names[:5])
-    return f"{len(names):,} latents ({few}{', ...' if len(names) > 5 else ''})"
+    rows = ""
+    if isinstance(target, LocalTarget):
+        rows = f" and {target.local_size:,} of each of {target.num_rows:,} rows"
+    return f"{len(names):,} latents ({few}{', ...' if len(names) > 5 else ''}){rows}"

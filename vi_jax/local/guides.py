@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
-from vi_jax import linalg
+from vi_jax import families, linalg
 from vi_jax.families import mean_field
 from vi_jax.kl.gaussians import is_diagonal
 from vi_jax.types import Array, Family, Params
@@ -27,6 +27,8 @@ class LocalGuides(NamedTuple):
     # (d, parameters, row, q(u), u) -> q over v_n, Gaussian or not
     guide: Callable[[int, Params, Any, Any, Array], Any]
     table: bool  # whether the parameters are a row's own
+    # (function of this module, name of the family), of which it can be made anew
+    made_by: tuple[str, str] | None = None
 
 
 def table(family: Families = mean_field) -> LocalGuides:
@@ -40,7 +42,11 @@ def table(family: Families = mean_field) -> LocalGuides:
         del row, q, u
         return family(size).guide(params)
 
-    return LocalGuides(lambda key, num_shared, size: family(size).init(key), guide, table=True)
+    def init(key: Array, num_shared: int, size: int) -> Params:
+        del num_shared
+        return family(size).init(key)
+
+    return LocalGuides(init, guide, table=True, made_by=_made_by("table", family))
 
 
 def coupled_table(family: Families = mean_field) -> LocalGuides:
@@ -70,7 +76,7 @@ def coupled_table(family: Families = mean_field) -> LocalGuides:
             {**own, "loc": params["loc"] + params["slope"] @ _standardised(q, u)}
         )
 
-    return LocalGuides(init, guide, table=True)
+    return LocalGuides(init, guide, table=True, made_by=_made_by("coupled_table", family))
 
 
 def encoder(
@@ -93,6 +99,12 @@ def encoder(
         return family(size).guide(apply(params, row, u))
 
     return LocalGuides(lambda key, num_shared, size: init(key), guide, table=False)
+
+
+def _made_by(name: str, family: Families) -> tuple[str, str] | None:
+    """How the guides of rows are made; None with a family that is not one of vi.families."""
+    called = getattr(family, "__name__", "")
+    return (name, called) if getattr(families, called, None) is family else None
 
 
 def _standardised(q: Any, u: Array) -> Array:
