@@ -7,6 +7,7 @@ before that.
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import struct
@@ -98,13 +99,51 @@ def as_flags(**changes):
     ]
 
 
+class Prepared:
+    """A program of tests that forks, see tests/fork_program.py: one task at a time."""
+
+    def __init__(self, program, **variables):
+        self._process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**environment(), **variables},
+        )
+        assert self._answer() == {"ready": True}
+
+    def __call__(self, task):
+        """The exit code of a task, or None where it was killed at its limit."""
+        self._process.stdin.write(json.dumps(task) + "\n")
+        self._process.stdin.flush()
+        return self._answer()["code"]
+
+    def close(self):
+        """Ends the program."""
+        self._process.stdin.close()
+        assert self._process.wait(60) == 0
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        assert line, "the program has ended"
+        return json.loads(line)
+
+
 class Commands:
     """Runs experiments.NAME in a process of its own; the processes of a session share their
     compiled programs.
+
+    `commands(...)` forks a process that has imported JAX already, where the environment is the one
+    that it was started in: what a command imports, and when, is for tests that call `start`.
     """
 
     def __init__(self, cache):
         self._cache = cache
+        self._output = cache.with_name("output")
+        self._output.mkdir()
+        self._environment = environment()
+        self._prepared = None
 
     def argv(self, name, *args):
         """The whole command line."""
@@ -118,6 +157,8 @@ class Commands:
 
     def __call__(self, name, *args, timeout=300):
         """The finished process, with its stdout and stderr as text."""
+        if environment() == self._environment:
+            return self._forked(name, args, timeout)
         return subprocess.run(
             self.argv(name, *args),
             cwd=ROOT,
@@ -127,6 +168,23 @@ class Commands:
             timeout=timeout,
             check=False,
         )
+
+    def _forked(self, name, args, timeout):
+        if self._prepared is None:
+            self._prepared = Prepared("fork_program.py")
+        command = self.argv(name, *args)
+        out = self._output / "out"
+        err = self._output / "err"
+        files = {"out": str(out), "err": str(err)}
+        code = self._prepared({"argv": [name, *command[3:]], "limit": timeout, **files})
+        if code is None:
+            raise subprocess.TimeoutExpired(command, timeout, out.read_text(), err.read_text())
+        return subprocess.CompletedProcess(command, code, out.read_text(), err.read_text())
+
+    def close(self):
+        """Ends the process that is forked."""
+        if self._prepared is not None:
+            self._prepared.close()
 
     def ok(self, name, *args):
         """The same, of a command that has to succeed."""
@@ -141,7 +199,8 @@ class Commands:
 
 def environment():
     """That of a command: the CPU, and no data or folder of the user's own."""
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return {**kept, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
 
 
 def on_a_terminal(command, *, columns):
@@ -171,8 +230,9 @@ def notes(done):
 
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory):
-    """The three commands as processes."""
-    return Commands(tmp_path_factory.mktemp("compiled"))
+    """The commands as processes."""
+    with contextlib.closing(Commands(tmp_path_factory.mktemp("compiled"))) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

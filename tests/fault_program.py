@@ -1,48 +1,19 @@
 """Runs commands and saves in forks of one prepared process, each with a fault in one of its writes.
 
 A program of tests/test_no_loss.py, started with the library of tests/faults.c in LD_PRELOAD, since
-that counts the writes of C++ too, and forked, since importing JAX takes longer than most of the
-runs. It reads one task a line from stdin, JSON, and answers each with a line on stdout:
+that counts the writes of C++ too. Tasks and answers are those of tests/fork_program.py, and:
 
-    {"argv": ["train", ...]}         the command experiments.train
     {"save": FOLDER, "script": ...}  saves by `Checkpoints`, see `save`
     "folder", "at", "kind"           the fault, as faults.c has it
-    "log", "out"                     files for the operations, and for stdout and stderr
-    "limit"                          seconds after which it is killed
-
-The answer is {"code": exit code or -signal, null where it was killed at the limit, "seconds": ...}.
+    "log"                            a file for the operations
 """
 
 import ctypes
-import importlib
-import json
 import os
-import runpy
-import signal
 import sys
-import time
 from pathlib import Path
 
-# Slow to import, and without threads that a fork would lose.
-PREPARED = (
-    "jax",
-    "flax.linen",
-    "optax",
-    "numpyro.distributions",
-    "orbax.checkpoint.experimental.v1",
-    "tensorstore",
-    "sklearn.datasets",
-    "matplotlib.pyplot",
-    "vi_jax",
-    "experiments.train",
-    "experiments.run.checkpoints",
-)
-
-
-def command(argv):
-    """Runs a command as `python -m experiments.NAME ...` does."""
-    sys.argv = list(argv)
-    runpy.run_module(f"experiments.{argv[0]}", run_name="__main__", alter_sys=True)
+from fork_program import command, redirect, serve
 
 
 def state_of(step, seed=0):
@@ -82,12 +53,10 @@ def save(folder, script):
                 file.write(f"{one['step']}\n")
 
 
-def run(faults, task):
+def run(task):
     """The child: never returns."""
-    out = os.open(task["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
+    redirect(task)
+    faults = ctypes.CDLL(os.environ["LD_PRELOAD"])
     log = task.get("log", "")
     faults.faults_arm(
         task["folder"].encode(), task["at"], task["kind"].encode(), log.encode() if log else None
@@ -99,35 +68,5 @@ def run(faults, task):
     sys.exit(0)
 
 
-def waited(pid, limit):
-    """The exit code of a child, which is killed at the limit."""
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return None
-
-
-def main():
-    """One fork for each line."""
-    faults = ctypes.CDLL(os.environ["LD_PRELOAD"])
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    for name in PREPARED:
-        importlib.import_module(name)
-    print(json.dumps({"ready": True}), flush=True)
-    for line in sys.stdin:
-        task = json.loads(line)
-        began = time.monotonic()
-        pid = os.fork()
-        if not pid:
-            run(faults, task)
-        code = waited(pid, task["limit"])
-        print(json.dumps({"code": code, "seconds": time.monotonic() - began}), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(run)

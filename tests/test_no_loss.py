@@ -8,7 +8,6 @@ takes every tenth from the third on).
 """
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from command_helpers import ROOT, as_flags, environment
+from command_helpers import Prepared, as_flags
 from fault_program import block_of, state_of
 from helpers import tree_equal
 
@@ -50,15 +49,7 @@ class Forks:
         source = Path(__file__).with_name("faults.c")
         command = ["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"]
         subprocess.run(command, check=True)
-        self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("fault_program.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env={**environment(), "LD_PRELOAD": str(library)},
-        )
-        assert self._answer() == {"ready": True}
+        self._program = Prepared("fault_program.py", LD_PRELOAD=str(library))
 
     def __call__(self, folder, *, at=0, kind="count", **task):
         """The exit code, what was printed, and the operations, each `(name, path)`."""
@@ -67,12 +58,10 @@ class Forks:
         log.write_text("")
         fault = {"folder": str(folder), "at": at, "kind": kind}
         files = {"log": str(log), "out": str(out), "limit": LIMIT}
-        self._process.stdin.write(json.dumps({**fault, **files, **task}) + "\n")
-        self._process.stdin.flush()
-        answer = self._answer()
-        assert answer["code"] is not None, f"it hangs after {LIMIT} s: {out.read_text()}"
+        code = self._program({**fault, **files, **task})
+        assert code is not None, f"it hangs after {LIMIT} s: {out.read_text()}"
         operations = [tuple(line.split(" ")[1:]) for line in log.read_text().splitlines()]
-        return answer["code"], out.read_text(), operations
+        return code, out.read_text(), operations
 
     def train(self, folder, *, at=0, kind="count", **changes):
         """The same, of a run of experiments.train in a folder."""
@@ -82,13 +71,7 @@ class Forks:
 
     def close(self):
         """Ends the program."""
-        self._process.stdin.close()
-        assert self._process.wait(60) == 0
-
-    def _answer(self):
-        line = self._process.stdout.readline()
-        assert line, "the program has ended"
-        return json.loads(line)
+        self._program.close()
 
 
 @pytest.fixture(scope="module")

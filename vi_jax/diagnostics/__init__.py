@@ -9,6 +9,7 @@ verdict. `optimum`: convergence, by the ELBO's gradient and by R-hat. `bracket`:
 between bounds. `calibrate`: simulation-based calibration, of marginals (SBC) and of means (VSBC);
 `calibrate_fits`: of `vi.fit` and of any other Python. `annealed`: log p(x) of one example of a
 model between annealed bounds. `reciprocal_evidence`: log p(x) from posterior samples alone.
+`adaptive_evidence`: log p(x) of a handful of latents by adaptive importance sampling.
 `spikes`: bits per spike, R^2 of rates. `decoding`: behaviour from rates. `copying`: bins that a
 model predicts because it was shown them.
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 from vi_jax.checks import CHECKS, FINDINGS, Finding, Report, check
 from vi_jax.diagnostics import (
+    adaptive,
     ais,
     annealed,
     conformal,
@@ -26,6 +28,7 @@ from vi_jax.diagnostics import (
     posterior,
     spikes,
 )
+from vi_jax.diagnostics.adaptive import Adaptive, adaptive_evidence
 from vi_jax.diagnostics.bracket import bracket
 from vi_jax.diagnostics.calibration import calibrate, calibrate_fits
 from vi_jax.diagnostics.copying import Copying, copying
@@ -35,10 +38,13 @@ from vi_jax.diagnostics.reciprocal import Reciprocal, reciprocal_evidence
 __all__ = [
     "CHECKS",
     "FINDINGS",
+    "Adaptive",
     "Copying",
     "Finding",
     "Reciprocal",
     "Report",
+    "adaptive",
+    "adaptive_evidence",
     "ais",
     "amortised",
     "annealed",
