@@ -58,11 +58,11 @@ def figure_3() -> dict[str, Row]:
         for suffix, (method, fields) in methods.items():
             rows[f"figure3_{data}{suffix}"] = Row(
                 f"Kingma & Welling 2013, figure 3: N = {num}, {method}; log p(x) by annealing less "
-                "by importance samples",
+                "by adaptive importance samples",
                 f"figure3:{data}",
                 "curves",
                 "S",
-                "bracket.ais_above_importance_sampling",
+                "bracket.ais_above_adaptive",
                 0.1,
                 0.1,
                 fields=fields,

@@ -180,7 +180,7 @@ def _health(name: str, seeds: dict[str, dict[str, Any]]) -> list[str]:
         _nats(one.get("elbo"), -1.0),
         _nats(one.get("log_evidence"), -1.0),
         _nats(sides.get("ais"), -1.0),
-        _nats(sides.get("importance_sampling"), -1.0),
+        _nats(sides.get("adaptive", sides.get("importance_sampling")), -1.0),
         _nats(sides.get("simulated_gap")),
         _nats(lost.get("gap")),
         _nats(one.get("kl")),

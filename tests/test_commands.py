@@ -250,10 +250,14 @@ def test_evaluate_brackets_and_refits_some_examples(commands, copy):
     assert sides["num_examples"] == 6
     noise = sides["ais"]["stderr"] + sides["importance_sampling"]["stderr"]
     assert abs(sides["ais"]["mean"] - sides["importance_sampling"]["mean"]) < noise
+    noise = sides["ais_above_adaptive"]["stderr"]
+    assert abs(sides["ais_above_adaptive"]["mean"]) < 4 * noise + 0.1
+    assert 200 < sides["adaptive_effective"] <= 2_000
     gap = sides["simulated_gap"]
     assert -4 * gap["stderr"] - 0.01 < gap["mean"] < 0.5
     own = found["reciprocal"]
     assert own["num_examples"] == 5
+    assert own["against"] == "adaptive importance sampling"
     assert abs(own["error"]["mean"]) < 4 * own["error"]["stderr"] + 0.5
     assert found["refit"]["num_examples"] == 4
     assert found["refit"]["gap"]["mean"] > found["refit"]["gap_halfway"]["mean"] - 0.1 > -0.1

@@ -168,7 +168,7 @@ def test_a_goal_may_be_one_of_size():
     row = ROWS["figure3_mnist"]
     assert papers_page.verdict(row, -0.05) == "beats"
     assert papers_page.verdict(row, -0.5) == "short"
-    evaluation = {"bracket": {"ais_above_importance_sampling": {"mean": -0.5, "stderr": 0.1}}}
+    evaluation = {"bracket": {"ais_above_adaptive": {"mean": -0.5, "stderr": 0.1}}}
     value = papers_run.value_of(row, evaluation, ROOT)
     assert value == {"mean": -0.5, "stderr": 0.1}
     with pytest.raises(KeyError, match="has no 'bracket"):

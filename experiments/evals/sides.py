@@ -14,7 +14,7 @@ from experiments.evals import evidence, weights
 from experiments.evals.base import Row, batches, mean_stderr, said
 from experiments.run import heartbeat, processes
 from experiments.run.live import Count
-from vi_jax.diagnostics import annealed, reciprocal_evidence
+from vi_jax.diagnostics import adaptive_evidence, annealed, reciprocal_evidence
 from vi_jax.losses import log_joint
 from vi_jax.training import refit_guide
 from vi_jax.types import num_examples
@@ -22,6 +22,8 @@ from vi_jax.types import num_examples
 BATCH = 20  # examples at a time: each has its own chains, or its own parameters
 WEIGHTS = 1  # what the key of the samples of weights is folded with
 RECIPROCAL = 2  # the same of that estimator
+ADAPTED = 3  # the same of adaptive importance samples
+FEW = 8  # latents at most, for importance samples from a proposal that adapts
 CHAINS = {"num_chains": 16, "num_temperatures": 100}
 
 
@@ -91,7 +93,8 @@ def _tried(flag: str, name: str, compute: Callable[[], dict[str, Any]]) -> dict[
 
 def bracket(key: jax.Array, built: Any, params: Any, num: int, num_samples: int) -> dict[str, Any]:
     """Annealed importance sampling of `num` examples from below, and of as many simulated ones from
-    both sides (Grosse et al. 2015; Wu et al. 2017).
+    both sides (Grosse et al. 2015; Wu et al. 2017); of a model of few latents also importance
+    samples from a proposal that adapts.
 
     Raises:
       ValueError: the model has no densities, or its latents are not real.
@@ -111,8 +114,17 @@ def bracket(key: jax.Array, built: Any, params: Any, num: int, num_samples: int)
     (below, _) = _by_example(lower, key_lower, params, x, "annealed importance sampling")
     sides = _by_example(simulated, key_simulated, params, x, "simulated, from both sides")
     weighted = _weighted(key_samples, built, params, x, num_samples)
+    few = {}
+    if _num_latents(built, params, x) <= FEW:
+        adapted = _adapted(jax.random.fold_in(key, ADAPTED), built, params, x)
+        few = {
+            "adaptive": mean_stderr(adapted.log_p),
+            "ais_above_adaptive": mean_stderr(below - adapted.log_p),
+            "adaptive_effective": float(np.median(adapted.effective)),
+        }
     return {
         "num_examples": num_examples(x),
+        **few,
         "ais": mean_stderr(below),
         "importance_sampling": mean_stderr(weighted),
         "ais_above_importance_sampling": mean_stderr(below - weighted),
@@ -127,7 +139,7 @@ def reciprocal(
     key: jax.Array, built: Any, params: Any, num: int, num_samples: int
 ) -> dict[str, Any]:
     """Appendix D of Kingma & Welling (2013) on `num` examples, and its error: how far it is above
-    importance samples of the same.
+    importance samples of the same, from a proposal that adapts where the latents are few.
 
     Raises:
       ValueError: the model has no densities, or its latents are not real or too many.
@@ -142,11 +154,15 @@ def reciprocal(
 
     vi.losses.densities_of(model, "appendix D")
     found = _by_example(one, key_own, params, x, "posterior samples")
-    weighted = _weighted(key_samples, built, params, x, num_samples)
+    if is_few := _num_latents(built, params, x) <= FEW:
+        weighted = _adapted(key_samples, built, params, x).log_p
+    else:
+        weighted = _weighted(key_samples, built, params, x, num_samples)
     return {
         "num_examples": num_examples(x),
         "log_evidence": mean_stderr(found.log_p),
         "error": mean_stderr(found.log_p - weighted),
+        "against": "adaptive importance sampling" if is_few else "importance sampling",
         "acceptance": float(np.mean(found.acceptance)),
     }
 
@@ -157,6 +173,25 @@ def _weighted(key: jax.Array, built: Any, params: Any, x: Any, num_samples: int)
         built.model, num_samples=num_samples, batch_size=built.config.eval.batch_size
     )
     return estimate(key, params, x).log_p
+
+
+def _num_latents(built: Any, params: Any, x: Any) -> int:
+    """Of one example."""
+    one = jax.tree.map(lambda leaf: leaf[0], x)
+    sample = lambda: built.model.densities.guide(params, one).sample(jax.random.key(0))  # noqa: E731
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(sample)))
+
+
+def _adapted(key: jax.Array, built: Any, params: Any, x: Any) -> Any:
+    """Adaptive importance samples of each example, from its guide and the prior."""
+    densities = built.model.densities
+
+    def one(key: jax.Array, params: Any, x: Any) -> Any:
+        q = densities.guide(params, x)
+        others = (densities.prior(params, x),)
+        return adaptive_evidence(key, log_joint(built.model, params, x), q, others=others)
+
+    return _by_example(one, key, params, x, "adaptive importance sampling")
 
 
 def refit(key: jax.Array, built: Any, params: Any, num: int) -> dict[str, Any]:
@@ -203,13 +238,10 @@ def rows(summary: dict[str, Any]) -> list[Row]:
         num = sides["num_examples"]
         gap = sides["simulated_gap"]
         weighted = sides["importance_sampling"]["mean"]
-        found.append(
-            Row(
-                f"log p(x) by annealing, {num} of them",
-                said(sides["ais"]),
-                f"importance sampling of the same {weighted:.3f}",
-            )
-        )
+        note = f"importance sampling of the same {weighted:.3f}"
+        if "adaptive" in sides:
+            note += f", {sides['adaptive']['mean']:.3f} from proposals that adapt"
+        found.append(Row(f"log p(x) by annealing, {num} of them", said(sides["ais"]), note))
         found.append(
             Row(
                 "upper less lower, simulated",
@@ -221,7 +253,7 @@ def rows(summary: dict[str, Any]) -> list[Row]:
         other = summary["reciprocal"]
         error = other["error"]
         title = f"log p(x) by appendix D, {other['num_examples']} of them"
-        note = f"above importance sampling by {error['mean']:.3f} ± {error['stderr']:.3f}"
+        note = f"above {other['against']} by {error['mean']:.3f} ± {error['stderr']:.3f}"
         found.append(Row(title, said(other["log_evidence"]), note))
     if "refit" in summary:
         lost = summary["refit"]
