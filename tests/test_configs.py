@@ -29,7 +29,12 @@ MODULES = {
 }
 OTHER_DATA = ("mnist", "frey", "new_conditions", "tutorial")  # in the names of variants
 # minutes of compiling for what other variants, and the laws, hold too
-SLOW = [("gpfa", "negative_binomial"), ("colour", "bidirectional"), ("table", "counts")]
+SLOW = [
+    ("gpfa", "lorenz"),
+    ("gpfa", "negative_binomial"),
+    ("colour", "bidirectional"),
+    ("table", "counts"),
+]
 MEMBERS = [(name, variant) for name, module in MODULES.items() for variant in module.VARIANTS]
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.slow
 pytest_plugins = ["command_helpers"]
 SMALL = (
     "model.num_latents=4",
@@ -25,7 +25,7 @@ SMALL = (
 )
 
 
-@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("replicas", [1, 2])
 def test_the_metric_of_training_is_called_objective(commands, tmp_path, replicas):
     place = tmp_path / "run"
     fields = [f"--config.{field}" for field in (*SMALL, f"replicas={replicas}")]

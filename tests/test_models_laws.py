@@ -448,7 +448,7 @@ def test_two_steps_move_every_parameter_and_a_batch_is_a_loop(name):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_what_a_prior_declares_is_what_it_depends_on():
     for name in sorted(CASES):
         case = case_of(name)
