@@ -4,6 +4,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import jax
 import pytest
 import yaml
 
@@ -24,9 +25,12 @@ def test_python_blocks_run_in_order(page):
     text = page.read_text()
     blocks = pages.python_blocks(text)
     assert blocks or page.stem in WITHOUT_CODE, f"{page.name} shows no code"
-    ran = pages.run(page)
+    # the key check takes the keys of a scan inside a vmap for used ones (see `no_key_check`)
+    checked = "amortised.log_evidence(" not in text
+    with jax.debug_key_reuse(checked):
+        ran = pages.run(page)
     made = pages.file_names(page, ran.figures)
-    shown = pages.pictures(text) if blocks else []
+    shown = [name for name in pages.pictures(text) if name.startswith(f"{page.stem}_")]
     assert made == shown, f"{page.name} shows {shown}, and its code makes {made}"
 
 

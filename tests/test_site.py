@@ -1,5 +1,6 @@
 """The site of docs/: its reference has every public name, and its checks see what is wrong."""
 
+import re
 import shutil
 
 import pytest
@@ -102,3 +103,43 @@ def test_a_page_of_the_site_is_built_and_a_wrong_name_fails_it(tmp_path):
     shutil.rmtree(tmp_path / "html")
     (docs / "index.md").write_text("# A page\n\nSee `vi.bounds.nothing`.\n")
     assert build(["-q", "-W", "-b", "html", *folders]) != 0
+
+
+def linked_pages(page):
+    """The pages of docs/ that one of them links to."""
+    found = set()
+    for link in re.findall(r"\]\(([^)\s]+?\.md)(?:#\S*)?\)", page.read_text()):
+        found.add((page.parent / link).resolve())
+    return found
+
+
+def test_ten_questions_are_answered_within_two_clicks_of_the_front_page():
+    docs = pages.FIGURES.parent
+    first = linked_pages(docs / "index.md")
+    second = set().union(*(linked_pages(page) for page in first if page.exists()))
+    text = (docs / "questions.md").read_text()
+    assert len(re.findall(r"^\d+\. \*\*.+\?\*\*", text, re.MULTILINE)) == 10
+    answers = linked_pages(docs / "questions.md")
+    assert docs / "questions.md" in first
+    assert len(answers) >= 10
+    assert all(page.exists() for page in answers)
+    assert answers <= first | second
+
+
+def test_every_config_is_in_the_gallery():
+    gallery = pytest.importorskip("benchmarks.gallery")
+    text = gallery.PAGE.read_text()
+    for entry in gallery.entries():
+        assert f"### {entry.name}\n" in text, (
+            f"{entry.config}: python -m benchmarks.gallery --write"
+        )
+        assert entry.command in text
+    size = sum(path.stat().st_size for path in gallery.PICTURES.glob("*.png"))
+    assert size < 3_000_000
+
+
+@pytest.mark.parametrize("page", sorted(pages.FIGURES.parent.glob("*.md")), ids=lambda p: p.name)
+def test_links_between_pages_lead_somewhere(page):
+    written = {path.name for path in (page.parent / "reference").glob("*.md")} | {"index.md"}
+    for target in linked_pages(page):
+        assert target.exists() or target.name in written, f"{page.name} links to {target.name}"
