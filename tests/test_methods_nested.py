@@ -150,3 +150,24 @@ def test_it_is_picked_for_many_latents_under_a_scale_and_says_so():
         jnp.zeros(402),
     )
     assert alone.method.name == "variational_newton"
+
+
+def test_a_choice_without_a_finite_answer_gives_way_to_another_and_says_so():
+    from vi_jax.fitting._fit import _first
+    from vi_jax.fitting._once import Plan
+    from vi_jax.methods.default import Choice
+
+    target = vi.targets.from_log_density(lambda u: -0.5 * u @ u, 2)
+    answer = vi.fit(jax.random.key(0), target, vi.methods.laplace(), num_draws=100)
+    bad = vi.methods.nested_laplace()
+
+    def run(key, plan):
+        if plan.method is bad:
+            raise FloatingPointError("no step had a finite value")
+        return answer
+
+    choice = Choice(bad, "", otherwise=vi.methods.laplace())
+    result = _first(jax.random.key(0), run, choice, Plan(bad))
+    assert result.why == "nested_laplace failed: no step had a finite value"
+    with pytest.raises(FloatingPointError, match="no step"):
+        _first(jax.random.key(0), run, Choice(bad, ""), Plan(bad))

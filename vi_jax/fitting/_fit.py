@@ -157,7 +157,7 @@ def fit(
     # 2. its run
     num_draws = _draws(num_draws, choice, target)
     once = partial(run_once, target=target, num_draws=num_draws, watch=watch)
-    first = once(key, Plan(choice.method, num_starts, combine, start, mesh))
+    first = _first(key, once, choice, Plan(choice.method, num_starts, combine, start, mesh))
     first = _with_choice(first, choice, choosing)
     # 3. a mixture, and then a second method, where the answer is not reliable
     if _fallback.corrects(fallback, target, method, spread=mesh is not None):
@@ -176,6 +176,20 @@ def _corrected(key: Array, first: Result, watch: Watch) -> Result:
     num_draws = len(first.weighted.u)
     run = partial(run_correction, key, target=first.target, num_draws=num_draws, watch=watch)
     return _fallback.corrected(first, run)
+
+
+def _first(key: Array, run: Callable[..., Result], choice: Choice, plan: Plan) -> Result:
+    """The choice's Result; where it has no finite answer, that of the method in its place, which
+    says so.
+    """
+    try:
+        return run(key, plan)
+    except FloatingPointError as error:
+        if choice.otherwise is None:
+            raise
+        failed = f"{choice.method.name} failed: {error}"
+    result = run(jax.random.fold_in(key, 4), plan._replace(method=choice.otherwise))
+    return replace(result, why="; ".join(filter(None, (failed, result.why))))
 
 
 def _with_choice(result: Result, choice: Choice, seconds: float) -> Result:

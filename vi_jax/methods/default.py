@@ -27,6 +27,7 @@ class Choice(NamedTuple):
     why: str
     evaluations: int = 0  # gradients that the choice took
     num_draws: int | None = None  # samples to weigh, where they should be more than usual
+    otherwise: Method | None = None  # where the first has no finite answer
 
 
 def choose(
@@ -81,7 +82,7 @@ def choose(
     spent += made.evaluations
     if made.method is None:
         return Choice(pathfinder(), f"low rank, for {size:,} latents; {made.why}", spent)
-    return Choice(made.method, made.why, spent, made.num_draws)
+    return Choice(made.method, made.why, spent, made.num_draws, pathfinder())
 
 
 def _rough(found: smoothness.Smoothness) -> str:
