@@ -62,7 +62,7 @@ def made(name, size=3):
     [
         "planar",
         *(
-            pytest.param(name, marks=pytest.mark.integration)
+            pytest.param(name, marks=pytest.mark.slow)
             for name in ("mean_field", "low_rank", "student_t", "mixture")
         ),
     ],
@@ -129,7 +129,7 @@ def test_nuts_takes_it_as_a_prior(following):
     np.testing.assert_allclose(draws.std(), sd, rtol=0.12)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_flow_as_prior_of_nothing_is_itself():
     """Fitted with no data, the posterior is the prior."""
     family = families.planar(2, num_layers=2)

@@ -108,7 +108,7 @@ def assert_near(draws, fitted):
         assert np.all(gap < 0.2 * moments["sd"][name])
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_numpyro_starts_from_the_density_and_from_the_model(fitted):
     start = fitted.warm_start(jax.random.key(1), 2)
     assert start.positions.shape == (2, 4)

@@ -422,7 +422,7 @@ def hierarchy(x):
     )
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_result_with_local_latents_comes_back(tmp_path):
     x = jnp.linspace(-1.0, 2.0, 8)
     method = vi.methods.local_advi(num_steps=50)
