@@ -229,7 +229,7 @@ def _of_the_machine(error: OSError) -> str:
 def _help(module_doc: str, configs: tuple[str, ...]) -> str:
     from experiments import listing
 
-    lines = [module_doc.strip(), ""]
+    lines = [listing.fitted(module_doc), ""]
     if found := listing.configs(configs):
         lines += ["configs:", *found, ""]
     lines.append("flags:")

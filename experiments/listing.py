@@ -71,3 +71,32 @@ def _first_sentence(docstring: str) -> str:
     """Of its first paragraph, in one line; `et al. 2013` ends no sentence."""
     paragraph = " ".join(docstring.split("\n\n")[0].split())
     return re.split(r"(?<=[^l.]\.) (?=[A-Z`])", paragraph, maxsplit=1)[0]
+
+
+def fitted(text: str) -> str:
+    """The docstring of a command in lines of at most 80 columns: prose is wrapped anew; of a line
+    of code that is too long the comment goes above it, and the rest goes on after a backslash.
+    """
+    parts = []
+    for part in text.strip().split("\n\n"):
+        if part.startswith("    "):
+            parts.append("\n".join(line for each in part.split("\n") for line in _code(each)))
+        else:
+            parts.append(textwrap.fill(part, WIDTH, break_on_hyphens=False))
+    return "\n\n".join(parts)
+
+
+def _code(line: str) -> list[str]:
+    if len(line) <= WIDTH:
+        return [line]
+    command, _, comment = line.partition("    # ")
+    above = [f"    # {comment}"] if comment else []
+    lines = textwrap.wrap(
+        command.rstrip(),
+        WIDTH - 2,
+        subsequent_indent="        ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    lines[0] = "    " + lines[0].strip()
+    return [*above, *(f"{each} \\" for each in lines[:-1]), lines[-1]]

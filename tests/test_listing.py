@@ -1,5 +1,8 @@
 """What --help and --list print: every config, and every member of every room."""
 
+import ast
+import pathlib
+
 import pytest
 
 from experiments import listing, rooms, settings
@@ -61,3 +64,21 @@ def test_the_first_sentence_of_a_docstring(tmp_path, monkeypatch, docstring, sen
 def test_a_room_that_is_left_open_says_so():
     room = Room("bound", "vi_jax.bounds", names=("elbo",), open_names=("auto",))
     assert "  auto" in listing.members(room)
+
+
+def test_the_help_of_every_command_fits_into_80_columns():
+    folder = pathlib.Path(listing.__file__).parent
+    sources = {path.stem: path.read_text() for path in folder.glob("*.py")}
+    commands = {name: text for name, text in sources.items() if '__name__ == "__main__"' in text}
+    assert len(commands) >= 9
+    for name, text in commands.items():
+        lines = listing.fitted(ast.get_docstring(ast.parse(text))).split("\n")
+        assert max(map(len, lines)) <= listing.WIDTH, f"experiments.{name} --help"
+
+
+def test_a_long_line_of_code_stays_a_command():
+    command = "    python -m a " + " ".join(f"--flag_{i}=value" for i in range(8)) + "    # why"
+    _, _, above, *rest = listing.fitted(f"For one:\n\n{command}").split("\n")
+    assert above == "    # why"
+    joined = " ".join(line.removesuffix("\\").strip() for line in rest)
+    assert joined == command.partition("    # ")[0].strip()

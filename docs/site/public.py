@@ -57,10 +57,14 @@ def modules() -> dict[str, types.ModuleType]:
     return found
 
 
-def _is_home(each: Public) -> bool:
-    """Whether an object is defined in the module that lists it, or below it."""
+def _distance(each: Public) -> int:
+    """How far the module that lists an object is from the one that defines it: 0 for the same, 1
+    for one above it, 2 for another.
+    """
     home = str(getattr(each.value, "__module__", None))
-    return home == each.module or home.startswith(each.module + ".")
+    if home == each.module:
+        return 0
+    return 1 if home.startswith(each.module + ".") else 2
 
 
 @cache
@@ -73,7 +77,7 @@ def objects() -> dict[str, Public]:
         for name in names_of(module)
     ]
     listed = [each for each in listed if not isinstance(each.value, _NO_OBJECTS)]
-    listed.sort(key=lambda each: not _is_home(each))
+    listed.sort(key=_distance)
     known = set()
     for each in listed:
         what = (each.name, id(each.value))

@@ -73,7 +73,7 @@ def module_page(dotted: str) -> str:
     name = dotted.removeprefix("vi_jax.")
     inner = [other for other in public.modules() if other.startswith(dotted + ".")]
     objects = [each for each in public.objects().values() if each.module == dotted]
-    lines = [_NOTE, f"# `vi.{name}`", "", f":::{{py:module}} {dotted}\n:::", ""]
+    lines = [_NOTE, f"# vi.{name}", "", f":::{{py:module}} {dotted}\n:::", ""]
     lines += [docstrings.markdown(module.__doc__), ""]
     if inner or objects:
         lines += ["| name | what |", "|---|---|"]

@@ -1,9 +1,11 @@
 """Posterior approximation in one call, `vi.fit`, and its result.
 
-target = vi.targets.from_numpyro(model, data)
-result = vi.fit(key, target)
-print(result)
-z = result.sample(key, 1_000)
+    target = vi.targets.from_numpyro(model, data)
+    result = vi.fit(key, target)
+    print(result)
+    z = result.sample(key, 1_000)
+
+Targets with local latent variables give a `LocalResult`.
 """
 
 from vi_jax.fitting._fit import fit
