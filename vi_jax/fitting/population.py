@@ -14,7 +14,7 @@ from vi_jax.diagnostics.posterior import CHUNK, NEARLY_EQUAL, WeightedSamples, w
 from vi_jax.gaussian import VectorGuide
 from vi_jax.types import Array, LogDensity, select
 
-UP_TO = 10  # latents: a covariance of each component is learnt from some hundred samples
+UP_TO = 6  # latents: a covariance of each component is learnt from some hundred samples
 # degrees of freedom of each component: all but Gaussian ones for the middle, and two with the tails
 # of a mean whose scale is known from four numbers
 DF = (30.0, 30.0, 30.0, 30.0, 30.0, 6.0, 3.0, 3.0)
