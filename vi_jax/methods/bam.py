@@ -73,8 +73,8 @@ def bam(
     A Gaussian target is met exactly in one step of large w with B > D. `pathfinder` gives the
     start. Where the paper lets w fall from the first step, it stays large here until
     moves stop shrinking (their symmetrised KL), so that a poor start is left; then w = learning / t
-    averages over the samples. Where a move with the large weight is none, the posterior is Gaussian
-    as far as samples can tell, and that is the end.
+    averages over the samples. Where two moves with the large weight are none, the posterior is
+    Gaussian as far as samples can tell, and that is the end.
 
     Args:
       batch_size: B, gradient evaluations a step; max(32, D + 8) if not given.
@@ -172,7 +172,8 @@ def _match(
     )
     value = jnp.where(good, jnp.mean(log_p - log_q), jnp.nan)
     averaged = (new.late >= rules.num_late_steps) & (drift < _KL_TOLERANCE)
-    exact = (state.late == 0) & (drift < _EXACT_TOLERANCE * mean.size)
+    # twice in a row, which is no chance
+    exact = (state.late == 0) & (jnp.maximum(drift, state.drift) < _EXACT_TOLERANCE * mean.size)
     return new, MethodInfo(value, new.evaluations, averaged | exact)
 
 
