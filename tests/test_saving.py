@@ -120,7 +120,7 @@ def test_flows_come_back_with_their_options(name, options):
     assert program(twice(q), 4) == program(q, 4)
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_guides_over_other_shapes_come_back():
     chain = families.gaussian_markov_chain(jnp.zeros((3, 2)))
     q = chain.guide(chain.init(jax.random.key(0)))
@@ -219,7 +219,7 @@ def test_all_that_needs_no_density_is_the_same(fitted, folder):
     assert back.names == fitted.names
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_arviz_is_the_same(fitted, folder):
     pytest.importorskip("arviz")
     before = fitted.to_arviz()
