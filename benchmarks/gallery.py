@@ -25,6 +25,16 @@ MAX_WIDTH = 720  # pixels of a picture
 COLOURS = 64  # of its palette
 NOT_SHOWN = ("base", "replay", "file", "posteriordb")  # no config of one experiment
 NEEDS_FILES = ("mnist", "frey")  # variants whose data are not carried along
+# whose runs are of an earlier version of the code than this page's, and are to be made again
+EARLIER = (
+    "conditional",
+    "diffusion",
+    "discrete",
+    "disentangle",
+    "iwae",
+    "ladder",
+    "sequence",
+)
 # the picture of a run folder: the first of these that it has
 CHOICE = (
     "rates.png",
@@ -143,7 +153,8 @@ def describe(entry: Entry, reached: str, shown: str) -> str:
     lines = [f"### {entry.name}", "", entry.what, ""]
     lines += ["```sh", entry.command, "```", ""]
     if reached:
-        lines += [f"**{reached[0].upper()}{reached[1:]}.**", ""]
+        version = " (a run of an earlier version)" if entry.name in EARLIER else ""
+        lines += [f"**{reached[0].upper()}{reached[1:]}.**{version}", ""]
     else:
         lines += ["Not run for this page yet.", ""]
     if shown:

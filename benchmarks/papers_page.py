@@ -90,11 +90,13 @@ def _of_seeds(name: str, measured: Measured) -> tuple[float, float]:
 
 def _mean(seeds: dict[str, dict[str, Any]], *, by: Any) -> tuple[float, float]:
     means = np.array([found["value"]["mean"] for found in seeds.values()])
-    examples = float(np.nanmean([found["value"]["stderr"] for found in seeds.values()]))
+    stderrs = np.array([found["value"]["stderr"] for found in seeds.values()])
+    has_stderr = np.isfinite(stderrs)
+    examples = float(stderrs[has_stderr].mean()) if has_stderr.any() else math.nan
     if len(means) < 2:
         return float(means[0]), examples
     over_seeds = float(means.std(ddof=1) / len(means) ** 0.5)
-    return float(by(means)), float(np.nanmax([over_seeds, examples]))
+    return float(by(means)), float(np.fmax(over_seeds, examples))
 
 
 def points(name: str, measured: Measured) -> tuple[int, int] | None:

@@ -28,6 +28,7 @@ def truth():
     return np.log(integrate.simpson(inner, x=grid))
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("no_key_check")
 def test_a_guide_of_one_mode_and_the_prior_find_both():
     q = dist.Normal(jnp.array([1.6, 1.1]), jnp.array([0.05, 0.1])).to_event(1)
@@ -39,6 +40,7 @@ def test_a_guide_of_one_mode_and_the_prior_find_both():
     assert float(found.effective.min()) > 200  # of 2,000: kernels as wide as both modes
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("no_key_check")
 def test_a_guide_that_is_far_off_comes_to_the_evidence():
     """z ~ N(0, I_3), x_i ~ N(z_i, 0.1^2): the guide is ten of the posterior's deviations away."""

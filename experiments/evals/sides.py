@@ -24,7 +24,9 @@ WEIGHTS = 1  # what the key of the samples of weights is folded with
 RECIPROCAL = 2  # the same of that estimator
 ADAPTED = 3  # the same of adaptive importance samples
 FEW = 8  # latents at most, for importance samples from a proposal that adapts
-CHAINS = {"num_chains": 16, "num_temperatures": 100}
+NUM_CHAINS = 16
+NUM_TEMPERATURES = 100
+FINER = 4  # times as many temperatures for few latents, whose guides may be far off
 
 
 class Asked(NamedTuple):
@@ -102,20 +104,23 @@ def bracket(key: jax.Array, built: Any, params: Any, num: int, num_samples: int)
     key_lower, key_simulated, key_samples = jax.random.split(key, 3)
     x = spread_out(built.x, num)
     model = built.model
+    vi.losses.densities_of(model, "a bracket")
+    is_few = _num_latents(built, params, x) <= FEW
+    num_temperatures = NUM_TEMPERATURES * (FINER if is_few else 1)
+    chains = {"num_chains": NUM_CHAINS, "num_temperatures": num_temperatures}
 
     def lower(key: jax.Array, params: Any, x: Any) -> Any:
         q = model.densities.guide(params, x)
-        return annealed.annealed_lower(key, log_joint(model, params, x), q, **CHAINS)
+        return annealed.annealed_lower(key, log_joint(model, params, x), q, **chains)
 
     def simulated(key: jax.Array, params: Any, x: Any) -> Any:
-        return annealed.simulated_sides(key, model, params, x, **CHAINS)
+        return annealed.simulated_sides(key, model, params, x, **chains)
 
-    vi.losses.densities_of(model, "a bracket")
     (below, _) = _by_example(lower, key_lower, params, x, "annealed importance sampling")
     sides = _by_example(simulated, key_simulated, params, x, "simulated, from both sides")
     weighted = _weighted(key_samples, built, params, x, num_samples)
     few = {}
-    if _num_latents(built, params, x) <= FEW:
+    if is_few:
         adapted = _adapted(jax.random.fold_in(key, ADAPTED), built, params, x)
         few = {
             "adaptive": mean_stderr(adapted.log_p),
