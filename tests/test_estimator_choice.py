@@ -77,7 +77,7 @@ def test_dreg_is_found_to_have_less_noise_than_reparam_on_iwae(tmp_path):
     assert config.objective.estimator.name == least.name
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_run_goes_on_with_what_was_chosen(commands, tmp_path):
     place = tmp_path / "run"
     fields = [f"--config.{field}" for field in (*SMALL, "objective.estimator=auto")]

@@ -97,11 +97,11 @@ def are_ended(places, sample):
     return set(places[:1] if sample else places[::20])
 
 
-def every(num):
-    """A test of so many positions, and of all."""
-    some = pytest.param(num, marks=pytest.mark.integration)
-    every = pytest.param(0, marks=pytest.mark.slow)
-    return pytest.mark.parametrize("sample", [some, every], ids=["sample", "every position"])
+every = pytest.mark.parametrize(
+    "sample",
+    [pytest.param(2, marks=pytest.mark.integration), pytest.param(0, marks=pytest.mark.slow)],
+    ids=["sample", "every position"],
+)
 
 
 # --- saves alone
@@ -139,7 +139,7 @@ def newest(folder, *, read_only):
     return step, seed, saves.block is not None
 
 
-@every(4)
+@every
 @pytest.mark.parametrize("kind", ["kill", "torn"])
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_save_that_is_killed_loses_nothing(forks, tmp_path, name, kind, sample):
@@ -182,7 +182,7 @@ def test_a_save_that_is_killed_loses_nothing(forks, tmp_path, name, kind, sample
         shutil.rmtree(folder.parent)
 
 
-@every(4)
+@every
 def test_a_save_that_finds_no_room_says_so_and_loses_nothing(forks, tmp_path, sample):
     before, saves, keep_best = SCRIPTS["in a block, then out of it"]
     start = tmp_path / "start" / "c"
@@ -245,7 +245,7 @@ def assert_ends_like(forks, folder, whole, config):
     assert sorted(os.listdir(folder / "checkpoints")) == ["6"]
 
 
-@every(2)
+@every
 def test_stopped_at_a_write_and_then_killed_at_one_a_run_loses_nothing(
     forks, unbroken, tmp_path, sample
 ):
@@ -303,7 +303,7 @@ def test_stopped_at_its_first_writes_a_run_says_so(forks, tmp_path, at):
     assert "nothing is lost" in said
 
 
-@every(2)
+@every
 def test_a_full_disk_ends_a_run_in_a_sentence(forks, unbroken, tmp_path, sample):
     """No room from each of the first 200 writes on: a sentence that names the folder, no hang, no
     lock left, and nothing lost.
@@ -337,7 +337,7 @@ def test_a_full_disk_ends_a_run_in_a_sentence(forks, unbroken, tmp_path, sample)
 REPLICAS = {"replicas": 2, "train__keep_best": True}
 
 
-@every(2)
+@every
 def test_replicas_that_are_killed_go_on_together(forks, tmp_path, sample):
     """Killed at each write of a sweep with one checkpoint a replica: there is a step that both have
     whole, if either has one, and they end as they would have.

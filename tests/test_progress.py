@@ -183,7 +183,7 @@ def test_a_slow_evaluation_is_seen(model_and_data, timed):
     timed.first(r"evaluating: \d of 8 examples  [\d.]+ examples/s  0:\d\d left")
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_slow_density_is_seen(commands, tmp_path):
     """experiments.posterior of a model that sleeps for 0.2 s in each value: the steps of its
     method have a rate and the most that is left; the rest is named.

@@ -83,6 +83,7 @@ def assert_like_unbroken(folder, trained):
     assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
 
 
+@pytest.mark.slow
 def test_killed_and_then_stopped_ends_as_the_unbroken_run(commands, trained, tmp_path):
     """`kill -9`, then SIGTERM; while it goes on, nobody else may train there, and once it is dead
     anybody.
