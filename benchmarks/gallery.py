@@ -3,9 +3,11 @@
     python -m benchmarks.gallery            # what is there, of runs/gallery
     python -m benchmarks.gallery --train    # runs what is missing there, one after the other
     python -m benchmarks.gallery --write    # and writes docs/gallery.md and its pictures
+    python -m benchmarks.gallery --train --write --only=vae,iwae
 
 Each entry is the config as it stands, its first variant, run by its command. A run folder that is
-there is read rather than made again; a config that has none keeps its place, and says so.
+there is read rather than made again; a config that has none keeps what the page says of it, or says
+that it was not run.
 """
 
 import argparse
@@ -148,15 +150,24 @@ def train(entry: Entry, folder: Path) -> None:
     subprocess.run(command, check=True)
 
 
-def describe(entry: Entry, reached: str, shown: str) -> str:
-    """The Markdown of an entry."""
-    lines = [f"### {entry.name}", "", entry.what, ""]
-    lines += ["```sh", entry.command, "```", ""]
+NOT_RUN = "Not run for this page yet."
+
+
+def said(entry: Entry, reached: str, page: str) -> str:
+    """The line of what a run reached, that of the page where there is no run."""
     if reached:
         version = " (a run of an earlier version)" if entry.name in EARLIER else ""
-        lines += [f"**{reached[0].upper()}{reached[1:]}.**{version}", ""]
-    else:
-        lines += ["Not run for this page yet.", ""]
+        return f"**{reached[0].upper()}{reached[1:]}.**{version}"
+    (_, _, section) = page.partition(f"\n### {entry.name}\n")
+    (section, _, _) = section.partition("\n### ")
+    numbers = [line for line in section.splitlines() if line.startswith("**")]
+    return numbers[0] if numbers else NOT_RUN
+
+
+def describe(entry: Entry, line: str, shown: str) -> str:
+    """The Markdown of an entry."""
+    lines = [f"### {entry.name}", "", entry.what, ""]
+    lines += ["```sh", entry.command, "```", "", line, ""]
     if shown:
         lines += [f"![{entry.name}: a figure of the run]({shown})", ""]
     others = [f"`{name}`" for name in entry.variants[1:] if not name.startswith(NEEDS_FILES)]
@@ -171,6 +182,7 @@ def describe(entry: Entry, reached: str, shown: str) -> str:
 def write(folder: Path) -> None:
     """The page and its pictures, from the run folders in `folder`."""
     PICTURES.mkdir(exist_ok=True)
+    page = PAGE.read_text()
     parts = []
     for entry in entries():
         run = folder / entry.name
@@ -182,7 +194,7 @@ def write(folder: Path) -> None:
             shrink(found, target)
         if target.exists():
             shown = f"gallery/{target.name}"
-        parts.append(describe(entry, reached, shown))
+        parts.append(describe(entry, said(entry, reached, page), shown))
     report.write_block("gallery", "\n".join(parts), PAGE)
 
 
@@ -191,9 +203,15 @@ def main() -> None:
     parser.add_argument("--folder", default="runs/gallery", help="the run folders, by config")
     parser.add_argument("--train", action="store_true", help="run what is missing")
     parser.add_argument("--write", action="store_true", help="write docs/gallery.md")
+    parser.add_argument("--only", default="", help="configs to run, by commas; all if not set")
     flags = parser.parse_args()
     folder = Path(flags.folder)
+    only = flags.only.split(",") if flags.only else [entry.name for entry in entries()]
+    if unknown := set(only) - {entry.name for entry in entries()}:
+        parser.error(f"no config of the gallery: {', '.join(sorted(unknown))}")
     for entry in entries():
+        if entry.name not in only:
+            continue
         run = folder / entry.name
         if flags.train and not number(run):
             train(entry, run)
