@@ -11,7 +11,8 @@ gains a digit or so a pass. Nothing is kept from one call to the next.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,13 @@ from vi_jax.chains.kalman import Chain, Gains, Sites, Smoothed
 from vi_jax.types import Array, freeze, select
 
 NUM_PASSES = 6
-SLACK = 1e-6  # of the ELBO, by which a pass may lose: rounding
+MAX_PASSES = 60  # of a series that has not converged after those asked for
+MAX_GAIN = 1e-2  # nats of the last pass, of one that has
+SLACK = 1e-6  # of the ELBO's terms, by which a pass may lose: rounding
+MIN_STEP = 1e-3  # below it no pass is better
+NUM_MODE_STEPS = 20
+MODE_STEP = 2.0  # of a predictor at a time
+MODE_VARIANCE = 16.0  # of predictors, around their offsets
 
 
 class Emission(NamedTuple):
@@ -38,7 +45,7 @@ class Found(NamedTuple):
 
     posterior: Posterior
     elbo: Array  # nats, []
-    gain: Array  # of the last pass, nats: above some 1e-2 it has not converged
+    gain: Array  # of the last pass that was taken, nats: above MAX_GAIN it has not converged
 
 
 class _Best(NamedTuple):
@@ -49,6 +56,33 @@ class _Best(NamedTuple):
     smoothed: Smoothed
     gains: Gains
     elbo: Array
+    slack: Array  # its rounding, nats
+
+
+class _Search(NamedTuple):
+    """Where the passes of a series stand."""
+
+    best: _Best
+    sites: Sites  # to be tried
+    stage: Array  # what they are: _USUAL, ...
+    step: Array  # that led to them
+    gain: Array  # nats
+    passes: Array  # that are done
+
+
+class _Series(NamedTuple):
+    """What a pass is given, beside the sites."""
+
+    chain: Chain
+    emission: Emission
+    expected: Callable[[Array, Array], Expected]
+    observed: Array
+    smooth: Callable[[Chain, Sites], tuple[Smoothed, Gains]]
+    at_zero: Expected  # at z = 0
+    lowest: Array  # the ELBO of a start that is any good, nats
+
+
+(_START, _NARROW, _MODES, _USUAL) = range(4)  # stages of a search
 
 
 def fit_sites(
@@ -63,7 +97,13 @@ def fit_sites(
     """The optimal Gaussian posterior of one series, by passes of the fixed point.
 
     The first sites are those of the prior's own moments. A pass that lowers the ELBO is taken back,
-    and half the step tried instead.
+    and half the step tried instead; after one that does not, the step is doubled, up to 1. Beyond
+    num_passes there are more, up to MAX_PASSES, while the last one gained more than MAX_GAIN.
+
+    Of counts that are large, or a prior that is wide, the first pass may end far above all rates,
+    from where each further one comes down by a factor of e only. Where it is worse than z = 0 is,
+    the passes start at sites that hold z near 0, and at modes of each observation, whichever is
+    better.
 
     Args:
       chain: the prior.
@@ -85,34 +125,105 @@ def fit_sites(
     if num_passes < 1:
         raise ValueError(f"fit_sites expects at least one pass; got {num_passes}.")
     (chain, emission) = freeze((chain, emission))
-    num_steps = observed.shape[0]
+    expected = frozen(expected)
 
-    def target_at(moments: Smoothed) -> tuple[Sites, Array]:
-        found = at_predictors(emission, expected, observed, moments)
-        return freeze((sites_of(emission, found, moments), found.value.sum()))
-
-    def one(carry: tuple[Sites, _Best, Array], _: Any) -> tuple[Any, Array]:
-        sites, best, step = carry
-        smoothed, gains = smooth(chain, sites)
-        target, log_lik = target_at(smoothed)
-        elbo = log_lik - kalman.expected_log_sites(sites, smoothed) + smoothed.log_z
-        slack = SLACK * jnp.abs(elbo)
-        is_better = elbo >= best.elbo - slack  # not where it is nan
-        best = select(is_better, _Best(sites, target, smoothed, gains, elbo), best)
-        step = jnp.where(is_better, 1.0, 0.5 * step)
-        following = jax.tree.map(lambda a, b: a + step * (b - a), best.sites, best.target)
-        return (following, best, step), best.elbo
-
-    start, _ = target_at(prior_moments(chain, num_steps))
+    at_zero = _at_known(expected, observed, emission.offset)
+    lowest = at_zero.value.sum() - jnp.abs(at_zero.value.sum())
+    series = _Series(chain, emission, expected, observed, smooth, at_zero, lowest)
+    moments = prior_moments(chain, observed.shape[0])
+    start = sites_of(emission, at_predictors(emission, expected, observed, moments), moments)
     shapes = jax.eval_shape(smooth, chain, start)
     smoothed, gains = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    lowest = jnp.full((), -jnp.inf, start.h.dtype)
-    zeros = jax.tree.map(jnp.zeros_like, start)
-    best = _Best(zeros, start, smoothed, gains, lowest)
-    first = (start, best, jnp.ones((), start.h.dtype))
-    (_, best, _), elbos = jax.lax.scan(one, first, None, length=num_passes)
-    gain = elbos[-1] - elbos[max(num_passes - 2, 0)]
+    zero = jnp.zeros((), start.h.dtype)
+    none = jax.tree.map(jnp.zeros_like, start)
+    best = _Best(none, none, smoothed, gains, zero - jnp.inf, zero)
+    search = _Search(best, start, jnp.int32(_START), zero + 1.0, zero, jnp.int32(0))
+    (best, _, _, _, gain, _) = jax.lax.while_loop(
+        partial(_goes_on, num_passes), partial(_pass, series), search
+    )
     return Found(Posterior(best.sites, best.smoothed, best.gains), best.elbo, gain)
+
+
+def _pass(series: _Series, search: _Search) -> _Search:
+    """One pass: the smoother at some sites, and the sites that follow."""
+    (best, sites, stage, step, gain, passes) = search
+    # 1. the ELBO there
+    smoothed, gains = series.smooth(series.chain, sites)
+    found = at_predictors(series.emission, series.expected, series.observed, smoothed)
+    log_lik = found.value.sum()
+    elbo = log_lik - kalman.expected_log_sites(sites, smoothed) + smoothed.log_z
+    elbo = jnp.minimum(elbo, log_lik)  # no KL is negative, whatever rounding says
+    # precise sites are large terms that cancel
+    terms = jnp.abs(log_lik) + jnp.abs(smoothed.log_z) + jnp.sum(jnp.abs(sites.h * smoothed.mean))
+    slack = SLACK * terms
+    target = sites_of(series.emission, found, smoothed)
+    new = _Best(sites, target, smoothed, gains, elbo, slack)
+    # 2. whether it is taken; it is not where it is nan
+    least = elbo - slack
+    has_failed = (stage == _START) & ~(least >= series.lowest)
+    is_better = jnp.isfinite(least) & (least >= best.elbo - 2.0 * best.slack) & ~has_failed
+    gained = jnp.where(jnp.isfinite(best.elbo), elbo - best.elbo, 0.0)
+    gain = jnp.where(is_better, gained, gain)
+    best = select(is_better, new, best)
+    step = jnp.where(is_better, jnp.minimum(2.0 * step, 1.0), 0.5 * step)
+    # 3. what is tried next
+    following = jax.tree.map(lambda a, b: a + step * (b - a), best.sites, best.target)
+    following = select(has_failed, _narrow_sites(series), following)
+    following = _at_modes_where(stage == _NARROW, series, following)
+    stage = jnp.where((stage == _NARROW) | has_failed, stage + 1, _USUAL)
+    return _Search(best, following, stage, step, gain, passes + 1)
+
+
+def _goes_on(num_passes: int, search: _Search) -> Array:
+    elbo = search.best.elbo
+    has_gained = search.gain > MAX_GAIN + search.best.slack
+    is_open = has_gained | (search.step < 1.0) | ~jnp.isfinite(elbo)
+    more = is_open & (search.step > MIN_STEP) & (search.passes < MAX_PASSES)
+    return more | (search.passes < num_passes)
+
+
+def _narrow_sites(series: _Series) -> Sites:
+    """Sites that hold z so near 0 that no predictor's variance is above 1."""
+    weights = jnp.where(series.observed, jnp.maximum(series.at_zero.curvature, 1.0), 0.0)
+    J = _weighted_squares(series.emission, weights)
+    return Sites(jnp.zeros(J.shape[:-1], J.dtype), J)
+
+
+def _at_modes_where(asked: Array, series: _Series, sites: Sites) -> Sites:
+    """`sites_at_modes` where they are asked for, by a loop of at most one step: series which do not
+    ask do not pay.
+    """
+
+    def modes(carry: tuple[Sites, Array]) -> tuple[Sites, Array]:
+        found = sites_at_modes(series.emission, series.expected, series.observed)
+        return found, jnp.zeros_like(carry[1])
+
+    return jax.lax.while_loop(lambda carry: carry[1], modes, (sites, asked))[0]
+
+
+def frozen(
+    expected: Callable[[Array, Array], Expected],
+) -> Callable[[Array, Array], Expected]:
+    """The same, through which no gradient passes, whatever it closes over."""
+    return lambda mean, variance: freeze(expected(mean, variance))
+
+
+def sites_at_modes(
+    emission: Emission, expected: Callable[[Array, Array], Expected], observed: Array
+) -> Sites:
+    """Of second-order expansions where p(y_tn | eta) N(eta | d_n, MODE_VARIANCE) has a mode."""
+    offset = jnp.broadcast_to(emission.offset, observed.shape)
+
+    def newton(eta: Array, _: None) -> tuple[Array, None]:
+        found = _at_known(expected, observed, eta)
+        slope = found.slope - (eta - offset) / MODE_VARIANCE
+        step = slope / (found.curvature + 1.0 / MODE_VARIANCE)
+        return eta + jnp.clip(step, -MODE_STEP, MODE_STEP), None
+
+    eta, _ = jax.lax.scan(newton, offset, None, length=NUM_MODE_STEPS)
+    found = _at_known(expected, observed, eta)
+    pulled = found.slope + found.curvature * (eta - offset)
+    return Sites(pulled @ emission.loadings, _weighted_squares(emission, found.curvature))
 
 
 def predictors(emission: Emission, moments: Smoothed) -> tuple[Array, Array]:
@@ -132,7 +243,20 @@ def at_predictors(
     moments: Smoothed,
 ) -> Expected:
     """E[l] and its derivatives, [T, N], 0 where nothing is observed."""
-    found = expected(*predictors(emission, moments))
+    return _of_observed(expected(*predictors(emission, moments)), observed)
+
+
+def _at_known(
+    expected: Callable[[Array, Array], Expected],
+    observed: Array,
+    eta: Array,
+) -> Expected:
+    """The same at known predictors [T, N], or [N] of all steps."""
+    eta = jnp.broadcast_to(eta, observed.shape)
+    return _of_observed(expected(eta, jnp.zeros_like(eta)), observed)
+
+
+def _of_observed(found: Expected, observed: Array) -> Expected:
     curvature = jnp.maximum(found.curvature, 0.0)
     found = found._replace(curvature=curvature)
     return jax.tree.map(lambda leaf: jnp.where(observed, leaf, 0.0), found)
@@ -140,9 +264,14 @@ def at_predictors(
 
 def sites_of(emission: Emission, found: Expected, moments: Smoothed) -> Sites:
     """The right-hand side of the fixed point at some moments."""
+    J = _weighted_squares(emission, found.curvature)
+    h = found.slope @ emission.loadings + jnp.einsum("tij,tj->ti", J, moments.mean)
+    return Sites(h, J)
+
+
+def _weighted_squares(emission: Emission, weights: Array) -> Array:
+    """sum_n w_tn c_n c_n', [T, D, D]."""
     loadings = emission.loadings
     size = loadings.shape[-1]
     squares = (loadings[:, :, None] * loadings[:, None]).reshape(-1, size * size)
-    J = (found.curvature @ squares).reshape(-1, size, size)
-    h = found.slope @ loadings + jnp.einsum("tij,tj->ti", J, moments.mean)
-    return Sites(h, J)
+    return (weights @ squares).reshape(-1, size, size)
