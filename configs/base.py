@@ -132,6 +132,8 @@ def table() -> dict:
         # orders its steps ("": as they stand in the file)
         sequence="",
         time="",
+        # of spike times: the width of a bin, milliseconds; 0: the file's own
+        bin_ms=0.0,
     )
 
 

@@ -115,6 +115,85 @@ def test_files_of_counts(tmp_path):
         spikes.open_source(str(path), "")
 
 
+def times_of(seed=0):
+    """Spikes of three neurons, the last of which is silent, and two trials of 0.1 and 0.07 s."""
+    rng = np.random.default_rng(seed)
+    return {
+        "spike_times": rng.uniform(0.0, 1.0, 400),
+        "unit": rng.integers(0, 2, 400),
+        "start": np.array([0.2, 0.6]),
+        "stop": np.array([0.3, 0.675]),
+    }
+
+
+def counts_of(arrays, width, num_units):
+    """By a histogram of each trial and unit."""
+    edges = [
+        start + width * np.arange(int((stop - start) / width + 1e-9) + 1)
+        for start, stop in zip(arrays["start"], arrays["stop"], strict=True)
+    ]
+    counts = np.full((2, len(edges[0]) - 1, num_units), np.nan)
+    for trial, own in enumerate(edges):
+        for unit in range(num_units):
+            times = arrays["spike_times"][arrays["unit"] == unit]
+            # NumPy's last bin is closed
+            counts[trial, : len(own) - 1, unit] = np.histogram(times, [*own, 9.0])[0][:-1]
+    return counts
+
+
+def test_spike_times_are_counted_in_whole_bins_of_trials(tmp_path):
+    arrays = times_of()
+    path = tmp_path / "times.npz"
+    np.savez(path, **arrays)
+    raw = spikes.open_source(str(path), "", bin_ms=10).read("all")
+    assert raw.x.shape == (2, 10, 2)
+    np.testing.assert_array_equal(raw.x, counts_of(arrays, 0.01, 2))
+    assert np.isnan(raw.x[1, 7:]).all()
+    np.savez(path, **arrays, dt=0.02, condition=np.array([0, 1]))
+    by_file = spikes.open_source(str(path), "").read("train")
+    np.testing.assert_array_equal(by_file.x, counts_of(arrays, 0.02, 2))
+
+
+def test_an_nwb_file_is_its_units_and_trials(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    arrays = times_of()
+    path = tmp_path / "session.nwb"
+    order = np.argsort(arrays["unit"], kind="stable")
+    sizes = np.bincount(arrays["unit"], minlength=3)  # the last has no spikes
+    with h5py.File(path, "w") as root:
+        root["units/spike_times"] = arrays["spike_times"][order]
+        root["units/spike_times_index"] = np.cumsum(sizes)
+        root["intervals/trials/start_time"] = arrays["start"]
+        root["intervals/trials/stop_time"] = arrays["stop"]
+    raw = spikes.open_source(str(path), "", bin_ms=10).read("all")
+    np.testing.assert_array_equal(raw.x, counts_of(arrays, 0.01, 3))
+    with h5py.File(path, "a") as root:
+        del root["intervals/trials/stop_time"]
+    with pytest.raises(DataError, match="has no intervals/trials/stop_time"):
+        spikes.open_source(str(path), "", bin_ms=10)
+
+
+@pytest.mark.parametrize(
+    ("changed", "bin_ms", "message"),
+    [
+        ({}, 0, "no width of a bin"),
+        ({"unit": None}, 10, "spike_times and no unit"),
+        ({"unit": np.zeros(3, int)}, 10, "of shapes"),
+        ({"unit": np.zeros(400)}, 10, "no whole number"),
+        ({"start": np.array([0.2, np.nan])}, 10, "start that are not finite"),
+        ({"stop": np.array([0.3, 0.605])}, 10, "trial 1 of 0.005 s"),
+        ({"stop": np.array([0.3, 30_000.0])}, 10, "are its times in seconds"),
+        ({"start": np.array([5.0, 6.0]), "stop": np.array([5.1, 6.1])}, 10, "none within a trial"),
+    ],
+)
+def test_spike_times_that_cannot_be_are_refused(tmp_path, changed, bin_ms, message):
+    path = tmp_path / "times.npz"
+    arrays = {**times_of(), **changed}
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(DataError, match=message):
+        spikes.open_source(str(path), "", bin_ms=bin_ms)
+
+
 @pytest.mark.integration
 def test_files_of_others():
     """The stored Lorenz set, and the tutorial's in the format of lfads-torch."""

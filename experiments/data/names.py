@@ -60,7 +60,9 @@ _PREFIXED: dict[str, Callable[[str, "Reading"], Source]] = {
     ),
     "h5": lambda argument, reading: hdf5.open_source(argument, reading.data_dir),
     "parquet": lambda argument, reading: parquet.open_source(argument, reading.data_dir),
-    "spikes": lambda argument, reading: spikes.open_source(argument, reading.data_dir),
+    "spikes": lambda argument, reading: spikes.open_source(
+        argument, reading.data_dir, bin_ms=reading.options.bin_ms
+    ),
 }
 NAMES = tuple(_PLAIN)
 AHEAD = ("csv",)  # sources that are read while the command still starts

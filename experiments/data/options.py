@@ -1,6 +1,7 @@
 """The fields of config.data that say how a table is read, checked before anything is."""
 
 import fnmatch
+import math
 from typing import Any, NamedTuple
 
 from experiments.data.base import DataError, did_you_mean
@@ -26,6 +27,7 @@ class Options(NamedTuple):
     positive: str = "linear"  # one of POSITIVE
     sequence: str = ""  # the column that says which sequence a row is a step of
     time: str = ""  # the column by which the steps of a sequence are ordered
+    bin_ms: float = 0.0  # of spike times, the width of a bin; 0: the file says
 
     def kind_of(self, name: str) -> tuple[str, bool]:
         """The kind that a column was given ("" for none), and whether by its whole name; the last
@@ -64,6 +66,7 @@ def read(config_data: Any) -> Options:
         positive=positive,
         sequence=texts["sequence"],
         time=texts["time"],
+        bin_ms=_milliseconds(config_data),
     )
 
 
@@ -131,6 +134,16 @@ def _text(config_data: Any, name: str) -> str:
             f"config.data.{name}={value!r} is {type(value).__name__}, where text was wanted."
         )
     return value
+
+
+def _milliseconds(config_data: Any) -> float:
+    value = getattr(config_data, "bin_ms", 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < math.inf:
+        raise DataError(
+            f"config.data.bin_ms={value!r} is no width; give the milliseconds of a bin, such as "
+            "10, or 0 where the file says it."
+        )
+    return float(value)
 
 
 def _one_of(config_data: Any, name: str, values: tuple[str, ...]) -> str:

@@ -1,5 +1,6 @@
 """`spikes:FILE`: counts of spikes [trials, T, N] in an .npz, or in an HDF5 file as lfads-torch
-writes it, with the true rates and latents where they are known.
+writes it, with the true rates and latents where they are known; or spike times, in an .npz or an
+NWB file (`experiments.data.spike_times`).
 
 An .npz holds `spikes` (or `counts`), and may hold `condition` [trials], the bin `dt` in seconds,
 and `rates` (Hz) and `latents`, by trial or by condition, and behaviour [trials, T, M] under any
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.data import lorenz
+from experiments.data import lorenz, spike_times
 from experiments.data.base import DataError, Raw, Source, require, require_file
 from vi_jax import files
 
@@ -27,13 +28,46 @@ FASTEST = 300.0  # spikes a second, the mean of any neurons
 Arrays = Mapping[str, np.ndarray]
 
 
-def open_source(file: str, data_dir: str) -> Source:
-    """`file`, under `data_dir` when that is given and the path is relative; raises DataError."""
+def open_source(file: str, data_dir: str, *, bin_ms: float = 0.0) -> Source:
+    """`file`, under `data_dir` when that is given and the path is relative; raises DataError.
+
+    Args:
+      file, data_dir: where it is.
+      bin_ms: of spike times, the width of a bin; 0: the file's `dt`.
+    """
     path = Path(data_dir) / file
     require_file(path, f"spikes:{file}")
-    if path.suffix.lower() in HDF5:
-        return _of_hdf5(_read_hdf5(path), str(path))
-    return _of_npz(_read_npz(path), str(path))
+    suffix = path.suffix.lower()
+    if suffix in spike_times.NWB:
+        return _of_npz(_in_bins(spike_times.read_nwb(path), bin_ms, str(path)), str(path))
+    if suffix not in HDF5:
+        arrays = _read_npz(path)
+        if spike_times.TIMES in arrays:
+            return _of_npz(_in_bins(arrays, bin_ms, str(path)), str(path))
+        _require_no_width(bin_ms, str(path))
+        return _of_npz(arrays, str(path))
+    _require_no_width(bin_ms, str(path))
+    return _of_hdf5(_read_hdf5(path), str(path))
+
+
+def _in_bins(arrays: Arrays, bin_ms: float, where: str) -> dict[str, np.ndarray]:
+    """Counts of spike times, in bins of the width that is asked for, else of the file's `dt`."""
+    width = bin_ms / 1_000.0 or float(arrays.get("dt", 0.0))
+    if not width > 0.0:
+        raise DataError(
+            f"{where} holds spike times, and no width of a bin is given; set config.data.bin_ms, "
+            "such as 10."
+        )
+    return spike_times.counted(arrays, width, where)
+
+
+def _require_no_width(bin_ms: float, where: str) -> None:
+    """Raises DataError for a width where the bins are made already."""
+    if bin_ms:
+        raise DataError(
+            f"config.data.bin_ms={bin_ms:g} is for spike times, and {where} holds counts; leave "
+            "it at 0."
+        )
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

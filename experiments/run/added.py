@@ -25,6 +25,7 @@ ADDED = {
     "covariates": "",
     "sequence": "",
     "time": "",
+    "bin_ms": 0.0,
     "num_labels": 0,
     "label_seed": 0,
     "label_copies": 1,
