@@ -18,7 +18,13 @@ from configs import base
 from experiments import figures
 from experiments.data import DataError, load, lorenz, rotations, spikes
 from experiments.evals import spikes as evaluation
-from vi_jax.diagnostics.spikes import bits_per_spike, latent_r2, rate_r2, states_share
+from vi_jax.diagnostics.spikes import (
+    bits_per_spike,
+    latent_r2,
+    matched_states,
+    rate_r2,
+    states_share,
+)
 from vi_jax.models.table_vae import Column
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "neural"
@@ -299,6 +305,7 @@ def test_states_are_matched_whatever_their_numbers():
     assert states_share(np.where(truth == 2, 1, truth), truth) == 5 / 7
     assert states_share(np.zeros_like(truth), truth) == 3 / 7
     assert states_share(5 - truth, truth) == 1.0
+    np.testing.assert_array_equal(matched_states(5 - truth, truth), truth)
 
 
 def test_points_turn_by_their_states():
@@ -329,6 +336,12 @@ def test_pages_of_spikes_are_drawn(tmp_path):
         path = figures.raster_and_rates(tmp_path / "rates.png", trials, title="of a test")
         with Image.open(path) as image:
             assert len(np.unique(np.asarray(image.convert("L")))) > 10
+    states = np.arange(40).reshape(4, 10) % 3
+    for truth in (None, states):
+        path = figures.states_over_time(
+            tmp_path / "states.png", list("abcd"), states, truth, title="of a test"
+        )
+        assert Image.open(path).size[0] > 500
     path = figures.latent_paths(
         tmp_path / "latents.png", "abcd", rates[..., :2], rates[..., :2], title="of a test"
     )

@@ -211,4 +211,20 @@ def draw(
                 folder / "latents.png", names, path[:, 0], path[:, 1], title=f"{title}: latents"
             )
         )
+    states = np.asarray(found["states"])
+    if states.size:
+        true = None
+        if truth is not None and "states" in truth:
+            true = truth["states"][:, :-1]
+            states = spikes.matched_states(states, true)
+        shown = slice(len(names))
+        paths.append(
+            figures.states_over_time(
+                folder / "states.png",
+                names,
+                states[shown],
+                None if true is None else true[shown],
+                title=f"{title}: states",
+            )
+        )
     return paths

@@ -33,7 +33,7 @@ from experiments.figures.sheets import (
     manifold_grid,
     reconstructions,
 )
-from experiments.figures.spikes import Trial, latent_paths, raster_and_rates
+from experiments.figures.spikes import Trial, latent_paths, raster_and_rates, states_over_time
 
 __all__ = [
     "Imputed",
@@ -61,4 +61,5 @@ __all__ = [
     "reconstructions",
     "replica_curves",
     "sampled_sequences",
+    "states_over_time",
 ]

@@ -1,5 +1,5 @@
 """Spikes: a raster beside the rates that a model finds in it and those that made it; latents over
-the steps, with bands.
+the steps, with bands; states over the steps.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from experiments.figures.page import BLUE, ORANGE, caption, checked, new_page, s
 
 MOST_TRIALS = 3  # rows of a page
 MOST_LATENTS = 6
+MOST_STRIPS = 6
+TAB_COLOURS = 10  # that tell states apart
 
 
 class Trial(NamedTuple):
@@ -109,4 +111,50 @@ def latent_paths(
                     ax.set_xlabel("step", fontsize=SMALL + 1)
             row[0].set_ylabel(names[number], fontsize=SMALL + 1)
         caption(fig, "line: posterior mean; band: 90 % of the posterior at each step")
+    return Path(path)
+
+
+def states_over_time(
+    path: str | Path,
+    names: Sequence[str],
+    states: np.ndarray,
+    truth: np.ndarray | None = None,
+    *,
+    title: str,
+) -> Path:
+    """The likeliest state of each step in colours, a strip for each trial, under it that of the
+    true states where they are known.
+
+    Args:
+      path: a PNG.
+      names: of trials, of which MOST_STRIPS are drawn, evenly spaced.
+      states: whole numbers from 0, [n, T], under the numbers of the truth.
+      truth: of the same shape.
+      title: of the page.
+    """
+    states = checked("states_over_time", "states", states, "[n, T]", (2,))
+    rows = some(len(states), most=MOST_STRIPS)
+    strips = [("found", states)]
+    if truth is not None:
+        strips.append(("true", checked("states_over_time", "truth", truth, "[n, T]", (2,))))
+    largest = max(int(of.max()) for _, of in strips)
+    size = (7.0, 0.35 * len(strips) * len(rows) + 1.2)
+    with new_page(path, title=title, size=size) as fig:
+        axes = fig.subplots(len(rows), 1, squeeze=False, sharex=True)[:, 0]
+        for ax, number in zip(axes, rows, strict=True):
+            bands = np.stack([of[number] for _, of in strips])
+            ax.imshow(
+                bands,
+                aspect="auto",
+                interpolation="nearest",
+                cmap="tab10" if largest < TAB_COLOURS else "turbo",
+                vmin=-0.5,
+                vmax=max(largest, TAB_COLOURS - 1) + 0.5,
+            )
+            ax.set_yticks(range(len(strips)), [name for name, _ in strips])
+            ax.tick_params(labelsize=SMALL, length=2, pad=1.5)
+            ax.set_ylabel(names[number], fontsize=SMALL + 1)
+        axes[-1].set_xlabel("step", fontsize=SMALL + 1)
+        known = "" if truth is None else "; below it the true ones, matched by their numbers"
+        caption(fig, f"the likeliest state of each step, a colour each{known}")
     return Path(path)
