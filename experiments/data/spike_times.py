@@ -50,7 +50,8 @@ def read_nwb(path: Path) -> dict[str, np.ndarray]:
         condition = root.get("intervals/trials/condition")
         labels = None if condition is None else np.asarray(condition[()])
     # the spikes of a unit end where the index says, those of the next begin there
-    sizes = np.diff(found["ends"].astype(np.int64), prepend=0)
+    ends = found["ends"].astype(np.int64)
+    sizes = ends - np.concatenate([[0], ends[:-1]])
     if sizes.size == 0 or sizes.min() < 0 or sizes.sum() != len(found["times"]):
         raise DataError(
             f"{path} has units/spike_times_index that does not divide its "

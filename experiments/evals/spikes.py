@@ -217,13 +217,13 @@ def draw(
         if truth is not None and "states" in truth:
             true = truth["states"][:, :-1]
             states = spikes.matched_states(states, true)
-        shown = slice(len(names))
+        drawn = slice(len(names))
         paths.append(
             figures.states_over_time(
                 folder / "states.png",
                 names,
-                states[shown],
-                None if true is None else true[shown],
+                states[drawn],
+                None if true is None else true[drawn],
                 title=f"{title}: states",
             )
         )
