@@ -19,7 +19,7 @@ RowWeights = Callable[[Array, Array, Array], Array]
 def k_hats(key: Array, log_weights: RowWeights, u: Array, index: Array, *, num_draws: int) -> Array:
     """k-hat of each row's guide given theta, [M, B]: by the importance weights of z_n alone, which
     are as good however many rows there are; those of all rows together are hopeless for many. -inf
-    where the weights are equal but for rounding.
+    where the weights are nearly equal, over 0.9 S effective samples, as for a whole posterior.
 
     Args:
       key: one typed PRNG key.
@@ -41,12 +41,12 @@ def k_hats(key: Array, log_weights: RowWeights, u: Array, index: Array, *, num_d
 
 
 def _k_hat(log_w: Array) -> Array:
-    """Of one row's log-weights [S]; -inf where they are equal but for rounding, which has no tail
-    to fit.
+    """Of one row's log-weights [S]; -inf where they are nearly equal: a Gaussian is a little too
+    short in the tails of most posteriors, whose k-hat is then large by weights of 1.1.
     """
     smoothed = psis(jnp.where(jnp.isnan(log_w), -jnp.inf, log_w))
     equal = effective_draws(smoothed.log_weights) > NEARLY_EQUAL * log_w.size
-    return jnp.where(equal & jnp.isnan(smoothed.k_hat), -jnp.inf, smoothed.k_hat)
+    return jnp.where(equal, -jnp.inf, smoothed.k_hat)
 
 
 def weigh_shared(

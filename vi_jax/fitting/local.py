@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vi_jax.diagnostics.many_rows import weigh_many_rows
 from vi_jax.diagnostics.rows import k_hats, weigh_shared
 from vi_jax.fitting._compile import Program, compiled, quick_loops
 from vi_jax.fitting._watch import Blocks, OnPhase, Report, silently
@@ -26,7 +27,12 @@ from vi_jax.targets.target import TargetError
 from vi_jax.types import Array
 
 ROW_DRAWS = 16  # of each row, for each sample of theta
+COMMON_ROW_DRAWS = 32  # of each row, where all samples of theta share them
 MAX_CHECKED_ROWS = 1_000  # rows whose k-hats are computed, at most
+# rows up to which each sample of theta has row samples of its own; all samples share them beyond
+MAX_OWN_NOISE_ROWS = 1_000
+ROW_VALUES = 160_000_000  # values of log p(x_n, z_n | theta) that many rows may take, about
+MIN_THETA_DRAWS = 200  # all the same
 ELBO_BATCHES = 200
 
 
@@ -59,7 +65,8 @@ def fit_local(
         holds latent sites.
       method: `vi.methods.local_advi(...)`; with its defaults if not given.
       start: of theta, u [D]; 0 if not given.
-      num_draws: of theta, weighted at the end where rows are few.
+      num_draws: of theta, weighted at the end; fewer where there are more than 1,250 rows, 200 at
+        least, and none above 100,000 rows.
       report, report_every, on_phase: as for `vi.fit`; the value is the mean of the steps since the
         last report.
 
@@ -92,7 +99,9 @@ def fit_local(
     blocks = Blocks(length)
     loop = _run(start_of(key_init, u), partial(run, key_run), method.num_steps, blocks, report)
 
-    on_phase(f"weighing {num_draws:,} samples and checking the rows")
+    num_draws = affordable_draws(num_draws, target.num_rows)
+    weighing = f"weighing {num_draws:,} samples and " if num_draws else ""
+    on_phase(f"{weighing}checking the rows")
     guide = jax.jit(partial(method.guide, target))(loop.state)
     history = np.asarray(loop.values[: int(loop.step)])
     checks = _checks(key_check, target, guide, num_draws)
@@ -196,15 +205,30 @@ def _checks(key: Array, target: LocalTarget, guide: LocalGuide, num_draws: int) 
 
     elbos = jax.jit(lambda key: jax.lax.map(elbo_on, jax.random.split(key, ELBO_BATCHES)))(key_elbo)
     shared = None
-    if target.num_rows <= MAX_INTEGRATED_ROWS:
-        weighted = partial(
-            weigh_shared,
-            log_global=target.log_global,
-            log_weights=log_weights,
-            q=guide.shared,
-            batches=target.batches(),
-            num_draws=num_draws,
-            num_row_draws=ROW_DRAWS,
-        )
+    row_stderr = None
+    sizes = {"num_draws": num_draws, "batches": target.batches()}
+    if target.num_rows <= MAX_OWN_NOISE_ROWS:
+        weigh = partial(weigh_shared, log_weights=log_weights, num_row_draws=ROW_DRAWS)
+        weighted = partial(weigh, log_global=target.log_global, q=guide.shared, **sizes)
         shared = jax.jit(weighted)(key_theta)
-    return Checks(elbos, jax.jit(row_k_hats)(key_rows), shared)
+    elif target.num_rows <= MAX_INTEGRATED_ROWS:
+
+        def even_weights(key: Array, u: Array, index: Array, num: int) -> Array:
+            return guide.weigh_rows(key, target, u, index, num)
+
+        many = partial(weigh_many_rows, log_weights=even_weights, num_row_draws=COMMON_ROW_DRAWS)
+        weighted = partial(many, log_global=target.log_global, q=guide.shared, **sizes)
+        shared, row_stderr = jax.jit(weighted)(key_theta)
+    return Checks(elbos, jax.jit(row_k_hats)(key_rows), shared, row_stderr)
+
+
+def affordable_draws(num_draws: int, num_rows: int) -> int:
+    """The even number of samples of theta, at most num_draws, that are weighted with so many rows
+    integrated out for each; 0 beyond MAX_INTEGRATED_ROWS.
+    """
+    if num_rows <= MAX_OWN_NOISE_ROWS:
+        return num_draws
+    if num_rows > MAX_INTEGRATED_ROWS:
+        return 0
+    most = max(MIN_THETA_DRAWS, ROW_VALUES // (num_rows * COMMON_ROW_DRAWS))
+    return max(2, min(num_draws, most) // 2 * 2)

@@ -17,7 +17,9 @@ from vi_jax.local.guide import LocalGuide
 from vi_jax.targets.local import LocalTarget
 from vi_jax.types import Array
 
-MAX_INTEGRATED_ROWS = 1_000  # rows up to which they are integrated out of theta's weights
+MAX_INTEGRATED_ROWS = 100_000  # rows up to which they are integrated out of theta's weights
+# of theta's weighted means, by the samples of the rows, in standard deviations
+MAX_ROW_STDERR = 0.1
 K_HAT_DRAWS = 1_000
 MAX_BAD_SHARE = 0.01  # of rows with a bad k-hat, in a reliable answer
 
@@ -29,7 +31,8 @@ class LocalDiagnostics(NamedTuple):
     advice: str
     elbo: float
     elbo_stderr: float
-    row_k_hat: float  # the 99 % quantile over the rows that were checked, of z_n given theta
+    # the 99 % quantile over the rows that were checked, of z_n given theta; -inf: nearly equal
+    row_k_hat: float
     rows_bad: float  # share of those rows whose k-hat is not under the threshold
     rows_checked: int
     rows_never_visited: int
@@ -37,6 +40,9 @@ class LocalDiagnostics(NamedTuple):
     effective: float | None
     log_evidence: float | None
     log_evidence_stderr: float | None
+    # standard error of theta's weighted means by the samples of the rows, the largest, in standard
+    # deviations; above 1,000 rows, where all samples of theta share them
+    row_stderr: float | None
     trusted: bool  # whether theta's moments by weights can be trusted
 
 
@@ -46,6 +52,7 @@ class Checks(NamedTuple):
     elbos: Array  # [200], of random batches
     row_k_hats: Array  # [R]
     shared: WeightedSamples | None  # samples of theta with their weights
+    row_stderr: Array | None = None  # [D], see `diagnostics.many_rows`
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,12 @@ class LocalResult:
         numbers = None
         if shared is not None:
             numbers = (float(shared.k_hat), float(shared.effective), len(shared.u))
+        row_stderr = None
+        if self.checks.row_stderr is not None:
+            row_stderr = float(np.max(np.asarray(self.checks.row_stderr)))
+        noisy = row_stderr is not None and not row_stderr <= MAX_ROW_STDERR
         word, advice = _verdict(
-            bad, numbers, converged=self.converged, num_rows=self.target.num_rows
+            bad, None if noisy else numbers, row_stderr, self.converged, self.target.num_rows
         )
         of_theta = {
             name: None if shared is None else float(getattr(shared, name))
@@ -91,7 +102,8 @@ class LocalResult:
             rows_bad=bad,
             rows_checked=len(k),
             rows_never_visited=int(np.sum(~np.asarray(self.guide.visited))),
-            trusted=numbers is not None and trusted(*numbers),
+            row_stderr=row_stderr,
+            trusted=numbers is not None and not noisy and trusted(*numbers),
             **of_theta,
         )
 
@@ -181,8 +193,13 @@ class LocalResult:
         d = self.diagnostics
         t = self.target
         k_theta = "not computed"
-        if d.k_hat is not None:
-            k_theta = f"{d.k_hat:.2f}, {d.effective:,.0f} effective samples"
+        shared = self.checks.shared
+        if shared is not None:
+            k_theta = f"{d.k_hat:.2f}, {d.effective:,.0f} effective samples of {len(shared.u):,}"
+        how = f"rows integrated out; up to {MAX_INTEGRATED_ROWS:,} rows"
+        if d.row_stderr is not None:
+            how = f"rows integrated out to {d.row_stderr:.3f} SD of theta's means"
+        k_rows = f"{d.row_k_hat:.2f}" if d.row_k_hat > -np.inf else "nearly equal weights"
         lines = [
             ("method", self.method),
             (
@@ -193,12 +210,11 @@ class LocalResult:
             ("ELBO", f"{d.elbo:,.3f} ± {d.elbo_stderr:.3f} nats"),
             (
                 "k-hat of theta",
-                f"{k_theta} (rows integrated out; up to {MAX_INTEGRATED_ROWS:,} rows)",
+                f"{k_theta} ({how})",
             ),
             (
                 "k-hat of rows",
-                f"{d.row_k_hat:.2f} at 99 %, {d.rows_bad:.1%} bad, of {d.rows_checked:,} rows, "
-                "given theta",
+                f"{k_rows} at 99 %, {d.rows_bad:.1%} bad, of {d.rows_checked:,} rows, given theta",
             ),
             ("steps", f"{self.num_steps:,}; {d.rows_never_visited:,} rows never visited"),
             ("time", f"{self.seconds:.1f} s, of which compiling {self.compile_seconds:.1f} s"),
@@ -209,7 +225,11 @@ class LocalResult:
 
 
 def _verdict(
-    bad: float, numbers: tuple[float, float, int] | None, *, converged: bool, num_rows: int
+    bad: float,
+    numbers: tuple[float, float, int] | None,
+    row_stderr: float | None,
+    converged: bool,
+    num_rows: int,
 ) -> tuple[str, str]:
     """A word on theta where it could be checked, and on the rows."""
     if not converged:
@@ -221,6 +241,13 @@ def _verdict(
             "of the rows "
             "(vi.methods.coupled_table(vi.families.full_rank)), a larger encoder, or "
             "reparameterise.",
+        )
+    if numbers is None and row_stderr is not None:
+        return (
+            "rows reliable, theta not checked",
+            "the rows could not be integrated out well enough to check theta's guide: their "
+            f"samples leave a standard error of {row_stderr:.2f} SD in its means. Take a richer "
+            "family of the rows, or fit some of the rows alone.",
         )
     if numbers is None:
         return (

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpyro.distributions as dist
 
-from vi_jax.kl.gaussians import is_gaussian_vector
+from vi_jax.kl.gaussians import is_diagonal, is_gaussian_vector
 from vi_jax.local.guides import LocalGuides
-from vi_jax.sampling import antithetic
+from vi_jax.sampling import antithetic, quasi
 from vi_jax.targets.local import LocalTarget
 from vi_jax.types import Array, Params
 
@@ -35,6 +36,24 @@ class LocalGuide:
         """v [B, d] of rows index [B] given u."""
         keys = jax.random.split(key, len(index))
         return jax.vmap(lambda q, key: q.sample(key))(self.of_rows(target, u, index), keys)
+
+    def weigh_rows(
+        self, key: Array, target: LocalTarget, u: Array, index: Array, num: int
+    ) -> Array:
+        """log p(x_n, v | u) - log q(v | u) at `num` samples of each row of index [B], [num, B]
+        nats; of diagonal and full Gaussians the samples of a row fill space evenly
+        (quasi-Monte Carlo).
+        """
+        rows = self.of_rows(target, u, index)
+
+        def of_row(q: Any, key: Array) -> tuple[Array, Array]:
+            is_plain = is_diagonal(q) or isinstance(q, dist.MultivariateNormal)
+            even = quasi(q) if is_plain else q
+            v = even.sample(key, (num,))
+            return v, jax.vmap(q.log_prob)(v)
+
+        v, log_q = jax.vmap(of_row, out_axes=1)(rows, jax.random.split(key, len(index)))
+        return jax.vmap(lambda v: target.log_rows(u, v, index))(v) - log_q
 
 
 @jax.tree_util.register_dataclass
