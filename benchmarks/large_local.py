@@ -60,9 +60,10 @@ def normal() -> Problem:
     """Normal rows about the normal locations of their groups; three global latents."""
     rng = np.random.default_rng(0)
     x = groups(rng, 1.5, 0.8) + 1.2 * rng.normal(size=(NUM_GROUPS, ROWS_PER_GROUP))
-    mean = x.mean(1)
+    x = np.asarray(x, np.float32)
+    mean = x.mean(1, dtype=np.float64)
     within = ((x - mean[:, None]) ** 2).sum()
-    x = jnp.asarray(x, jnp.float32)
+    x = jnp.asarray(x)
 
     def of_batches(batch_size: int) -> Model:
         def model() -> None:
@@ -130,7 +131,7 @@ def truth(collapsed: Model) -> dict[str, tuple[float, float]]:
             progress_bar=False,
         )
         chain.run(jax.random.key(1))
-        samples = chain.get_samples()
+        samples = {name: np.asarray(x) for name, x in chain.get_samples().items()}
     return {name: (float(x.mean()), float(x.std())) for name, x in samples.items()}
 
 

@@ -49,6 +49,17 @@ def test_replicates_have_the_predictive_moments(fitted):
     np.testing.assert_allclose(draws.var(0), variance, rtol=0.15)
 
 
+def test_replicates_are_as_many_as_the_data_without_a_plate():
+    def one_mean(x):
+        mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+        numpyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+
+    observed = targets.from_numpyro(one_mean, DATA).observed
+    draws = observed.replicate(jax.random.key(0), {"mu": jnp.zeros(50)})["x"]
+    assert draws.shape == (50, 12)
+    assert draws.std(1).min() > 0.1
+
+
 def test_new_covariates_are_predicted(fitted):
     new = jnp.array([5.0])
     draws = fitted.predictive(jax.random.key(1), new, num_draws=500)

@@ -35,7 +35,7 @@ class Observed(NamedTuple):
           {site: [S, ...]}, deterministic sites included.
         """
         is_new = bool(args or kwargs)
-        model = self.model if is_new else handlers.uncondition(self.model)
+        model = self.model if is_new else _Replicated(self.model)
         predictive = Predictive(model, posterior_samples=z)
         draws: dict[str, Array] = (
             predictive(key, *args, **kwargs)
@@ -62,3 +62,19 @@ class Observed(NamedTuple):
             for name, site in trace.items()
             if site["type"] == "sample" and site["is_observed"]
         }
+
+
+class _Replicated(handlers.uncondition):  # type: ignore[misc]
+    """Draws observed sites anew, as many numbers as were observed: a distribution of one number
+    under an array of data, outside of a plate, stands for independent ones.
+    """
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        """Expands the distribution of an observed site, then has it drawn."""
+        if msg["type"] == "sample" and msg["is_observed"]:
+            fn = msg["fn"]
+            observed = jnp.shape(msg["value"])
+            batch = observed[: len(observed) - len(fn.event_shape)]
+            shape = jnp.broadcast_shapes(batch, fn.batch_shape)
+            msg["fn"] = fn if shape == fn.batch_shape else fn.expand(shape)
+        super().process_message(msg)
