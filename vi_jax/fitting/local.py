@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vi_jax.diagnostics.many_rows import weigh_many_rows
+from vi_jax.diagnostics.many_rows import IntegratedWeights, weigh_many_rows
 from vi_jax.diagnostics.rows import k_hats, weigh_shared
 from vi_jax.fitting._compile import Program, compiled, quick_loops
 from vi_jax.fitting._watch import Blocks, OnPhase, Report, silently
@@ -206,20 +206,38 @@ def _checks(key: Array, target: LocalTarget, guide: LocalGuide, num_draws: int) 
     elbos = jax.jit(lambda key: jax.lax.map(elbo_on, jax.random.split(key, ELBO_BATCHES)))(key_elbo)
     shared = None
     row_stderr = None
-    sizes = {"num_draws": num_draws, "batches": target.batches()}
     if target.num_rows <= MAX_OWN_NOISE_ROWS:
-        weigh = partial(weigh_shared, log_weights=log_weights, num_row_draws=ROW_DRAWS)
-        weighted = partial(weigh, log_global=target.log_global, q=guide.shared, **sizes)
-        shared = jax.jit(weighted)(key_theta)
+        own = partial(
+            weigh_shared,
+            log_global=target.log_global,
+            log_weights=log_weights,
+            q=guide.shared,
+            batches=target.batches(),
+            num_draws=num_draws,
+            num_row_draws=ROW_DRAWS,
+        )
+        shared = jax.jit(own)(key_theta)
     elif target.num_rows <= MAX_INTEGRATED_ROWS:
-
-        def even_weights(key: Array, u: Array, index: Array, num: int) -> Array:
-            return guide.weigh_rows(key, target, u, index, num)
-
-        many = partial(weigh_many_rows, log_weights=even_weights, num_row_draws=COMMON_ROW_DRAWS)
-        weighted = partial(many, log_global=target.log_global, q=guide.shared, **sizes)
-        shared, row_stderr = jax.jit(weighted)(key_theta)
+        common = partial(_weigh_many, target=target, guide=guide, num_draws=num_draws)
+        shared, row_stderr = jax.jit(common)(key_theta)
     return Checks(elbos, jax.jit(row_k_hats)(key_rows), shared, row_stderr)
+
+
+def _weigh_many(
+    key: Array, *, target: LocalTarget, guide: LocalGuide, num_draws: int
+) -> IntegratedWeights:
+    def even_weights(key: Array, u: Array, index: Array, num: int) -> Array:
+        return guide.weigh_rows(key, target, u, index, num)
+
+    return weigh_many_rows(
+        key,
+        target.log_global,
+        even_weights,
+        guide.shared,
+        target.batches(),
+        num_draws=num_draws,
+        num_row_draws=COMMON_ROW_DRAWS,
+    )
 
 
 def affordable_draws(num_draws: int, num_rows: int) -> int:
