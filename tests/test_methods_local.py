@@ -13,6 +13,7 @@ import pytest
 
 import vi_jax as vi
 from vi_jax.local.guide import BatchGuide
+from vi_jax.local.schedule import slower_slopes
 from vi_jax.optimise import row_optimisers
 
 NUM = 24
@@ -324,3 +325,13 @@ def test_what_does_not_fit_is_said():
     data = result.to_arviz(jax.random.key(3), 50, rows=[2, 0])
     assert data.posterior["z"].shape == (1, 50, 2, 1)
     assert float(arviz.ess(data)["theta"].max()) > 10
+
+
+@pytest.mark.parametrize(("num_rows", "share"), [(5, 1.0), (1_000, 0.1), (100_000, 0.01)])
+def test_slopes_of_many_rows_move_slowly_and_nothing_else_does(num_rows, share):
+    rule = slower_slopes(num_rows)
+    updates = {"loc": jnp.ones(2), "log_scale": jnp.ones(2), "slope": jnp.ones((2, 3))}
+    found, _ = rule.update(updates, rule.init(updates), updates)
+    np.testing.assert_allclose(found["slope"], share, rtol=1e-6)
+    np.testing.assert_array_equal(found["loc"], 1.0)
+    np.testing.assert_array_equal(found["log_scale"], 1.0)

@@ -65,3 +65,19 @@ def slower_scales(scale: float) -> optax.GradientTransformation:
         }
 
     return optax.stateless(quiet)
+
+
+def slower_slopes(num_rows: int) -> optax.GradientTransformation:
+    """Updates of how a row follows what all share times sqrt(10 / N), 1 at the most: N rows leave
+    of what they share a standard deviation of about N^(-1/2) of a row's own, and larger steps would
+    only make rows move with theta that do not.
+    """
+    share = min(1.0, (10.0 / num_rows) ** 0.5)
+
+    def quiet(updates: Params, params: Params) -> Params:
+        del params
+        if not isinstance(updates, dict) or "slope" not in updates:
+            return updates
+        return {**updates, "slope": share * updates["slope"]}
+
+    return optax.stateless(quiet)
