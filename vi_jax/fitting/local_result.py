@@ -85,9 +85,9 @@ class LocalResult:
         if self.checks.row_stderr is not None:
             row_stderr = float(np.max(np.asarray(self.checks.row_stderr)))
         noisy = row_stderr is not None and not row_stderr <= MAX_ROW_STDERR
-        word, advice = _verdict(
-            bad, None if noisy else numbers, row_stderr, self.converged, self.target.num_rows
-        )
+        usable = None if noisy else numbers
+        num_rows = self.target.num_rows
+        word, advice = _verdict(bad, usable, row_stderr, self.converged, num_rows)
         of_theta = {
             name: None if shared is None else float(getattr(shared, name))
             for name in ("k_hat", "effective", "log_evidence", "log_evidence_stderr")

@@ -14,7 +14,7 @@ from vi_jax.bounds import elbo
 from vi_jax.families import full_rank
 from vi_jax.local.guide import BatchGuide, LocalGuide
 from vi_jax.local.guides import LocalGuides, coupled_table
-from vi_jax.local.schedule import running_gap, slower_scales, slower_slopes, watched_of
+from vi_jax.local.schedule import rule_of_rows, running_gap, slower_scales, watched_of
 from vi_jax.optimise import own_units, row_optimisers, step_size
 from vi_jax.targets.local import LocalTarget
 from vi_jax.types import Array, Family, MethodInfo, Params, family_of_size, select
@@ -136,10 +136,6 @@ def _optimisers_of(
     return optax.chain(rules.rule, slower_scales(target.scale)), rules.network_rule
 
 
-def _rule_of_rows(target: LocalTarget, rules: Rules) -> optax.GradientTransformation:
-    return optax.chain(rules.rule, slower_slopes(target.num_rows))
-
-
 def _init(key: Array, target: LocalTarget, start: Array, rules: Rules) -> State:
     key_shared, key_local = jax.random.split(key)
     shared = own_units.at(rules.family_of(target.size).init(key_shared), start)
@@ -148,7 +144,8 @@ def _init(key: Array, target: LocalTarget, start: Array, rules: Rules) -> State:
     first = None
     params = (shared, local)
     if rules.own.table:
-        rows = row_optimisers.begin(_rule_of_rows(target, rules), local, target.num_rows)
+        row_rule = rule_of_rows(rules.rule, target.num_rows)
+        rows = row_optimisers.begin(row_rule, local, target.num_rows)
         first = jax.tree.map(lambda leaf: leaf[None], local)
         params = (shared, ())
     watched = watched_of(params, first)
@@ -170,12 +167,12 @@ def _step(key: Array, target: LocalTarget, state: State, rules: Rules) -> tuple[
     loss = _loss_of(target, index, rules)
     scale = target.scale
     rate = state.schedule.rate
+    of_rows = rules._replace(rule=rule_of_rows(rules.rule, target.num_rows))
 
     # 1. the batch's rows of the table, first by steps of their own
     entry = None
     if state.rows is not None:
         entry = row_optimisers.take(state.rows, index, state.schedule.stages)
-        of_rows = rules._replace(rule=_rule_of_rows(target, rules))
         entry = _settled(key_local, loss, state.params, entry, scale, rate, of_rows)
 
     # 2. what all rows share
@@ -199,7 +196,7 @@ def _step(key: Array, target: LocalTarget, state: State, rules: Rules) -> tuple[
     gap = state.gap
     if state.rows is not None and entry is not None:
         slope = jax.tree.map(lambda g: g / scale, slopes[1])
-        entry = row_optimisers.move(_rule_of_rows(target, rules), entry, slope, rate)
+        entry = row_optimisers.move(of_rows.rule, entry, slope, rate)
         new_rows = row_optimisers.put(state.rows, index, entry, jnp.isfinite(value))
         q = rules.family_of(target.size).guide(shared[0])
         gap = running_gap(key_skl, gap, rules.own, target, q, target.rows(index), entry)

@@ -81,3 +81,8 @@ def slower_slopes(num_rows: int) -> optax.GradientTransformation:
         return {**updates, "slope": share * updates["slope"]}
 
     return optax.stateless(quiet)
+
+
+def rule_of_rows(rule: optax.GradientTransformation, num_rows: int) -> optax.GradientTransformation:
+    """The optimiser of each of N rows of a table."""
+    return optax.chain(rule, slower_slopes(num_rows))
