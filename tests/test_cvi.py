@@ -9,7 +9,7 @@ import pytest
 
 import vi_jax as vi
 from vi_jax import chains
-from vi_jax.chains import Chain, Emission, cvi
+from vi_jax.chains import Chain, Emission, cvi, linear_sites
 from vi_jax.models.table_vae import Column
 
 N = 50
@@ -62,11 +62,11 @@ def plain_elbo(chain, emission, counts):
     expected = expected_of(counts)
 
     def one(moments, _):
-        sites = cvi.sites_of(
-            emission, cvi.at_predictors(emission, expected, observed, moments), moments
+        sites = linear_sites.sites_of(
+            emission, linear_sites.at_predictors(emission, expected, observed, moments), moments
         )
         moments, _ = chains.smooth(chain, sites)
-        value = cvi.at_predictors(emission, expected, observed, moments).value.sum()
+        value = linear_sites.at_predictors(emission, expected, observed, moments).value.sum()
         kl = chains.expected_log_sites(sites, moments) - moments.log_z
         return moments, value - kl
 

@@ -14,7 +14,7 @@ from scipy.stats import multivariate_normal
 
 import vi_jax as vi
 from vi_jax import chains
-from vi_jax.chains import Chain, Sites, StateChain, switching
+from vi_jax.chains import Chain, Sites, StateChain, switching_learning
 from vi_jax.models.slds import regimes_of
 from vi_jax.models.table_vae import Column
 
@@ -260,7 +260,7 @@ def test_learning_never_descends_and_is_the_optimum():
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         stats = simulated_stats(rng, present)
-        found = switching.regimes_of(stats, present)
+        found = switching_learning.regimes_of(stats, present)
         best = expected_log_density(found, stats)
         assert best > expected_log_density(present, stats)
         for _ in range(5):
@@ -278,7 +278,7 @@ def simulated_stats(rng, present):
     )
     potentials = jnp.asarray(rng.standard_normal((399, K)))
     states = StateChain(present.log_start, present.log_transition, potentials)
-    return switching.regime_stats(states.moments(), one)
+    return switching_learning.regime_stats(states.moments(), one)
 
 
 def expected_log_density(regimes, stats):

@@ -6,7 +6,7 @@ conjugate-computation variational inference; states that switch between such cha
     q.mean, q.variance, q.log_z, q.sample(key, (100,))
 """
 
-from vi_jax.chains.cvi import Emission, Found, fit_sites, predictors
+from vi_jax.chains.cvi import Found, fit_sites
 from vi_jax.chains.expectations import (
     Expected,
     by_closed_form,
@@ -32,19 +32,18 @@ from vi_jax.chains.learning import (
     emission_of,
     emission_stats,
 )
+from vi_jax.chains.linear_sites import Emission, predictors
 from vi_jax.chains.parallel import smooth_in_chunks
 from vi_jax.chains.states import StateChain, StateMoments
 from vi_jax.chains.switching import (
     FoundStates,
     Regimes,
-    RegimeStats,
     expected_moves,
     expected_start,
     fit_states,
-    regime_stats,
-    regimes_of,
 )
 from vi_jax.chains.switching_guides import SwitchingGuide, SwitchingPrior
+from vi_jax.chains.switching_learning import RegimeStats, regime_stats, regimes_of
 
 __all__ = [
     "Chain",

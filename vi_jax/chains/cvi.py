@@ -21,23 +21,22 @@ from vi_jax.chains import kalman
 from vi_jax.chains.expectations import Expected
 from vi_jax.chains.gaussian_chain import Posterior, prior_moments
 from vi_jax.chains.kalman import Chain, Gains, Sites, Smoothed
+from vi_jax.chains.linear_sites import (
+    Emission,
+    at_known,
+    at_modes_where,
+    at_predictors,
+    frozen,
+    rounding,
+    sites_of,
+    weighted_squares,
+)
 from vi_jax.types import Array, freeze, select
 
 NUM_PASSES = 6
 MAX_PASSES = 60  # of a series that has not converged after those asked for
 MAX_GAIN = 1e-2  # nats of the last pass, of one that has
-SLACK = 1e-6  # of the ELBO's terms, by which a pass may lose: rounding
 MIN_STEP = 1e-3  # below it no pass is better
-NUM_MODE_STEPS = 20
-MODE_STEP = 2.0  # of a predictor at a time
-MODE_VARIANCE = 16.0  # of predictors, around their offsets
-
-
-class Emission(NamedTuple):
-    """Linear predictors eta_t = C z_t + d."""
-
-    loadings: Array  # C, [N, D]
-    offset: Array  # d, [N]
 
 
 class Found(NamedTuple):
@@ -127,7 +126,7 @@ def fit_sites(
     (chain, emission) = freeze((chain, emission))
     expected = frozen(expected)
 
-    at_zero = _at_known(expected, observed, emission.offset)
+    at_zero = at_known(expected, observed, emission.offset)
     lowest = at_zero.value.sum() - jnp.abs(at_zero.value.sum())
     series = _Series(chain, emission, expected, observed, smooth, at_zero, lowest)
     moments = prior_moments(chain, observed.shape[0])
@@ -153,9 +152,7 @@ def _pass(series: _Series, search: _Search) -> _Search:
     log_lik = found.value.sum()
     elbo = log_lik - kalman.expected_log_sites(sites, smoothed) + smoothed.log_z
     elbo = jnp.minimum(elbo, log_lik)  # no KL is negative, whatever rounding says
-    # precise sites are large terms that cancel
-    terms = jnp.abs(log_lik) + jnp.abs(smoothed.log_z) + jnp.sum(jnp.abs(sites.h * smoothed.mean))
-    slack = SLACK * terms
+    slack = rounding(log_lik, sites, smoothed)
     target = sites_of(series.emission, found, smoothed)
     new = _Best(sites, target, smoothed, gains, elbo, slack)
     # 2. whether it is taken; it is not where it is nan
@@ -169,7 +166,8 @@ def _pass(series: _Series, search: _Search) -> _Search:
     # 3. what is tried next
     following = jax.tree.map(lambda a, b: a + step * (b - a), best.sites, best.target)
     following = select(has_failed, _narrow_sites(series), following)
-    following = _at_modes_where(stage == _NARROW, series, following)
+    given = (series.emission, series.expected, series.observed)
+    following = at_modes_where(stage == _NARROW, *given, following)
     stage = jnp.where((stage == _NARROW) | has_failed, stage + 1, _USUAL)
     return _Search(best, following, stage, step, gain, passes + 1)
 
@@ -185,93 +183,5 @@ def _goes_on(num_passes: int, search: _Search) -> Array:
 def _narrow_sites(series: _Series) -> Sites:
     """Sites that hold z so near 0 that no predictor's variance is above 1."""
     weights = jnp.where(series.observed, jnp.maximum(series.at_zero.curvature, 1.0), 0.0)
-    J = _weighted_squares(series.emission, weights)
+    J = weighted_squares(series.emission, weights)
     return Sites(jnp.zeros(J.shape[:-1], J.dtype), J)
-
-
-def _at_modes_where(asked: Array, series: _Series, sites: Sites) -> Sites:
-    """`sites_at_modes` where they are asked for, by a loop of at most one step: series which do not
-    ask do not pay.
-    """
-
-    def modes(carry: tuple[Sites, Array]) -> tuple[Sites, Array]:
-        found = sites_at_modes(series.emission, series.expected, series.observed)
-        return found, jnp.zeros_like(carry[1])
-
-    return jax.lax.while_loop(lambda carry: carry[1], modes, (sites, asked))[0]
-
-
-def frozen(
-    expected: Callable[[Array, Array], Expected],
-) -> Callable[[Array, Array], Expected]:
-    """The same, through which no gradient passes, whatever it closes over."""
-    return lambda mean, variance: freeze(expected(mean, variance))
-
-
-def sites_at_modes(
-    emission: Emission, expected: Callable[[Array, Array], Expected], observed: Array
-) -> Sites:
-    """Of second-order expansions where p(y_tn | eta) N(eta | d_n, MODE_VARIANCE) has a mode."""
-    offset = jnp.broadcast_to(emission.offset, observed.shape)
-
-    def newton(eta: Array, _: None) -> tuple[Array, None]:
-        found = _at_known(expected, observed, eta)
-        slope = found.slope - (eta - offset) / MODE_VARIANCE
-        step = slope / (found.curvature + 1.0 / MODE_VARIANCE)
-        return eta + jnp.clip(step, -MODE_STEP, MODE_STEP), None
-
-    eta, _ = jax.lax.scan(newton, offset, None, length=NUM_MODE_STEPS)
-    found = _at_known(expected, observed, eta)
-    pulled = found.slope + found.curvature * (eta - offset)
-    return Sites(pulled @ emission.loadings, _weighted_squares(emission, found.curvature))
-
-
-def predictors(emission: Emission, moments: Smoothed) -> tuple[Array, Array]:
-    """Mean and variance of eta, each [T, N]."""
-    loadings = emission.loadings
-    mean = moments.mean @ loadings.T + emission.offset
-    squares = loadings[:, :, None] * loadings[:, None]
-    num_steps, size = moments.mean.shape
-    flat = moments.cov.reshape(num_steps, size * size)
-    return mean, flat @ squares.reshape(-1, size * size).T
-
-
-def at_predictors(
-    emission: Emission,
-    expected: Callable[[Array, Array], Expected],
-    observed: Array,
-    moments: Smoothed,
-) -> Expected:
-    """E[l] and its derivatives, [T, N], 0 where nothing is observed."""
-    return _of_observed(expected(*predictors(emission, moments)), observed)
-
-
-def _at_known(
-    expected: Callable[[Array, Array], Expected],
-    observed: Array,
-    eta: Array,
-) -> Expected:
-    """The same at known predictors [T, N], or [N] of all steps."""
-    eta = jnp.broadcast_to(eta, observed.shape)
-    return _of_observed(expected(eta, jnp.zeros_like(eta)), observed)
-
-
-def _of_observed(found: Expected, observed: Array) -> Expected:
-    curvature = jnp.maximum(found.curvature, 0.0)
-    found = found._replace(curvature=curvature)
-    return jax.tree.map(lambda leaf: jnp.where(observed, leaf, 0.0), found)
-
-
-def sites_of(emission: Emission, found: Expected, moments: Smoothed) -> Sites:
-    """The right-hand side of the fixed point at some moments."""
-    J = _weighted_squares(emission, found.curvature)
-    h = found.slope @ emission.loadings + jnp.einsum("tij,tj->ti", J, moments.mean)
-    return Sites(h, J)
-
-
-def _weighted_squares(emission: Emission, weights: Array) -> Array:
-    """sum_n w_tn c_n c_n', [T, D, D]."""
-    loadings = emission.loadings
-    size = loadings.shape[-1]
-    squares = (loadings[:, :, None] * loadings[:, None]).reshape(-1, size * size)
-    return (weights @ squares).reshape(-1, size, size)

@@ -17,16 +17,21 @@ import jax.numpy as jnp
 
 from vi_jax import linalg
 from vi_jax.chains import kalman
-from vi_jax.chains.cvi import Emission, at_predictors, sites_of
 from vi_jax.chains.expectations import Expected
 from vi_jax.chains.gaussian_chain import Posterior, expected_log_prior
 from vi_jax.chains.kalman import Chain, Sites, Smoothed, symmetric
-from vi_jax.chains.learning import steadied
+from vi_jax.chains.linear_sites import (
+    Emission,
+    at_predictors,
+    first_sites,
+    frozen,
+    rounding,
+    sites_of,
+)
 from vi_jax.chains.states import StateChain, StateMoments
 from vi_jax.gaussian import log_standard_normal
 from vi_jax.types import Array, freeze, select
 
-SLACK = 1e-6  # of the ELBO, by which a pass may lose: rounding
 NUM_PASSES = 12
 
 
@@ -65,6 +70,7 @@ class _Best(NamedTuple):
     posterior: Posterior
     path_kl: Array  # with those probabilities, nats
     elbo: Array
+    slack: Array  # its rounding, nats
 
 
 def expected_moves(regimes: Regimes, of: Smoothed) -> Array:
@@ -155,6 +161,7 @@ def fit_states(
             f"fit_states expects at least one pass and two steps; got {num_passes} and {num_steps}."
         )
     (regimes, emission) = freeze((regimes, emission))
+    expected = frozen(expected)
 
     def states_of(potentials: Array) -> StateChain:
         return StateChain(regimes.log_start, regimes.log_transition, potentials)
@@ -171,24 +178,27 @@ def fit_states(
         # all but the sites of the likelihood cancels in log q(z) - E_q(k)[log p(z | k)]
         path_kl = kalman.expected_log_sites(sites, smoothed) - smoothed.log_z - constant
         kl = path_kl + jnp.sum(probs * moves) - states_of(moves).log_z  # of path and states
-        elbo = found.value.sum() - kl
+        log_lik = found.value.sum()
+        elbo = jnp.minimum(log_lik - kl, log_lik)  # no KL is negative, whatever rounding says
+        slack = rounding(log_lik, total, smoothed)
         target = sites_of(emission, found, smoothed)
         own = (potentials, probs, moves)
-        return freeze(_Best(sites, target, *own, chain, posterior, path_kl, elbo))
+        return freeze(_Best(sites, target, *own, chain, posterior, path_kl, elbo, slack))
 
     def one(carry: tuple[_Best, Array], _: None) -> tuple[tuple[_Best, Array], Array]:
         (best, step) = carry
         sites = jax.tree.map(lambda a, b: a + step * (b - a), best.sites, best.target)
         potentials = best.potentials + step * (best.moves - best.potentials)
         new = at(sites, potentials)
-        is_better = new.elbo >= best.elbo - SLACK * jnp.abs(new.elbo)
+        least = new.elbo - new.slack
+        is_better = jnp.isfinite(least) & (least >= best.elbo - 2.0 * best.slack)
         best = select(is_better, new, best)
-        return (best, jnp.where(is_better, 1.0, 0.5 * step)), best.elbo
+        return (best, jnp.where(is_better, jnp.minimum(2.0 * step, 1.0), 0.5 * step)), best.elbo
 
     flat = jnp.zeros((num_steps - 1, len(regimes.log_start)), regimes.mean.dtype)
     first = at(_first_sites(regimes, emission, expected, observed), flat)
     # any pass is better than one that is not finite
-    first = first._replace(elbo=jnp.where(jnp.isnan(first.elbo), -jnp.inf, first.elbo))
+    first = _known(first)
     ones = jnp.ones((), regimes.mean.dtype)
     (best, _), elbos = jax.lax.scan(one, (first, ones), None, length=num_passes - 1)
     states = states_of(best.moves)
@@ -198,13 +208,20 @@ def fit_states(
     return FoundStates(best.chain, best.posterior, states, moments, path_kl, elbos)
 
 
+def _known(best: _Best) -> _Best:
+    """With an ELBO below all others where it is not finite."""
+    is_finite = jnp.isfinite(best.elbo - best.slack)
+    elbo = jnp.where(is_finite, best.elbo, -jnp.inf)
+    return best._replace(elbo=elbo, slack=jnp.where(is_finite, best.slack, 0.0))
+
+
 def _first_sites(
     regimes: Regimes,
     emission: Emission,
     expected: Callable[[Array, Array], Expected],
     observed: Array,
 ) -> Sites:
-    """Those of the moments of z_1 at each step: the moments that dynamics give, which may not be
+    """`first_sites` at the moments of z_1 at each step: those that dynamics give, which may not be
     stable, may grow beyond all numbers.
     """
     num_steps = observed.shape[0]
@@ -215,84 +232,4 @@ def _first_sites(
         jnp.zeros((num_steps - 1, size, size), regimes.mean.dtype),
         jnp.zeros((), regimes.mean.dtype),
     )
-    found = at_predictors(emission, expected, observed, moments)
-    return freeze(sites_of(emission, found, moments))
-
-
-# --- closed-form learning
-
-
-class RegimeStats(NamedTuple):
-    """Expected sufficient statistics of one series, or their means over series; z' is (z, 1)."""
-
-    first: Array  # E[z_1], [D]
-    first_second: Array  # E[z_1 z_1'], [D, D]
-    start: Array  # P(k_1), [K]
-    moves: Array  # sum of P(k_t, k_(t+1)), [K, K]
-    weight: Array  # steps in each state, [K]
-    before: Array  # sum of q(k_t) E[z'_t z'_t'], [K, D + 1, D + 1]
-    across: Array  # sum of q(k_t) E[z_(t+1) z'_t'], [K, D, D + 1]
-    after: Array  # sum of q(k_t) E[z_(t+1) z_(t+1)'], [K, D, D]
-
-
-PSEUDO_STEPS = 1e-3  # of each state, as its present dynamics have them
-
-
-def regime_stats(moments: StateMoments, of: Smoothed) -> RegimeStats:
-    """The statistics of one series."""
-    probs = moments.probs
-    second = of.cov + of.mean[..., None] * of.mean[..., None, :]
-    crossed = of.cross + of.mean[:-1, :, None] * of.mean[1:, None]
-    mean = probs.T @ of.mean[:-1]  # [K, D]
-    weight = probs.sum(0)
-    before = _bordered(_weighted(probs, second[:-1]), mean, weight)
-    across = jnp.swapaxes(_weighted(probs, crossed), -1, -2)
-    across = jnp.concatenate([across, (probs.T @ of.mean[1:])[..., None]], axis=-1)
-    after = _weighted(probs, second[1:])
-    own = (probs[0], moments.moves, weight)
-    return RegimeStats(of.mean[0], second[0], *own, before, across, after)
-
-
-def regimes_of(stats: RegimeStats, present: Regimes) -> Regimes:
-    """The regimes at the optimum of mean statistics (Ghahramani & Hinton 2000, appendix).
-
-    To the statistics of each state those of a few steps of its present dynamics are added, so that
-    a state that is hardly visited keeps them; no such step lowers the expected log density.
-    """
-    size = present.mean.shape[-1]
-    identity = jnp.eye(size, dtype=present.mean.dtype)
-    # 1. the present dynamics at z' of second moment I
-    both = jnp.concatenate([present.transition, present.offset[..., None]], axis=-1)
-    spread = present.noise + both @ jnp.swapaxes(both, -1, -2)
-    before = stats.before + PSEUDO_STEPS * jnp.eye(size + 1, dtype=identity.dtype)
-    across = stats.across + PSEUDO_STEPS * both
-    after = stats.after + PSEUDO_STEPS * spread
-    weight = stats.weight + PSEUDO_STEPS
-    # 2. a regression for each state
-    slope = jnp.swapaxes(linalg.solve(before, jnp.swapaxes(across, -1, -2)), -1, -2)
-    noise = (after - slope @ jnp.swapaxes(across, -1, -2)) / weight[:, None, None]
-    # 3. states and the start
-    moves = stats.moves + PSEUDO_STEPS * jnp.exp(present.log_transition)
-    start = stats.start + PSEUDO_STEPS * jnp.exp(present.log_start)
-    cov = stats.first_second - jnp.outer(stats.first, stats.first)
-    return Regimes(
-        jnp.log(start / start.sum()),
-        jnp.log(moves / moves.sum(1, keepdims=True)),
-        stats.first,
-        steadied(cov),
-        slope[..., :-1],
-        slope[..., -1],
-        jax.vmap(steadied)(noise),
-    )
-
-
-def _weighted(probs: Array, of: Array) -> Array:
-    """sum_t q(k_t) M_t, [K, D, D]."""
-    return jnp.einsum("tk,tij->kij", probs, of)
-
-
-def _bordered(square: Array, edge: Array, corner: Array) -> Array:
-    """[[square, edge], [edge', corner]], [K, D + 1, D + 1]."""
-    top = jnp.concatenate([square, edge[..., None]], axis=-1)
-    bottom = jnp.concatenate([edge, corner[:, None]], axis=-1)
-    return jnp.concatenate([top, bottom[:, None]], axis=1)
+    return first_sites(emission, expected, observed, moments)
