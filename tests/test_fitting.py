@@ -48,6 +48,7 @@ def test_the_moments_are_those_of_the_reference_draws(result):
 
 def test_it_says_what_it_did(result):
     text = str(result)
+    assert repr(result) == text  # the last line of a notebook's cell
     assert text.startswith("method               bam (full rank, for 10 latents)")
     for word in ("k-hat", "gradient evaluations", "verdict", "next", "nats"):
         assert word in text

@@ -377,6 +377,7 @@ def test_planted_topics_are_found(method):
     assert len(seen) == len(fit.history)
     assert fit.unused == fit.twins == []
     assert "4 topics of 20 words" in str(fit)
+    assert repr(fit) == str(fit)
     assert len(fit.top_words(num_words=5)) == 4
     if method != "cvb0":
         assert np.all(np.diff(fit.history[16:]) > -1e-4)

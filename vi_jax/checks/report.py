@@ -27,6 +27,9 @@ class Finding(NamedTuple):
         ]
         return "\n".join([*lines, *(_wrapped(f"[{numbers}]") if numbers else [])])
 
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
+
 
 class Report(NamedTuple):
     """The findings of one `check`; prints as a page, `to_dict()` for machines."""
@@ -64,6 +67,9 @@ class Report(NamedTuple):
             line for note in self.undecided for line in _wrapped(f"undecided: {note}", "  ", "    ")
         ]
         return "\n".join([head, *map(str, self.findings), *left_out])
+
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
 
 
 class Outcome(NamedTuple):

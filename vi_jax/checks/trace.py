@@ -37,6 +37,9 @@ class Origin(NamedTuple):
     def __str__(self) -> str:
         return f"`{self.primitive}` at {self.line}"
 
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
+
 
 def first_bad(
     f: Callable[..., Any], args: tuple[Any, ...], bad: Callable[[Any], Any]

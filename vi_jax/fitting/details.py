@@ -90,6 +90,9 @@ class Details(NamedTuple):
         rows.append(("these took", f"{self.evaluations:,} gradients"))
         return "\n".join(f"{name:<21}{text}" for name, text in rows)
 
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
+
 
 @linalg.one_blas_thread()
 def examine(result: Any) -> Details:

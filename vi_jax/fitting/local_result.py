@@ -223,6 +223,9 @@ class LocalResult:
         ]
         return "\n".join(f"{name:<21}{text}" for name, text in lines)
 
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
+
 
 def _verdict(
     bad: float,

@@ -231,6 +231,9 @@ class Result(HandsOver):
         rows += [("verdict", d.verdict), ("next", d.advice)]
         return "\n".join(f"{name:<21}{text}" for name, text in rows)
 
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
+
     def _best_draws(self, key: Array, num_draws: int) -> Any:
         sample = self.resample if self.diagnostics.trusted else self.sample
         return sample(key, num_draws)

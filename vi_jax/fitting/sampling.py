@@ -82,6 +82,9 @@ class Chains:
         ]
         return "\n".join(f"{name:<21}{text}" for name, text in rows)
 
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
+
 
 def continue_with_nuts(
     target: Target,

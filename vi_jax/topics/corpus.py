@@ -33,6 +33,9 @@ class Check(NamedTuple):
             return "nothing to look at"
         return "\n".join(f"- {found.sentence}" for found in self.findings)
 
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
+
 
 def check(
     counts: Counts, vocab: Sequence[str] | None = None, *, num_topics: int | None = None

@@ -35,6 +35,9 @@ class Completion(NamedTuple):
             text += f"; skipped {self.skipped_docs:,} documents with an empty half"
         return text + ")"
 
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
+
 
 def completion(fit: Any, h1: Counts, h2: Counts) -> Completion:
     """Perplexity of h2 by the shares of h1: exp of the mean of -log sum_k E[theta_k | h1]

@@ -133,6 +133,9 @@ class LDA:
             lines.append("not converged: give it more sweeps")
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        return str(self)  # what a notebook shows
+
 
 def shares_of(counts: Counts, topics_mean: Any, alpha: Any) -> Numpy:
     """E[theta] of each document, [N, K], by the collapsed fixed point at topics' means [K, V] and
