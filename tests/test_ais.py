@@ -10,6 +10,7 @@ import pytest
 
 import vi_jax as vi
 from vi_jax.diagnostics import ais
+from vi_jax.diagnostics.annealed import annealed_lower
 
 PRIOR = dist.Normal(jnp.zeros(3), jnp.ones(3)).to_event(1)
 WEIGHTS = jnp.array([[1.0, 0.5, 0.0], [-0.3, 2.0, 1.0]])
@@ -86,6 +87,46 @@ def test_more_temperatures_tighten_both_bounds():
     assert gaps[1] < 0.5 * gaps[0]
 
 
+@pytest.mark.integration
+def test_chains_drawn_anew_and_steps_of_many_sizes_leave_the_mean_weight_as_it_is():
+    def lower(key):
+        out = ais.forward(
+            key,
+            log_joint,
+            PRIOR,
+            num_chains=8,
+            num_temperatures=6,
+            step_size=0.1,
+            num_leapfrog=2,
+            step_spread=5.0,
+            resample_below=0.5,
+        )
+        return out.lower, jnp.unique_counts(out.log_w, size=8).counts.max()
+
+    with jax.debug_key_reuse(False):  # which takes the keys of a scan inside a vmap for used ones
+        (found, repeated) = jax.jit(jax.vmap(lower))(jax.random.split(jax.random.key(8), 2_000))
+    weights = np.exp(np.asarray(found - EVIDENCE))
+    assert abs(weights.mean() - 1) < 4 * weights.std() / len(weights) ** 0.5
+    assert weights.std() < 3
+    assert (np.asarray(repeated) > 1).any()  # weights of chains that were drawn anew are equal
+
+
+@pytest.mark.integration
+def test_a_mode_that_the_guide_does_not_reach_is_found_from_the_prior():
+    def joint(z):
+        apart = jnp.stack([dist.Normal(m, 0.1).log_prob(z[0]) for m in (-2.0, 2.0)])
+        return dist.Normal(0.0, 1.0).log_prob(z[0]) + jax.nn.logsumexp(apart) - jnp.log(2.0)
+
+    prior = dist.Normal(jnp.zeros(1), jnp.ones(1)).to_event(1)
+    guide = dist.Normal(jnp.array([2.0]), jnp.array([0.1])).to_event(1)
+    truth = dist.Normal(0.0, (1 + 0.1**2) ** 0.5).log_prob(2.0)  # of either mode
+    counts = {"num_chains": 64, "num_temperatures": 60}
+    (near, _) = annealed_lower(jax.random.key(9), joint, guide, **counts)
+    (whole, _) = annealed_lower(jax.random.key(9), joint, guide, start=prior, **counts)
+    assert abs(near - (truth - jnp.log(2.0))) < 0.1
+    assert abs(whole - truth) < 0.15
+
+
 def test_latents_may_be_a_pytree():
     def joint(z):
         return dist.Normal(0.0, 1.0).log_prob(z["a"]) + dist.Normal(z["a"], 0.5).log_prob(1.0)
@@ -102,7 +143,15 @@ def test_latents_may_be_a_pytree():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"num_chains": 0}, {"num_temperatures": 0}, {"step_size": 0.0}, {"num_leapfrog": 0}]
+    "wrong",
+    [
+        {"num_chains": 0},
+        {"num_temperatures": 0},
+        {"step_size": 0.0},
+        {"num_leapfrog": 0},
+        {"step_spread": 0.5},
+        {"resample_below": 1.5},
+    ],
 )
 def test_bad_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="annealing expects"):

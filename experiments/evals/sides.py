@@ -95,8 +95,9 @@ def _tried(flag: str, name: str, compute: Callable[[], dict[str, Any]]) -> dict[
 
 def bracket(key: jax.Array, built: Any, params: Any, num: int, num_samples: int) -> dict[str, Any]:
     """Annealed importance sampling of `num` examples from below, and of as many simulated ones from
-    both sides (Grosse et al. 2015; Wu et al. 2017); of a model of few latents also importance
-    samples from a proposal that adapts.
+    both sides (Grosse et al. 2015; Wu et al. 2017). Of a model of few latents it begins at the
+    prior, since the guide may be far off, and there are importance samples from a proposal that
+    adapts.
 
     Raises:
       ValueError: the model has no densities, or its latents are not real.
@@ -111,10 +112,11 @@ def bracket(key: jax.Array, built: Any, params: Any, num: int, num_samples: int)
 
     def lower(key: jax.Array, params: Any, x: Any) -> Any:
         q = model.densities.guide(params, x)
-        return annealed.annealed_lower(key, log_joint(model, params, x), q, **chains)
+        start = model.densities.prior(params, x) if is_few else None
+        return annealed.annealed_lower(key, log_joint(model, params, x), q, start=start, **chains)
 
     def simulated(key: jax.Array, params: Any, x: Any) -> Any:
-        return annealed.simulated_sides(key, model, params, x, **chains)
+        return annealed.simulated_sides(key, model, params, x, from_prior=is_few, **chains)
 
     (below, _) = _by_example(lower, key_lower, params, x, "annealed importance sampling")
     sides = _by_example(simulated, key_simulated, params, x, "simulated, from both sides")

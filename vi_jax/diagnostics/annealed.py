@@ -19,6 +19,10 @@ from vi_jax.types import Array, Guide, LogJoint, Model, Params
 NUM_SAMPLES = 100  # of the guide, whose standard deviations the chains are measured in
 
 
+SPREAD = 5.0  # of the steps, where chains do not begin at the guide
+RESAMPLE_BELOW = 0.5  # share of the chains, there
+
+
 class Sides(NamedTuple):
     """Bounds of log p(x), nats."""
 
@@ -28,18 +32,27 @@ class Sides(NamedTuple):
 
 
 def annealed_lower(
-    key: Array, log_joint: LogJoint, q: Guide, *, num_chains: int = 16, num_temperatures: int = 100
+    key: Array,
+    log_joint: LogJoint,
+    q: Guide,
+    *,
+    start: Guide | None = None,
+    num_chains: int = 16,
+    num_temperatures: int = 100,
 ) -> tuple[Array, Array]:
     """A lower bound of log p(x) by annealing from the guide to the posterior, and the acceptance
     rate of its transitions (Neal 2001; Wu et al. 2017).
 
     The chains move in coordinates in which the guide's standard deviations are one. Costs
-    6 C T gradients of the joint.
+    6 C T gradients of the joint. A guide that is far from the posterior, or narrow beside it, has
+    chains that do not come to all of it: `start` is where they begin instead, steps are of several
+    sizes, and chains are drawn anew where their weights part (`ais.forward`).
 
     Args:
       key: one typed PRNG key.
       log_joint: z -> log p(x, z), nats, differentiable; z a pytree of reals.
       q: a guide of it.
+      start: such as the prior, as Wu et al. have it; q if not given.
       num_chains: C.
       num_temperatures: T.
 
@@ -47,13 +60,15 @@ def annealed_lower(
       ValueError: a latent is not real, or a count is not positive.
     """
     key_samples, key_chains = jax.random.split(key)
-    white, unravel = whiten(key_samples, q)
+    white, unravel = _begun(key_samples, q, start)
+    resample_below = 0.0 if start is None else RESAMPLE_BELOW
     found = ais.forward(
         key_chains,
         lambda row: log_joint(unravel(white.place(row))),
         white,
         num_chains=num_chains,
-        **_settings(white, num_temperatures),
+        resample_below=resample_below,
+        **_settings(white, start, num_temperatures),
     )
     return found.lower, found.acceptance.mean()
 
@@ -64,6 +79,7 @@ def annealed_upper(
     q: Guide,
     posterior_draw: Any,
     *,
+    start: Guide | None = None,
     num_chains: int = 16,
     num_temperatures: int = 100,
 ) -> Array:
@@ -72,21 +88,21 @@ def annealed_upper(
 
     Args:
       posterior_draw: z, a draw of p(z | x); every chain starts there.
-      key, log_joint, q, num_chains, num_temperatures: as of `annealed_lower`.
+      key, log_joint, q, start, num_chains, num_temperatures: as of `annealed_lower`.
 
     Raises:
       ValueError: a latent is not real, or a count is not positive.
     """
     key_samples, key_chains = jax.random.split(key)
-    white, unravel = whiten(key_samples, q)
+    white, unravel = _begun(key_samples, q, start)
     row = ravel_pytree(posterior_draw)[0]
-    start = jnp.broadcast_to(white.whiten(row[None])[0], (num_chains, row.size))
+    ends = jnp.broadcast_to(white.whiten(row[None])[0], (num_chains, row.size))
     found = ais.reverse(
         key_chains,
         lambda row: log_joint(unravel(white.place(row))),
         white,
-        start,
-        **_settings(white, num_temperatures),
+        ends,
+        **_settings(white, start, num_temperatures),
     )
     return found.upper
 
@@ -97,6 +113,7 @@ def simulated_sides(
     params: Params,
     x: Any,
     *,
+    from_prior: bool = False,
     num_chains: int = 16,
     num_temperatures: int = 100,
 ) -> Sides:
@@ -110,6 +127,8 @@ def simulated_sides(
       key: one typed PRNG key.
       model, params: with densities.
       x: one example, for its context and its shape.
+      from_prior: the chains between the prior and the posterior, not those between the guide and
+        it.
       num_chains, num_temperatures: as of `annealed_lower`.
 
     Raises:
@@ -125,7 +144,8 @@ def simulated_sides(
     def log_joint(z: Any) -> Array:
         return prior.log_prob(z) + densities.log_lik(params, x, z)
 
-    counts = {"num_chains": num_chains, "num_temperatures": num_temperatures}
+    start = prior if from_prior else None
+    counts = {"start": start, "num_chains": num_chains, "num_temperatures": num_temperatures}
     lower, acceptance = annealed_lower(key_lower, log_joint, q, **counts)
     upper = annealed_upper(key_upper, log_joint, q, z, **counts)
     return Sides(lower, upper, acceptance)
@@ -157,9 +177,18 @@ def whiten(key: Array, q: Guide) -> tuple[Whitened, Any]:
     return Whitened(Raveled(q, unravel), rows.mean(0), rows.std(0)), unravel
 
 
-def _settings(white: Whitened, num_temperatures: int) -> dict[str, Any]:
+def _begun(key: Array, q: Guide, start: Guide | None) -> tuple[Whitened, Any]:
+    """`whiten`, with `start` in the place of the guide where there is one."""
+    white, unravel = whiten(key, q)
+    if start is not None:
+        white = white._replace(base=Raveled(start, unravel))
+    return white, unravel
+
+
+def _settings(white: Whitened, start: Guide | None, num_temperatures: int) -> dict[str, Any]:
     return {
         "num_temperatures": num_temperatures,
         "step_size": LEAPFROG_STEP / white.loc.size**0.25,
+        "step_spread": 1.0 if start is None else SPREAD,
         "num_leapfrog": NUM_LEAPFROG,
     }
