@@ -145,9 +145,9 @@ def simulated_sides(
         return prior.log_prob(z) + densities.log_lik(params, x, z)
 
     start = prior if from_prior else None
-    counts = {"start": start, "num_chains": num_chains, "num_temperatures": num_temperatures}
-    lower, acceptance = annealed_lower(key_lower, log_joint, q, **counts)
-    upper = annealed_upper(key_upper, log_joint, q, z, **counts)
+    counts: dict[str, Any] = {"num_chains": num_chains, "num_temperatures": num_temperatures}
+    lower, acceptance = annealed_lower(key_lower, log_joint, q, start=start, **counts)
+    upper = annealed_upper(key_upper, log_joint, q, z, start=start, **counts)
     return Sides(lower, upper, acceptance)
 
 
