@@ -5,6 +5,7 @@ shares, numbers and figures.
     python -m experiments.documents --config=configs/topics/lda.py --config.data.name=texts:DIR
     python -m experiments.documents --config=configs/topics/lda.py \\
         --config.data.name=csv:FILE:COLUMN --config.model.num_topics=50
+    python -m experiments.documents --config=configs/topics/neural.py    # ProdLDA; :etm, :gsm, ...
 
 config.data.name is one of docstrings (the documentation of SciPy and scikit-learn, installed here
 already), texts:DIR, csv:FILE:COLUMN, jsonl:FILE:FIELD, ldac:FILE[,VOCAB], uci:FILE[,VOCAB],
@@ -18,7 +19,8 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli, command_line
-from experiments.topics.config import validate
+from experiments.rooms import is_of_documents
+from experiments.topics import config as sweeps_config
 
 
 def define_flags() -> None:
@@ -37,19 +39,31 @@ def main() -> int:
             "--config is missing; try --config=configs/topics/lda.py, see --help for examples."
         )
     config = flags.FLAGS.config
-    validate(config)
+    is_neural = "objective" in config and is_of_documents(config)
+    if is_neural:
+        from experiments.topics import neural_config
+
+        neural_config.validate(config)
+    else:
+        sweeps_config.validate(config)
     cli.set_up_jax()
     cli.find_devices()
     from experiments.run import lock
     from experiments.run.folder import default_folder, open_folder, refuse_foreign
     from experiments.run.stopping import Stop
-    from experiments.topics import fit
 
     workdir = Path(flags.FLAGS.workdir) if flags.FLAGS.workdir else default_folder(config)
     refuse_foreign(workdir)
     with (stop := Stop()).listening(), lock.locked(workdir):
         resumed = open_folder(workdir, config, overwrite=flags.FLAGS.overwrite)
-        fit.run(config, workdir, resumed=resumed, stop=stop)
+        if is_neural:
+            from experiments.topics import neural
+
+            neural.run(config, workdir, resumed=resumed, stop=stop)
+        else:
+            from experiments.topics import fit
+
+            fit.run(config, workdir, resumed=resumed, stop=stop)
     return 0
 
 

@@ -24,6 +24,11 @@ MODEL = Room(
         "priors",
     ),
 )
+DOCUMENTS = Room(
+    "model of documents",
+    "vi_jax.models.documents",
+    names=("amortised_lda", "etm", "nvdm", "prodlda"),
+)
 NETWORK = Room("network", "vi_jax.models.architectures", names=("conv", "gated_mlp", "mlp"))
 ACTIVATION = Room(
     "activation",
@@ -103,6 +108,7 @@ ROOMS = Rooms(
     }
 )
 CHOICES = {"model": MODEL, "objective": OBJECTIVE, "optim": OPTIMISER}  # of a training
+DOCUMENT_CHOICES = {**CHOICES, "model": DOCUMENTS}
 POSTERIOR_CHOICES = {"method": METHOD}  # of a posterior, whose model is NumPyro's
 # by the name that --list takes
 LISTED = {
@@ -116,7 +122,15 @@ LISTED = {
 
 def choices_of(config: Mapping[str, Any]) -> dict[str, Room]:
     """The top-level fields of a config that are choices."""
-    return CHOICES if "objective" in config else POSTERIOR_CHOICES
+    if "objective" not in config:
+        return POSTERIOR_CHOICES
+    return DOCUMENT_CHOICES if is_of_documents(config) else CHOICES
+
+
+def is_of_documents(config: Mapping[str, Any]) -> bool:
+    """Whether a config is one of experiments.documents: its data hold documents out."""
+    data: Any = config.get("data")
+    return hasattr(data, "keys") and "held_out" in data
 
 
 # fields of version e705c06 and where they are now

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments import rooms
+from experiments.choices import Room
 from experiments.cli import MAX_COUNT, UserError, suggest
 from experiments.overrides import flatten
 from experiments.rooms import ROOMS
@@ -55,6 +56,7 @@ FACTS = (
     *("num_labels", "label_copies"),  # of rows that have labels, where others lack them
     *("columns", "has_exposure", "num_covariates"),  # of tables
     "max_steps",  # of sequences
+    *("background", "num_words"),  # of documents
 )
 ESTIMATOR = "objective.estimator"
 AUTO = "auto"  # of it: the best one on a batch
@@ -66,8 +68,10 @@ FUNCTIONS = {
 }
 
 
-def validate(config: Any) -> None:
-    """Raises UserError for the first thing in a config that cannot be meant."""
+def validate(config: Any, choices: Mapping[str, Room] | None = None) -> None:
+    """Raises UserError for the first thing in a config that cannot be meant; `choices` are the
+    rooms of its functions, those of images, tables and sequences if not given.
+    """
     from configs import base
 
     expected = base.get_config().to_dict()
@@ -77,7 +81,7 @@ def validate(config: Any) -> None:
     _validate_sweep(config)
     _validate_mesh(config)
     _validate_training(config)
-    for field, room in FUNCTIONS.items():
+    for field, room in (choices or FUNCTIONS).items():
         ROOMS.check(room, get(config, field), where=f"config.{field}", facts=FACTS)
 
 

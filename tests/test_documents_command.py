@@ -27,18 +27,24 @@ def texts(tmp_path_factory):
 
 
 def flags(texts, place, *more):
-    fields = (
-        f"data.name=texts:{texts}",
-        "data.min_df=1",
-        "data.max_df=1.0",
-        f"model.num_topics={NUM_TOPICS}",
-        *more,
-    )
+    return of_config("lda.py", texts, place, f"model.num_topics={NUM_TOPICS}", *more)
+
+
+def of_config(name, texts, place, *more):
+    fields = (f"data.name=texts:{texts}", "data.min_df=1", "data.max_df=1.0", *more)
     return [
-        "--config=configs/topics/lda.py",
+        f"--config=configs/topics/{name}",
         *(f"--config.{field}" for field in fields),
         f"--workdir={place}",
     ]
+
+
+def wait_for_rows(process, path, num):
+    until = time.monotonic() + 120
+    while not (path.exists() and path.read_text().count("\n") >= num):
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.02)
 
 
 def test_a_fit_leaves_topics_shares_words_numbers_and_figures(commands, texts, tmp_path):
@@ -91,11 +97,7 @@ def test_a_fit_that_was_stopped_ends_where_an_unbroken_one_does(commands, texts,
     commands.ok("documents", *flags(texts, whole, *more))
     process = commands.start("documents", *flags(texts, broken, *more))
     metrics = broken / "metrics.jsonl"
-    until = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text().count("\n") > 4):
-        assert time.monotonic() < until
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_for_rows(process, metrics, 5)
     process.send_signal(signal.SIGKILL)
     process.wait()
     commands.ok("documents", *flags(texts, broken, *more))
@@ -124,3 +126,43 @@ def test_more_topics_than_documents_are_a_sentence(commands, texts, tmp_path):
     assert done.returncode == 2
     assert "500 topics of 81 documents" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+SMALL = (
+    *("model.num_latents=3", "model.hidden=16", "model.alpha=0.3"),
+    *("train.batch_size=27", "train.num_steps=900", "train.log_every=10", "train.eval_every=450"),
+    *("train.checkpoint_every=50", "eval.num_importance_samples=50", "eval.refined_docs=6"),
+)
+
+
+def test_a_neural_model_leaves_what_a_topic_model_leaves_and_goes_on(commands, texts, tmp_path):
+    """One run unbroken, one killed and started again: the same topics to the last bit."""
+    whole = tmp_path / "whole"
+    broken = tmp_path / "broken"
+    done = commands.ok("documents", *of_config("neural.py", texts, whole, *SMALL))
+    assert "completion perplexity of held-out documents" in done.stdout
+    assert "amortisation gap" in done.stdout
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["completion"]["num_docs"] == 9
+    assert 5 < summary["completion"]["ppl_tok"] < 13  # 15 words; 5 of them at shares of 0.9
+    assert set(summary["completion_of_some"]) == {"encoder", "refined"}
+    with np.load(whole / "topics.npz") as arrays:
+        np.testing.assert_allclose(arrays["topics"].sum(1), 1.0, rtol=1e-4)
+        assert sorted(arrays["topics"].argsort(1)[:, -5:].min(1).tolist()) == [0, 5, 10]
+    shares = np.load(whole / "doc_topics.npy")
+    assert shares.shape == (81, NUM_TOPICS)
+    assert len(json.loads((whole / "ldavis.json").read_text())["doc_lengths"]) == 81
+    pictures = {path.stem for path in (whole / "figures").glob("*.png")}
+    assert pictures == {
+        *("topics", "topic_map", "correlations", "shares", "learning_curves", "k_hat")
+    }
+    process = commands.start("documents", *of_config("neural.py", texts, broken, *SMALL))
+    wait_for_rows(process, broken / "metrics.jsonl", 12)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    commands.ok("documents", *of_config("neural.py", texts, broken, *SMALL))
+    with np.load(whole / "topics.npz") as a, np.load(broken / "topics.npz") as b:
+        np.testing.assert_array_equal(a["topics"], b["topics"])
+    np.testing.assert_array_equal(shares, np.load(broken / "doc_topics.npy"))
+    rows = [(place / "metrics.jsonl").read_text() for place in (whole, broken)]
+    assert rows[0] == rows[1]

@@ -14,6 +14,8 @@ over many documents).
 
 from ml_collections import ConfigDict
 
+from configs.topics import base
+
 VARIANTS = ("partly", "memoized", "cvb0", "svi")
 
 
@@ -27,20 +29,7 @@ def get_config(variant: str = "partly") -> ConfigDict:
         dict(
             name=f"lda-{variant}",
             seed=0,
-            data=dict(
-                # docstrings | texts:DIR | csv:FILE:COLUMN | jsonl:FILE:FIELD | ldac:FILE[,VOCAB] |
-                # uci:FILE[,VOCAB] | mtx:FILE[,VOCAB] | npz:FILE (docs/documents.md)
-                name="docstrings",
-                held_out=0.1,  # share of the documents whose perplexity is measured; 0 for none
-                split_seed=0,  # which they are, and how their tokens are halved where no text is
-                # of texts: what a word is, which are left out (english, "" or a file of them),
-                # and in how many documents, and in what share of them at most, one has to be
-                token_pattern="(?u)[^\\W\\d_]{3,}",
-                stop_words="english",
-                min_df=5,
-                max_df=0.5,
-                lowercase=True,
-            ),
+            data=base.documents(),
             model=dict(
                 method=variant,  # partly | memoized | cvb0 | svi | cavi
                 num_topics=20,

@@ -12,10 +12,8 @@ NUM_WORDS = 8
 NUM_DOCS = 40  # whose shares are drawn
 
 
-def draw_all(
-    folder: Path, name: str, fit: Any, loaded: Any, rows: list[dict[str, Any]]
-) -> list[Path]:
-    """All figures of a fit; those that it has no numbers for are left out."""
+def draw_all(folder: Path, name: str, fit: Any, loaded: Any) -> list[Path]:
+    """The figures of a fit's topics and shares; those that it has no numbers for are left out."""
     beta = np.asarray(fit.topics_mean, np.float64)
     mass = np.asarray(fit.weights, np.float64)
     mass = mass / mass.sum()
@@ -25,7 +23,6 @@ def draw_all(
     paths = [
         topic_sheet(folder / "topics.png", beta, mass, words, title=f"{name}: topics"),
         document_shares(folder / "shares.png", shares, title=f"{name}: shares of documents"),
-        learning_curves(folder / "learning_curves.png", rows, title=f"{name}: learning curves"),
     ]
     if len(beta) > 2:
         place = topic_map(beta)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli import UserError
+from experiments.rooms import is_of_documents
 
 # came after format 2 of config.json: each with the value that does what was done before
 ADDED = {
@@ -44,7 +45,7 @@ def with_added(fields: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], l
       UserError: what one of them was then depends on the data, and has to be said.
     """
     data: Any = fields.get("data")
-    is_training = "optim" in fields and "objective" in fields
+    is_training = "optim" in fields and "objective" in fields and not is_of_documents(fields)
     if not is_training or not isinstance(data, Mapping):
         return dict(fields), []
     missing = [name for name in ADDED if name not in data]

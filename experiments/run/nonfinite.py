@@ -119,10 +119,9 @@ def stopped(
     try:
         path = record(workdir, bad_step, state_at, built=built)
         bad_step = int(path.stem.removeprefix("step_"))
-        moment = (
-            f"its batch, key and state are in {path}, and python -m experiments.replay "
-            f"--workdir={workdir} runs it alone"
-        )
+        moment = f"its batch, key and state are in {path}"
+        if built.dataset.num_levels or built.dataset.table is not None:  # no documents
+            moment += f", and python -m experiments.replay --workdir={workdir} runs it alone"
     except OSError as error:
         moment = f"its batch and state could not be kept ({error.strerror})"
     return UserError(

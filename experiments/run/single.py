@@ -62,7 +62,7 @@ def train(
     built = session.build_all(config, dataset)
     processes.from_first(lambda: check_data(workdir, built.dataset))
     _introduce(built, layout)
-    state, recorder = _train(
+    state, recorder = take_steps(
         built,
         workdir,
         layout,
@@ -97,7 +97,7 @@ def _introduce(built: Built, layout: Layout) -> None:
         )
 
 
-def _train(
+def take_steps(
     built: Built,
     workdir: Path,
     layout: Layout,
@@ -106,7 +106,9 @@ def _train(
     stop: Stop,
     trackers: Trackers,
 ) -> tuple[State, Recorder]:
-    """The state at the end, and the recorder of the run."""
+    """The steps that are left of a run, with their rows, evaluations and checkpoints; the state at
+    the end, and the recorder.
+    """
     spec = built.config.train
     advance, data = session.make_run(built, layout)
     saves = Checkpoints(

@@ -31,6 +31,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "fit.checkpoint_minutes": (float, int),
     "fit.evidence_docs": (int,),
 }
+SHARED = ("name", "seed", "data.")  # how the fields begin that every model of documents has
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, cli.MAX_SEED),
     "data.held_out": (0, 0.9),
@@ -53,18 +54,7 @@ RANGES: dict[str, tuple[float, float]] = {
 
 def validate(config: Any) -> None:
     """Raises UserError for the first thing in a config that cannot be meant."""
-    for field, kinds in FIELDS.items():
-        value = _get(config, field)
-        is_flag = isinstance(value, bool)
-        if not isinstance(value, kinds) or is_flag != (kinds == (bool,)):
-            wanted = " or ".join(kind.__name__ for kind in kinds)
-            raise cli.UserError(f"config.{field} is {value!r}; it has to be of type {wanted}.")
-    for field, (least, most) in RANGES.items():
-        value = _get(config, field)
-        if not least <= value <= most:
-            raise cli.UserError(
-                f"config.{field} is {value}; it has to be at least {least} and at most {most:,}."
-            )
+    _validate_fields(config, tuple(FIELDS))
     if config.model.method not in METHODS:
         raise cli.UserError(
             f"config.model.method is {config.model.method!r}; it can be {', '.join(METHODS)}."
@@ -74,6 +64,34 @@ def validate(config: Any) -> None:
         raise cli.UserError(
             f"config.model.alpha is {alpha!r}; it can be learn, or a number above 0."
         )
+    _validate_source(config)
+
+
+def validate_data(config: Any) -> None:
+    """The same of the name, the seed and the documents alone."""
+    _validate_fields(config, tuple(name for name in FIELDS if name.startswith(SHARED)))
+    _validate_source(config)
+
+
+def _validate_fields(config: Any, fields: tuple[str, ...]) -> None:
+    """That fields are of their types and lie in their ranges."""
+    for field in fields:
+        kinds = FIELDS[field]
+        value = _get(config, field)
+        is_flag = isinstance(value, bool)
+        if not isinstance(value, kinds) or is_flag != (kinds == (bool,)):
+            wanted = " or ".join(kind.__name__ for kind in kinds)
+            raise cli.UserError(f"config.{field} is {value!r}; it has to be of type {wanted}.")
+    for field in (name for name in fields if name in RANGES):
+        value = _get(config, field)
+        (least, most) = RANGES[field]
+        if not least <= value <= most:
+            raise cli.UserError(
+                f"config.{field} is {value}; it has to be at least {least} and at most {most:,}."
+            )
+
+
+def _validate_source(config: Any) -> None:
     kind = config.data.name.partition(":")[0]
     if kind not in (*COUNTED, *TEXTS):
         raise cli.UserError(

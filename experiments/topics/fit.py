@@ -1,37 +1,26 @@
 """The fit of a topic model: corpus, check, sweeps, and the files that are left."""
 
-import hashlib
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 import vi_jax as vi
-from experiments import cli, corpora
-from experiments.corpora import Corpus, Sparse
+from experiments import cli
 from experiments.figures import topics as figures
 from experiments.run import heartbeat
-from experiments.run.contents import DATA
 from experiments.run.live import Count
 from experiments.run.stopping import Stop
-from experiments.topics import outputs
+from experiments.topics import outputs, sweeps
+from experiments.topics.load import Loaded, check_data, load, report
 from vi_jax import files
 from vi_jax.topics import memoized, svi
 from vi_jax.topics.svi import Schedule
 
 METRICS = "metrics.jsonl"
 STATE = "state.npz"  # of a fit that has not ended, to go on from
-
-
-class Loaded(NamedTuple):
-    """A corpus as the library takes it."""
-
-    corpus: Corpus
-    train: vi.topics.Counts
-    test: vi.topics.Counts | None
-    halves: tuple[vi.topics.Counts, vi.topics.Counts] | None
 
 
 def run(config: Any, workdir: Path, *, resumed: bool, stop: Stop) -> None:
@@ -42,7 +31,7 @@ def run(config: Any, workdir: Path, *, resumed: bool, stop: Stop) -> None:
     """
     loaded = load(config)
     check_data(workdir, loaded)
-    for line in report(config, loaded):
+    for line in report(loaded, config.model.num_topics):
         print(line)
     with stop.deferred():  # which ends the command where a signal came, after the save
         fit = _fit(config, workdir, loaded, resumed=resumed, stop=stop)
@@ -51,88 +40,24 @@ def run(config: Any, workdir: Path, *, resumed: bool, stop: Stop) -> None:
         summary = outputs.summarise(fit, loaded)
     for line in outputs.lines(summary):
         print(line)
-    outputs.save(workdir, fit, loaded, summary)
+    arrays = {"lambda": np.asarray(fit.topics), "alpha": fit.alpha, "eta": fit.eta}
+    outputs.save(workdir, fit, loaded, summary, arrays)
     with heartbeat.phase("measuring the shares of documents"):
         evidence = outputs.save_evidence(workdir, config, fit, loaded)
     if evidence is not None:
         print(evidence.found.verdict)
     with heartbeat.phase("drawing"):
-        rows = outputs.read_metrics(workdir / METRICS)
+        rows = sweeps.read_metrics(workdir / METRICS)
         files.make_folder(workdir / "figures")
-        paths = figures.draw_all(workdir / "figures", config.name, fit, loaded, rows)
+        paths = figures.draw_all(workdir / "figures", config.name, fit, loaded)
+        path = workdir / "figures" / "learning_curves.png"
+        paths.append(figures.learning_curves(path, rows, title=f"{config.name}: learning curves"))
         if evidence is not None:
             path = workdir / "figures" / "k_hat.png"
             title = f"{config.name}: whose shares can be read"
             paths.append(figures.k_hats(path, evidence.found, evidence.lengths, title=title))
     (workdir / STATE).unlink(missing_ok=True)
     print(f"  {len(paths)} figures; run folder {workdir}")
-
-
-def load(config: Any) -> Loaded:
-    """The corpus of a config.
-
-    Raises:
-      UserError: it cannot be had, in a sentence.
-    """
-    try:
-        with heartbeat.phase(f"reading {config.data.name}"):
-            corpus = corpora.load(config.data)
-            parts = corpus.parts
-            size = len(corpus.vocab)
-            train = _counts(parts["train"].counts, size)
-            test = None
-            halves = None
-            if "test" in parts:
-                test = _counts(parts["test"].counts, size)
-                (first, second) = corpora.halves(parts["test"], config.data.split_seed)
-                halves = (_counts(first, size), _counts(second, size))
-    except (corpora.CorpusError, ValueError, TypeError) as error:
-        raise cli.UserError(str(error)) from None
-    return Loaded(corpus, train, test, halves)
-
-
-def _counts(part: Sparse, num_words: int) -> vi.topics.Counts:
-    return vi.topics.from_csr(part.indptr, part.indices, part.data, num_words=num_words)
-
-
-def check_data(workdir: Path, loaded: Loaded) -> None:
-    """Records the corpus, or refuses another one than the run in the folder began with.
-
-    Raises:
-      UserError: the counts or the vocabulary have changed.
-    """
-    hasher = hashlib.sha256("\n".join(loaded.corpus.vocab).encode())
-    for part in loaded.corpus.parts.values():
-        for array in part.counts:
-            hasher.update(np.ascontiguousarray(array, np.int64).tobytes())
-    found = {"source": loaded.corpus.source, "fingerprint": hasher.hexdigest()}
-    path = workdir / DATA
-    if files.kind(path):
-        before = outputs.read_json(path)
-        if before.get("fingerprint") != found["fingerprint"]:
-            raise cli.UserError(
-                f"the documents have changed since the run in {workdir} began; give back the old "
-                "ones, or name another --workdir."
-            )
-    files.write_json(path, found)
-
-
-def report(config: Any, loaded: Loaded) -> list[str]:
-    """What was read, in lines, with what looks wrong."""
-    corpus = loaded.corpus
-    train = loaded.train
-    lines = [
-        f"documents: {corpus.source}",
-        f"documents: {train.num_docs:,} to train on, {train.num_tokens:,} tokens of "
-        f"{train.num_words:,} words",
-    ]
-    if loaded.test is not None:
-        lines.append(
-            f"documents: {loaded.test.num_docs:,} held out, {loaded.test.num_tokens:,} tokens"
-        )
-    lines += [f"documents: {note}" for note in corpus.notes]
-    check = vi.topics.check(train, corpus.vocab, num_topics=config.model.num_topics)
-    return lines + [f"check: {finding.sentence}" for finding in check.findings]
 
 
 def _fit(config: Any, workdir: Path, loaded: Loaded, *, resumed: bool, stop: Stop) -> Any:
@@ -144,7 +69,7 @@ def _fit(config: Any, workdir: Path, loaded: Loaded, *, resumed: bool, stop: Sto
     """
     model = config.model
     (done, state) = _saved(workdir / STATE, model.method) if resumed else (0, None)
-    rows = outputs.keep_metrics(workdir / METRICS, done)
+    rows = sweeps.keep_metrics(workdir / METRICS, done)
     record = _Record(workdir, config.fit, stop, rows[-1]["seconds"] if rows else 0.0)
     with Count("sweeps", config.fit.num_sweeps - done, "sweeps", first=0.0) as count:
 
@@ -187,7 +112,7 @@ class _Record:
 
     def after_sweep(self, progress: vi.topics.Progress) -> bool:
         """A line of metrics, and the state where it is due; True where the fit is to stop."""
-        outputs.append_metrics(self._workdir / METRICS, progress, self._seconds)
+        sweeps.append_metrics(self._workdir / METRICS, progress, self._seconds)
         asked = self._stop.asked()
         is_due = self._pace > 0 and time.monotonic() - self._saved_at > self._pace
         if asked or is_due:

@@ -38,61 +38,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return json.loads(files.read_text(path))
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows by sweep; a line that a kill cut short is left out."""
-    if not files.kind(path):
-        return []
-    rows = []
-    for line in files.read_text(path).splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
-
-
-def keep_metrics(path: Path, sweeps: int) -> list[dict[str, Any]]:
-    """The rows of the first sweeps, the only ones that stay in the file."""
-    rows = [row for row in read_metrics(path) if row["sweep"] <= sweeps]
-    files.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-    return rows
-
-
-def append_metrics(path: Path, progress: vi.topics.Progress, seconds: float) -> None:
-    """A line with the numbers of a sweep; `seconds` are those before this process."""
-    row = {
-        "sweep": progress.sweep,
-        "elbo": progress.elbo,
-        "perplexity": progress.perplexity,
-        "alpha_sum": progress.alpha_sum,
-        "topics_used": progress.topics_used,
-        "seconds": seconds + progress.seconds,
-    }
-    plain = {name: value for name, value in row.items() if not math.isnan(value)}
-    with files.open_to_append(path) as file:
-        file.write(json.dumps(plain) + "\n")
-
-
 def summarise(fit: Any, loaded: Any) -> dict[str, Any]:
     """Every number of the fit: the bound, completion with its errors, coherence beside diversity,
     topics used and twins.
     """
-    coherence = vi.topics.npmi(fit.topics_mean, loaded.train)
     summary: dict[str, Any] = {
-        "method": fit.method,
-        "num_topics": fit.num_topics,
-        "num_words": fit.num_words,
-        "num_docs": fit.num_docs,
-        "num_tokens": fit.num_tokens,
+        **of_topics(fit, loaded),
         "num_sweeps": len(fit.history),
         "converged": fit.converged,
-        "seconds": fit.seconds,
-        "npmi": float(np.mean(coherence)),
-        "npmi_by_topic": coherence.tolist(),
-        "diversity": vi.topics.diversity(fit.topics_mean),
-        "topics_used": fit.num_topics - len(fit.unused),
-        "unused": fit.unused,
-        "twins": [list(pair) for pair in fit.twins],
         "alpha_sum": float(np.sum(fit.alpha)),
         "starts": np.asarray(fit.starts, float).tolist(),
         "found": np.asarray(fit.found, float).tolist(),
@@ -100,28 +53,57 @@ def summarise(fit: Any, loaded: Any) -> dict[str, Any]:
     if math.isfinite(fit.elbo):
         summary["elbo_per_token"] = fit.elbo / fit.num_tokens
     if loaded.halves is not None:
-        found = vi.topics.completion(fit, *loaded.halves)
-        plain = found._asdict()
-        plain.pop("nll")
-        summary["completion"] = plain
+        summary["completion"] = plain(vi.topics.completion(fit, *loaded.halves))
+    return summary
+
+
+def of_topics(fit: Any, loaded: Any) -> dict[str, Any]:
+    """The numbers that every topic model has, coherence beside diversity."""
+    coherence = vi.topics.npmi(fit.topics_mean, loaded.train)
+    found: dict[str, Any] = {
+        "method": fit.method,
+        "num_topics": fit.num_topics,
+        "num_words": fit.num_words,
+        "num_docs": fit.num_docs,
+        "num_tokens": fit.num_tokens,
+        "seconds": fit.seconds,
+        "npmi": float(np.mean(coherence)),
+        "npmi_by_topic": coherence.tolist(),
+        "diversity": vi.topics.diversity(fit.topics_mean),
+        "topics_used": fit.num_topics - len(fit.unused),
+        "unused": fit.unused,
+        "twins": [list(pair) for pair in fit.twins],
+    }
     order = loaded.corpus.parts["train"].order
     if order is not None:
         texts = [doc.tolist() for doc in order]
-        summary["c_v"] = float(np.mean(vi.topics.c_v(fit.topics_mean, texts)))
-    return summary
+        found["c_v"] = float(np.mean(vi.topics.c_v(fit.topics_mean, texts)))
+    return found
+
+
+def plain(found: vi.topics.Completion) -> dict[str, Any]:
+    """A completion as JSON has it."""
+    numbers = found._asdict()
+    numbers.pop("nll")
+    return numbers
+
+
+def completion_line(done: dict[str, Any]) -> str:
+    """Both perplexities with their errors, and what they are of."""
+    return (
+        f"{done['ppl_tok']:,.1f} ± {done['ppl_tok_stderr']:.1f} by tokens, "
+        f"{done['ppl_doc']:,.1f} ± {done['ppl_doc_stderr']:.1f} by documents "
+        f"({done['num_tokens']:,} tokens of {done['num_docs']:,} documents; "
+        f"{done['skipped_docs']:,} skipped)"
+    )
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
     """The numbers that `print(fit)` does not have."""
     found = []
     if "completion" in summary:
-        done = summary["completion"]
-        found.append(
-            f"completion perplexity of held-out documents {done['ppl_tok']:,.1f} ± "
-            f"{done['ppl_tok_stderr']:.1f} by tokens, {done['ppl_doc']:,.1f} ± "
-            f"{done['ppl_doc_stderr']:.1f} by documents ({done['num_tokens']:,} tokens of "
-            f"{done['num_docs']:,} documents; {done['skipped_docs']:,} skipped)"
-        )
+        shown = completion_line(summary["completion"])
+        found.append(f"completion perplexity of held-out documents {shown}")
     cv = f", C_V {summary['c_v']:.3f}" if "c_v" in summary else ""
     found.append(
         f"NPMI {summary['npmi']:.3f} on the training documents{cv}, diversity "
@@ -130,12 +112,11 @@ def lines(summary: dict[str, Any]) -> list[str]:
     return found
 
 
-def save(workdir: Path, fit: Any, loaded: Any, summary: dict[str, Any]) -> None:
-    """All files of a fit but its figures."""
-    vocab = np.array(loaded.corpus.vocab)
-    topics = np.asarray(fit.topics)
-    arrays = {"lambda": topics, "alpha": fit.alpha, "eta": fit.eta, "vocab": vocab}
-    files.write_npz(workdir / TOPICS, arrays)
+def save(
+    workdir: Path, fit: Any, loaded: Any, summary: dict[str, Any], arrays: dict[str, Any]
+) -> None:
+    """All files of a fit but its figures; `arrays` are what its topics are."""
+    files.write_npz(workdir / TOPICS, {**arrays, "vocab": np.array(loaded.corpus.vocab)})
     shares = np.asarray(fit.shares(loaded.train), np.float32)
     files.write_whole(workdir / SHARES, lambda file: np.lib.format.write_array(file, shares))
     files.write_json(workdir / SUMMARY, summary)
@@ -170,9 +151,14 @@ def save_evidence(workdir: Path, config: Any, fit: Any, loaded: Any) -> DocEvide
     docs = np.sort(order[:size])
     some = vi.topics.take(loaded.train, docs)
     found = vi.topics.evidence(key_samples, fit, some, num_samples=NUM_SAMPLES)
-    arrays = {"doc": docs, "tokens": some.lengths, "readable": found.readable, **found._asdict()}
-    files.write_npz(workdir / EVIDENCE, arrays)
-    return DocEvidence(docs, some.lengths, found)
+    return write_evidence(workdir, DocEvidence(docs, some.lengths, found))
+
+
+def write_evidence(workdir: Path, made: DocEvidence) -> DocEvidence:
+    """The same, once it is in its file."""
+    arrays = {"doc": made.docs, "tokens": made.lengths, "readable": made.found.readable}
+    files.write_npz(workdir / EVIDENCE, {**arrays, **made.found._asdict()})
+    return made
 
 
 def word_lists(fit: Any, loaded: Any) -> list[dict[str, Any]]:

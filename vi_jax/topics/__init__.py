@@ -24,12 +24,12 @@ from vi_jax.topics.coherence import (
 from vi_jax.topics.corpus import Check, Finding, check
 from vi_jax.topics.counts import Counts, as_rows, from_csr, from_scipy, take, to_csr
 from vi_jax.topics.defaults import METHODS
-from vi_jax.topics.evaluate import Completion, completion, score
+from vi_jax.topics.evaluate import Completion, completion, of_nll, score
 from vi_jax.topics.evidence import Evidence, dirichlets, evidence
 from vi_jax.topics.exports import to_arviz, to_gensim, to_sklearn
 from vi_jax.topics.hdp import fit_hdp
 from vi_jax.topics.lda import Progress, fit_lda
-from vi_jax.topics.result import LDA
+from vi_jax.topics.result import LDA, USED_TOKENS
 from vi_jax.topics.simulate import Calibration, Simulated, calibration, simulate
 from vi_jax.topics.stream import StreamProgress, fit_stream
 from vi_jax.topics.svi import Schedule, svi_step
@@ -37,6 +37,7 @@ from vi_jax.topics.svi import Schedule, svi_step
 __all__ = [
     "LDA",
     "METHODS",
+    "USED_TOKENS",
     "Calibration",
     "Check",
     "Completion",
@@ -67,6 +68,7 @@ __all__ = [
     "hellinger",
     "match",
     "npmi",
+    "of_nll",
     "score",
     "simulate",
     "svi_step",

@@ -72,13 +72,26 @@ def score(shares: Any, topics_mean: Any, h1: Counts, h2: Counts) -> Completion:
         with np.errstate(divide="ignore"):
             cost = -data[part] * np.log(chances)
         nll += np.bincount(rows[part], weights=cost, minlength=h2.num_docs)
-    scored = (h1.lengths > 0) & (h2.lengths > 0)
-    found = _mean(nll[scored], h2.lengths[scored])
+    return of_nll(nll, h1.lengths, h2.lengths)
+
+
+def of_nll(nll: Any, first: Any, second: Any) -> Completion:
+    """`completion` of any model that has probabilities of words.
+
+    Args:
+      nll: -log p of the second half's tokens given the first half, summed, nats, [N].
+      first, second: tokens of the halves, [N]; documents with an empty one are skipped.
+    """
+    nll = np.asarray(nll, np.float64)
+    first = np.asarray(first)
+    second = np.asarray(second)
+    scored = (first > 0) & (second > 0)
+    found = _mean(nll[scored], second[scored])
     return Completion(
         *found,
-        num_tokens=int(h2.lengths[scored].sum()),
+        num_tokens=int(second[scored].sum()),
         num_docs=int(scored.sum()),
-        skipped_tokens=int(h2.lengths[~scored].sum()),
+        skipped_tokens=int(second[~scored].sum()),
         skipped_docs=int(np.sum(~scored)),
         nll=np.where(scored, nll, np.nan),
     )

@@ -11,6 +11,7 @@ unbroken one would have.
 
 from vi_jax.training.batches import batch_rows, make_gather, remembered_order, shuffle
 from vi_jax.training.refit import Refitted, refit_guide
+from vi_jax.training.refit_normal import refit_normal
 from vi_jax.training.run import make_run, on_layout, require_batches
 from vi_jax.training.state import State, evaluation_params, init_state
 from vi_jax.training.step import Metrics, Prepare, Step, make_step, step_key
@@ -48,6 +49,7 @@ __all__ = [
     "no_metrics",
     "on_layout",
     "refit_guide",
+    "refit_normal",
     "remembered_order",
     "require_batches",
     "shuffle",

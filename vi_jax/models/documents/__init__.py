@@ -10,10 +10,10 @@ trained, which does what batch normalisation of the outputs is used for without 
 posterior depending on its neighbours.
 """
 
-from vi_jax.models.documents._bag import Bag, topics
+from vi_jax.models.documents._bag import Bag, shares, topics
 from vi_jax.models.documents.amortised_lda import amortisation_gap, amortised_lda
 from vi_jax.models.documents.etm import etm
 from vi_jax.models.documents.nvdm import nvdm
 from vi_jax.models.documents.prodlda import prodlda
 
-__all__ = ["Bag", "amortisation_gap", "amortised_lda", "etm", "nvdm", "prodlda", "topics"]
+__all__ = ["Bag", "amortisation_gap", "amortised_lda", "etm", "nvdm", "prodlda", "shares", "topics"]

@@ -15,6 +15,7 @@ from vi_jax.models.from_densities import from_densities
 from vi_jax.models.networks import Network, mlp_encoder
 from vi_jax.types import Array, Model, Params
 
+_PER_PLACE = 16  # words of the vocabulary that cost as much as one that is looked up
 _LEAST = 1e-9  # of a word's frequency, where the background begins
 
 
@@ -66,8 +67,10 @@ class Parts(NamedTuple):
 
 
 def encoder(num_words: int, num_outputs: int, hidden: int) -> Network:
-    """softplus(sum_w log(1 + n_w) words_w) of a document through one more layer, to [num_outputs];
-    parameters {"words" [V, H], "encoder"}, others beside them are left alone.
+    """softplus(sum_w a_w words_w + log(1 + n) length) of a document of n tokens through one more
+    layer, to [num_outputs]; a_w = log(1 + n_w) / (1 + sum_w log(1 + n_w)^2)^(1/2), so that long and
+    short documents are of one scale. Parameters {"words" [V, H], "length" [H], "encoder"}, others
+    beside them are left alone.
     """
     as_count(num_words, "num_words", what="V")
     as_count(hidden, "hidden")
@@ -76,13 +79,21 @@ def encoder(num_words: int, num_outputs: int, hidden: int) -> Network:
     def init(key: Array) -> Params:
         key_words, key_encoder = jax.random.split(key)
         return {
-            "words": 0.1 * jax.random.normal(key_words, (num_words, hidden)),
+            "words": jax.random.normal(key_words, (num_words, hidden)),
+            "length": jnp.zeros(hidden),
             "encoder": network.init(key_encoder),
         }
 
     def apply(params: Params, x: Any) -> Array:
-        weights = jnp.log1p(x["counts"].astype(params["words"].dtype))
-        bag = weights @ params["words"][x["ids"]]
+        words = params["words"]
+        counts = x["counts"].astype(words.dtype)
+        weights = jnp.log1p(counts)
+        weights = weights / jnp.sqrt(1.0 + jnp.sum(weights**2))
+        if _PER_PLACE * len(weights) > num_words:  # of a batch, one product of matrices
+            bag = jnp.zeros(num_words, weights.dtype).at[x["ids"]].add(weights) @ words
+        else:
+            bag = weights @ words[x["ids"]]
+        bag = bag + jnp.log1p(jnp.sum(counts)) * params["length"]
         return network.apply(params["encoder"], jax.nn.softplus(bag))
 
     return Network(init, apply)
@@ -147,11 +158,22 @@ def all_words(
 
 def topics(model: Model, params: Params, num_latents: int, *, at: float = 1e4) -> Array:
     """The distribution over words of each topic alone, [K, V]: what is decoded where a topic has
-    all of a document. Of models whose shares are softmax(z), as those of z = log theta are.
+    all of a document. Of models that have `shares`.
     """
+    decoder = params["decoder"]
+    if "mix" in decoder:  # no z has a topic alone
+        return jax.nn.softmax(decoder["topics"] + decoder["background"])
     x = {"ids": jnp.zeros(1, jnp.int32), "counts": jnp.ones(1)}
     corners = jax.nn.log_softmax(at * jnp.eye(num_latents))
     if model.densities is None:
         raise ValueError("topics are read from the densities of a model; this one has none.")
     decode = model.densities.decode
     return jax.vmap(lambda z: jnp.exp(decode(params, x, z).log_probs))(corners)
+
+
+def shares(params: Params, z: Array) -> Array:
+    """theta [K] of latents z [K]: softmax(z), or softmax(W z) where the decoder has a mix W; a
+    plain `nvdm` has none.
+    """
+    decoder = params["decoder"]
+    return jax.nn.softmax(z @ decoder["mix"] if "mix" in decoder else z)
