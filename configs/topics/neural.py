@@ -20,7 +20,7 @@ MODELS = {
     "gsm": dict(name="nvdm", num_latents=20, hidden=100, shares=True),
     "amortised_lda": dict(name="amortised_lda", num_latents=20, hidden=100, alpha=0.1),
 }
-VARIANTS = tuple(MODELS)
+VARIANTS = ("prodlda", "etm", "gsm", "amortised_lda")
 
 
 def get_config(variant: str = "prodlda") -> ConfigDict:
