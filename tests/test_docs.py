@@ -89,6 +89,7 @@ def names_listed(kind):
 
 KINDS = {  # of a room: the title of its list
     "model": "models",
+    "model of documents": "models of documents",
     "network": "architectures",
     "activation": "activations",
     "likelihood": "likelihoods",

@@ -130,7 +130,7 @@ def test_more_topics_than_documents_are_a_sentence(commands, texts, tmp_path):
 
 SMALL = (
     *("model.num_latents=3", "model.hidden=16", "model.alpha=0.3"),
-    *("train.batch_size=27", "train.num_steps=900", "train.log_every=10", "train.eval_every=450"),
+    *("train.batch_size=27", "train.num_steps=300", "train.log_every=10", "train.eval_every=300"),
     *("train.checkpoint_every=50", "eval.num_importance_samples=50", "eval.refined_docs=6"),
 )
 

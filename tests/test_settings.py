@@ -203,6 +203,7 @@ FACTS = {
     "num_covariates": 1,
     "has_exposure": True,
     "max_steps": 5,  # of sequences
+    "num_words": 7,  # of documents
 }
 ROOM_OF = {room.kind: room for room in vars(rooms).values() if isinstance(room, Room)}
 EVERYTHING = [(kind, name) for kind, room in ROOM_OF.items() for name in room.all_names()]

@@ -38,16 +38,16 @@ def get_config(variant: str = "prodlda") -> ConfigDict:
             # the KL's weight rises over the first half: at its full weight from the first step on,
             # topics collapse to the corpus's frequencies
             objective=dict(
-                name="negative_elbo", beta=dict(name="linear_warmup", num_steps=700, final=1.0)
+                name="negative_elbo", beta=dict(name="linear_warmup", num_steps=400, final=1.0)
             ),
-            optim=dict(name="adam", learning_rate=dict(name="cosine", peak=1e-2), b1=0.9),
+            optim=dict(name="adam", learning_rate=dict(name="cosine", peak=3e-2)),
             # as of configs/base.py
             train=dict(
                 batch_size=128,
-                num_steps=1400,
+                num_steps=800,
                 log_every=100,
-                eval_every=700,
-                checkpoint_every=700,
+                eval_every=400,
+                checkpoint_every=400,
                 checkpoint_minutes=5.0,
                 clip_norm=0.0,
                 ema=0.0,

@@ -16,6 +16,7 @@ from vi_jax.models.networks import Network, mlp_encoder
 from vi_jax.types import Array, Model, Params
 
 _PER_PLACE = 16  # words of the vocabulary that cost as much as one that is looked up
+_SOFTPLUS_ONE = 0.5413  # softplus of it is 1
 _LEAST = 1e-9  # of a word's frequency, where the background begins
 
 
@@ -111,8 +112,9 @@ def make_model(
         return {**bag.init(key_encoder), "decoder": parts.init(key_decoder)}
 
     def guide(params: Params, x: Any) -> Any:
-        loc, log_scale = jnp.split(bag.apply(params, x), 2)
-        return dist.Normal(loc, jnp.exp(log_scale)).to_event(1)
+        loc, raw = jnp.split(bag.apply(params, x), 2)
+        # no exponential: a document unlike the others would have a scale that ends the training
+        return dist.Normal(loc, jax.nn.softplus(raw + _SOFTPLUS_ONE)).to_event(1)
 
     def prior(params: Params, x: Any) -> Any:
         del params, x

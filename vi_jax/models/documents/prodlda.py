@@ -47,7 +47,7 @@ def prodlda(
 
     def init(key: Array) -> Params:
         size = (num_latents, num_words)
-        return {"topics": 0.1 * jax.random.normal(key, size), "background": start}
+        return {"topics": 0.5 * jax.random.normal(key, size), "background": start}
 
     def log_probs(params: Params, z: Array) -> Array:
         return jax.nn.log_softmax(jax.nn.softmax(z) @ params["topics"] + params["background"])
