@@ -1,7 +1,10 @@
 """Neural topic models: what is decoded, typed out, and planted topics found."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import optax
 import pytest
@@ -24,7 +27,7 @@ def decoded(model, params):
 
 
 def made(factory, **settings):
-    model = factory(V, num_latents=K, hidden=4, background=BACKGROUND, **settings)
+    model = factory(num_words=V, num_latents=K, hidden=4, background=BACKGROUND, **settings)
     return model, model.init(jax.random.key(0))
 
 
@@ -97,6 +100,82 @@ def test_the_amortisation_gap_closes_with_iterations():
 
     assert gap(0) > gap(2) > gap(20) > -1e-5
     assert gap(0) > 1e-2
+
+
+def test_scholar_without_effects_is_prodlda_exactly():
+    """With the same key the first parameters are the same, and the effects begin at 0."""
+    (plain, params) = made(vi.models.documents.prodlda, alpha=0.5)
+    (model, own) = made(partial(vi.models.documents.scholar, num_covariates=2), alpha=0.5)
+    rest = {name: leaf for name, leaf in own.items() if name != "covariates"}
+    rest["decoder"] = {k: v for k, v in own["decoder"].items() if k != "deviations"}
+    jax.tree.map(np.testing.assert_array_equal, rest, params)
+    x = {**X, "covariates": jnp.array([1.0, -0.3])}
+    key = jax.random.key(1)
+    found = jax.jit(model.terms)(key, own, x)
+    expected = jax.jit(plain.terms)(jax.random.clone(key), params, X)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), found, expected)
+    topics = vi.models.documents.topics
+    np.testing.assert_array_equal(topics(model, own, K), topics(plain, params, K))
+
+
+def scholar_with_effects():
+    (model, params) = made(partial(vi.models.documents.scholar, num_covariates=2))
+    params["decoder"]["deviations"] = jnp.asarray(normal(5, 2, V))
+    params["covariates"] = jnp.asarray(normal(6, 2, 4))
+    return model, params, {**X, "covariates": jnp.array([1.0, -0.3])}
+
+
+def test_scholar_moves_the_log_frequencies_by_its_covariates():
+    (model, params, x) = scholar_with_effects()
+    decoder = jax.tree.map(np.asarray, params["decoder"])
+    moved = np.array([1.0, -0.3]) @ decoder["deviations"] + decoder["background"]
+    p = model.densities.decode(params, x, jnp.asarray(Z))
+    expected = log_softmax(softmax(Z) @ decoder["topics"] + moved)
+    np.testing.assert_allclose(p.log_probs, expected, rtol=1e-4, atol=1e-5)
+    drawn = p.sample(jax.random.key(0), (3,))
+    assert drawn["covariates"].shape == (3, 2)
+
+
+@pytest.mark.integration
+def test_the_gradient_of_scholar_is_that_of_differences(x64):
+    (model, params, x) = scholar_with_effects()
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
+
+    @jax.jit
+    def value(effects):
+        own = {**params, "covariates": effects["encoder"]}
+        own["decoder"] = {**params["decoder"], "deviations": effects["words"]}
+        terms = model.terms(jax.random.key(0), own, x)
+        return terms.log_lik - sum(jnp.sum(leaf) for leaf in jax.tree.leaves(terms.kl))
+
+    effects = {"encoder": params["covariates"], "words": params["decoder"]["deviations"]}
+    jax.test_util.check_grads(value, (effects,), 1, ("rev",), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.integration
+def test_a_covariate_that_moves_words_is_found():
+    """Half of the documents have words 0 to 4 of twenty e times as often, whatever their topics;
+    log odds of words are known up to a constant.
+    """
+    rng = np.random.default_rng(0)
+    topics = np.kron(np.eye(4), np.full(5, 0.2)) + 0.05
+    effect = np.where(np.arange(20) < 5, 1.0, 0.0)
+    covariate = np.arange(400) % 2
+    chances = rng.dirichlet([0.2] * 4, 400) @ topics * np.exp(covariate[:, None] * effect)
+    dense = np.stack([rng.multinomial(40, row / row.sum()) for row in chances])
+    rows = vi.topics.as_rows(vi.topics.from_scipy(csr_array(dense)))
+    rows = {**rows, "covariates": covariate[:, None].astype(np.float32)}
+    model = vi.models.documents.scholar(
+        20, 1, num_latents=4, hidden=32, alpha=0.2, background=dense.sum(0)
+    )
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.02, 600))
+    step = vi.make_step(vi.losses.negative_elbo(model), optimizer)
+    state = vi.init_state(jax.random.key(0), model.init, optimizer)
+    (state, _) = vi.make_run(step, batch_size=100)(state, jax.tree.map(jnp.asarray, rows), 600)
+    found = np.asarray(state.params["decoder"]["deviations"][0])
+    contrast = found[:5].mean() - found[5:].mean()
+    np.testing.assert_allclose(contrast, 1.0, atol=0.25)
+    assert np.corrcoef(found, effect)[0, 1] > 0.9
 
 
 def test_a_document_has_as_many_words_as_it_had():

@@ -35,6 +35,7 @@ class Case(NamedTuple):
     has_levels: bool = False  # x are whole numbers
     is_softened: bool = False  # its densities are not those of its terms
     num_words: int = 0  # of documents
+    num_covariates: int = 0  # of documents
 
 
 def with_gates():
@@ -152,14 +153,18 @@ def sequences(num, columns, num_steps):
     return {**x, "values": jnp.where(x["observed"], x["values"], 0.0)}
 
 
-def documents(num, num_words):
+def documents(num, num_words, num_covariates):
     """Each of all words but those that occur 0 times in it."""
     rng = np.random.default_rng(0)
     ids = np.stack([rng.permutation(num_words) for _ in range(num)])
-    return {
+    rows = {
         "ids": jnp.asarray(ids, jnp.int32),
         "counts": jnp.asarray(rng.poisson(1.0, ids.shape), jnp.float32),
     }
+    if num_covariates:
+        shape = (num, num_covariates)
+        rows["covariates"] = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+    return rows
 
 
 OF_DOCUMENTS = dict(num_latents=3, hidden=4)
@@ -247,6 +252,9 @@ CASES = {
         is_softened=True,
     ),
     "prodlda": lambda: Case(vi.models.documents.prodlda(7, **OF_DOCUMENTS), num_words=7),
+    "scholar": lambda: Case(
+        vi.models.documents.scholar(7, 2, **OF_DOCUMENTS), num_words=7, num_covariates=2
+    ),
     "nvdm": lambda: Case(vi.models.documents.nvdm(7, **OF_DOCUMENTS), num_words=7),
     "nvdm, shares": lambda: Case(
         vi.models.documents.nvdm(7, shares=True, **OF_DOCUMENTS), num_words=7
@@ -285,7 +293,7 @@ def params_of(name):
 
 def examples(case, num=4):
     if case.num_words:
-        return documents(num, case.num_words)
+        return documents(num, case.num_words, case.num_covariates)
     if case.num_units:
         return trials(num, case.num_steps, case.num_units)
     if case.num_steps:
@@ -410,6 +418,7 @@ def test_its_samples_are_examples(name):
     assert case.has_levels or all_finite(mean)  # numpyro states no mean of classes
     has_label = case.has_label and not case.hides_labels  # where it is hidden, it is drawn
     context = ["label"] * has_label + ["exposure", "covariates"] * bool(case.columns)
+    context += ["covariates"] * bool(case.num_covariates)
     assert all(np.array_equal(sample[name], x[name]) for name in context)
     again = jax.eval_shape(case.model.terms, jax.random.key(0), params_of(name), sample)
     assert again.log_lik.shape == ()

@@ -15,5 +15,16 @@ from vi_jax.models.documents.amortised_lda import amortisation_gap, amortised_ld
 from vi_jax.models.documents.etm import etm
 from vi_jax.models.documents.nvdm import nvdm
 from vi_jax.models.documents.prodlda import prodlda
+from vi_jax.models.documents.scholar import scholar
 
-__all__ = ["Bag", "amortisation_gap", "amortised_lda", "etm", "nvdm", "prodlda", "shares", "topics"]
+__all__ = [
+    "Bag",
+    "amortisation_gap",
+    "amortised_lda",
+    "etm",
+    "nvdm",
+    "prodlda",
+    "scholar",
+    "shares",
+    "topics",
+]

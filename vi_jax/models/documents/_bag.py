@@ -21,7 +21,9 @@ _LEAST = 1e-9  # of a word's frequency, where the background begins
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=("log_probs", "ids", "counts"), meta_fields=()
+    jax.tree_util.register_dataclass,
+    data_fields=("log_probs", "ids", "counts", "context"),
+    meta_fields=(),
 )
 class Bag:
     """The words of one document: as many as it has, each from one distribution.
@@ -31,8 +33,11 @@ class Bag:
     the rarest first.
     """
 
-    def __init__(self, log_probs: Array, ids: Array, counts: Array) -> None:
-        """log_probs [V], ids and counts [L] of the document whose length it has."""
+    def __init__(self, log_probs: Array, ids: Array, counts: Array, context: Any = None) -> None:
+        """log_probs [V], ids and counts [L] of the document whose length it has; `context`, further
+        leaves by name, is copied into samples.
+        """
+        self.context = {} if context is None else context
         self.log_probs = log_probs
         self.ids = ids
         self.counts = counts
@@ -49,7 +54,11 @@ class Bag:
         drawn = jax.random.multinomial(key, total, probs, shape=shape)
         counts, ids = jax.lax.top_k(drawn, len(self.counts))
         ids = jnp.where(counts > 0, ids, 0).astype(self.ids.dtype)
-        return {"ids": ids, "counts": counts.astype(self.counts.dtype)}
+        context = {
+            name: jnp.broadcast_to(leaf, (*sample_shape, *leaf.shape))
+            for name, leaf in self.context.items()
+        }
+        return {"ids": ids, "counts": counts.astype(self.counts.dtype), **context}
 
     @property
     def mean(self) -> Array:
@@ -67,11 +76,12 @@ class Parts(NamedTuple):
     prior: Any  # p(z), a distribution over [K]
 
 
-def encoder(num_words: int, num_outputs: int, hidden: int) -> Network:
+def encoder(num_words: int, num_outputs: int, hidden: int, num_covariates: int = 0) -> Network:
     """softplus(sum_w a_w words_w + log(1 + n) length) of a document of n tokens through one more
     layer, to [num_outputs]; a_w = log(1 + n_w) / (1 + sum_w log(1 + n_w)^2)^(1/2), so that long and
     short documents are of one scale. Parameters {"words" [V, H], "length" [H], "encoder"}, others
-    beside them are left alone.
+    beside them are left alone; with covariates x["covariates"] [C] also "covariates" [C, H], whose
+    product with them is added before the softplus.
     """
     as_count(num_words, "num_words", what="V")
     as_count(hidden, "hidden")
@@ -79,11 +89,14 @@ def encoder(num_words: int, num_outputs: int, hidden: int) -> Network:
 
     def init(key: Array) -> Params:
         key_words, key_encoder = jax.random.split(key)
-        return {
+        params = {
             "words": jax.random.normal(key_words, (num_words, hidden)),
             "length": jnp.zeros(hidden),
             "encoder": network.init(key_encoder),
         }
+        if num_covariates:
+            params["covariates"] = jnp.zeros((num_covariates, hidden))
+        return params
 
     def apply(params: Params, x: Any) -> Array:
         words = params["words"]
@@ -95,17 +108,34 @@ def encoder(num_words: int, num_outputs: int, hidden: int) -> Network:
         else:
             bag = weights @ words[x["ids"]]
         bag = bag + jnp.log1p(jnp.sum(counts)) * params["length"]
+        if num_covariates:
+            bag = bag + x["covariates"] @ params["covariates"]
         return network.apply(params["encoder"], jax.nn.softplus(bag))
 
     return Network(init, apply)
 
 
 def make_model(
-    parts: Parts, *, num_words: int, num_latents: int, hidden: int, kl: KL = "closed"
+    parts: Parts,
+    *,
+    num_words: int,
+    num_latents: int,
+    hidden: int,
+    kl: KL = "closed",
+    num_covariates: int = 0,
 ) -> Model:
-    """A Model of one document with a Gaussian guide, parameters of `encoder` and "decoder"."""
+    """A Model of one document with a Gaussian guide, parameters of `encoder` and "decoder"; with
+    covariates, the decoder's "deviations" [C, V] move its "background" by c' deviations.
+    """
     as_count(num_latents, "num_latents", what="K")
-    bag = encoder(num_words, 2 * num_latents, hidden)
+    bag = encoder(num_words, 2 * num_latents, hidden, num_covariates)
+
+    def decoder_of(params: Params, x: Any) -> Params:
+        decoder = params["decoder"]
+        if not num_covariates:
+            return decoder
+        moved = decoder["background"] + x["covariates"] @ decoder["deviations"]
+        return {**decoder, "background": moved}
 
     def init(key: Array) -> Params:
         key_encoder, key_decoder = jax.random.split(key)
@@ -121,10 +151,12 @@ def make_model(
         return parts.prior
 
     def decode(params: Params, x: Any, z: Array) -> Bag:
-        return Bag(parts.log_probs(params["decoder"], z), x["ids"], x["counts"])
+        context = {"covariates": x["covariates"]} if num_covariates else None
+        log_probs = parts.log_probs(decoder_of(params, x), z)
+        return Bag(log_probs, x["ids"], x["counts"], context)
 
     def log_lik(params: Params, x: Any, z: Array) -> Array:
-        return jnp.sum(x["counts"] * parts.log_probs_at(params["decoder"], z, x["ids"]))
+        return jnp.sum(x["counts"] * parts.log_probs_at(decoder_of(params, x), z, x["ids"]))
 
     return from_densities(init, guide, prior, decode, log_lik, kl=kl)
 
@@ -166,6 +198,8 @@ def topics(model: Model, params: Params, num_latents: int, *, at: float = 1e4) -
     if "mix" in decoder:  # no z has a topic alone
         return jax.nn.softmax(decoder["topics"] + decoder["background"])
     x = {"ids": jnp.zeros(1, jnp.int32), "counts": jnp.ones(1)}
+    if "deviations" in decoder:  # of a document whose covariates are all 0
+        x["covariates"] = jnp.zeros(len(decoder["deviations"]))
     corners = jax.nn.log_softmax(at * jnp.eye(num_latents))
     if model.densities is None:
         raise ValueError("topics are read from the densities of a model; this one has none.")

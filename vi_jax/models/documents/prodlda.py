@@ -39,6 +39,12 @@ def prodlda(
     Raises:
       ValueError: a size or alpha is not positive, or a background of another length.
     """
+    parts = product_of_topics(num_words, num_latents, alpha, background)
+    return make_model(parts, num_words=num_words, num_latents=num_latents, hidden=hidden)
+
+
+def product_of_topics(num_words: int, num_latents: int, alpha: float, background: Any) -> Parts:
+    """The decoder and the prior of `prodlda`; arguments and errors are its own."""
     as_count(num_latents, "num_latents", what="K")
     if not alpha > 0:
         raise ValueError(f"alpha has to be positive; got {alpha}.")
@@ -56,5 +62,4 @@ def prodlda(
         return log_probs(params, z)[ids]
 
     prior = dist.Normal(jnp.zeros(num_latents), jnp.sqrt(variance)).to_event(1)
-    parts = Parts(init, log_probs, log_probs_at, prior)
-    return make_model(parts, num_words=num_words, num_latents=num_latents, hidden=hidden)
+    return Parts(init, log_probs, log_probs_at, prior)
