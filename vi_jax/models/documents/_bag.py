@@ -212,4 +212,5 @@ def shares(params: Params, z: Array) -> Array:
     plain `nvdm` has none.
     """
     decoder = params["decoder"]
-    return jax.nn.softmax(z @ decoder["mix"] if "mix" in decoder else z)
+    mixed = z @ decoder["mix"] if "mix" in decoder else z
+    return jax.nn.softmax(mixed)
