@@ -9,7 +9,13 @@ parameters are learned in closed form, by expectation-maximisation over all tria
 (`config.model.forget`). Where states start depends on the seed, so that 16 starts are trained in
 one program (`config.replicas`), each with a run folder of its own; take the one with the best ELBO
 of the training trials. The closing table has the share of states that are the true ones, and
-states.png both of them over the steps. Variants: rotations.
+states.png both of them over the steps.
+
+Of 8 starts (`--config.replicas=8`), some 100 s of the processor before the closing evaluation: the
+one with the best ELBO of the training trials, -9,778.8 nats, has 93.4 % of the states of the 12
+test trials, ELBO -9,611.5 ± 55.2 nats, co-smoothing 98 % of that of the true rates, R² of the two
+latents 0.985 and 0.981; others have up to 98.5 %. The ELBO of training falls within the first steps
+and comes back: there 12 passes do not converge. Variants: rotations.
 """
 
 from ml_collections import ConfigDict
