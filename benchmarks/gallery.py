@@ -29,7 +29,6 @@ NOT_SHOWN = ("base", "replay", "file", "posteriordb")  # no config of one experi
 NEEDS_FILES = ("mnist", "frey")  # variants whose data are not carried along
 # whose runs are of an earlier version of the code than this page's, and are to be made again
 EARLIER = (
-    "conditional",
     "diffusion",
     "discrete",
     "disentangle",
