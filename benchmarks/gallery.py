@@ -30,10 +30,8 @@ NEEDS_FILES = ("mnist", "frey")  # variants whose data are not carried along
 # whose runs are of an earlier version of the code than this page's, and are to be made again
 EARLIER = (
     "diffusion",
-    "discrete",
     "disentangle",
     "iwae",
-    "ladder",
     "sequence",
 )
 # the picture of a run folder: the first of these that it has
