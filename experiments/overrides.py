@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from absl import flags
+
 from experiments.choices import NAME, Room, Rooms, as_choice, find
 from experiments.cli import UserError, suggest
 
@@ -248,6 +250,10 @@ def _literal(text: str) -> Any:
 def _unknown(fields: Mapping[str, Any], field: str) -> UserError:
     """That there is no such field, and which was meant: by its last word, or by a part of it."""
     known = [*flatten(fields), *_groups(fields)]
+    if field in flags.FLAGS:
+        return UserError(
+            f"the config has no field {field!r}; it is a flag of the command: --{field}=VALUE."
+        )
     last = field.split(".")[-1]
     by_word: dict[str, str] = {}
     for each in sorted(known, key=lambda name: (not name.startswith(USUAL), name.count("."))):

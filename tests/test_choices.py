@@ -167,6 +167,12 @@ def test_what_is_wrong_with_an_override_is_said(field, text, message):
         set_fields((field, text))
 
 
+def test_a_flag_that_is_given_as_a_field_is_named(monkeypatch):
+    monkeypatch.setattr(overrides.flags, "FLAGS", {"workdir": None})
+    with pytest.raises(UserError, match="a flag of the command: --workdir=VALUE"):
+        set_fields(("workdir", "runs/mine"))
+
+
 def test_overrides_are_split_from_the_command_line():
     argv = ["train", "--config=a.py", "--config.a.b=1", "--config.c", "--workdir=x"]
     rest, found = overrides.split([*argv, "--noconfig.d", "--config.e", "5", "-config.f=g=h"])
