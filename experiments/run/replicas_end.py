@@ -58,7 +58,8 @@ def finish(
         f"  {time.perf_counter() - cli.STARTED:.0f} s in all; {SUMMARY}, figures/replicas.png "
         f"and replica_*/ in {workdir}"
     )
-    print(f"  pictures: python -m experiments.sample --workdir={workdir}/replica_{_best(rows)}")
+    (best, why) = _best(config, rows, curves)
+    print(f"  pictures: python -m experiments.sample --workdir={workdir}/replica_{best}  ({why})")
     return rows
 
 
@@ -99,7 +100,19 @@ def _name(row: dict[str, Any]) -> str:
     return f"{row['replica']}: seed {row['seed']}, rate {row['learning_rate']:g}"
 
 
-def _best(rows: list[dict[str, Any]]) -> int:
-    return max((row for row in rows if "elbo" in row), key=lambda row: row["elbo"]["mean"])[
-        "replica"
-    ]
+def _best(
+    config: Any, rows: list[dict[str, Any]], curves: dict[str, list[dict[str, Any]]]
+) -> tuple[int, str]:
+    """The run that is pointed to, and by what: validation examples, or else training examples, and
+    never test examples.
+    """
+    ended = [row for row in rows if "elbo" in row]
+    if config.eval.split == "validation":
+        best = max(ended, key=lambda row: row["elbo"]["mean"])
+        return best["replica"], "the best ELBO on validation"
+
+    def last(row: dict[str, Any]) -> float:
+        values = [each["train/loss"] for each in curves[_name(row)] if "train/loss" in each]
+        return values[-1] if values else float("inf")
+
+    return min(ended, key=last)["replica"], "the lowest training loss at the end"
