@@ -26,7 +26,7 @@ OF_NWB = {
     "stop": "intervals/trials/stop_time",
 }
 MOST_BINS = 1_000_000  # of a trial: times are no seconds
-MOST_CELLS = 2**31
+MOST_CELLS = 2**28  # two gigabytes
 MOST_OUTSIDE = 0.5  # share of spikes outside all trials, from which on it is said
 ROUNDING = 1e-6  # of a bin, by which a trial may be short of it
 
