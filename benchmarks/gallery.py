@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "gallery.md"
 PICTURES = ROOT / "docs" / "gallery"
 MAX_WIDTH = 720  # pixels of a picture
+MAX_BYTES = 150_000
 COLOURS = 64  # of its palette
 NOT_SHOWN = ("base", "replay", "file", "posteriordb")  # no config of one experiment
 NEEDS_FILES = ("mnist", "frey")  # variants whose data are not carried along
@@ -133,8 +134,13 @@ def shrink(source: Path, target: Path) -> None:
     from PIL import Image
 
     image = Image.open(source).convert("RGB")
-    image.thumbnail((MAX_WIDTH, MAX_WIDTH))
-    image.quantize(COLOURS).save(target, optimize=True)
+    width = MAX_WIDTH
+    while True:
+        image.thumbnail((width, width))
+        image.quantize(COLOURS).save(target, optimize=True)
+        if target.stat().st_size < MAX_BYTES:
+            return
+        width = width * 9 // 10
 
 
 def train(entry: Entry, folder: Path) -> None:
