@@ -3,16 +3,13 @@
 import itertools
 import json
 import math
-import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import report
+from benchmarks.commands import run_command
 
-ROOT = Path(__file__).parents[1]
 PLDS = ("--config=configs/neural/plds.py", "--config.data.name=spikes:lorenz_spikes.npz")
 PLDS_NEW = (
     "--config=configs/neural/plds.py:new_conditions",
@@ -39,32 +36,13 @@ class Place(NamedTuple):
     data_dir: str
 
 
-def _children_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _command(command: str, *flags: str) -> float:
-    """Runs experiments.COMMAND; its seconds of processor time.
-
-    Raises:
-      RuntimeError: it failed.
-    """
-    before = _children_seconds()
-    argv = [sys.executable, "-m", f"experiments.{command}", *flags]
-    done = subprocess.run(argv, cwd=ROOT, stdout=sys.stderr, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(argv[1:])} failed with {done.returncode}; see above.")
-    return _children_seconds() - before
-
-
 def _trained(place: Place, name: str, *flags: str) -> tuple[Path, float]:
     """The run folder of a row, trained if it is not there, and the processor's seconds of it."""
     run = place.folder / name
     cost = place.folder / f"{name}.cost.json"
     if not cost.exists():
         where = [f"--config.data.data_dir={place.data_dir}"] if "spikes:" in str(flags) else []
-        spent = _command("train", *flags, *where, f"--workdir={run}")
+        spent = run_command("train", *flags, *where, f"--workdir={run}")
         report.write_json(str(cost), {"cpu_s": spent})
     return run, json.loads(cost.read_text())["cpu_s"]
 
@@ -100,7 +78,7 @@ def told_of_rates(found: dict[str, Any]) -> str:
 def trust(place: Place) -> dict[str, Any]:
     """k-hats and the evidence above the ELBO, of the run of `plds`."""
     run, _ = _trained(place, "plds", *PLDS)
-    spent = _command("evaluate", f"--workdir={run}", "--num_samples=200", "--split=test")
+    spent = run_command("evaluate", f"--workdir={run}", "--num_samples=200", "--split=test")
     found = json.loads((run / "evaluation-test.json").read_text())
     return {
         "reliable_share": found["reliable_share"],

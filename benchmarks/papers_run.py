@@ -6,9 +6,6 @@ import importlib
 import json
 import math
 import os
-import resource
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +13,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from benchmarks import report
+from benchmarks.commands import run_command
 from benchmarks.papers_row import NATS, Row
 from experiments.run import record
 
@@ -70,7 +68,7 @@ def train(name: str, row: Row, seed: int, place: Place) -> None:
         before = {"train_cpu_s": 0.0, "sources": sources}
     report.write_json(str(cost), before)
     flags = config_flags(row, seed, place.data_dir)
-    spent = _command("train", *flags, f"--workdir={run}")
+    spent = run_command("train", *flags, f"--workdir={run}")
     report.write_json(str(cost), {**before, "train_cpu_s": before["train_cpu_s"] + spent})
     require_honest(name, json.loads((run / "config.json").read_text()))
 
@@ -108,7 +106,7 @@ def evaluate(name: str, row: Row, seed: int, place: Place) -> dict[str, Any]:
         has_sides = all(name in found for name, num in asked.values() if num)
         if has_sides and found.get("num_importance_samples") == row.num_samples:
             return found
-    _command(
+    run_command(
         "evaluate",
         f"--workdir={run}",
         "--split=test",
@@ -126,7 +124,7 @@ def impute(row: Row, run: Path) -> dict[str, Any]:
     """
     out = run / f"imputed-{row.missing}"
     if not (out / "imputed.json").exists():
-        _command(
+        run_command(
             "impute",
             f"--workdir={run}",
             "--split=test",
@@ -140,25 +138,6 @@ def impute(row: Row, run: Path) -> dict[str, Any]:
         found["pseudo_gibbs"]["log_prob_above"]["marginal"],
     )
     return {**found, "gain_in_stderrs": min(gain["mean"] / gain["stderr"] for gain in gains)}
-
-
-def _command(command: str, *flags: str) -> float:
-    """Runs experiments.COMMAND with its progress on this terminal; its seconds of processor time.
-
-    Raises:
-      RuntimeError: it failed.
-    """
-    before = _children_seconds()
-    argv = [sys.executable, "-m", f"experiments.{command}", *flags]
-    done = subprocess.run(argv, cwd=ROOT, stdout=sys.stderr, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(argv[1:])} failed with {done.returncode}; see above.")
-    return _children_seconds() - before
-
-
-def _children_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def read(name: str, row: Row, seed: int, place: Place) -> dict[str, Any]:

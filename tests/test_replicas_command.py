@@ -8,11 +8,12 @@ import shutil
 import numpy as np
 import pytest
 from command_helpers import as_flags, small
+from ml_collections import ConfigDict
 
 from experiments import settings
 from experiments.cli import UserError
 from experiments.figures import replica_curves
-from experiments.run import replicas
+from experiments.run import replicas, replicas_end
 
 pytest_plugins = ["command_helpers"]
 
@@ -116,3 +117,23 @@ def test_curves_want_runs(tmp_path):
     runs = {"a": [{"step": 1, "test/elbo": float("nan")}], "b": []}
     path = replica_curves(tmp_path / "a.png", runs, key="test/elbo", title="none")
     assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "expected", "why"), [("test", 0, "training loss"), ("validation", 1, "validation")]
+)
+def test_the_replica_that_is_pointed_to_is_not_chosen_by_test_examples(split, expected, why):
+    rows = [
+        {"replica": which, "seed": which, "learning_rate": 0.1, "elbo": {"mean": mean}}
+        for which, mean in enumerate((-30.0, -20.0))
+    ]
+    rows.append({"replica": 2, "seed": 2, "learning_rate": 0.1, "stopped": 5})
+    losses = (10.0, 15.0, 1.0)
+    curves = {
+        replicas_end._name(row): [{"step": 9, "train/loss": loss}]
+        for row, loss in zip(rows, losses, strict=True)
+    }
+    config = ConfigDict({"eval": {"split": split}})
+    (best, said) = replicas_end._best(config, rows, curves)
+    assert best == expected
+    assert why in said
