@@ -118,8 +118,8 @@ def bracket(key: jax.Array, built: Any, params: Any, num: int, num_samples: int)
     def simulated(key: jax.Array, params: Any, x: Any) -> Any:
         return annealed.simulated_sides(key, model, params, x, from_prior=is_few, **chains)
 
-    (below, _) = _by_example(lower, key_lower, params, x, "annealed importance sampling")
-    sides = _by_example(simulated, key_simulated, params, x, "simulated, from both sides")
+    (below, _) = by_example(lower, key_lower, params, x, "annealed importance sampling")
+    sides = by_example(simulated, key_simulated, params, x, "simulated, from both sides")
     weighted = _weighted(key_samples, built, params, x, num_samples)
     few = {}
     if is_few:
@@ -160,7 +160,7 @@ def reciprocal(
         return reciprocal_evidence(key, joint, model.densities.guide(params, x))
 
     vi.losses.densities_of(model, "appendix D")
-    found = _by_example(one, key_own, params, x, "posterior samples")
+    found = by_example(one, key_own, params, x, "posterior samples")
     if is_few := _num_latents(built, params, x) <= FEW:
         weighted = _adapted(key_samples, built, params, x).log_p
     else:
@@ -198,7 +198,7 @@ def _adapted(key: jax.Array, built: Any, params: Any, x: Any) -> Any:
         others = (densities.prior(params, x),)
         return adaptive_evidence(key, log_joint(built.model, params, x), q, others=others)
 
-    return _by_example(one, key, params, x, "adaptive importance sampling")
+    return by_example(one, key, params, x, "adaptive importance sampling")
 
 
 def refit(key: jax.Array, built: Any, params: Any, num: int) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def refit(key: jax.Array, built: Any, params: Any, num: int) -> dict[str, Any]:
     def one(key: jax.Array, params: Any, x: Any) -> Any:
         return refit_guide(key, built.model, params, x)
 
-    found = _by_example(one, key, params, x, "refitting the guide")
+    found = by_example(one, key, params, x, "refitting the guide")
     return {
         "num_examples": num_examples(x),
         "gap": mean_stderr(found.refitted - found.amortised),
@@ -220,8 +220,14 @@ def refit(key: jax.Array, built: Any, params: Any, num: int) -> dict[str, Any]:
     }
 
 
-def _by_example(
-    one: Callable[[jax.Array, Any, Any], Any], key: jax.Array, params: Any, x: Any, text: str
+def by_example(
+    one: Callable[[jax.Array, Any, Any], Any],
+    key: jax.Array,
+    params: Any,
+    x: Any,
+    text: str,
+    *,
+    batch_size: int = BATCH,
 ) -> Any:
     """`one` of every example, with a key for each, some at a time in one program."""
     num = num_examples(x)
@@ -229,7 +235,7 @@ def _by_example(
     program = jax.jit(jax.vmap(one, in_axes=(0, None, 0)))
     parts = []
     with Count(text, num, "examples", first=0.0) as count, heartbeat.compiling(text):
-        for rows, counted in batches(num, BATCH):
+        for rows, counted in batches(num, batch_size):
             some = jax.tree.map(lambda leaf, rows=rows: leaf[rows], x)
             part = jax.device_get(program(keys[rows], params, some))
             parts.append(jax.tree.map(lambda leaf, counted=counted: leaf[counted], part))

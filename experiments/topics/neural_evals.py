@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import vi_jax as vi
 from experiments.evals import elbo, evidence, latents
@@ -16,11 +15,10 @@ from experiments.evals.base import (
     Meter,
     Row,
     Subject,
-    batches,
     make_meter,
     mean_stderr,
 )
-from experiments.run.live import Count
+from experiments.evals.sides import by_example
 from experiments.topics.neural_data import Held
 from vi_jax.diagnostics.psis import k_threshold
 from vi_jax.losses import densities_of, log_joint
@@ -154,16 +152,8 @@ def refine(
         lengths = {half: jnp.sum(x[half]["counts"]) for half in ("first", "second")}
         return {**found, **lengths}
 
-    program = jax.jit(jax.vmap(one, (0, None, 0)))
-    keys = jax.random.split(key, num)
-    parts = []
-    with Count("refining shares", num, "documents") as count:
-        for rows, counted in batches(num, spec.batch_size):
-            some = jax.tree.map(lambda leaf, rows=rows: jnp.asarray(leaf[rows]), held.x)
-            part = jax.device_get(program(keys[rows], params, some))
-            parts.append(jax.tree.map(lambda leaf, counted=counted: leaf[counted], part))
-            count.add(int(counted.sum()))
-    found = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    some = jax.tree.map(lambda leaf: leaf[:num], held.x)
+    found = by_example(one, key, params, some, "refining shares", batch_size=spec.batch_size)
     both = [completed(found, name) if held.has_halves else None for name in ("encoder", "refined")]
     return Refined(mean_stderr(found["gap"]), *both)
 
