@@ -89,17 +89,27 @@ def test_a_fit_names_its_phases_and_prints_nothing(capfd):
     np.testing.assert_array_equal(silent.weighted.u, told.weighted.u)
 
 
+def banana(num_latents):
+    """A curved pair, whose Gaussian has a bad k-hat, beside standard normals."""
+
+    def log_density(u):
+        curved = jnp.square(u[0]) / 9.0 + jnp.square((u[1] - jnp.square(u[0])) / 0.1)
+        return -0.5 * (curved + jnp.sum(jnp.square(u[2:])))
+
+    return vi.targets.from_log_density(log_density, num_latents)
+
+
 @pytest.mark.integration
-def test_a_second_method_is_named_too():
+@pytest.mark.parametrize(
+    ("num_latents", "second"), [(2, "compiling an adapted mixture"), (7, "compiling flow")]
+)
+def test_a_second_method_is_named_too(num_latents, second):
     phases = []
-    target = vi.targets.from_log_density(  # a banana, whose Gaussian has a bad k-hat
-        lambda z: -0.5 * z[0] ** 2 / 9.0 - 0.5 * ((z[1] - z[0] ** 2) / 0.1) ** 2, 2
-    )
-    result = vi.fit(jax.random.key(0), target, fallback=6_400, on_phase=phases.append)
+    result = vi.fit(jax.random.key(0), banana(num_latents), fallback=6_400, on_phase=phases.append)
     assert result.fallback
     assert phases[0] == "choosing a method"
-    assert phases.index("running bam") < phases.index("compiling flow")
-    assert phases[-1] == "weighing 4,000 samples"
+    assert phases.index("running bam") < phases.index(second)
+    assert phases[-1].startswith("weighing")
 
 
 @pytest.mark.integration
