@@ -9,7 +9,7 @@ from scipy.special import digamma, gammaln, polygamma
 
 import vi_jax as vi
 from vi_jax.conjugate import cavi, lda
-from vi_jax.topics import blocks, local, memoized, priors, special
+from vi_jax.topics import blocks, defaults, local, memoized, priors, special
 
 NUM_WORDS = 30
 ETA = 0.3
@@ -474,6 +474,31 @@ def test_a_resumed_fit_ends_by_its_tolerance_at_the_same_sweep(method):
         assert resumed.converged
         np.testing.assert_array_equal(whole.topics, resumed.topics)
         np.testing.assert_allclose(whole.elbo, resumed.elbo, rtol=1e-12)
+
+
+def test_a_prior_of_our_own_does_not_outweigh_the_words_of_a_document():
+    counts = as_counts(np.tile([2, 1, 1, 0], (40, 1)))
+    (alpha, learns, _, warm, *_) = defaults.priors_of(counts, 16, "partly", "learn", None)
+    assert learns
+    np.testing.assert_allclose([alpha.sum(), warm.sum()], 4.0)
+    (alpha, _, _, warm, *_) = defaults.priors_of(counts, 4, "partly", "learn", None)
+    np.testing.assert_allclose([alpha, warm], 0.5)
+    (alpha, learns, _, warm, *_) = defaults.priors_of(counts, 16, "partly", 0.7, None)
+    assert not learns
+    np.testing.assert_allclose([alpha, warm], 0.7)
+
+
+@pytest.mark.integration
+def test_topics_of_short_documents_stay_apart():
+    rng = np.random.default_rng(0)
+    topics = rng.dirichlet(np.full(200, 0.05), 10)
+    topics = 0.6 * topics + 0.4 * rng.dirichlet(np.full(200, 1.0))
+    dense = np.stack([rng.multinomial(5, topics[doc % 10]) for doc in range(600)])
+    fit = vi.topics.fit_lda(
+        jax.random.key(0), as_counts(dense), num_topics=30, num_starts=1, num_sweeps=40
+    )
+    assert not fit.twins  # 435 pairs, and a sum of alpha of 181, where alpha began at 0.5
+    assert np.sum(fit.alpha) < 5
 
 
 @pytest.mark.integration

@@ -16,6 +16,10 @@ _WARM = 2.0  # times eta, in the first sweeps
 # of alpha and of eta on average, in the first sweeps of variational Bayes: under small priors
 # exp(E[log]) keeps documents and words to the topics that they start with
 _WARM_ALPHA = 0.5
+# Where alpha is ours to choose its sum is at most the mean length of a document: a prior that
+# outweighs the words leaves shares where it has them, smoothing then makes topics alike, and an
+# alpha that is learned from even shares grows without end.
+_MOST_ALPHA_SUM = 1.0  # times the mean length
 _WARM_ETA = 0.2
 
 
@@ -77,7 +81,8 @@ def priors_of(
         raise ValueError(f"method has to be one of {', '.join(METHODS)}; got {method!r}.")
     num_topics = check_topics(counts, num_topics)
     default = DEFAULTS[method]
-    alpha, learns = _value(alpha, "alpha", default.alpha)
+    most = most_alpha(counts, num_topics)
+    alpha, learns = _value(alpha, "alpha", min(default.alpha, most))
     learns_eta = isinstance(eta, str)
     if learns_eta and eta != "learn":
         raise ValueError(f'eta has to be "learn" or a number; got {eta!r}.')
@@ -93,9 +98,15 @@ def priors_of(
         )
     if rule_of(method) is CVB0:
         return alpha, learns, eta, alpha, _WARM * eta, learns_eta
-    warm_alpha = np.maximum(alpha, _WARM_ALPHA)
+    warm_alpha = np.maximum(alpha, np.float32(min(_WARM_ALPHA, most)))
     warm_eta = eta * max(_WARM, _WARM_ETA / float(np.mean(eta)))
     return alpha, learns, eta, warm_alpha, warm_eta, learns_eta
+
+
+def most_alpha(counts: Counts, num_topics: int) -> float:
+    """The largest alpha, one number for K topics, that a fit begins with by itself."""
+    num_docs = np.sum(counts.lengths > 0)
+    return float(_MOST_ALPHA_SUM * counts.num_tokens / num_docs / num_topics)
 
 
 def _shape(counts: Counts) -> Numpy:

@@ -68,7 +68,8 @@ def fit_lda(
         "cavi" the same whose topics move after all, "svi" the same by stochastic steps; "partly"
         has the topics at their mean (variational EM), and predicts best of these; "cvb0" is
         zero-order collapsed variational Bayes, which has no bound.
-      alpha: of the Dirichlet prior of shares, one number or K; "learn" learns K.
+      alpha: of the Dirichlet prior of shares, one number or K; "learn" learns K, from a start of
+        0.5 (0.1 by "cvb0"), or less where K of these are more than the mean length of a document.
       eta: of the Dirichlet prior of topics, one number or V; by default 0.5 on average, in part
         as the words' frequencies. "learn" raises the ELBO by its scale, which as a rule makes it
         small and predicts held-out words worse.
@@ -79,8 +80,8 @@ def fit_lda(
       num_sweeps: over all documents, at most; by default the method's.
       num_iterations: of a document's fixed point in a visit, at most, from where it was.
       num_warm: sweeps at the beginning with twice the eta, and by variational methods with an eta
-        of at least 0.2 on average and an alpha of at least 0.5: smoother topics leave the optima
-        that are near the start.
+        of at least 0.2 on average and an alpha of at least 0.5, or less as above: smoother topics
+        leave the optima that are near the start.
       tolerance: stop when a sweep moves the criterion by less, nats a token.
       batch_size: documents of a step of "svi".
       schedule: of the steps of "svi".

@@ -12,7 +12,7 @@ from vi_jax.arguments import as_count, as_key
 from vi_jax.topics import svi
 from vi_jax.topics.blocks import make_batch
 from vi_jax.topics.counts import Counts
-from vi_jax.topics.defaults import DEFAULTS, check_topics, prior_of_topics
+from vi_jax.topics.defaults import DEFAULTS, check_topics, most_alpha, prior_of_topics
 from vi_jax.topics.result import LDA
 from vi_jax.topics.starts import from_documents
 from vi_jax.types import Array
@@ -106,7 +106,9 @@ def fit_stream(
 
 def _start(key: Array, first: Counts, num_topics: int, alpha: Any, eta: Any) -> svi.State:
     topics = from_documents(key, first, num_topics)
-    given = DEFAULTS["svi"].alpha if isinstance(alpha, str) else alpha
+    given = alpha
+    if isinstance(alpha, str):
+        given = min(DEFAULTS["svi"].alpha, most_alpha(first, num_topics))
     shares = jnp.broadcast_to(jnp.asarray(given, topics.dtype), (num_topics,))
     return svi.init(topics, shares, jnp.asarray(prior_of_topics(first, eta), topics.dtype))
 
