@@ -7,7 +7,6 @@ import time
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.integration
 pytest_plugins = ["command_helpers"]
 NUM_TOPICS = 3
 WORDS = [f"{letter}{letter}{letter}" for letter in "abcdefghijklmno"]
@@ -88,7 +87,7 @@ def test_a_fit_leaves_topics_shares_words_numbers_and_figures(commands, texts, t
     assert "LDA by partly" in again.stdout
 
 
-@pytest.mark.parametrize("method", ["partly", "svi"])
+@pytest.mark.parametrize("method", [pytest.param("partly", marks=pytest.mark.slow), "svi"])
 def test_a_fit_that_was_stopped_ends_where_an_unbroken_one_does(commands, texts, tmp_path, method):
     of_method = (f"model.method={method}", "fit.batch_size=20")
     more = (*of_method, "fit.num_sweeps=60", "fit.tolerance=0", "fit.checkpoint_minutes=0.00001")

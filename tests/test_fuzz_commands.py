@@ -3,7 +3,7 @@ ends in a sentence or goes on to its computation, within a minute, and touches n
 
 The commands run in this process, up to their first long computation, so that thousands of cases
 take minutes; some run as processes, whole. `pytest -m slow` tries 10,000, `pytest -m integration`
-two hundred.
+a hundred and ninety.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ TINY = dict(
     train__checkpoint_every=2,
 )
 # cases of each kind: as an integration test, and in a part of the slow one
-KINDS = {"command lines": (70, 400), "configs": (90, 200), "run folders": (40, 200)}
+KINDS = {"command lines": (40, 400), "configs": (60, 200), "run folders": (40, 200)}
 KINDS |= {"npz files": (25, 100), "image files": (25, 100)}
 PARTS = 10
 IN_PROCESSES = 12  # cases of each kind that run whole

@@ -272,7 +272,7 @@ def test_stopped_at_a_write_and_then_killed_at_one_a_run_loses_nothing(
     # inside the first block, and after the second, whose one part follows what the first one writes
     assert {step for step, _ in stopped} >= {1, 4} or len(places) < 50
     assert stopped
-    for (step, _), before in sorted(stopped.items())[: 2 if sample else None]:
+    for (step, _), before in sorted(stopped.items())[: 1 if sample else None]:
         counted = tmp_path / "counted"
         shutil.copytree(before, counted)
         code, said, operations = forks.train(counted)
