@@ -27,7 +27,7 @@ MODEL = Room(
 DOCUMENTS = Room(
     "model of documents",
     "vi_jax.models.documents",
-    names=("amortised_lda", "etm", "nvdm", "prodlda"),
+    names=("amortised_lda", "etm", "nvdm", "prodlda", "scholar"),
 )
 NETWORK = Room("network", "vi_jax.models.architectures", names=("conv", "gated_mlp", "mlp"))
 ACTIVATION = Room(

@@ -7,9 +7,10 @@
 The default corpus is the documentation of SciPy and scikit-learn, from their installed sources.
 Variants: prodlda (default; Srivastava & Sutton 2017), etm (Dieng et al. 2020), gsm (Miao et al.
 2017), amortised_lda (LDA's own bound, an encoder and two exact iterations in the place of the
-sweeps). One file, since they have all but the model's name and numbers in common. The first command
-takes some 100 CPU seconds, and comes to a completion perplexity of 816 +- 34 by tokens where LDA
-has 724 +- 30.
+sweeps), scholar (ProdLDA with covariates of documents, config.data.covariates, whose effects on
+words are found beside the topics; Card et al. 2018). One file, since they have all but the model's
+name and numbers in common. The first command takes some 100 CPU seconds, and comes to a completion
+perplexity of 816 +- 34 by tokens where LDA has 724 +- 30.
 """
 
 from ml_collections import ConfigDict
@@ -21,8 +22,9 @@ MODELS = {
     "etm": dict(name="etm", num_latents=20, hidden=100, embedding_size=100),
     "gsm": dict(name="nvdm", num_latents=20, hidden=100, shares=True),
     "amortised_lda": dict(name="amortised_lda", num_latents=20, hidden=100, alpha=0.1),
+    "scholar": dict(name="scholar", num_latents=20, hidden=100, alpha=0.1),
 }
-VARIANTS = ("prodlda", "etm", "gsm", "amortised_lda")
+VARIANTS = ("prodlda", "etm", "gsm", "amortised_lda", "scholar")
 
 
 def get_config(variant: str = "prodlda") -> ConfigDict:
@@ -31,11 +33,16 @@ def get_config(variant: str = "prodlda") -> ConfigDict:
         raise ValueError(
             f"configs/topics/neural.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
         )
+    data = base.documents()
+    if variant == "scholar":
+        # columns of a csv, fields of JSON lines or arrays of an npz, with commas between them; of
+        # docstrings library, of texts:DIR folder
+        data["covariates"] = "library"
     return ConfigDict(
         dict(
             name=f"neural-{variant}",
             seed=0,
-            data=base.documents(),
+            data=data,
             model=MODELS[variant],
             # the KL's weight rises over the first half: at its full weight from the first step on,
             # topics collapse to the corpus's frequencies

@@ -8,18 +8,19 @@ import numpy as np
 from experiments.corpora import counted, texts
 from experiments.corpora.base import Corpus, CorpusError, Part, Sparse, take
 
-COUNTED: dict[str, Callable[[str], Corpus]] = {
+COUNTED: dict[str, Callable[..., Corpus]] = {
     "ldac": counted.ldac,
     "uci": counted.uci,
     "mtx": counted.mtx,
     "npz": counted.npz,
 }
-TEXTS: dict[str, Callable[[str], texts.Texts]] = {
+TEXTS: dict[str, Callable[..., texts.Texts]] = {
     "docstrings": texts.docstrings,
     "texts": texts.folder,
     "csv": texts.column,
     "jsonl": texts.field,
 }
+WITHOUT_COVARIATES = ("ldac", "uci", "mtx")
 FORMS = (
     *("docstrings", "texts:DIR", "csv:FILE:COLUMN", "jsonl:FILE:FIELD", "ldac:FILE[,VOCAB]"),
     *("uci:FILE[,VOCAB]", "mtx:FILE[,VOCAB]", "npz:FILE"),
@@ -35,18 +36,31 @@ def load(data: Any) -> Corpus:
       CorpusError: there is no such corpus, or it cannot be read.
     """
     (kind, _, argument) = data.name.partition(":")
+    names = covariate_names(data)
+    if names and kind in WITHOUT_COVARIATES:
+        raise CorpusError(
+            f"{kind}: has words alone, and config.data.covariates names {names[0]!r}; give the "
+            "documents as csv, jsonl or npz."
+        )
+    given = (names,) if names else ()
     if kind in COUNTED:
-        corpus = COUNTED[kind](argument)
+        corpus = COUNTED[kind](argument, *given)
     elif kind in TEXTS:
         words = texts.Words(
             data.token_pattern, data.stop_words, data.min_df, data.max_df, data.lowercase
         )
-        corpus = texts.counted(TEXTS[kind](argument), words)
+        corpus = texts.counted(TEXTS[kind](argument, *given), words)
     else:
         raise CorpusError(f"config.data.name is {data.name!r}; it can be {', '.join(FORMS)}.")
     if "test" not in corpus.parts and data.held_out > 0:
         corpus = hold_out(corpus, data.held_out, data.split_seed)
     return corpus
+
+
+def covariate_names(data: Any) -> tuple[str, ...]:
+    """The columns, fields or arrays that config.data.covariates names, with commas between."""
+    text = data.get("covariates", "")
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def hold_out(corpus: Corpus, share: float, seed: int) -> Corpus:
@@ -82,7 +96,10 @@ def select(part: Part, rows: np.ndarray) -> Part:
     if part.order is not None:
         order = tuple(part.order[row] for row in rows)
     titles = tuple(part.titles[row] for row in rows) if part.titles else ()
-    return Part(take(part.counts, rows), titles, halves, order)
+    beside = None
+    if part.beside is not None:
+        beside = {name: values[rows] for name, values in part.beside.items()}
+    return Part(take(part.counts, rows), titles, halves, order, beside)
 
 
 def halves(part: Part, seed: int) -> tuple[Sparse, Sparse]:

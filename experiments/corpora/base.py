@@ -1,6 +1,6 @@
 """What every reader of documents gives: words, and counts or sequences of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,9 @@ class Part(NamedTuple):
     # both halves of each document, in the order of its text or as the data set has them
     halves: tuple[Sparse, Sparse] | None = None
     order: tuple[np.ndarray, ...] | None = None  # words of each document as they come in its text
+    # what is known of documents beside their words, by name: texts or numbers, [N]; "" or nan where
+    # it is missing
+    beside: Mapping[str, np.ndarray] | None = None
 
 
 class Corpus(NamedTuple):
@@ -123,6 +126,17 @@ def named_vocab(words: tuple[str, ...] | None, size: int, what: str) -> tuple[st
             "vocabulary that the counts were made with."
         )
     return words
+
+
+def as_values(found: list[Any]) -> np.ndarray:
+    """Labels or numbers as they were read, [N]: float64 where each is a number or missing, else
+    texts.
+    """
+    texts = ["" if value is None else str(value).strip() for value in found]
+    try:
+        return np.array([float(text) if text else np.nan for text in texts])
+    except ValueError:
+        return np.array(texts)
 
 
 def from_triples(docs: Any, words: Any, counts: Any, num_docs: int) -> Sparse:

@@ -143,13 +143,14 @@ def mtx(argument: str) -> Corpus:
     return Corpus(str(path), named_vocab(vocab, num_words, str(path)), {"train": Part(counts)})
 
 
-def npz(argument: str) -> Corpus:
+def npz(argument: str, covariates: tuple[str, ...] = ()) -> Corpus:
     """Arrays `data`, `indices`, `indptr` (of scipy.sparse.save_npz too), or the same with a prefix
     `train_`, `valid_`, `test_`, and `test_h1_`, `test_h2_` for the halves of documents; `vocab`,
-    words, and `train_titles`, where they are there.
+    words, and `train_titles`, where they are there. A covariate NAME is the array `train_NAME`, of
+    the test documents `test_NAME`, or NAME where there are no splits.
 
     Raises:
-      CorpusError: it is none, or an array is missing or of Python objects.
+      CorpusError: it is none, or an array is missing, of another length or of Python objects.
     """
     path = existing(argument, "the file")
     found = _arrays(path)
@@ -158,7 +159,10 @@ def npz(argument: str) -> Corpus:
     for prefix in prefixes:
         name = prefix.rstrip("_") or "train"
         if name in SPLITS:
-            parts[SPLITS[name]] = _part(found, path, name, prefix)
+            part = _part(found, path, name, prefix)
+            if name in ("train", "test"):
+                part = _with_covariates(part, found, path, prefix, covariates)
+            parts[SPLITS[name]] = part
     if "train" not in parts:
         raise CorpusError(
             f"{path} has no documents: data, indices and indptr are wanted, by themselves or as "
@@ -189,6 +193,30 @@ def _part(found: dict[str, Any], path: Path, name: str, prefix: str) -> Part:
         if len(found.get(field, ())) == counts.num_docs:
             titles = tuple(str(title) for title in found[field])
     return Part(counts, titles, halves)
+
+
+def _with_covariates(
+    part: Part, found: dict[str, Any], path: Path, prefix: str, names: tuple[str, ...]
+) -> Part:
+    """The part with what the arrays of these names say of its documents."""
+    if not names:
+        return part
+    num_docs = part.counts.num_docs
+    beside = {}
+    for name in names:
+        if prefix + name not in found:
+            raise CorpusError(
+                f"config.data.covariates names {name!r}, and {path} has no array {prefix + name}; "
+                f"it has {', '.join(sorted(found))}."
+            )
+        values = found[prefix + name]
+        if values.shape != (num_docs,) or values.dtype.kind not in "biufU":
+            raise CorpusError(
+                f"{path}: {prefix + name} is of type {values.dtype} and shape {values.shape}; a "
+                f"covariate has a text or a number for each of {num_docs:,} documents."
+            )
+        beside[name] = values if values.dtype.kind == "U" else values.astype(np.float64)
+    return part._replace(beside=beside)
 
 
 def _sparse(found: dict[str, Any], path: Path, prefix: str) -> Sparse:

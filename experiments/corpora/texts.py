@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from experiments.corpora.base import (
     CorpusError,
     Part,
     Sparse,
+    as_values,
     existing,
     from_triples,
     read_text,
@@ -47,14 +49,19 @@ class Texts(NamedTuple):
     titles: tuple[str, ...]
     texts: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    beside: dict[str, np.ndarray] | None = None  # as of `Part`
 
 
-def docstrings(argument: str = "") -> Texts:
+def docstrings(argument: str = "", names: tuple[str, ...] = ()) -> Texts:
     """The documentation of SciPy's and scikit-learn's public functions and classes, from the
     installed sources, which are parsed and not run: real English on known subjects, there wherever
-    this package is, since it depends on them.
+    this package is, since it depends on them. Its one covariate is `library`.
+
+    Raises:
+      CorpusError: another covariate is asked for.
     """
     del argument
+    _require(names, ("library",), "the docstrings")
     found: dict[str, str] = {}
     for library in LIBRARIES:
         spec = importlib.util.find_spec(library)
@@ -64,9 +71,23 @@ def docstrings(argument: str = "") -> Texts:
                 if not {"tests", "externals", "_external"} & set(path.parts):
                     found |= _documented(library, path)
     by_text = {text: title for title, text in found.items()}  # a text that stands twice, once
-    return Texts(
-        f"docstrings of {' and '.join(LIBRARIES)}", tuple(by_text.values()), tuple(by_text)
-    )
+    titles = tuple(by_text.values())
+    source = f"docstrings of {' and '.join(LIBRARIES)}"
+    beside = None
+    if names:
+        beside = {"library": as_values([title.partition(".")[0] for title in titles])}
+    return Texts(source, titles, tuple(by_text), beside=beside)
+
+
+def _require(names: tuple[str, ...], has: Iterable[str], where: str) -> None:
+    """Raises CorpusError for a covariate that there is none of."""
+    known = tuple(has)
+    for asked in names:
+        if asked not in known:
+            raise CorpusError(
+                f"config.data.covariates names {asked!r}, which {where} has not; it has "
+                f"{', '.join(known)}."
+            )
 
 
 def _documented(library: str, path: Path) -> dict[str, str]:
@@ -83,13 +104,14 @@ def _documented(library: str, path: Path) -> dict[str, str]:
     return found
 
 
-def folder(argument: str) -> Texts:
+def folder(argument: str, names: tuple[str, ...] = ()) -> Texts:
     """Every file of text in a folder and those below it, in the order of their names; symbolic
-    links are not followed.
+    links are not followed. Its one covariate is `folder`, the first one below it that holds a file.
 
     Raises:
-      CorpusError: there is no such folder, or no file of text in it.
+      CorpusError: there is no such folder, or no file of text in it; or another covariate.
     """
+    _require(names, ("folder",), "a folder of texts")
     root = existing(argument, "the folder")
     paths = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     kept = [path for path in paths if path.suffix.lower() in ENDINGS]
@@ -102,11 +124,15 @@ def folder(argument: str) -> Texts:
     if len(kept) < len(paths):
         notes = (f"{len(paths) - len(kept):,} files with other endings were left out",)
     titles = tuple(str(path.relative_to(root)) for path in kept)
-    return Texts(str(root), titles, tuple(read_text(path) for path in kept), notes)
+    beside = None
+    if names:
+        below = [path.relative_to(root).parts for path in kept]
+        beside = {"folder": np.array([parts[0] if len(parts) > 1 else "" for parts in below])}
+    return Texts(str(root), titles, tuple(read_text(path) for path in kept), notes, beside)
 
 
-def column(argument: str) -> Texts:
-    """A column of a csv with a header: FILE:COLUMN.
+def column(argument: str, covariates: tuple[str, ...] = ()) -> Texts:
+    """A column of a csv with a header: FILE:COLUMN; covariates are other columns.
 
     Raises:
       CorpusError: there is no such file or column.
@@ -120,15 +146,18 @@ def column(argument: str) -> Texts:
         names = list(rows.fieldnames or [])
         if name not in names:
             raise CorpusError(f"{path} has no column {name!r}; it has {', '.join(names)}.")
+        _require(covariates, names, str(path))
         try:
-            texts = tuple(row[name] or "" for row in rows)
+            read = list(rows)
         except csv.Error as error:
             raise CorpusError(f"{path}, line {rows.line_num}: {error}.") from None
-    return Texts(f"{path}, column {name}", (), texts)
+    texts = tuple(row[name] or "" for row in read)
+    beside = {each: as_values([row[each] for row in read]) for each in covariates}
+    return Texts(f"{path}, column {name}", (), texts, beside=beside or None)
 
 
-def field(argument: str) -> Texts:
-    """A field of JSON lines: FILE:FIELD.
+def field(argument: str, covariates: tuple[str, ...] = ()) -> Texts:
+    """A field of JSON lines: FILE:FIELD; covariates are other fields, texts or numbers.
 
     Raises:
       CorpusError: there is no such file, a line is no JSON object, or has no text there.
@@ -138,6 +167,8 @@ def field(argument: str) -> Texts:
         raise CorpusError(f"jsonl:{argument} names no field; give jsonl:FILE:FIELD.")
     path = existing(file, "the file")
     texts = []
+    seen: dict[str, None] = {}
+    beside: dict[str, list[Any]] = {each: [] for each in covariates}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
@@ -149,7 +180,24 @@ def field(argument: str) -> Texts:
             has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
             raise CorpusError(f"{path}, line {number} has no text in {name!r}; it has {has}.")
         texts.append(row[name])
-    return Texts(f"{path}, field {name}", (), tuple(texts))
+        seen |= dict.fromkeys(row)
+        for each, values in beside.items():
+            values.append(_scalar(row.get(each), f"{path}, line {number}", each))
+    _require(covariates, seen, str(path))
+    made = {each: as_values(values) for each, values in beside.items()}
+    return Texts(f"{path}, field {name}", (), tuple(texts), beside=made or None)
+
+
+def _scalar(value: Any, where: str, name: str) -> Any:
+    """A text, a number or nothing.
+
+    Raises:
+      CorpusError: a list or an object.
+    """
+    if isinstance(value, list | dict):
+        kind = type(value).__name__
+        raise CorpusError(f"{where} has a {kind} in {name!r}; a covariate is a text or a number.")
+    return value
 
 
 def counted(found: Texts, words: Words) -> Corpus:
@@ -167,7 +215,7 @@ def counted(found: Texts, words: Words) -> Corpus:
     order = tuple(
         np.array([number_of[word] for word in doc if word in number_of], np.int64) for doc in tokens
     )
-    part = Part(count_order(order), found.titles, halves_of(order), order)
+    part = Part(count_order(order), found.titles, halves_of(order), order, found.beside)
     return Corpus(found.source, tuple(vocab), {"train": part}, found.notes)
 
 

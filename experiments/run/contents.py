@@ -31,9 +31,10 @@ CONTENTS = {
         "moments.json": files.REGULAR,
         "history.json": files.REGULAR,
         "draws.npz": files.REGULAR,
-        "topics.npz": files.REGULAR,  # this one and the next seven of a topic model
+        "topics.npz": files.REGULAR,  # this one and the next eight of a topic model
         "doc_topics.npy": files.REGULAR,
         "top_words.*": files.REGULAR,
+        "covariates.*": files.REGULAR,  # of one with covariates
         "exemplars.txt": files.REGULAR,
         "ldavis.json": files.REGULAR,
         "mallet_keys.txt": files.REGULAR,

@@ -57,6 +57,8 @@ def fingerprint(corpus: Corpus) -> str:
     for part in corpus.parts.values():
         for array in part.counts:
             hasher.update(np.ascontiguousarray(array, np.int64).tobytes())
+        for name, values in (part.beside or {}).items():
+            hasher.update("\n".join([name, *map(str, values.tolist())]).encode())
     return hasher.hexdigest()
 
 

@@ -21,7 +21,8 @@ from experiments.run.metrics import METRICS, read_rows
 from experiments.run.session import Built
 from experiments.run.stopping import Stop
 from experiments.run.tracker import Trackers
-from experiments.topics import neural_evals, outputs
+from experiments.topics import effects, neural_evals, outputs
+from experiments.topics.covariates import Encoded, encode
 from experiments.topics.load import Loaded, load, report
 from experiments.topics.neural_config import as_training
 from experiments.topics.neural_data import Held, held_out, make_dataset
@@ -36,10 +37,13 @@ def run(config: Any, workdir: Path, *, resumed: bool, stop: Stop) -> None:
       UserError: the corpus cannot be read, or does not go with the config.
     """
     loaded = load(config)
-    held = held_out(loaded)
-    built = build_all(config, loaded, held)
+    encoded = encode(loaded)
+    held = held_out(loaded, encoded)
+    built = build_all(config, loaded, encoded, held)
     check_data(workdir, built.dataset)
     for line in report(loaded, config.model.num_latents):
+        print(line)
+    for line in encoded.lines() if encoded is not None else []:
         print(line)
     layout = devices.make_layout(built.config)
     state, recorder = single.take_steps(
@@ -47,9 +51,21 @@ def run(config: Any, workdir: Path, *, resumed: bool, stop: Stop) -> None:
     )
     params = devices.whole_params(state, layout)
     finish(config, workdir, built, held, loaded, params, recorder.final_measures(0, state))
+    if encoded is not None:
+        save_effects(config, workdir, encoded, loaded, params)
 
 
-def build_all(config: Any, loaded: Loaded, held: Held) -> Built:
+def save_effects(config: Any, workdir: Path, encoded: Encoded, loaded: Loaded, params: Any) -> None:
+    """What each covariate does to the words, in files, in a figure and printed."""
+    deviations = params["decoder"]["deviations"]
+    found = effects.make_effects(deviations, encoded, loaded.corpus.vocab, loaded.train.totals)
+    effects.save(workdir, found)
+    path = workdir / "figures" / effects.FIGURE
+    effects.draw(path, found, title=f"{config.name}: effects of covariates")
+    print(effects.text(found), end="")
+
+
+def build_all(config: Any, loaded: Loaded, encoded: Encoded | None, held: Held) -> Built:
     """What a config and its corpus stand for.
 
     Raises:
@@ -63,8 +79,10 @@ def build_all(config: Any, loaded: Loaded, held: Held) -> Built:
         "num_words": loaded.train.num_words,
         "background": np.asarray(loaded.train.totals, np.float32),
     }
+    if encoded is not None:
+        known["num_covariates"] = encoded.num_columns
     model = ROOMS.build(DOCUMENTS, config.model, where="config.model", facts=known)
-    dataset = make_dataset(loaded, config.data.name)
+    dataset = make_dataset(loaded, config.data.name, encoded)
     units = Units("table", 0)
     subject = Subject(model, training, units)
     meter = neural_evals.make_neural_meter(subject, held)
@@ -86,7 +104,8 @@ def finish(
     """Measures, saves, draws and prints what a training ends with."""
     key_shares, key_refine, key_evidence = jax.random.split(built.keys.evaluate, 3)
     with heartbeat.phase("measuring the topics"):
-        fit = make_fit(key_shares, built.model, params, loaded.train, config)
+        rows = built.dataset.train.x
+        fit = make_fit(key_shares, built.model, params, loaded.train, rows, config)
         summary = summarise(fit, loaded, held, measures)
     with heartbeat.compiling("fitting the shares of single documents"):
         guides = neural_evals.refined_guides(config, built.model, fit.num_words)
@@ -98,6 +117,8 @@ def finish(
     for line in lines(config, fit, summary):
         print(line)
     arrays = {"topics": fit.topics_mean, "mean_share": fit.alpha}
+    if "deviations" in params["decoder"]:
+        arrays["deviations"] = np.asarray(params["decoder"]["deviations"])
     outputs.save(workdir, fit, loaded, summary, arrays)
     if evidence is not None:
         print(evidence.found.verdict)
@@ -165,7 +186,7 @@ def save_evidence(
     key_docs, key_samples = jax.random.split(key)
     order = np.asarray(jax.random.permutation(key_docs, len(held.lengths)))
     docs = np.sort(order[:size])
-    x = {name: held.x[name][docs] for name in ("ids", "counts")}
+    x = jax.tree.map(lambda leaf: leaf[docs], neural_evals.whole_of(held.x))
     with heartbeat.compiling("measuring log p(words) of documents"):
         found = neural_evals.document_evidence(key_samples, built.model, params, x, config)
     return outputs.write_evidence(workdir, outputs.DocEvidence(docs, held.lengths[docs], found))

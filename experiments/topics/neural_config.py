@@ -11,9 +11,22 @@ OWN = {"evidence_docs": 0, "refined_docs": 0}  # of config.eval, beside those of
 GROUPS = ("model", "objective", "optim", "train", "eval")
 
 
+_MISMATCH = {
+    True: "config.data.covariates is set, and {model} takes no covariates; take "
+    "configs/topics/neural.py:scholar, or leave them out.",
+    False: "config.model is scholar, and no covariates are named; set "
+    "--config.data.covariates=COLUMN[,COLUMN], or take configs/topics/neural.py:prodlda.",
+}
+
+
 def validate(config: Any) -> None:
     """Raises UserError for the first thing in a config that cannot be meant."""
     of_documents.validate_data(config)
+    if not isinstance(config.data.get("covariates", ""), str):
+        raise cli.UserError(
+            f"config.data.covariates is {config.data.covariates!r}; it has to be names with commas "
+            "between them."
+        )
     for group in GROUPS:
         if not hasattr(config.get(group), "items"):
             raise cli.UserError(
@@ -29,6 +42,9 @@ def validate(config: Any) -> None:
                 f"config.eval.{name} is {value!r}; it has to be a whole number of at least 0."
             )
     settings.validate(as_training(config), DOCUMENT_CHOICES)
+    has_covariates = bool(config.data.get("covariates", ""))
+    if has_covariates != (config.model["name"] == "scholar"):
+        raise cli.UserError(_MISMATCH[has_covariates].format(model=config.model["name"]))
     if config.model["name"] == "nvdm" and not config.model.get("shares", False):
         raise cli.UserError(
             "config.model is nvdm without shares, whose latents are no shares of topics; set "

@@ -111,6 +111,11 @@ def refined_guides(config: Any, model: vi.Model, num_words: int) -> Guides:
     return lambda key, params, x: ended.guide(params, x)
 
 
+def whole_of(x: dict[str, Any]) -> dict[str, Any]:
+    """Rows without their halves."""
+    return {name: leaf for name, leaf in x.items() if name not in ("first", "second")}
+
+
 class Refined(NamedTuple):
     """What some documents gain by guides of their own in the place of the encoder's."""
 
@@ -131,7 +136,7 @@ def refine(
 
     def one(key: jax.Array, params: Any, x: Any) -> dict[str, Any]:
         key_whole, key_half, key_elbo, key_words = jax.random.split(key, 4)
-        whole = {name: x[name] for name in ("ids", "counts")}
+        whole = whole_of(x)
         joint = log_joint(model, params, whole)
 
         def bound(q: Any) -> jax.Array:

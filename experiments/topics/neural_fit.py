@@ -78,25 +78,32 @@ class NeuralFit:
         return [[str(vocab[word]) for word in row] for row in top]
 
     def shares(self, counts: vi.topics.Counts) -> np.ndarray:
-        """E[theta] of each document by the encoder, [N, K]."""
+        """E[theta] of each document by the encoder, [N, K]; of a model with covariates the
+        training documents' alone.
+        """
         if counts is self.train:
             return self.train_shares
-        return encoded_shares(self.key, self.model, self.params, counts)
+        return encoded_shares(self.key, self.model, self.params, vi.topics.as_rows(counts))
 
 
 def make_fit(
-    key: jax.Array, model: vi.Model, params: Any, train: vi.topics.Counts, config: Any
+    key: jax.Array,
+    model: vi.Model,
+    params: Any,
+    train: vi.topics.Counts,
+    rows: dict[str, Any],
+    config: Any,
 ) -> NeuralFit:
-    """The fit of trained parameters."""
+    """The fit of trained parameters; `rows` are the training documents as the model takes them."""
     num_topics = config.model["num_latents"]
     topics = vi.models.documents.topics(model, params, num_topics)
-    shares = encoded_shares(key, model, params, train)
+    shares = encoded_shares(key, model, params, rows)
     name = config.model["name"]
     return NeuralFit(model, params, key, name, np.asarray(topics), train, shares, 0.0)
 
 
 def encoded_shares(
-    key: jax.Array, model: vi.Model, params: Any, counts: vi.topics.Counts
+    key: jax.Array, model: vi.Model, params: Any, rows: dict[str, Any]
 ) -> np.ndarray:
     """The mean of a document's shares over samples of its guide, [N, K]."""
     guide = densities_of(model, "shares").guide
@@ -110,10 +117,10 @@ def encoded_shares(
 
         return jax.vmap(one)(keys, rows)
 
-    rows = vi.topics.as_rows(counts)
-    keys = jax.random.split(key, counts.num_docs)
+    num_docs = len(rows["ids"])
+    keys = jax.random.split(key, num_docs)
     parts = []
-    for some, counted in batches(counts.num_docs, BATCH):
+    for some, counted in batches(num_docs, BATCH):
         part = jax.tree.map(lambda leaf, some=some: jnp.asarray(leaf[some]), rows)
         parts.append(np.asarray(program(keys[some], params, part))[counted])
     return np.concatenate(parts)
