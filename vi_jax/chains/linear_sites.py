@@ -13,7 +13,6 @@ from vi_jax.chains.kalman import Sites, Smoothed
 from vi_jax.types import Array, freeze
 
 SLACK = 1e-6  # of the ELBO's terms, by which a pass may lose: rounding
-MAX_CURVATURE = 20.0  # of an observation's first site, in units of that at z = 0, or of 1
 NUM_MODE_STEPS = 20
 MODE_STEP = 2.0  # of a predictor at a time
 MODE_VARIANCE = 16.0  # of predictors, around their offsets
@@ -31,23 +30,6 @@ def frozen(
 ) -> Callable[[Array, Array], Expected]:
     """The same, through which no gradient passes, whatever it closes over."""
     return lambda mean, variance: freeze(expected(mean, variance))
-
-
-def first_sites(
-    emission: Emission,
-    expected: Callable[[Array, Array], Expected],
-    observed: Array,
-    moments: Smoothed,
-) -> Sites:
-    """The fixed point's right-hand side at some moments, where no observation weighs far more there
-    than at z = 0; else `sites_at_modes`.
-    """
-    found = at_predictors(emission, expected, observed, moments)
-    usual = at_known(expected, observed, emission.offset).curvature
-    sites = sites_of(emission, found, moments)
-    is_finite = jnp.isfinite(sites.h).all() & jnp.isfinite(sites.J).all()
-    is_wild = ~is_finite | jnp.any(found.curvature > MAX_CURVATURE * jnp.maximum(usual, 1.0))
-    return at_modes_where(is_wild, emission, expected, observed, sites)
 
 
 def at_modes_where(

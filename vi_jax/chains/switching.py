@@ -16,21 +16,14 @@ import jax
 import jax.numpy as jnp
 
 from vi_jax import linalg
-from vi_jax.chains import kalman
+from vi_jax.chains import kalman, passes
 from vi_jax.chains.expectations import Expected
 from vi_jax.chains.gaussian_chain import Posterior, expected_log_prior
 from vi_jax.chains.kalman import Chain, Sites, Smoothed, symmetric
-from vi_jax.chains.linear_sites import (
-    Emission,
-    at_predictors,
-    first_sites,
-    frozen,
-    rounding,
-    sites_of,
-)
+from vi_jax.chains.linear_sites import Emission, at_predictors, frozen, rounding, sites_of
 from vi_jax.chains.states import StateChain, StateMoments
 from vi_jax.gaussian import log_standard_normal
-from vi_jax.types import Array, freeze, select
+from vi_jax.types import Array, freeze
 
 NUM_PASSES = 12
 
@@ -55,22 +48,25 @@ class FoundStates(NamedTuple):
     states: StateChain  # q(k)
     moments: StateMoments  # of it
     path_kl: Array  # E_q(k)[KL(q(z) || p(z | k))], nats
-    elbo: Array  # after each pass, nats, [num_passes]: never lower than before, beyond rounding
+    elbo: Array  # nats, []
+    gain: Array  # of the last pass that was taken, nats; above 0.01 it has not converged
 
 
-class _Best(NamedTuple):
-    """Sites of the likelihood, the states, and what they give."""
+class _Naturals(NamedTuple):
+    """What the posterior is given by."""
 
-    sites: Sites
-    target: Sites  # the fixed point's right-hand side there
-    potentials: Array
-    probs: Array  # of states, by these potentials
-    moves: Array  # expected log densities of moves, the optimal potentials
+    sites: Sites  # of the likelihood
+    potentials: Array  # of the states, [T - 1, K]
+
+
+class _Result(NamedTuple):
+    """The posterior at them."""
+
     chain: Chain
     posterior: Posterior
+    probs: Array  # of states, by the potentials
+    moves: Array  # expected log densities of moves, the optimal potentials
     path_kl: Array  # with those probabilities, nats
-    elbo: Array
-    slack: Array  # its rounding, nats
 
 
 def expected_moves(regimes: Regimes, of: Smoothed) -> Array:
@@ -145,7 +141,7 @@ def fit_states(
     """The structured mean-field posterior of one series, by coordinate ascent.
 
     A pass finds q(z) given q(k) and the sites of the likelihood, then q(k) given q(z), at its
-    optimum. The step of the sites is halved, and the pass taken back, where the ELBO would fall.
+    optimum. Passes are taken, taken back, begun anew and gone on with as those of `cvi.fit_sites`.
 
     Args:
       regimes: the prior, of K states.
@@ -166,63 +162,42 @@ def fit_states(
     def states_of(potentials: Array) -> StateChain:
         return StateChain(regimes.log_start, regimes.log_transition, potentials)
 
-    def at(sites: Sites, potentials: Array) -> _Best:
+    def try_at(naturals: _Naturals) -> passes.Tried:
         """q(z) given both; the ELBO is that with q(k) at its optimum after it."""
+        (sites, potentials) = naturals
         probs = states_of(potentials).moments().probs
         chain, more, constant = expected_chain(regimes, probs)
         total = jax.tree.map(jnp.add, sites, more)
         smoothed, gains = kalman.smooth(chain, total)
         found = at_predictors(emission, expected, observed, smoothed)
         moves = expected_moves(regimes, smoothed)
-        posterior = Posterior(total, smoothed, gains)
         # all but the sites of the likelihood cancels in log q(z) - E_q(k)[log p(z | k)]
         path_kl = kalman.expected_log_sites(sites, smoothed) - smoothed.log_z - constant
         kl = path_kl + jnp.sum(probs * moves) - states_of(moves).log_z  # of path and states
         log_lik = found.value.sum()
         elbo = jnp.minimum(log_lik - kl, log_lik)  # no KL is negative, whatever rounding says
+        target = _Naturals(sites_of(emission, found, smoothed), moves)
+        result = _Result(chain, Posterior(total, smoothed, gains), probs, moves, path_kl)
         slack = rounding(log_lik, total, smoothed)
-        target = sites_of(emission, found, smoothed)
-        own = (potentials, probs, moves)
-        return freeze(_Best(sites, target, *own, chain, posterior, path_kl, elbo, slack))
+        return freeze(passes.Tried(naturals, target, result, elbo, slack))
 
-    def one(carry: tuple[_Best, Array], _: None) -> tuple[tuple[_Best, Array], Array]:
-        (best, step) = carry
-        sites = jax.tree.map(lambda a, b: a + step * (b - a), best.sites, best.target)
-        potentials = best.potentials + step * (best.moves - best.potentials)
-        new = at(sites, potentials)
-        least = new.elbo - new.slack
-        is_better = jnp.isfinite(least) & (least >= best.elbo - 2.0 * best.slack)
-        best = select(is_better, new, best)
-        return (best, jnp.where(is_better, jnp.minimum(2.0 * step, 1.0), 0.5 * step)), best.elbo
-
-    flat = jnp.zeros((num_steps - 1, len(regimes.log_start)), regimes.mean.dtype)
-    first = at(_first_sites(regimes, emission, expected, observed), flat)
-    # any pass is better than one that is not finite
-    first = _known(first)
-    ones = jnp.ones((), regimes.mean.dtype)
-    (best, _), elbos = jax.lax.scan(one, (first, ones), None, length=num_passes - 1)
-    states = states_of(best.moves)
+    starts = _starts(regimes, emission, expected, observed)
+    (best, gain) = passes.ascend(try_at, starts, num_passes)
+    found: _Result = best.result
+    states = states_of(found.moves)
     moments = states.moments()
-    path_kl = best.path_kl + jnp.sum((best.probs - moments.probs) * best.moves)
-    elbos = jnp.concatenate([first.elbo[None], elbos])
-    return FoundStates(best.chain, best.posterior, states, moments, path_kl, elbos)
+    path_kl = found.path_kl + jnp.sum((found.probs - moments.probs) * found.moves)
+    return FoundStates(found.chain, found.posterior, states, moments, path_kl, best.elbo, gain)
 
 
-def _known(best: _Best) -> _Best:
-    """With an ELBO below all others where it is not finite."""
-    is_finite = jnp.isfinite(best.elbo - best.slack)
-    elbo = jnp.where(is_finite, best.elbo, -jnp.inf)
-    return best._replace(elbo=elbo, slack=jnp.where(is_finite, best.slack, 0.0))
-
-
-def _first_sites(
+def _starts(
     regimes: Regimes,
     emission: Emission,
     expected: Callable[[Array, Array], Expected],
     observed: Array,
-) -> Sites:
-    """`first_sites` at the moments of z_1 at each step: those that dynamics give, which may not be
-    stable, may grow beyond all numbers.
+) -> passes.Starts:
+    """Sites at the moments of z_1 at each step, since those that dynamics give, which may not be
+    stable, may grow beyond all numbers; and states by their prior.
     """
     num_steps = observed.shape[0]
     (size,) = regimes.mean.shape
@@ -232,4 +207,13 @@ def _first_sites(
         jnp.zeros((num_steps - 1, size, size), regimes.mean.dtype),
         jnp.zeros((), regimes.mean.dtype),
     )
-    return first_sites(emission, expected, observed, moments)
+    first = sites_of(emission, at_predictors(emission, expected, observed, moments), moments)
+    starts = passes.starts_of(emission, expected, observed, first)
+    flat = jnp.zeros((num_steps - 1, len(regimes.log_start)), regimes.mean.dtype)
+
+    def at_modes(asked: Array, naturals: _Naturals) -> _Naturals:
+        sites = starts.at_modes_where(asked, naturals.sites)
+        return _Naturals(sites, jnp.where(asked, flat, naturals.potentials))
+
+    narrow = _Naturals(starts.narrow, flat)
+    return passes.Starts(_Naturals(first, flat), starts.lowest, narrow, at_modes)

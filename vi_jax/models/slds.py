@@ -165,8 +165,7 @@ def _posterior(parts: _linear_chain.Parts, params: Params, x: Trial) -> FoundSta
 def _guide(found: FoundStates) -> SwitchingGuide:
     num_steps = found.posterior.smoothed.mean.shape[0]
     path = GaussianChain(found.chain, num_steps, found.posterior)
-    gain = found.elbo[-1] - found.elbo[max(len(found.elbo) - 2, 0)]
-    return SwitchingGuide(path, found.states, gain)
+    return SwitchingGuide(path, found.states, found.gain)
 
 
 def _prior(params: Params, num_steps: int) -> SwitchingPrior:
