@@ -101,7 +101,7 @@ def _pass(try_at: Callable[[Any], Tried], starts: Starts, search: _Search) -> _S
 def _goes_on(num_passes: int, search: _Search) -> Array:
     elbo = search.best.elbo
     has_gained = search.gain > MAX_GAIN + search.best.slack
-    is_open = has_gained | (search.step < 1.0) | ~jnp.isfinite(elbo)
+    is_open = has_gained | (search.step < 1.0) | ~jnp.isfinite(elbo) | (search.stage == _MODES)
     more = is_open & (search.step > MIN_STEP) & (search.passes < MAX_PASSES)
     return more | (search.passes < num_passes)
 
