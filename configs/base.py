@@ -17,8 +17,9 @@ def get_config() -> ConfigDict:
             # runs side by side in one program, of the seeds seed, seed + 1, ...; each leaves a run
             # folder of its own
             replicas=1,
-            # with replicas of every seed at each of these learning rates, such as (1e-3,3e-3)
-            sweep=dict(learning_rates=()),
+            # with replicas of every seed at each of these learning rates, such as (1e-3,3e-3), and
+            # at each of these shares of bins that lfads hides, which the validation split chooses
+            sweep=dict(learning_rates=(), coordinated_dropout=()),
             # float32 | bfloat16: of activations and products; parameters, densities and KL stay
             # float32
             precision="float32",

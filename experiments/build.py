@@ -55,13 +55,17 @@ def sizes(config: Any) -> dict[str, Any]:
     }
 
 
-def model(config: Any, known: dict[str, Any]) -> vi.Model:
-    """The model of a config, given the facts of its data, as its objective trains it.
+def model(
+    config: Any, known: dict[str, Any], numbers: Mapping[str, jax.Array] | None = None
+) -> vi.Model:
+    """The model of a config, given the facts of its data, as its objective trains it; `numbers` are
+    traced arguments that take the place of the config's.
 
     Raises:
       UserError: the config or the data do not fit it.
     """
-    built = ROOMS.build(rooms.MODEL, config.model, where="config.model", facts=known)
+    choice = {**config.model, **(numbers or {})}
+    built = ROOMS.build(rooms.MODEL, choice, where="config.model", facts=known)
     objective = load(rooms.OBJECTIVE, config.objective[NAME], "config.objective")
     of_model = attribute(objective, "of_model")  # such as one with a posterior over its weights
     try:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from experiments import rooms
+from experiments import rooms, sweep
 from experiments.choices import Room
 from experiments.cli import MAX_COUNT, UserError, suggest
 from experiments.overrides import flatten
@@ -78,11 +78,11 @@ def validate(config: Any, choices: Mapping[str, Room] | None = None) -> None:
     _validate_fields(config, expected)
     _validate_values(config)
     _validate_data(config)
-    _validate_sweep(config)
     _validate_mesh(config)
     _validate_training(config)
     for field, room in (choices or FUNCTIONS).items():
         ROOMS.check(room, get(config, field), where=f"config.{field}", facts=FACTS)
+    sweep.validate(config)
 
 
 def leaves_estimator_open(config: Any) -> bool:
@@ -207,22 +207,6 @@ def _validate_data(config: Any) -> None:
         raise UserError(
             "config.eval.split is 'validation' and config.data.validation is empty; name a split "
             "or evaluate on test."
-        )
-
-
-def _validate_sweep(config: Any) -> None:
-    rates = get(config, "sweep.learning_rates")
-    numbers = all(
-        isinstance(rate, int | float) and 0 < rate < float("inf") and not isinstance(rate, bool)
-        for rate in rates
-    )
-    if not numbers or len(set(rates)) < len(rates):
-        expected = "it has to be different numbers above 0, such as (1e-3,3e-3), or ()"
-        raise _wrong("sweep.learning_rates", config, expected)
-    if (config.replicas > 1 or rates) and config.train.loop != "compiled":
-        raise UserError(
-            "config.replicas and config.sweep train in one program; they need "
-            "config.train.loop=compiled."
         )
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from experiments import cli, command_line, config_file, listing, own_code, rooms, settings
+from experiments import cli, command_line, config_file, listing, own_code, rooms, settings, sweep
 from experiments.run import processes
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _train(config: Any, workdir: Path, ahead: Ahead[Dataset] | None, trackers: T
             estimators.write(measured, config, workdir)
         from experiments.run import replicas, single
 
-        if config.replicas > 1 or config.sweep.learning_rates:
+        if sweep.is_several(config):
             replicas.train(config, workdir, stop=stop, ahead=ahead, trackers=trackers)
         else:
             of_one = dict(resumed=resumed, stop=stop, ahead=ahead, trackers=trackers)

@@ -22,6 +22,7 @@ from experiments.run import metrics, parts, processes, replicas, session, single
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.parts import Parts
 from experiments.run.stopping import Stop
+from experiments.sweep import configs as sweep_configs
 from vi_jax.training import BlockInfo, Totals
 
 pytestmark = pytest.mark.usefixtures("no_key_check")
@@ -247,7 +248,7 @@ def test_a_sweep_that_is_stopped_anywhere_ends_as_the_unbroken_one(quick, tmp_pa
         assert (tmp_path / "run" / name / metrics.METRICS).read_bytes() == (
             tmp_path / "whole" / name / metrics.METRICS
         ).read_bytes()
-        one = replicas.configs(config)[which]
+        one = sweep_configs(config)[which]
         assert tree_equal(
             last_state(tmp_path / "run" / name, one), last_state(tmp_path / "whole" / name, one)
         )

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from experiments import settings
 from experiments.cli import UserError
 from experiments.figures import replica_curves
-from experiments.run import replicas, replicas_end
+from experiments.run import replicas_end
+from experiments.sweep import configs as sweep_configs
 
 pytest_plugins = ["command_helpers"]
 
@@ -93,7 +94,7 @@ def test_replicas_are_run_folders_and_their_sweep_is_none(sweep, commands):
 
 def test_configs_of_the_runs():
     config = small(replicas=2, sweep__learning_rates=(1e-3, 1e-2), seed=7)
-    runs = replicas.configs(config)
+    runs = sweep_configs(config)
     assert [(run.seed, run.optim.learning_rate.peak, run.replicas) for run in runs] == [
         (7, 1e-3, 1),
         (8, 1e-3, 1),

@@ -7,11 +7,13 @@
 
 The data of the first command, `lorenz`, and the tables and figures are those of
 configs/neural/plds.py. Training is by coordinated dropout, `config.model.hide`; its metric is
-called `objective`, and the evaluations are of the ELBO itself. No inferred inputs. The variant
-`tutorial` is of the size for the tutorial set of LFADS's authors, in the format of lfads-torch.
-Test trials of the first variant share their conditions with training trials, which a recurrent
-generator can remember; those of `new_conditions` do not. Variants: lorenz, new_conditions,
-tutorial.
+called `objective`, and the evaluations are of the ELBO itself. Several shares of hidden bins train
+in one program, chosen by held-out bins of validation trials: `--config.data.train='train[:90%]'
+--config.data.validation='train[90%:]' --config.sweep.coordinated_dropout=.1,.3,.5`. No inferred
+inputs. The variant `tutorial` is of the size for the tutorial set of LFADS's authors, in the format
+of lfads-torch. Test trials of the first variant share their conditions with training trials, which
+a recurrent generator can remember; those of `new_conditions` do not. Variants: lorenz,
+new_conditions, tutorial.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Fields of config.data that a record of an earlier version lacks, read as what they meant then."""
+"""Fields that a record of an earlier version lacks, read as what was done then."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,11 +31,12 @@ ADDED = {
     "label_seed": 0,
     "label_copies": 1,
 }
+SWEPT = {"coordinated_dropout": ()}  # likewise, of config.sweep
 ARRAYS = ("npz:", "h5:")  # which may be images or a table: only config.data.kind says
 
 
 def with_added(fields: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], list[str]]:
-    """The fields of a recorded training with those of config.data that it lacks, and their names.
+    """The fields of a recorded training with those that it lacks, and their names.
 
     Args:
       fields: of the config, plain.
@@ -56,7 +57,12 @@ def with_added(fields: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], l
             '"images" to its "data", as it was read then.'
         )
     added = {name: ADDED[name] for name in missing}
-    return {**fields, "data": {**data, **added}}, [f"data.{name}" for name in missing]
+    names = [f"data.{name}" for name in missing]
+    sweep: Any = fields.get("sweep")
+    if isinstance(sweep, Mapping):
+        names += [f"sweep.{name}" for name in SWEPT if name not in sweep]
+        fields = {**fields, "sweep": {**SWEPT, **sweep}}
+    return {**fields, "data": {**data, **added}}, names
 
 
 def said(names: list[str], path: Path) -> str:

@@ -6,6 +6,7 @@ like any other.
 """
 
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +16,15 @@ import numpy as np
 import optax
 
 import vi_jax as vi
-from experiments import build, cli
+from experiments import build, cli, facts, sweep
 from experiments.data import Ahead, Dataset
-from experiments.run import devices, estimate, heartbeat, loop, processes, session
+from experiments.run import devices, estimate, heartbeat, held_out, loop, processes, session
 from experiments.run.folder import check_data
 from experiments.run.metrics import MetricsLog, Progress
 from experiments.run.parts import Parts
 from experiments.run.recorder import Member, Recorder, View, num_batches
 from experiments.run.replicas_end import finish
-from experiments.run.replicas_start import STOPPED, Replica, open_all, restored
+from experiments.run.replicas_start import STOPPED, Numbers, Replica, open_all, restored
 from experiments.run.session import Built
 from experiments.run.stopping import Stop
 from experiments.run.tracker import Trackers
@@ -55,23 +56,6 @@ class _Start(NamedTuple):
         return int(self.states.step)
 
 
-def configs(config: Any) -> list[Any]:
-    """The configs of the runs: config.replicas seeds from config.seed on, at each of
-    config.sweep.learning_rates.
-    """
-    runs = []
-    for rate in config.sweep.learning_rates or (build.peak_rate(config),):
-        for number in range(config.replicas):
-            one = config.copy_and_resolve_references()
-            with one.unlocked():
-                one.replicas = 1
-                one.sweep.learning_rates = ()
-                one.seed = config.seed + number
-                build.set_peak_rate(one, float(rate))
-            runs.append(one)
-    return runs
-
-
 def train(
     config: Any,
     workdir: Path,
@@ -85,9 +69,12 @@ def train(
     """
     layout = _layout(config)
     dataset = session.load_data(config, ahead)
-    estimate.require_run(config, dataset, num_replicas=_count(config))
-    runs = configs(config)
+    estimate.require_run(config, dataset, num_replicas=sweep.count(config))
+    runs = sweep.configs(config)
     built = session.build_all(config, dataset)
+    held_out.require(built)
+    if sweep.of_model(config):
+        sweep.require_models(runs, facts.of_data(config, built.dataset))
     check_data(workdir, built.dataset)
     train = built.dataset.train
     session.say_report(config, built.dataset)
@@ -177,12 +164,19 @@ def _advance(run: _Run, start: _Start, progress: Progress, recorder: Recorder) -
 
 
 def _make_run(run: _Run) -> Any:
-    """The `run` of all replicas, each at a learning rate of its own."""
+    """The `run` of all replicas, each at numbers of its own."""
     built = run.built
     config = built.config
     rule = with_rate(build.optimizer(config))
-    num_data = built.dataset.train.num
-    step = build.step(config, built.model, built.units, num_data=num_data, rule=rule)
+    make = partial(build.step, config, num_data=built.dataset.train.num, rule=rule)
+    step = make(built.model, built.units)
+    if sweep.of_model(config):
+        known = facts.of_data(config, built.dataset)
+
+        def step(state: State, batch: Any) -> Any:
+            numbers = state.opt_state[1].of_model
+            return make(build.model(config, known, numbers), built.units)(state, batch)
+
     return vi.replicas.make_run(step, batch_size=config.train.batch_size, layout=run.layout)
 
 
@@ -192,26 +186,20 @@ def _label(built: Built) -> str:
 
 
 def with_rate(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """An optimiser whose updates are scaled by a number in its state, 1 at first: a learning rate
-    for each replica.
+    """An optimiser whose updates are scaled by a number in its state: a learning rate for each
+    replica. Its state is (the inner one, `Numbers`).
     """
 
     def init(params: Any) -> Any:
-        return inner.init(params), jnp.ones(())
+        return inner.init(params), Numbers(jnp.ones(()), {})
 
     def update(gradient: Any, state: Any, params: Any = None) -> Any:
-        updates, new = inner.update(gradient, state[0], params)
-        return jax.tree.map(lambda leaf: leaf * state[1].astype(leaf.dtype), updates), (
-            new,
-            state[1],
-        )
+        (own, numbers) = state
+        updates, new = inner.update(gradient, own, params)
+        scaled = jax.tree.map(lambda leaf: leaf * numbers.rate.astype(leaf.dtype), updates)
+        return scaled, (new, numbers)
 
     return optax.GradientTransformation(init, update)
-
-
-def _count(config: Any) -> int:
-    """How many runs there are, before there are their configs."""
-    return config.replicas * max(len(config.sweep.learning_rates), 1)
 
 
 def _layout(config: Any) -> Layout:
@@ -220,7 +208,7 @@ def _layout(config: Any) -> Layout:
             "config.replicas are trained by one process; in several, set config.replicas=1 and "
             "no sweep."
         )
-    num = _count(config)
+    num = sweep.count(config)
     layout = devices.make_layout(config, cuts_batches=False)
     if num % layout.num_shards:
         raise cli.UserError(

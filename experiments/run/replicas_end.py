@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments import build, cli
+from experiments import build, cli, sweep
 from experiments.evals.base import mean_stderr
-from experiments.run import heartbeat, session
+from experiments.run import heartbeat, held_out, session
 from experiments.run.metrics import METRICS, read_rows
 from experiments.run.record import read_json
 from experiments.run.replicas_start import STOPPED, Replica
 from vi_jax import files
 
 SUMMARY = "replicas.json"
+WIDE = 21  # of a column
 
 
 def finish(
@@ -27,18 +28,21 @@ def finish(
     from experiments.evals import closing
 
     config = built.config
+    measure = held_out.make_measure(built)
     rows = []
     for which, each in enumerate(replicas):
         row = {
             "replica": which,
             "seed": each.config.seed,
             "learning_rate": build.peak_rate(each.config),
+            **sweep.values(each.config, sweep.of_model(config)),
         }
         if which in ends:
             params, measures = ends[which]
             own = built._replace(config=each.config, keys=session.keys(each.config))
             with heartbeat.phase(f"summarising {each.folder.name} of {len(replicas)} replicas"):
-                rows.append(row | closing.summarise(own, each.folder, params, measures))
+                found = closing.summarise(own, each.folder, params, measures)
+                rows.append(row | found | measure(params))
         else:
             rows.append(row | {"stopped": read_json(each.folder / STOPPED)["step"]})
     files.write_json(workdir / SUMMARY, rows)
@@ -64,32 +68,41 @@ def finish(
 
 
 def table(config: Any, rows: list[dict[str, Any]]) -> str:
-    """One line for each run, and the mean over seeds with its standard error for each learning
-    rate; nats.
+    """One line for each run, and the mean over seeds with its standard error for each combination
+    of what is swept; nats.
     """
+    swept = tuple(sweep.of_model(config))
     lines = [
         f"{config.name}: nats per example on the {config.eval.split} split, mean ± standard "
         "error over examples"
     ]
-    lines += [f"  {'replica':<9}{'seed':>5}  {'learning rate':>13}  {'ELBO':>20}  {'log p(x)':>20}"]
+    titles = "".join(f"{field.replace('_', ' '):>{WIDE}}" for field in ("learning_rate", *swept))
+    last = f"{'bits of hidden bins':>{WIDE}}" if swept else ""
+    lines += [f"  {'replica':<9}{'seed':>5}{titles}  {'ELBO':>20}  {'log p(x)':>20}{last}"]
     for row in rows:
-        head = f"  {row['replica']:<9}{row['seed']:>5}  {row['learning_rate']:>13g}  "
+        own = "".join(f"{value:>{WIDE}g}" for value in _numbers(row, swept))
+        head = f"  {row['replica']:<9}{row['seed']:>5}{own}  "
         if "stopped" in row:
             lines.append(f"{head}not finite at step {row['stopped']:,}")
             continue
         evidence = _pair(row["log_evidence"]) if "log_evidence" in row else ""
-        lines.append(f"{head}{_pair(row['elbo']):>20}  {evidence:>20}")
-    for rate in dict.fromkeys(row["learning_rate"] for row in rows):
-        elbos = np.array(
-            [row["elbo"]["mean"] for row in rows if row["learning_rate"] == rate and "elbo" in row]
-        )
-        if len(elbos) > 1:
-            spread = mean_stderr(elbos)
+        bits = f"{row[held_out.BITS]:>{WIDE}.4f}" if held_out.BITS in row else ""
+        lines.append(f"{head}{_pair(row['elbo']):>20}  {evidence:>20}{bits}")
+    for numbers in dict.fromkeys(_numbers(row, swept) for row in rows):
+        same = [row for row in rows if _numbers(row, swept) == numbers and "elbo" in row]
+        if len(same) > 1:
+            spread = mean_stderr(np.array([row["elbo"]["mean"] for row in same]))
+            said = ", ".join(f"{number:g}" for number in numbers)
             lines.append(
-                f"  over {len(elbos)} seeds at {rate:g}: ELBO {_pair(spread)}, standard error "
+                f"  over {len(same)} seeds at {said}: ELBO {_pair(spread)}, standard error "
                 "over seeds"
             )
     return "\n".join(lines)
+
+
+def _numbers(row: dict[str, Any], swept: tuple[str, ...]) -> tuple[float, ...]:
+    """What tells a run from others beside its seed."""
+    return tuple(row[field] for field in ("learning_rate", *swept))
 
 
 def _pair(pair: dict[str, float]) -> str:
@@ -97,7 +110,10 @@ def _pair(pair: dict[str, float]) -> str:
 
 
 def _name(row: dict[str, Any]) -> str:
-    return f"{row['replica']}: seed {row['seed']}, rate {row['learning_rate']:g}"
+    fields = [field for field in sweep.OF_MODEL if field in row]
+    swept = [f"{field.replace('_', ' ')} {row[field]:g}" for field in fields]
+    rate = f"rate {row['learning_rate']:g}"
+    return ", ".join([f"{row['replica']}: seed {row['seed']}", rate, *swept])
 
 
 def _best(
@@ -107,6 +123,9 @@ def _best(
     never test examples.
     """
     ended = [row for row in rows if "elbo" in row]
+    if all(held_out.BITS in row for row in ended):
+        best = max(ended, key=lambda row: row[held_out.BITS])
+        return best["replica"], "the most bits per spike of held-out bins on validation"
     if config.eval.split == "validation":
         best = max(ended, key=lambda row: row["elbo"]["mean"])
         return best["replica"], "the best ELBO on validation"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import build, cli
+from experiments import build, cli, sweep
 from experiments.run import loop, processes, session
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.folder import check_data, open_folder
@@ -18,6 +18,13 @@ from experiments.run.together import common_steps, newest_common_step
 from vi_jax.training import State, Totals
 
 STOPPED = "stopped.json"
+
+
+class Numbers(NamedTuple):
+    """What differs between replicas beside their keys."""
+
+    rate: Any  # what updates are scaled by
+    of_model: dict[str, Any]  # arguments of the model
 
 
 class Replica(NamedTuple):
@@ -87,11 +94,13 @@ def restored(
             f"resuming {int(alive.sum())} replicas at step {first:,} of {config.train.num_steps:,}"
         )
     base = build.peak_rate(config)
-    rates = [jnp.float32(build.peak_rate(each.config) / base) for each in replicas]
-    side = [
-        state._replace(step=jnp.int32(first), opt_state=(state.opt_state, rate))
-        for state, rate in zip(states, rates, strict=True)
-    ]
+    swept = sweep.of_model(config)
+    side = []
+    for state, each in zip(states, replicas, strict=True):
+        rate = jnp.float32(build.peak_rate(each.config) / base)
+        of_model = sweep.numbers(each.config, swept)
+        numbers = Numbers(rate, jax.tree.map(jnp.float32, of_model))
+        side.append(state._replace(step=jnp.int32(first), opt_state=(state.opt_state, numbers)))
     return vi.replicas.stack(side), alive, _block_of(blocks, alive)
 
 

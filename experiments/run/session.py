@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import build, evals, facts
+from experiments import build, evals, facts, sweep
 from experiments.build import Units
 from experiments.cli import UserError
 from experiments.data import Ahead, DataError, Dataset, Split, load, report_of
@@ -230,7 +230,7 @@ def trained_params(
     """The parameters that evaluation uses, of a checkpoint (`latest`: the newest good one; `best`;
     a step), and its step.
     """
-    if config.replicas > 1 or config.sweep.learning_rates:
+    if sweep.is_several(config):
         raise UserError(
             f"{workdir} holds replicas, each a run of its own: name one, such as "
             f"--workdir={workdir / 'replica_0'}."

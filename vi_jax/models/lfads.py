@@ -56,7 +56,7 @@ class _Parts(NamedTuple):
     likelihood: Likelihood
     num_latents: int
     max_steps: int | None
-    hide: float
+    hide: float | Array
 
 
 def lfads(
@@ -67,7 +67,7 @@ def lfads(
     generator_width: int = 64,
     num_factors: int = 8,
     likelihood: Likelihood | None = None,
-    hide: float = 0.3,
+    hide: float | Array = 0.3,
     max_steps: int | None = None,
 ) -> Model:
     """p(z) prod_tn p(x_tn | c_n' f_t(z) + d_n): factors f of a recurrent network that starts at z,
@@ -86,7 +86,8 @@ def lfads(
       generator_width: of the generator's.
       num_factors: F.
       likelihood: of one output; that of the columns' kind if not given.
-      hide: share of bins that the encoder is not shown; 0 trains on the terms themselves.
+      hide: share of bins that the encoder is not shown; 0 trains on the terms themselves. A traced
+        number, such as one of several runs in one program, is above 0.
       max_steps: T of what is generated where no example is given, which has one.
 
     Returns:
@@ -95,7 +96,9 @@ def lfads(
     Raises:
       ValueError: a size is not positive, hide is not in [0, 1), or the columns do not fit.
     """
-    if min(num_latents, width, generator_width, num_factors) < 1 or not 0.0 <= hide < 1.0:
+    is_traced = isinstance(hide, jax.core.Tracer)
+    has_share = is_traced or 0.0 <= hide < 1.0
+    if min(num_latents, width, generator_width, num_factors) < 1 or not has_share:
         raise ValueError(
             f"{NAME} expects sizes of at least 1 and hide in [0, 1); got {num_latents}, {width}, "
             f"{generator_width}, {num_factors} and {hide}."
@@ -117,7 +120,9 @@ def lfads(
         partial(_decode, parts),
         lambda params, x, z: _decode(parts, params, x, z).log_prob(x),
     )
-    return model._replace(train_terms=partial(_hidden_terms, parts)) if hide else model
+    if is_traced or hide > 0.0:
+        return model._replace(train_terms=partial(_hidden_terms, parts))
+    return model
 
 
 def _first(start: tuple[float, ...] | float) -> float:
@@ -140,7 +145,7 @@ def _init(parts: _Parts, key: Array) -> Params:
     }
 
 
-def _guide(parts: _Parts, params: Params, x: Trial, seen: Array, scale: float) -> Any:
+def _guide(parts: _Parts, params: Params, x: Trial, seen: Array, scale: float | Array) -> Any:
     """q(z | the bins that are seen), their values times a scale."""
     shown = jnp.where(seen, filled(x) * scale, 0.0)
     features = jnp.concatenate([shown, seen.astype(shown.dtype)], axis=1)
