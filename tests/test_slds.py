@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import keys
+from helpers import all_finite, keys
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
@@ -292,6 +292,23 @@ def expected_log_density(regimes, stats):
         log_det = jnp.linalg.slogdet(regimes.noise[k])[1]
         total += -0.5 * jnp.trace(precision @ second) - 0.5 * stats.weight[k] * log_det
     return float(total)
+
+
+@pytest.mark.integration
+def test_moves_that_are_never_made_keep_a_finite_probability():
+    """However often their share is learned: it falls by a factor each time."""
+    present = regimes_of(jax.jit(model_of("poisson").init)(jax.random.key(0)))
+    zeros = jnp.zeros((K, K)).at[0].set(1.0)
+    second = jnp.broadcast_to(jnp.eye(D + 1), (K, D + 1, D + 1))
+    stats = switching_learning.RegimeStats(
+        *(jnp.zeros(D), jnp.eye(D), jnp.eye(K)[0], zeros @ jnp.diag(jnp.eye(K)[0])),
+        *(jnp.ones(K), second, second[:, :D], second[:, :D, :D]),
+    )
+    learn = jax.jit(switching_learning.regimes_of)
+    for _ in range(20):
+        present = learn(stats, present)
+    assert all_finite(present)
+    assert present.log_start[1] < -80.0
 
 
 def test_what_cannot_be_is_refused():

@@ -30,7 +30,8 @@ class Found(NamedTuple):
 
     posterior: Posterior
     elbo: Array  # nats, []
-    gain: Array  # of the last pass that was taken, nats; above 0.01 it has not converged
+    # of the last pass that was taken, nats beyond rounding; above 0.01 it has not converged
+    gain: Array
 
 
 def fit_sites(
@@ -46,7 +47,8 @@ def fit_sites(
 
     The first sites are those of the prior's own moments. A pass that lowers the ELBO is taken back,
     and half the step tried instead; after one that does not, the step is doubled, up to 1. Beyond
-    num_passes there are more, up to 60, while the last one gained more than 0.01 nats.
+    num_passes there are more, up to 60, while the last one gained more than 0.01 nats
+    beyond rounding.
 
     Of counts that are large, or a prior that is wide, the first pass may end far above all rates,
     from where each further one comes down by a factor of e only. Where it is worse than z = 0 is,

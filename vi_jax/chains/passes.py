@@ -17,6 +17,7 @@ from vi_jax.types import Array, select
 MAX_PASSES = 60  # of a series that has not converged after those asked for
 MAX_GAIN = 1e-2  # nats of the last pass, of one that has
 MIN_STEP = 1e-3  # below it no pass is better
+JITTER = 0.25  # of an ELBO's rounding at most, by which that of converged passes moves
 
 (_START, _NARROW, _MODES, _USUAL) = range(4)  # stages of a search
 
@@ -45,7 +46,8 @@ class Ascent(NamedTuple):
     """Where the passes of a series ended."""
 
     best: Tried
-    gain: Array  # of the last pass that was taken, nats: above MAX_GAIN it has not converged
+    # of the last pass that was taken, nats beyond rounding: above MAX_GAIN it has not converged
+    gain: Array
 
 
 class _Search(NamedTuple):
@@ -55,7 +57,7 @@ class _Search(NamedTuple):
     naturals: Any  # to be tried
     stage: Array  # what they are: _USUAL, ...
     step: Array  # that led to them
-    gain: Array  # nats
+    gain: Array  # nats beyond rounding, at least 0
     passes: Array  # that are done
 
 
@@ -86,7 +88,8 @@ def _pass(try_at: Callable[[Any], Tried], starts: Starts, search: _Search) -> _S
     least = new.elbo - new.slack
     has_failed = (stage == _START) & ~(least >= starts.lowest)
     is_better = jnp.isfinite(least) & (least >= best.elbo - 2.0 * best.slack) & ~has_failed
-    gained = jnp.where(jnp.isfinite(best.elbo), new.elbo - best.elbo, 0.0)
+    gained = jnp.maximum(new.elbo - best.elbo - JITTER * new.slack, 0.0)
+    gained = jnp.where(jnp.isfinite(best.elbo), gained, 0.0)
     gain = jnp.where(is_better, gained, gain)
     best = select(is_better, new, best)
     step = jnp.where(is_better, jnp.minimum(2.0 * step, 1.0), 0.5 * step)
@@ -100,7 +103,7 @@ def _pass(try_at: Callable[[Any], Tried], starts: Starts, search: _Search) -> _S
 
 def _goes_on(num_passes: int, search: _Search) -> Array:
     elbo = search.best.elbo
-    has_gained = search.gain > MAX_GAIN + search.best.slack
+    has_gained = search.gain > MAX_GAIN
     is_open = has_gained | (search.step < 1.0) | ~jnp.isfinite(elbo) | (search.stage == _MODES)
     more = is_open & (search.step > MIN_STEP) & (search.passes < MAX_PASSES)
     return more | (search.passes < num_passes)

@@ -49,7 +49,8 @@ class FoundStates(NamedTuple):
     moments: StateMoments  # of it
     path_kl: Array  # E_q(k)[KL(q(z) || p(z | k))], nats
     elbo: Array  # nats, []
-    gain: Array  # of the last pass that was taken, nats; above 0.01 it has not converged
+    # of the last pass that was taken, nats beyond rounding; above 0.01 it has not converged
+    gain: Array
 
 
 class _Naturals(NamedTuple):

@@ -21,7 +21,7 @@ class SwitchingGuide:
 
     path: GaussianChain
     states: StateChain
-    gain: Array  # ELBO of the last pass, nats
+    gain: Array  # of the last pass, nats beyond rounding
 
     has_rsample = False
     batch_shape = ()

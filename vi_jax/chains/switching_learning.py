@@ -68,14 +68,22 @@ def regimes_of(stats: RegimeStats, present: Regimes) -> Regimes:
     start = stats.start + PSEUDO_STEPS * jnp.exp(present.log_start)
     cov = stats.first_second - jnp.outer(stats.first, stats.first)
     return Regimes(
-        jnp.log(start / start.sum()),
-        jnp.log(moves / moves.sum(1, keepdims=True)),
+        _log_shares(start),
+        _log_shares(moves),
         stats.first,
         steadied(cov),
         slope[..., :-1],
         slope[..., -1],
         jax.vmap(steadied)(noise),
     )
+
+
+def _log_shares(counts: Array) -> Array:
+    """Logarithms of the shares of counts [..., K]: finite, since a share of a move that is hardly
+    ever made falls by PSEUDO_STEPS with each step of learning, to 0 at last.
+    """
+    shares = counts / counts.sum(-1, keepdims=True)
+    return jnp.log(jnp.maximum(shares, jnp.finfo(shares.dtype).tiny))
 
 
 def _weighted(probs: Array, of: Array) -> Array:

@@ -52,14 +52,15 @@ def slds(
     Examples, masks and the emission are those of `poisson_lds`. The guide is no network: the best
     q(path) q(states) by coordinate ascent (structured mean field), the path a Gaussian chain by
     conjugate-computation variational inference given the states' probabilities, the states a chain
-    by forward and backward messages given the path's moments, `num_passes` of each. The ELBO is in
-    closed form and never falls from pass to pass. Importance weights sum the states out.
+    by forward and backward messages given the path's moments, `num_passes` of each, and more until
+    they converge (`chains.fit_states`). The ELBO is in closed form and never falls from pass to
+    pass. Importance weights sum the states out.
 
     Args:
       columns, likelihood, trials, max_steps: as of `poisson_lds`.
       num_latents: D.
       num_states: K. Where they start depends on the key: run several, and take the best ELBO.
-      num_passes: of coordinate ascent.
+      num_passes: of coordinate ascent, at least.
       forget: as of `poisson_lds`; states, dynamics and emission are then learned in closed form.
 
     Returns:
