@@ -32,6 +32,7 @@ OTHER_DATA = ("mnist", "frey", "new_conditions", "tutorial")  # in the names of 
 SLOW = [
     ("gpfa", "lorenz"),
     ("gpfa", "negative_binomial"),
+    ("lfads", "inputs"),
     ("slds", "rotations"),
     ("colour", "bidirectional"),
     ("table", "counts"),

@@ -128,6 +128,11 @@ def lfads():
     return vi.models.lfads([Column("poisson")] * 3, **sizes)
 
 
+def driven():
+    sizes = dict(num_latents=2, width=3, generator_width=3, num_factors=2, controller_width=3)
+    return vi.models.lfads([Column("poisson")] * 3, num_inputs=2, **sizes)
+
+
 def gpfa():
     return vi.models.gpfa([Column("poisson")] * 3, num_latents=2, num_passes=12, max_steps=8)
 
@@ -230,6 +235,7 @@ CASES = {
     "poisson_lds": lambda: Case(poisson_lds(), num_steps=3, num_units=3),
     "slds": lambda: Case(slds(), num_steps=3, num_units=3),
     "lfads": lambda: Case(lfads(), num_steps=3, num_units=3),
+    "lfads, inputs": lambda: Case(driven(), num_steps=3, num_units=3),
     "gpfa": lambda: Case(gpfa(), num_steps=3, num_units=3),
     "table_vae, linearised": lambda: Case(
         table(SOME, guide="linearised_encoder", decoder_hidden=()), columns=SOME
@@ -326,7 +332,7 @@ def loss_of(case):
 
 SLOW_TO_COMPILE = {
     *("amortised_lda", "bidirectional_vae", "dlgm", "dlgm, flow", "dlgm, rank one", "gpfa"),
-    *("lfads", "poisson_lds", "sequence_vae", "stacked_semi_supervised_vae"),
+    *("lfads", "lfads, inputs", "poisson_lds", "sequence_vae", "stacked_semi_supervised_vae"),
     "table_vae, linearised",
 }
 VERY_SLOW_TO_COMPILE = {

@@ -26,8 +26,8 @@ class Encoder(nn.Module):
         last = jnp.maximum(length - 1, 0)
         backwards = (last - jnp.arange(features.shape[0])) % features.shape[0]
         sides = [
-            _gru(self.width, self.dtype, "forwards")(features)[last],
-            _gru(self.width, self.dtype, "backwards")(features[backwards])[last],
+            gru(self.width, self.dtype, "forwards")(features)[last],
+            gru(self.width, self.dtype, "backwards")(features[backwards])[last],
         ]
         states = jnp.concatenate(sides).astype(features.dtype)
         known = jnp.where(length > 0, states, 0.0)
@@ -50,9 +50,10 @@ class Decoder(nn.Module):
         start = nn.tanh(nn.Dense(self.width, dtype=self.dtype)(z))
         at_each_step = jnp.broadcast_to(z, (given.shape[0], z.shape[0]))
         inputs = jnp.concatenate([at_each_step, given.astype(z.dtype)], axis=-1)
-        states = _gru(self.width, self.dtype, "steps")(inputs, initial_carry=start)
+        states = gru(self.width, self.dtype, "steps")(inputs, initial_carry=start)
         return nn.Dense(self.num_outputs, bias_init=self.bias_init)(states.astype(z.dtype))
 
 
-def _gru(width: int, dtype: Any, name: str) -> Any:
+def gru(width: int, dtype: Any, name: str) -> Any:
+    """Gated recurrent units over the steps of a sequence."""
     return nn.RNN(nn.GRUCell(width, dtype=dtype), name=name)
