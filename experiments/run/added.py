@@ -58,11 +58,18 @@ def with_added(fields: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], l
         )
     added = {name: ADDED[name] for name in missing}
     names = [f"data.{name}" for name in missing]
-    sweep: Any = fields.get("sweep")
-    if isinstance(sweep, Mapping):
-        names += [f"sweep.{name}" for name in SWEPT if name not in sweep]
-        fields = {**fields, "sweep": {**SWEPT, **sweep}}
+    (fields, swept) = _with_swept(fields)
+    names += swept
     return {**fields, "data": {**data, **added}}, names
+
+
+def _with_swept(fields: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """The fields with those of config.sweep that they lack, and their names."""
+    sweep: Any = fields.get("sweep")
+    if not isinstance(sweep, Mapping):
+        return fields, []
+    missing = [f"sweep.{name}" for name in SWEPT if name not in sweep]
+    return {**fields, "sweep": {**SWEPT, **sweep}}, missing
 
 
 def said(names: list[str], path: Path) -> str:

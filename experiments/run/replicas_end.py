@@ -79,15 +79,7 @@ def table(config: Any, rows: list[dict[str, Any]]) -> str:
     titles = "".join(f"{field.replace('_', ' '):>{WIDE}}" for field in ("learning_rate", *swept))
     last = f"{'bits of hidden bins':>{WIDE}}" if swept else ""
     lines += [f"  {'replica':<9}{'seed':>5}{titles}  {'ELBO':>20}  {'log p(x)':>20}{last}"]
-    for row in rows:
-        own = "".join(f"{value:>{WIDE}g}" for value in _numbers(row, swept))
-        head = f"  {row['replica']:<9}{row['seed']:>5}{own}  "
-        if "stopped" in row:
-            lines.append(f"{head}not finite at step {row['stopped']:,}")
-            continue
-        evidence = _pair(row["log_evidence"]) if "log_evidence" in row else ""
-        bits = f"{row[held_out.BITS]:>{WIDE}.4f}" if held_out.BITS in row else ""
-        lines.append(f"{head}{_pair(row['elbo']):>20}  {evidence:>20}{bits}")
+    lines += [_line(row, swept) for row in rows]
     for numbers in dict.fromkeys(_numbers(row, swept) for row in rows):
         same = [row for row in rows if _numbers(row, swept) == numbers and "elbo" in row]
         if len(same) > 1:
@@ -98,6 +90,16 @@ def table(config: Any, rows: list[dict[str, Any]]) -> str:
                 "over seeds"
             )
     return "\n".join(lines)
+
+
+def _line(row: dict[str, Any], swept: tuple[str, ...]) -> str:
+    own = "".join(f"{value:>{WIDE}g}" for value in _numbers(row, swept))
+    head = f"  {row['replica']:<9}{row['seed']:>5}{own}  "
+    if "stopped" in row:
+        return f"{head}not finite at step {row['stopped']:,}"
+    evidence = _pair(row["log_evidence"]) if "log_evidence" in row else ""
+    bits = f"{row[held_out.BITS]:>{WIDE}.4f}" if held_out.BITS in row else ""
+    return f"{head}{_pair(row['elbo']):>20}  {evidence:>20}{bits}"
 
 
 def _numbers(row: dict[str, Any], swept: tuple[str, ...]) -> tuple[float, ...]:

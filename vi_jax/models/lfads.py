@@ -123,10 +123,13 @@ def lfads(
     chosen = likelihood or _linear_chain.likelihood_of(columns, NAME)
     start = tuple(_first(column.start) for column in columns)
     make_generator = _driven.Generator if num_inputs else Generator
+    controller = None
+    if num_inputs:
+        controller = _driven.Controller(controller_width, num_inputs)
     parts = _Parts(
         _recurrent.Encoder(width, 2 * num_latents),
         make_generator(generator_width, num_factors, len(columns), start),
-        _driven.Controller(controller_width, num_inputs) if num_inputs else None,
+        controller,
         _linear_chain.require_one_output(chosen, NAME),
         num_latents,
         max_steps,
