@@ -9,14 +9,15 @@ Variants: partly (default, as of `vi.topics.fit_lda`: the topics at their mean, 
 variational; of the methods with a bound it predicts held-out words best), memoized (variational
 Bayes of both: its ELBO bounds log p(words) and never falls), cvb0 (zero-order collapsed variational
 Bayes, without a bound), svi (stochastic variational inference of Hoffman et al. 2013: few passes
-over many documents).
+over many documents), ctm (the correlated topic model of Blei & Lafferty 2007, whose shares are a
+softmax of a normal with a full covariance: figures/correlations.png has its correlations).
 """
 
 from ml_collections import ConfigDict
 
 from configs.topics import base
 
-VARIANTS = ("partly", "memoized", "cvb0", "svi")
+VARIANTS = ("partly", "memoized", "cvb0", "svi", "ctm")
 
 
 def get_config(variant: str = "partly") -> ConfigDict:
@@ -31,7 +32,7 @@ def get_config(variant: str = "partly") -> ConfigDict:
             seed=0,
             data=base.documents(),
             model=dict(
-                method=variant,  # partly | memoized | cvb0 | svi | cavi
+                method=variant,  # partly | memoized | cvb0 | svi | cavi | ctm
                 num_topics=20,
                 alpha="learn",  # of the prior of shares: learned, one a topic; or a number
                 eta=0.0,  # of the prior of topics; 0 is the method's default
@@ -46,7 +47,8 @@ def get_config(variant: str = "partly") -> ConfigDict:
                 tau0=10.0,
                 measure_every=10,  # sweeps between two perplexities of the held-out documents
                 checkpoint_minutes=5.0,  # between two saves of the state; 0 saves at the end only
-                evidence_docs=300,  # of which it is said whether their shares can be read; 0: none
+                # of which it is said whether their shares can be read; 0: none
+                evidence_docs=0 if variant == "ctm" else 300,
             ),
         )
     )

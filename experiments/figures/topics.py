@@ -117,6 +117,14 @@ def topic_correlations(path: Path, shares: np.ndarray, labels: list[str], *, tit
     """Correlations of the topics' shares over documents, like topics beside each other."""
     with np.errstate(invalid="ignore"):
         found = np.nan_to_num(np.corrcoef(shares.T))
+    note = "Correlation of shares over the training documents; the diagonal is left out."
+    return correlation_matrix(path, found, labels, title=title, note=note)
+
+
+def correlation_matrix(
+    path: Path, found: np.ndarray, labels: list[str], *, title: str, note: str
+) -> Path:
+    """Correlations [K, K], like topics beside each other."""
     order = np.argsort(np.linalg.eigh(found)[1][:, -1], kind="stable")
     size = 3.0 + 0.16 * len(labels)
     with new_page(path, title=title, size=(size + 1.0, size)) as fig:
@@ -129,7 +137,7 @@ def topic_correlations(path: Path, shares: np.ndarray, labels: list[str], *, tit
         axes.set_xticks(ticks, names, rotation=90, fontsize=6, parse_math=False)
         axes.set_yticks(ticks, names, fontsize=6, parse_math=False)
         fig.colorbar(shown, ax=axes, shrink=0.7)
-        caption(fig, "Correlation of shares over the training documents; the diagonal is left out.")
+        caption(fig, note)
     return path
 
 

@@ -6,6 +6,7 @@ from experiments import cli
 from experiments.corpora import COUNTED, FORMS, TEXTS
 
 METHODS = ("partly", "memoized", "cvb0", "svi", "cavi")
+CTM = "ctm"  # the correlated topic model, whose shares are no Dirichlet's
 FIELDS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "seed": (int,),
@@ -55,16 +56,39 @@ RANGES: dict[str, tuple[float, float]] = {
 def validate(config: Any) -> None:
     """Raises UserError for the first thing in a config that cannot be meant."""
     _validate_fields(config, tuple(FIELDS))
-    if config.model.method not in METHODS:
+    known = (*METHODS, CTM)
+    if config.model.method not in known:
         raise cli.UserError(
-            f"config.model.method is {config.model.method!r}; it can be {', '.join(METHODS)}."
+            f"config.model.method is {config.model.method!r}; it can be {', '.join(known)}."
         )
+    if config.model.method == CTM:
+        _validate_correlated(config)
     alpha = config.model.alpha
     if not (alpha == "learn" or (not isinstance(alpha, str) and alpha > 0)):
         raise cli.UserError(
             f"config.model.alpha is {alpha!r}; it can be learn, or a number above 0."
         )
     _validate_source(config)
+
+
+def _validate_correlated(config: Any) -> None:
+    """That nothing is asked of the correlated topic model that it has not."""
+    for field, wanted in (
+        ("model.alpha", "learn"),
+        ("model.num_starts", 1),
+        ("fit.evidence_docs", 0),
+    ):
+        if _get(config, field) != wanted:
+            raise cli.UserError(
+                f"config.{field} is {_get(config, field)!r}, and the method ctm has a normal prior "
+                f"of shares, one start and no measure of single documents; set it to {wanted}, or "
+                "take configs/topics/lda.py:ctm."
+            )
+    if config.model.num_topics < 2:
+        raise cli.UserError(
+            f"config.model.num_topics is {config.model.num_topics}, and the method ctm is of the "
+            "correlations of topics; it has to be at least 2."
+        )
 
 
 def validate_data(config: Any) -> None:

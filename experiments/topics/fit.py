@@ -14,6 +14,7 @@ from experiments.run import heartbeat
 from experiments.run.live import Count
 from experiments.run.stopping import Stop
 from experiments.topics import outputs, sweeps
+from experiments.topics.config import CTM
 from experiments.topics.load import Loaded, check_data, load, report
 from vi_jax import files
 from vi_jax.topics import memoized, svi
@@ -40,7 +41,12 @@ def run(config: Any, workdir: Path, *, resumed: bool, stop: Stop) -> None:
         summary = outputs.summarise(fit, loaded)
     for line in outputs.lines(summary):
         print(line)
-    arrays = {"lambda": np.asarray(fit.topics), "alpha": fit.alpha, "eta": fit.eta}
+    is_correlated = config.model.method == CTM
+    arrays = {"lambda": np.asarray(fit.topics)}
+    if is_correlated:
+        arrays = {"topics": arrays["lambda"], "mean": fit.mean, "covariance": fit.covariance}
+    else:
+        arrays |= {"alpha": fit.alpha, "eta": fit.eta}
     outputs.save(workdir, fit, loaded, summary, arrays)
     with heartbeat.phase("measuring the shares of documents"):
         evidence = outputs.save_evidence(workdir, config, fit, loaded)
@@ -50,6 +56,8 @@ def run(config: Any, workdir: Path, *, resumed: bool, stop: Stop) -> None:
         rows = sweeps.read_metrics(workdir / METRICS)
         files.make_folder(workdir / "figures")
         paths = figures.draw_all(workdir / "figures", config.name, fit, loaded)
+        if is_correlated and fit.num_topics > 2:
+            draw_correlations(workdir, config.name, fit, loaded)
         path = workdir / "figures" / "learning_curves.png"
         paths.append(figures.learning_curves(path, rows, title=f"{config.name}: learning curves"))
         if evidence is not None:
@@ -58,6 +66,19 @@ def run(config: Any, workdir: Path, *, resumed: bool, stop: Stop) -> None:
             paths.append(figures.k_hats(path, evidence.found, evidence.lengths, title=title))
     (workdir / STATE).unlink(missing_ok=True)
     print(f"  {len(paths)} figures; run folder {workdir}")
+
+
+def draw_correlations(workdir: Path, name: str, fit: vi.topics.CTM, loaded: Loaded) -> None:
+    """The correlations of the model, in the place of those of shares."""
+    words = fit.top_words(loaded.corpus.vocab, 1)
+    figures.correlation_matrix(
+        workdir / "figures" / "correlations.png",
+        np.asarray(fit.correlation, np.float64),
+        [f"{topic}: {some[0]}" for topic, some in enumerate(words)],
+        title=f"{name}: topics together",
+        note="Correlation of topics in the model: of z less its mean over topics, theta = "
+        "softmax(z); the diagonal is left out.",
+    )
 
 
 def _fit(config: Any, workdir: Path, loaded: Loaded, *, resumed: bool, stop: Stop) -> Any:
@@ -78,6 +99,19 @@ def _fit(config: Any, workdir: Path, loaded: Loaded, *, resumed: bool, stop: Sto
             return record.after_sweep(progress)
 
         try:
+            if model.method == CTM:
+                return vi.topics.fit_ctm(
+                    jax.random.key(config.seed),
+                    loaded.train,
+                    num_topics=model.num_topics,
+                    eta=model.eta or None,
+                    valid=loaded.halves,
+                    valid_every=config.fit.measure_every,
+                    callback=after_sweep,
+                    num_sweeps=config.fit.num_sweeps,
+                    tolerance=config.fit.tolerance,
+                    resume=state,
+                )
             return vi.topics.fit_lda(
                 jax.random.key(config.seed),
                 loaded.train,
@@ -134,5 +168,5 @@ def _saved(path: Path, method: str) -> tuple[int, Any]:
     with files.read_npz(path) as arrays:
         leaves = [arrays[f"leaf_{number}"] for number in range(len(arrays.files) - 1)]
         sweep = int(arrays["sweep"])
-    kind: Any = svi.State if method == "svi" else memoized.State
+    kind: Any = {"svi": svi.State, CTM: vi.topics.CTMState}.get(method, memoized.State)
     return sweep, kind(*(jax.numpy.asarray(leaf) for leaf in leaves))

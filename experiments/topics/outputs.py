@@ -46,10 +46,11 @@ def summarise(fit: Any, loaded: Any) -> dict[str, Any]:
         **of_topics(fit, loaded),
         "num_sweeps": len(fit.history),
         "converged": fit.converged,
-        "alpha_sum": float(np.sum(fit.alpha)),
         "starts": np.asarray(fit.starts, float).tolist(),
         "found": np.asarray(fit.found, float).tolist(),
     }
+    if fit.method != "ctm":
+        summary["alpha_sum"] = float(np.sum(fit.alpha))
     if math.isfinite(fit.elbo):
         summary["elbo_per_token"] = fit.elbo / fit.num_tokens
     if loaded.halves is not None:

@@ -23,6 +23,7 @@ from vi_jax.topics.coherence import (
 )
 from vi_jax.topics.corpus import Check, Finding, check
 from vi_jax.topics.counts import Counts, as_rows, from_csr, from_scipy, take, to_csr
+from vi_jax.topics.ctm import CTM, CTMState, fit_ctm
 from vi_jax.topics.defaults import METHODS
 from vi_jax.topics.evaluate import Completion, completion, of_nll, score
 from vi_jax.topics.evidence import Evidence, dirichlets, evidence
@@ -35,9 +36,11 @@ from vi_jax.topics.stream import StreamProgress, fit_stream
 from vi_jax.topics.svi import Schedule, svi_step
 
 __all__ = [
+    "CTM",
     "LDA",
     "METHODS",
     "USED_TOKENS",
+    "CTMState",
     "Calibration",
     "Check",
     "Completion",
@@ -60,6 +63,7 @@ __all__ = [
     "diversity",
     "evidence",
     "exact",
+    "fit_ctm",
     "fit_hdp",
     "fit_lda",
     "fit_stream",

@@ -23,28 +23,20 @@ def rule_of(method: str) -> Rule:
     return {"cvb0": CVB0, "partly": PARTLY}.get(method, VB)
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=("topics", "alpha", "eta", "weights", "history", "perplexity", "starts", "found"),
-    meta_fields=("method", "num_tokens", "num_docs", "converged", "seconds"),
-)
-@dataclass(frozen=True)
-class LDA:
-    """A fitted latent Dirichlet allocation; a pytree."""
+class Readers:
+    """What a fitted topic model says of itself: read from `topics`, `topics_mean`, `weights`,
+    `history` and `num_tokens`.
+    """
 
-    topics: Array  # q(beta_k) = Dirichlet(topics[k]), [K, V]
-    alpha: Array  # prior of shares, [K]
-    eta: Array  # prior of topics, [V]
-    weights: Array  # expected tokens of each topic, [K]
-    history: Numpy  # the bound `elbo` after each sweep, nats a token, [sweeps]; nan for CVB0
-    perplexity: Numpy  # completion on `valid` by tokens after each sweep, nan where not measured
-    starts: Numpy  # the criterion of each start, nats a token, [R]; the best was kept
-    found: Numpy  # share of the starts that have the topic too, [K]
-    method: str
+    topics: Array
+    weights: Array
+    history: Numpy
     num_tokens: int
-    num_docs: int
-    converged: bool
-    seconds: float
+
+    @property
+    def topics_mean(self) -> Array:
+        """E[beta], [K, V]; rows sum to 1."""
+        raise NotImplementedError
 
     @property
     def num_topics(self) -> int:
@@ -63,11 +55,6 @@ class LDA:
         """
         last = self.history[-1] if len(self.history) else np.nan
         return float(last) * self.num_tokens
-
-    @property
-    def topics_mean(self) -> Array:
-        """E[beta], [K, V]; rows sum to 1."""
-        return self.topics / jnp.sum(self.topics, 1, keepdims=True)
 
     @property
     def unused(self) -> list[int]:
@@ -93,6 +80,35 @@ class LDA:
                 f"the vocabulary has {len(vocab):,} words, the topics {self.num_words:,}."
             )
         return [[str(vocab[word]) for word in row] for row in top]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("topics", "alpha", "eta", "weights", "history", "perplexity", "starts", "found"),
+    meta_fields=("method", "num_tokens", "num_docs", "converged", "seconds"),
+)
+@dataclass(frozen=True)
+class LDA(Readers):
+    """A fitted latent Dirichlet allocation; a pytree."""
+
+    topics: Array  # q(beta_k) = Dirichlet(topics[k]), [K, V]
+    alpha: Array  # prior of shares, [K]
+    eta: Array  # prior of topics, [V]
+    weights: Array  # expected tokens of each topic, [K]
+    history: Numpy  # the bound `elbo` after each sweep, nats a token, [sweeps]; nan for CVB0
+    perplexity: Numpy  # completion on `valid` by tokens after each sweep, nan where not measured
+    starts: Numpy  # the criterion of each start, nats a token, [R]; the best was kept
+    found: Numpy  # share of the starts that have the topic too, [K]
+    method: str
+    num_tokens: int
+    num_docs: int
+    converged: bool
+    seconds: float
+
+    @property
+    def topics_mean(self) -> Array:
+        """E[beta], [K, V]; rows sum to 1."""
+        return self.topics / jnp.sum(self.topics, 1, keepdims=True)
 
     def shares(self, counts: Counts) -> Numpy:
         """E[theta] of each document given the topics' means, [N, K]; the prior's mean for an empty
