@@ -136,7 +136,7 @@ def test_the_command_refuses_what_the_model_has_not(field, value, message):
 def test_a_config_of_lda_says_that_ctm_measures_no_single_documents():
     config = get_config()
     config.model.method = "ctm"
-    with pytest.raises(UserError, match="fit.evidence_docs is 300, and the method ctm"):
+    with pytest.raises(UserError, match=r"fit.evidence_docs is 300, and the method ctm"):
         validate(config)
 
 
