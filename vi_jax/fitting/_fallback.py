@@ -80,7 +80,7 @@ def correction(first: Result) -> Correction | None:
     going to mend.
     """
     q = first.guide
-    if not _is_curable(first) or first.by_weights[0] != "not reliable":
+    if not is_curable(first) or first.by_weights[0] != "not reliable":
         return None
     d = first.diagnostics
     if first.target.size <= population.UP_TO and isinstance(q, dist.MultivariateNormal):
@@ -112,7 +112,7 @@ def corrected(
         weighted=weighted,
         starts=(float(weighted.elbo), *first.starts[1:]),
     )
-    tried = f"{_was(first)}; {cure.what} by {int(num_values):,} values"
+    tried = f"{was(first)}; {cure.what} by {int(num_values):,} values"
     o = other.diagnostics
     if o.trusted:
         kept = replace(other, fallback=f"{tried} is better")
@@ -132,13 +132,13 @@ def _adapted(
     return population.adapted(key, log_density, q.loc, q.scale_tril, num_draws=num_draws)
 
 
-def _was(first: Result) -> str:
+def was(first: Result) -> str:
     """What was wrong with the weights, and what was tried for it already."""
     d = first.diagnostics
     return first.fallback or f"k-hat was {d.k_hat:.2f}, with {d.effective:,.0f} effective samples"
 
 
-def _is_curable(first: Result) -> bool:
+def is_curable(first: Result) -> bool:
     # not for other modes, or digits: no guide about one mode finds those
     return not first.diagnostics.num_bad and not first.blurred
 
@@ -152,37 +152,37 @@ def second(first: Result, gradients: int, run: Callable[[Method, Any], Result]) 
       run: (method, start [D]) -> Result.
     """
     q = first.guide
-    d = first.diagnostics
     is_poor = first.by_weights[0] == "not reliable"
     is_gaussian = isinstance(q, dist.MultivariateNormal | FactoredNormal)
-    if not (gradients and is_poor and _is_curable(first) and is_gaussian):
+    if not (gradients and is_poor and is_curable(first) and is_gaussian):
         return first
-    was = _was(first)
+    tried = was(first)
     method, name, what = _richer(q, gradients)
     try:
         other = run(method, q.loc)
     except (FloatingPointError, TargetError) as error:
-        return replace(first, fallback=f"{was}; {what} failed: {error}")
+        return replace(first, fallback=f"{tried}; {what} failed: {error}")
+    starts = {
+        field: getattr(first, field)
+        for field in ("starts", "start_distances", "start_weights", "elsewhere")
+    }
+    other = replace(other, method=f"{name} {first.method}", why=first.why, **starts)
+    return better(first, other, f"{tried}; {what}, {other.evaluations:,} gradients,")
+
+
+def better(first: Result, other: Result, tried: str) -> Result:
+    """The other result where it alone can be trusted, or has the higher ELBO; else the first. It
+    says what was tried, and counts both.
+    """
     o = other.diagnostics
+    d = first.diagnostics
     margin = MIN_STDERRS * (o.elbo_stderr + d.elbo_stderr)
-    better = (o.trusted and not d.trusted) or o.elbo > d.elbo + margin
-    tried = f"{was}; {what}, {other.evaluations:,} gradients,"
-    if better:
-        starts = {
-            field: getattr(first, field)
-            for field in ("starts", "start_distances", "start_weights", "elsewhere")
-        }
-        kept = replace(
-            other,
-            method=f"{name} {first.method}",
-            why=first.why,
-            fallback=f"{tried} is better",
-            **starts,
-        )
+    is_better = (o.trusted and not d.trusted) or o.elbo > d.elbo + margin
+    if is_better:
+        kept = replace(other, fallback=f"{tried} is better")
     else:
-        kept = replace(
-            first, fallback=f"{tried} is no better: k-hat {o.k_hat:.2f}, ELBO {o.elbo:,.2f} nats"
-        )
+        word = f"k-hat {o.k_hat:.2f}, ELBO {o.elbo:,.2f} nats"
+        kept = replace(first, fallback=f"{tried} is no better: {word}")
     return replace(
         kept,
         evaluations=first.evaluations + other.evaluations,

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from vi_jax import linalg
 from vi_jax.arguments import as_count, as_key, require_function
-from vi_jax.fitting import _fallback, _starts
+from vi_jax.fitting import _fallback, _recentring, _starts
 from vi_jax.fitting._compile import largest_array, traced_once
 from vi_jax.fitting._once import MEASURED_ABOVE, NUM_DRAWS, Plan, run_correction, run_once
 from vi_jax.fitting._watch import OnPhase, Report, Watch, silently
@@ -159,9 +159,11 @@ def fit(
     once = partial(run_once, target=target, num_draws=num_draws, watch=watch)
     first = _first(key, once, choice, Plan(choice.method, num_starts, combine, start, mesh))
     first = _with_choice(first, choice, choosing)
-    # 3. a mixture, and then a second method, where the answer is not reliable
+    # 3. where the answer is not reliable: other coordinates, a mixture, and then a second method
     if _fallback.corrects(fallback, target, method, spread=mesh is not None):
+        first = _recentred(key, first, once, watch)
         first = _corrected(key, first, watch)
+    once = partial(once, target=first.target)
     return _fallback.second(first, gradients, partial(_again, key, once))
 
 
@@ -169,6 +171,17 @@ def _again(key: Array, once: Callable[..., Result], method: Method, start: Array
     """The run of a second method."""
     looks = _fallback.looks(method.num_steps) if method.name == "flow" else ()
     return once(jax.random.fold_in(key, 1), Plan(method, start=start, looks=looks))
+
+
+def _recentred(key: Array, first: Result, once: Callable[..., Result], watch: Watch) -> Result:
+    """The first result, or where that is better one over other coordinates of the sites."""
+    key_choice, key_run = jax.random.split(jax.random.fold_in(key, 5))
+
+    def run(target: Target) -> Result:
+        choice = _choice(key_run, target, None, None, 1, watch)
+        return once(key_run, Plan(choice.method), target=target)
+
+    return _recentring.recentred(key_choice, first, run)
 
 
 def _corrected(key: Array, first: Result, watch: Watch) -> Result:

@@ -157,6 +157,7 @@ def _same_target(
             f"{type(target).__name__}."
         )
     u = jnp.asarray(known["u"])
+    target = _in_coordinates(target, known)
     if not _has_sizes(target, u, known):
         raise ValueError(
             f"{folder} holds a result over {_listed(bare.target)}; the target is over "
@@ -178,6 +179,14 @@ def _same_target(
             "and the data that were fitted."
         )
     return target
+
+
+def _in_coordinates(target: Any, known: dict[str, Any]) -> Any:
+    """The target over the coordinates of the fit, which may have chosen others than the model's."""
+    centring = known.get("centring")
+    if centring is None or isinstance(target, LocalTarget) or target.recentring is None:
+        return target
+    return target.recentring.at(centring, target)
 
 
 def _has_sizes(target: Any, u: Any, known: dict[str, Any]) -> bool:

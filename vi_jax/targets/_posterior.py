@@ -143,7 +143,7 @@ class Posterior:
                 if self.is_moving:
                     return -potential_energy(seeded, self.args, self.kwargs, z)
                 trace = self._trace(handlers.substitute(seeded, data=z))
-                return _log_joint(trace, self.coordinates, arrays) + log_det
+                return log_joint(trace, self.coordinates, arrays) + log_det
 
         return density
 
@@ -164,7 +164,7 @@ class Posterior:
         return handlers.trace(model).get_trace(*self.args, **self.kwargs)
 
 
-def _log_joint(trace: Trace, coordinates: Coordinates, arrays: list[Array]) -> Array:
+def log_joint(trace: Trace, coordinates: Coordinates, arrays: list[Array]) -> Array:
     """The sum of all sites' log densities; latents of one group and one distribution in one call.
 
     Stacking scalars that were split from one array costs XLA minutes at some hundred of them, so

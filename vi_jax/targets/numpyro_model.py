@@ -19,6 +19,7 @@ from vi_jax.targets.local_numpyro import (
     plate_with_latents,
 )
 from vi_jax.targets.observed import Observed
+from vi_jax.targets.recentring import recentring
 from vi_jax.targets.target import Coordinates, Site, Target, TargetError
 from vi_jax.targets.tracing import in_one_sentence
 from vi_jax.types import Array
@@ -79,7 +80,10 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if summed is not None:
         target = target._replace(discrete=posterior.discrete)
     if not plates:
-        return target._replace(observed=Observed(model, args, kwargs, summed is not None))
+        return target._replace(
+            observed=Observed(model, args, kwargs, summed is not None),
+            recentring=recentring(posterior, trace),
+        )
     return target._replace(sampled=posterior.sampled, sampled_larger=posterior.sampled_larger)
 
 

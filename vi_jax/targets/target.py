@@ -43,6 +43,10 @@ class Target(NamedTuple):
     latents: Any = None
     # u -> {discrete site: probabilities of its values [*shape, K]}, of sites that are summed out
     discrete: Callable[[Array], dict[str, Array]] | None = None
+    # `targets.recentring.Recentring`, the location-scale sites of a model; None where there is none
+    recentring: Any = None
+    # {site: c} of a target whose sites are in other coordinates than written (`recentring.py`)
+    centring: Mapping[str, Any] | None = None
 
     @property
     def size(self) -> int:

@@ -1,0 +1,186 @@
+"""Hierarchies in coordinates between centred and non-centred: the same posterior, the sites of the
+model, coordinates that fit the data.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.contrib.control_flow import scan
+
+import vi_jax as vi
+
+Y = jnp.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+STDERRS = jnp.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+
+
+def schools():
+    """Eight schools (Rubin 1981), as one writes them: centred."""
+    mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5.0))
+    with numpyro.plate("schools", 8):
+        theta = numpyro.sample("theta", dist.Normal(mu, tau))
+        numpyro.sample("y", dist.Normal(theta, STDERRS), obs=Y)
+    numpyro.deterministic("best", theta.max())
+
+
+def loop():
+    """A walk that is written as a loop: a location is a moved site."""
+    sigma = numpyro.sample("sigma", dist.LogNormal(0.0, 1.0))
+    x = 0.0
+    for t in range(3):
+        x = numpyro.sample(f"x{t}", dist.Normal(x, sigma))
+        numpyro.sample(f"y{t}", dist.Normal(x, 1.0), obs=Y[t] / 10)
+
+
+def walk():
+    sigma = numpyro.sample("sigma", dist.LogNormal(0.0, 1.0))
+    x = numpyro.sample("x", dist.GaussianRandomWalk(sigma, 4))
+    numpyro.sample("y", dist.Normal(x, 1.0), obs=Y[:4] / 10)
+
+
+def heavy():
+    """Students' t of two axes, an event of one of them, and a scale for each row."""
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0).expand([2]).to_event(1))
+    b = numpyro.sample("b", dist.StudentT(4.0, 0.0, scale[:, None]).expand([2, 3]).to_event(1))
+    numpyro.sample("y", dist.Normal(b.sum(1), 1.0), obs=Y[:2] / 10)
+
+
+MODELS = {
+    "schools": (schools, {"theta": np.linspace(0.0, 1.0, 8)}),
+    "loop": (loop, {"x0": 0.3, "x1": 0.0, "x2": 0.8}),
+    "walk": (walk, {"x": 0.4}),
+    "heavy": (heavy, {"b": np.linspace(0.0, 1.0, 6).reshape(2, 3)}),
+}
+
+
+def moved(name):
+    """The target as the model is written, and one in other coordinates."""
+    model, shares = MODELS[name]
+    target = vi.targets.from_numpyro(model)
+    return target, target.recentring.at(shares, target)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_is_the_same_posterior_by_the_change_of_variables(name, x64):
+    target, other = moved(name)
+    assert set(target.recentring.names) == set(MODELS[name][1])
+    v = 0.7 * jax.random.normal(jax.random.key(1), (target.size,))
+
+    def u_of(v):
+        return target.unconstrain(other.constrain(v))
+
+    def expected(v):
+        return target.log_density(u_of(v)) + jnp.linalg.slogdet(jax.jacfwd(u_of)(v))[1]
+
+    (want, want_slope), (got, slope) = (
+        jax.jit(jax.value_and_grad(f))(v) for f in (expected, other.log_density)
+    )
+    np.testing.assert_allclose(got, want, rtol=1e-10)
+    np.testing.assert_allclose(slope, want_slope, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(other.unconstrain(other.constrain(v)), v, rtol=1e-9, atol=1e-12)
+    assert set(other.constrain(v)) == set(target.constrain(v))
+
+
+def test_digits_survive_in_the_neck_of_a_funnel():
+    """x less its location is 0 in float32 where the scale is small; v has its density still."""
+    _, other = moved("schools")
+    v = jnp.ones(other.size).at[list(other.names).index("tau")].set(-18.0)  # tau = 1.5e-8
+    slope = jax.jit(jax.grad(other.log_density))(v)
+    with jax.enable_x64(True):
+        _, exact = moved("schools")
+        want = jax.jit(jax.grad(exact.log_density))(jnp.asarray(v, jnp.float64))
+    np.testing.assert_allclose(slope, want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tau", [0.5, 20.0])
+def test_shares_are_those_of_what_the_data_say(tau, x64):
+    """t tau^2 / (1 + t tau^2) for data of precision t."""
+    target = vi.targets.from_numpyro(schools)
+    centre = target.unconstrain({"mu": 4.0, "tau": tau, "theta": Y})
+    guide = dist.MultivariateNormal(centre, scale_tril=1e-6 * jnp.eye(target.size))
+    shares = target.recentring.shares(guide, jax.random.key(0))
+    information = (tau / STDERRS) ** 2
+    np.testing.assert_allclose(shares["theta"], information / (1 + information), rtol=1e-4)
+
+
+def fixed():
+    x = numpyro.sample("x", dist.Normal(0.0, 1.0).expand([3]))
+    numpyro.sample("y", dist.Normal(x, 1.0), obs=Y[:3])
+
+
+def masked():
+    tau = numpyro.sample("tau", dist.HalfNormal(1.0))
+    x = numpyro.sample("x", dist.Normal(0.0, tau).expand([3]).mask(jnp.array([True, False, True])))
+    numpyro.sample("y", dist.Normal(x, 1.0), obs=Y[:3])
+
+
+def scanned():
+    tau = numpyro.sample("tau", dist.HalfNormal(1.0))
+
+    def step(x, y):
+        x = numpyro.sample("x", dist.Normal(x, tau))
+        return x, numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+
+    scan(step, 0.0, Y[:3])
+
+
+@pytest.mark.parametrize("model", [fixed, masked, scanned])
+def test_other_sites_are_left_as_they_are(model):
+    assert vi.targets.from_numpyro(model).recentring is None
+
+
+def by_quadrature():
+    """log p(y), E[mu], E[tau] of eight schools, theta integrated out."""
+    with jax.enable_x64(True):
+        mu = jnp.linspace(-30.0, 40.0, 1401)[:, None]
+        log_tau = jnp.linspace(-12.0, 7.0, 1901)
+        tau = jnp.exp(log_tau)
+        log_p = dist.Normal(0.0, 5.0).log_prob(mu) + dist.HalfCauchy(5.0).log_prob(tau) + log_tau
+        for y, stderr in zip(Y, STDERRS, strict=True):
+            log_p += dist.Normal(mu, jnp.hypot(tau, stderr)).log_prob(y)
+        cell = jnp.log(mu[1, 0] - mu[0, 0]) + jnp.log(log_tau[1] - log_tau[0])
+        weights = jax.nn.softmax(log_p.ravel()).reshape(log_p.shape)
+        evidence = jax.nn.logsumexp(log_p) + cell
+        return float(evidence), float((weights * mu).sum()), float((weights * tau).sum())
+
+
+@pytest.mark.integration
+def test_a_centred_hierarchy_is_fitted_in_other_coordinates_and_read_in_its_own(tmp_path):
+    target = vi.targets.from_numpyro(schools)
+    phases = []
+    result = vi.fit(jax.random.key(0), target, on_phase=phases.append)
+    assert "theta" in result.why
+    assert "non-centred" in result.why
+    assert result.diagnostics.trusted
+    evidence, mean_mu, mean_tau = by_quadrature()
+    d = result.diagnostics
+    assert abs(d.log_evidence - evidence) < 4 * d.log_evidence_stderr
+    moments = result.moments()
+    effective = d.effective**0.5
+    assert abs(moments["mean"]["mu"] - mean_mu) < 4 * moments["sd"]["mu"] / effective
+    assert abs(moments["mean"]["tau"] - mean_tau) < 5 * moments["sd"]["tau"] / effective
+    assert moments["mean"]["theta"].shape == (8,)
+    assert result.predictive(jax.random.key(1), num_draws=10)["y"].shape == (10, 8)
+    # a folder knows the coordinates
+    result.save(tmp_path)
+    for loaded in (vi.load_result(tmp_path), vi.load_result(tmp_path, target)):
+        np.testing.assert_array_equal(loaded.moments()["mean"]["theta"], moments["mean"]["theta"])
+    drawn = loaded.sample(jax.random.key(2), 5)
+    np.testing.assert_array_equal(drawn["theta"], result.sample(jax.random.key(2), 5)["theta"])
+
+
+@pytest.mark.integration
+def test_what_the_data_know_well_stays_centred():
+    def precise():
+        mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+        tau = numpyro.sample("tau", dist.HalfNormal(5.0))
+        with numpyro.plate("schools", 8):
+            theta = numpyro.sample("theta", dist.Normal(mu, tau))
+            numpyro.sample("y", dist.Normal(theta, 0.01 * STDERRS), obs=Y)
+
+    result = vi.fit(jax.random.key(0), vi.targets.from_numpyro(precise))
+    assert result.target.centring is None
+    assert result.diagnostics.trusted

@@ -1,0 +1,252 @@
+"""Location-scale sites in coordinates between centred and non-centred, with the model's own values.
+
+A site x ~ Normal(m(z), s(z)) whose location or scale are other latents makes a funnel where the
+data say little of x: no Gaussian is near it. The same posterior over v with
+
+    x = m(z) + s(z)^(1 - c) v,    log p(v, z) = log p(x, z) + (1 - c) sum log s(z),
+
+is nearly Gaussian for the c that fits: 1 leaves x as it is written but for its location (centred),
+0 is the non-centred form, and the best lies between (Papaspiliopoulos et al. 2007; Gorinova et al.
+2020). The model is not rewritten: its sites keep their names and values.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax.flatten_util import ravel_pytree
+from numpyro import handlers
+
+from vi_jax.targets._posterior import Posterior, log_joint
+from vi_jax.targets.local_numpyro import site_log_prob
+from vi_jax.targets.target import Target
+from vi_jax.types import Array
+
+Trace = dict[str, dict[str, Any]]
+LOCATION_SCALE = (dist.Normal, dist.StudentT, dist.Cauchy, dist.Laplace, dist.Logistic, dist.Gumbel)
+NUM_SAMPLES = 16  # of a guide, by which the coordinates are chosen
+
+
+class Recentring(NamedTuple):
+    """The location-scale sites of a posterior, and what their coordinates may become."""
+
+    posterior: Posterior
+    names: tuple[str, ...]  # of the sites
+    walks: frozenset[str]  # those of them that are Gaussian random walks
+
+    def at(self, shares: Mapping[str, Any], target: Target) -> Target:
+        """A target of the same posterior over other coordinates, with the sites of the model.
+
+        Args:
+          shares: {site: c, of the site's shape or a number}, from 0 (non-centred) to 1, one for all
+            steps of a walk; a site that is left out stays as it is written.
+          target: the one as the model is written.
+        """
+        shapes = {site.name: site.shape for site in self.posterior.coordinates.sites}
+        whole = {name: jnp.broadcast_to(c, shapes[name]) for name, c in shares.items()}
+        moved = _Moved(self.posterior, whole)
+        return target._replace(
+            log_density=moved.log_density,
+            constrain=moved.constrain,
+            unconstrain=moved.unconstrain,
+            explain=lambda u: self.posterior.explain(self.posterior.unconstrain(moved.values(u))),
+            latents=None,  # constraints alone do not lead from u to the sites
+            recentring=None,
+            centring=whole,
+        )
+
+    def shares(self, guide: Any, key: Array) -> dict[str, Array]:
+        """{site: c [*shape]}: how much of what is known of each number comes from elsewhere than
+        from its own location and scale.
+
+        c = t / (t + p): p the curvature of the sites' own densities, t that of all the others, at
+        each number with the rest held; the median over samples of the guide. For a normal site of
+        variance s^2 and normal data of precision t this is t s^2 / (1 + t s^2), the best there is
+        (Papaspiliopoulos et al. 2007, section 3).
+
+        Args:
+          guide: over the u of the model as it is written.
+          key: of the guide's samples.
+        """
+        u = guide.sample(key, (NUM_SAMPLES,))
+        found = jax.jit(lambda u: jax.lax.map(self._shares_at, u))(u)
+        medians = {name: jnp.median(found[name], 0) for name in self.names}
+        walks = {name: medians[name].mean(-1, keepdims=True) for name in self.walks}
+        return medians | walks
+
+    def _shares_at(self, u: Array) -> dict[str, Array]:
+        z, _ = self.posterior.coordinates.constrain(u)
+        own, restore = ravel_pytree({name: z[name] for name in self.names})
+
+        def trace_of(own: Array) -> Trace:
+            return _run(self.posterior, z | restore(own))
+
+        def residuals(own: Array) -> Array:
+            trace = trace_of(own)
+            return ravel_pytree([_standardised(trace[name]) for name in self.names])[0]
+
+        def others(own: Array) -> Array:
+            sites = [site for name, site in trace_of(own).items() if name not in self.names]
+            terms = [site_log_prob(site).sum() for site in sites if site["type"] == "sample"]
+            return sum(terms, jnp.zeros(()))
+
+        by_sites = jnp.sum(jnp.square(jax.jacfwd(residuals)(own)), 0)
+        by_others = jnp.maximum(-jnp.diagonal(jax.hessian(others)(own)), 0.0)
+        shares: dict[str, Array] = restore(by_others / (by_others + by_sites))
+        return shares
+
+
+class _Moved:
+    """A posterior with some sites in other coordinates, as functions of u [D]."""
+
+    def __init__(self, posterior: Posterior, shares: dict[str, Array]) -> None:
+        self.posterior = posterior
+        self.shares = shares
+
+    def log_density(self, u: Array) -> Array:
+        """log p(x, T(u)) + log |det dT/du|."""
+        coordinates = self.posterior.coordinates
+        arrays, log_det = coordinates.transform(u)
+        z = coordinates.split(arrays)
+        trace = self._run(z)
+        for name, share in self.shares.items():
+            # as densities of v: x less its location would lose the digits of v
+            site = trace[name]
+            trace[name] = {**site, "fn": _of_moved(site["fn"], share), "value": z[name]}
+        return log_joint(trace, coordinates, arrays) + log_det
+
+    def values(self, u: Array) -> dict[str, Array]:
+        """{latent site: value} of u."""
+        z, _ = self.posterior.coordinates.constrain(u)
+        trace = self._run(z)
+        return {name: trace[name]["value"] for name in z}
+
+    def constrain(self, u: Array) -> dict[str, Array]:
+        """{site: value} of u, deterministic sites included."""
+        z, _ = self.posterior.coordinates.constrain(u)
+        trace = self._run(z)
+        return {name: trace[name]["value"] for name in z} | {
+            name: site["value"] for name, site in trace.items() if site["type"] == "deterministic"
+        }
+
+    def unconstrain(self, z: dict[str, Any]) -> Array:
+        """u of {site: value}."""
+        trace = _run(self.posterior, {name: jnp.asarray(z[name]) for name in self._names()})
+        moved = {}
+        for name, share in self.shares.items():
+            loc, scale = location_scale(trace[name]["fn"])
+            moved[name] = (trace[name]["value"] - loc) / scale ** (1.0 - share)
+        return self.posterior.coordinates.unconstrain({**z, **moved})
+
+    def _names(self) -> Iterable[str]:
+        return (site.name for site in self.posterior.coordinates.sites)
+
+    def _run(self, z: dict[str, Array]) -> Trace:
+        """The trace with each site at its value. Sites are moved in the order of the model, so that
+        a location may be a moved site itself.
+        """
+
+        def value_of(site: dict[str, Any]) -> Array | None:
+            share = self.shares.get(site["name"])
+            if share is None:
+                return z.get(site["name"])
+            loc, scale = location_scale(site["fn"])
+            return loc + scale ** (1.0 - share) * z[site["name"]]
+
+        return _run(self.posterior, value_of)
+
+
+def recentring(posterior: Posterior, trace: Trace) -> Recentring | None:
+    """The location-scale sites of a posterior over all its rows; None where it has none.
+
+    Args:
+      trace: of the model, with its latents abstract: what depends on them is a tracer.
+    """
+    is_plain = not (posterior.plates or posterior.is_moving or posterior.summed is not None)
+    if not is_plain or any(site.get("_control_flow_done") for site in trace.values()):
+        return None
+    latents = {site.name for site in posterior.coordinates.sites}
+    names = tuple(name for name in trace if name in latents and _depends(trace[name]))
+    walks = [
+        name for name in names if isinstance(_base(trace[name]["fn"]), dist.GaussianRandomWalk)
+    ]
+    return Recentring(posterior, names, frozenset(walks)) if names else None
+
+
+def location_scale(fn: Any) -> tuple[Array, Array]:
+    """Location and scale of a distribution of `LOCATION_SCALE`, or of a Gaussian random walk, which
+    broadcast against its values.
+    """
+    base = _base(fn)
+    if _is_walk(fn):
+        scale = jnp.asarray(base.scale)[..., None]
+        return jnp.zeros_like(scale), scale
+    return jnp.asarray(base.loc), jnp.asarray(base.scale)
+
+
+def describe(shares: Mapping[str, Any]) -> str:
+    """Centred sites in words."""
+    parts = []
+    for name, share in shares.items():
+        moved = 1.0 - float(jnp.mean(share))
+        how = "non-centred" if moved > 0.99 else f"{moved:.0%} non-centred"
+        parts.append(f"{name} {how}")
+    return ", ".join(parts)
+
+
+def _base(fn: Any) -> Any:
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
+def _is_walk(fn: Any) -> bool:
+    return isinstance(_base(fn), dist.GaussianRandomWalk)
+
+
+def _of_moved(fn: Any, share: Array) -> Any:
+    """The distribution of v = (x - m) / s^(1 - c): of the family of x, location 0, scale s^c."""
+    base = _base(fn)
+    if isinstance(base, dist.GaussianRandomWalk):
+        steps = jnp.broadcast_to(base.scale, fn.batch_shape) ** share[..., 0]
+        return dist.GaussianRandomWalk(steps, base.num_steps, validate_args=False)
+    others = {name: getattr(base, name) for name in base.arg_constraints}
+    scale = jnp.broadcast_to(base.scale, fn.shape()) ** share
+    moved = type(base)(**others | {"loc": 0.0, "scale": scale}, validate_args=False)
+    return moved.to_event(fn.event_dim)
+
+
+def _depends(site: dict[str, Any]) -> bool:
+    """Whether a location or scale is a function of other latents, of the shape of the values."""
+    base = _base(site["fn"]) if site["type"] == "sample" else None
+    if not isinstance(base, (*LOCATION_SCALE, dist.GaussianRandomWalk)):
+        return False
+    # the trace is over: nothing but the kind and the shape of its tracers may be asked for
+    parameters = (getattr(base, "loc", 0.0), base.scale)
+    is_of_latents = any(isinstance(each, jax.core.Tracer) for each in parameters)
+    shape = jnp.shape(site["value"])
+    batch = shape[:-1] if isinstance(base, dist.GaussianRandomWalk) else shape
+    fits = jnp.broadcast_shapes(*map(jnp.shape, parameters), batch) == batch
+    return is_of_latents and fits
+
+
+def _standardised(site: dict[str, Any]) -> Array:
+    loc, scale = location_scale(site["fn"])
+    r = (site["value"] - loc) / scale
+    if _is_walk(site["fn"]):
+        r = jnp.diff(r, axis=-1, prepend=jnp.zeros_like(r[..., :1]))
+    return r
+
+
+def _run(posterior: Posterior, values: dict[str, Array] | Callable[..., Any]) -> Trace:
+    """A trace of the model with its latents at values, given by site or by a function of it."""
+    seeded = handlers.seed(posterior.model, jax.random.key(0))
+    if callable(values):
+        placed = handlers.substitute(seeded, substitute_fn=values)
+    else:
+        placed = handlers.substitute(seeded, data=values)
+    with numpyro.validation_enabled(False):
+        return handlers.trace(placed).get_trace(*posterior.args, **posterior.kwargs)
