@@ -66,14 +66,13 @@ def moved(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_it_is_the_same_posterior_by_the_change_of_variables(name, x64):
     target, other = moved(name)
+    way = other.centring
     assert set(target.recentring.names) == set(MODELS[name][1])
     v = 0.7 * jax.random.normal(jax.random.key(1), (target.size,))
 
-    def u_of(v):
-        return target.unconstrain(other.constrain(v))
-
     def expected(v):
-        return target.log_density(u_of(v)) + jnp.linalg.slogdet(jax.jacfwd(u_of)(v))[1]
+        jacobian = jax.jacfwd(way.to_model)(v)
+        return target.log_density(way.to_model(v)) + jnp.linalg.slogdet(jacobian)[1]
 
     (want, want_slope), (got, slope) = (
         jax.jit(jax.value_and_grad(f))(v) for f in (expected, other.log_density)
@@ -81,7 +80,14 @@ def test_it_is_the_same_posterior_by_the_change_of_variables(name, x64):
     np.testing.assert_allclose(got, want, rtol=1e-10)
     np.testing.assert_allclose(slope, want_slope, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(other.unconstrain(other.constrain(v)), v, rtol=1e-9, atol=1e-12)
-    assert set(other.constrain(v)) == set(target.constrain(v))
+    u = way.to_model(v)
+    back, log_det = way.from_model(u)
+    np.testing.assert_allclose(back, v, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(log_det, target.log_density(u) - got, rtol=1e-8, atol=1e-9)
+    sites = (other.constrain(v), target.constrain(u))
+    assert set(sites[0]) == set(sites[1])
+    for site, value in sites[0].items():
+        np.testing.assert_allclose(value, sites[1][site], rtol=1e-9)
 
 
 def test_digits_survive_in_the_neck_of_a_funnel():
@@ -147,29 +153,61 @@ def by_quadrature():
         return float(evidence), float((weights * mu).sum()), float((weights * tau).sum())
 
 
-@pytest.mark.integration
-def test_a_centred_hierarchy_is_fitted_in_other_coordinates_and_read_in_its_own(tmp_path):
+@pytest.fixture(scope="module")
+def fitted():
+    """Eight schools by the defaults."""
     target = vi.targets.from_numpyro(schools)
-    phases = []
-    result = vi.fit(jax.random.key(0), target, on_phase=phases.append)
+    return target, vi.fit(jax.random.key(0), target)
+
+
+@pytest.mark.integration
+def test_a_centred_hierarchy_is_fitted_in_other_coordinates_and_read_in_its_own(fitted):
+    target, result = fitted
     assert "theta" in result.why
     assert "non-centred" in result.why
-    assert result.diagnostics.trusted
-    evidence, mean_mu, mean_tau = by_quadrature()
     d = result.diagnostics
+    assert d.trusted
+    evidence, mean_mu, mean_tau = by_quadrature()
     assert abs(d.log_evidence - evidence) < 4 * d.log_evidence_stderr
     moments = result.moments()
-    effective = d.effective**0.5
-    assert abs(moments["mean"]["mu"] - mean_mu) < 4 * moments["sd"]["mu"] / effective
-    assert abs(moments["mean"]["tau"] - mean_tau) < 5 * moments["sd"]["tau"] / effective
-    assert moments["mean"]["theta"].shape == (8,)
+    for name, mean in (("mu", mean_mu), ("tau", mean_tau)):
+        stderr = moments["sd"][name] / d.effective**0.5
+        assert abs(moments["mean"][name] - mean) < 5 * stderr
     assert result.predictive(jax.random.key(1), num_draws=10)["y"].shape == (10, 8)
-    # a folder knows the coordinates
+    assert result.details.names == target.names
+
+
+@pytest.mark.integration
+def test_its_guide_is_over_the_latents_of_the_target(fitted):
+    """So that what takes a target and a guide takes these two."""
+    target, result = fitted
+    u = result.guide.sample(jax.random.key(3), (4000,))
+    log_w = jax.vmap(target.log_density)(u) - result.guide.log_prob(u)
+    evidence = float(jax.nn.logsumexp(log_w) - np.log(len(u)))
+    assert abs(evidence - by_quadrature()[0]) < 0.2
+    drawn = result.sample(jax.random.key(3), 4000)
+    tau = jnp.exp(u[:, target.names.index("tau")])
+    np.testing.assert_allclose(jnp.sort(drawn["tau"]), jnp.sort(tau), rtol=1e-3)
+    rows = jax.vmap(target.constrain)(result.weighted.u)["tau"]
+    weighted = jnp.sum(jnp.exp(result.weighted.log_weights) * rows)
+    np.testing.assert_allclose(weighted, result.moments()["mean"]["tau"], rtol=1e-4)
+
+
+@pytest.mark.integration
+def test_a_folder_holds_it_and_the_model_is_asked_for_where_it_is_needed(fitted, tmp_path):
+    target, result = fitted
     result.save(tmp_path)
-    for loaded in (vi.load_result(tmp_path), vi.load_result(tmp_path, target)):
-        np.testing.assert_array_equal(loaded.moments()["mean"]["theta"], moments["mean"]["theta"])
-    drawn = loaded.sample(jax.random.key(2), 5)
-    np.testing.assert_array_equal(drawn["theta"], result.sample(jax.random.key(2), 5)["theta"])
+    bare = vi.load_result(tmp_path)
+    whole = vi.load_result(tmp_path, target)
+    for loaded in (bare, whole):
+        assert str(loaded) == str(result)
+        np.testing.assert_array_equal(
+            loaded.moments()["mean"]["theta"], result.moments()["mean"]["theta"]
+        )
+    with pytest.raises(ValueError, match=r"load_result\(folder, target\)"):
+        bare.sample(jax.random.key(2), 5)
+    drawn = [each.sample(jax.random.key(2), 5)["theta"] for each in (whole, result)]
+    np.testing.assert_array_equal(*drawn)
 
 
 @pytest.mark.integration
@@ -182,5 +220,5 @@ def test_what_the_data_know_well_stays_centred():
             numpyro.sample("y", dist.Normal(theta, 0.01 * STDERRS), obs=Y)
 
     result = vi.fit(jax.random.key(0), vi.targets.from_numpyro(precise))
-    assert result.target.centring is None
+    assert "centred" not in result.why
     assert result.diagnostics.trusted

@@ -13,6 +13,7 @@ from vi_jax import linalg
 from vi_jax.arguments import as_count, as_key, require_function
 from vi_jax.fitting import _fallback, _recentring, _starts
 from vi_jax.fitting._compile import largest_array, traced_once
+from vi_jax.fitting._coordinates import in_model
 from vi_jax.fitting._once import MEASURED_ABOVE, NUM_DRAWS, Plan, run_correction, run_once
 from vi_jax.fitting._watch import OnPhase, Report, Watch, silently
 from vi_jax.fitting.local import fit_local
@@ -164,7 +165,8 @@ def fit(
         first = _recentred(key, first, once, watch)
         first = _corrected(key, first, watch)
     once = partial(once, target=first.target)
-    return _fallback.second(first, gradients, partial(_again, key, once))
+    last = _fallback.second(first, gradients, partial(_again, key, once))
+    return in_model(last, target)
 
 
 def _again(key: Array, once: Callable[..., Result], method: Method, start: Array) -> Result:

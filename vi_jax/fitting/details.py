@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from vi_jax import linalg
 from vi_jax.diagnostics.optimum import Slopes, rest, slopes
 from vi_jax.diagnostics.posterior import importance_sample
+from vi_jax.fitting._coordinates import as_fitted, in_model
 from vi_jax.fitting._stack import Stack
 from vi_jax.kl.gaussians import is_gaussian_vector
 from vi_jax.methods import frequentist_stderr, linear_response_of_draws
@@ -97,8 +98,9 @@ class Details(NamedTuple):
 @linalg.one_blas_thread()
 def examine(result: Any) -> Details:
     """The details of a result, from samples that it holds: gradients at 1,000 of them, and 2 x 50
-    for each of 2 D parameters.
+    for each of 2 D parameters; in the coordinates that it was fitted in.
     """
+    result = as_fitted(result)
     u = result.weighted.u[:SLOPE_DRAWS]
     slope = jax.tree.map(
         np.asarray, jax.jit(partial(slopes, result.target.log_density))(result.guide, u)
@@ -155,6 +157,10 @@ def _is_schedule(part: Any) -> bool:
 @linalg.one_blas_thread()
 def respond(result: Any, key: Array) -> Any:
     """`Result.linear_response`."""
+    return in_model(_respond(as_fitted(result), key), result.target)
+
+
+def _respond(result: Any, key: Array) -> Any:
     began = time.perf_counter()
     if result.target.size > WHOLE_UP_TO:
         raise ValueError(

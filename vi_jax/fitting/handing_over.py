@@ -6,6 +6,7 @@ import jax
 
 from vi_jax.diagnostics.inference_data import data_tree
 from vi_jax.files import StrPath
+from vi_jax.fitting._coordinates import as_fitted
 from vi_jax.fitting._inference_data import as_inference, attributes_of
 from vi_jax.fitting._prior import sample_prior
 from vi_jax.fitting.sampling import Chains, continue_with_nuts
@@ -61,7 +62,8 @@ class HandsOver:
         """
         if sampler != "nuts":
             raise ValueError(f"continue_with knows the sampler 'nuts'; got {sampler!r}.")
-        return continue_with_nuts(self.target, self.weighted.u, key, **options)
+        fitted = as_fitted(self)  # where the density is nearest to a Gaussian
+        return continue_with_nuts(fitted.target, fitted.weighted.u, key, **options)
 
     def warm_start(self: Any, key: Array, num_chains: int = 4) -> WarmStart:
         """Positions and an inverse mass matrix for a sampler of NumPyro, of BlackJAX, or of your

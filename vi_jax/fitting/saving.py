@@ -16,6 +16,7 @@ from vi_jax import files
 from vi_jax._version import __version__
 from vi_jax.fitting._codec import UnknownClass, decode, encode
 from vi_jax.fitting._compile import traced_once
+from vi_jax.fitting._coordinates import with_model
 from vi_jax.fitting.local_result import LocalResult
 from vi_jax.fitting.local_saving import described_local, local_values, nothing_of_local
 from vi_jax.fitting.result import Result
@@ -92,7 +93,10 @@ def load_result(folder: files.StrPath, target: Target | LocalTarget | None = Non
     result: Result | LocalResult = bare
     if target is not None:
         kind = LocalResult if isinstance(bare, LocalResult) else Result
-        result = kind(**saved, target=_same_target(folder, target, bare, known))
+        same = _same_target(folder, target, bare, known)
+        if kind is Result:
+            saved["guide"] = with_model(saved["guide"], same)
+        result = kind(**saved, target=same)
     if details is not None:
         result.__dict__["details"] = details  # where a cached property keeps it
     return result
@@ -157,7 +161,6 @@ def _same_target(
             f"{type(target).__name__}."
         )
     u = jnp.asarray(known["u"])
-    target = _in_coordinates(target, known)
     if not _has_sizes(target, u, known):
         raise ValueError(
             f"{folder} holds a result over {_listed(bare.target)}; the target is over "
@@ -179,14 +182,6 @@ def _same_target(
             "and the data that were fitted."
         )
     return target
-
-
-def _in_coordinates(target: Any, known: dict[str, Any]) -> Any:
-    """The target over the coordinates of the fit, which may have chosen others than the model's."""
-    centring = known.get("centring")
-    if centring is None or isinstance(target, LocalTarget) or target.recentring is None:
-        return target
-    return target.recentring.at(centring, target)
 
 
 def _has_sizes(target: Any, u: Any, known: dict[str, Any]) -> bool:

@@ -69,7 +69,6 @@ def described(result: Result) -> dict[str, Any]:
         "u": u,
         "values": np.asarray(jax.lax.map(target.log_density, u)),
         "latents": target.latents,
-        "centring": target.centring,
         "sites": sites,
         "moments": moments,
         "nan_site": _reliability.nan_site(result),

@@ -11,6 +11,7 @@ is nearly Gaussian for the c that fits: 1 leaves x as it is written but for its 
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -47,15 +48,15 @@ class Recentring(NamedTuple):
         """
         shapes = {site.name: site.shape for site in self.posterior.coordinates.sites}
         whole = {name: jnp.broadcast_to(c, shapes[name]) for name, c in shares.items()}
-        moved = _Moved(self.posterior, whole)
+        moved = Moved(self.posterior, whole)
         return target._replace(
             log_density=moved.log_density,
             constrain=moved.constrain,
             unconstrain=moved.unconstrain,
-            explain=lambda u: self.posterior.explain(self.posterior.unconstrain(moved.values(u))),
+            explain=lambda v: self.posterior.explain(moved.to_model(v)),
             latents=None,  # constraints alone do not lead from u to the sites
             recentring=None,
-            centring=whole,
+            centring=moved,
         )
 
     def shares(self, guide: Any, key: Array) -> dict[str, Array]:
@@ -99,17 +100,17 @@ class Recentring(NamedTuple):
         return shares
 
 
-class _Moved:
-    """A posterior with some sites in other coordinates, as functions of u [D]."""
+class Moved:
+    """A posterior with some sites in other coordinates v [D], as functions of them."""
 
     def __init__(self, posterior: Posterior, shares: dict[str, Array]) -> None:
         self.posterior = posterior
         self.shares = shares
 
-    def log_density(self, u: Array) -> Array:
-        """log p(x, T(u)) + log |det dT/du|."""
+    def log_density(self, v: Array) -> Array:
+        """log p(x, T(v)) + log |det dT/dv|."""
         coordinates = self.posterior.coordinates
-        arrays, log_det = coordinates.transform(u)
+        arrays, log_det = coordinates.transform(v)
         z = coordinates.split(arrays)
         trace = self._run(z)
         for name, share in self.shares.items():
@@ -118,28 +119,38 @@ class _Moved:
             trace[name] = {**site, "fn": _of_moved(site["fn"], share), "value": z[name]}
         return log_joint(trace, coordinates, arrays) + log_det
 
-    def values(self, u: Array) -> dict[str, Array]:
-        """{latent site: value} of u."""
-        z, _ = self.posterior.coordinates.constrain(u)
-        trace = self._run(z)
-        return {name: trace[name]["value"] for name in z}
-
-    def constrain(self, u: Array) -> dict[str, Array]:
-        """{site: value} of u, deterministic sites included."""
-        z, _ = self.posterior.coordinates.constrain(u)
+    def constrain(self, v: Array) -> dict[str, Array]:
+        """{site: value} of v, deterministic sites included."""
+        z, _ = self.posterior.coordinates.constrain(v)
         trace = self._run(z)
         return {name: trace[name]["value"] for name in z} | {
             name: site["value"] for name, site in trace.items() if site["type"] == "deterministic"
         }
 
     def unconstrain(self, z: dict[str, Any]) -> Array:
-        """u of {site: value}."""
-        trace = _run(self.posterior, {name: jnp.asarray(z[name]) for name in self._names()})
+        """v of {site: value}."""
+        return self._placed({name: jnp.asarray(z[name]) for name in self._names()})[0]
+
+    def to_model(self, v: Array) -> Array:
+        """u [D] of the model as it is written, of v."""
+        z, _ = self.posterior.coordinates.constrain(v)
+        trace = self._run(z)
+        return self.posterior.coordinates.unconstrain({name: trace[name]["value"] for name in z})
+
+    def from_model(self, u: Array) -> tuple[Array, Array]:
+        """v of u [D], and log |det dv/du|."""
+        z, _ = self.posterior.coordinates.constrain(u)
+        return self._placed(z)
+
+    def _placed(self, z: dict[str, Array]) -> tuple[Array, Array]:
+        trace = _run(self.posterior, z)
         moved = {}
+        log_det: Array = jnp.zeros(())
         for name, share in self.shares.items():
             loc, scale = location_scale(trace[name]["fn"])
-            moved[name] = (trace[name]["value"] - loc) / scale ** (1.0 - share)
-        return self.posterior.coordinates.unconstrain({**z, **moved})
+            moved[name] = (z[name] - loc) / scale ** (1.0 - share)
+            log_det -= jnp.sum((1.0 - share) * jnp.log(scale))
+        return self.posterior.coordinates.unconstrain({**z, **moved}), log_det
 
     def _names(self) -> Iterable[str]:
         return (site.name for site in self.posterior.coordinates.sites)
@@ -157,6 +168,42 @@ class _Moved:
             return loc + scale ** (1.0 - share) * z[site["name"]]
 
         return _run(self.posterior, value_of)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class RecentredGuide:
+    """A guide over other coordinates, as one over the u [D] of the model as it is written."""
+
+    guide: Any  # over v [D]
+    shares: dict[str, Array]  # {site: c [*shape]}
+    posterior: Posterior = field(metadata={"static": True}, repr=False)
+
+    @property
+    def moved(self) -> Moved:
+        """The way between u and v.
+
+        Raises:
+          ValueError: it was loaded from a folder without its model.
+        """
+        if not isinstance(self.posterior, Posterior):
+            raise ValueError(
+                "this guide goes through its model, which a folder does not hold: "
+                "vi.load_result(folder, target)."
+            )
+        return Moved(self.posterior, self.shares)
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Samples u [*sample_shape, D]."""
+        v = self.guide.sample(key, sample_shape)
+        u = jax.lax.map(self.moved.to_model, v.reshape(-1, v.shape[-1]), batch_size=1000)
+        return u.reshape(v.shape)
+
+    def log_prob(self, u: Array) -> Array:
+        """log q(u), nats, [...] for u [..., D]."""
+        v, log_det = jax.vmap(self.moved.from_model)(u.reshape(-1, u.shape[-1]))
+        log_q: Array = self.guide.log_prob(v) + log_det
+        return log_q.reshape(u.shape[:-1])
 
 
 def recentring(posterior: Posterior, trace: Trace) -> Recentring | None:

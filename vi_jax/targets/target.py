@@ -45,8 +45,8 @@ class Target(NamedTuple):
     discrete: Callable[[Array], dict[str, Array]] | None = None
     # `targets.recentring.Recentring`, the location-scale sites of a model; None where there is none
     recentring: Any = None
-    # {site: c} of a target whose sites are in other coordinates than written (`recentring.py`)
-    centring: Mapping[str, Any] | None = None
+    # `targets.recentring.Moved`, of a target over other coordinates than the model is written in
+    centring: Any = None
 
     @property
     def size(self) -> int:
