@@ -36,6 +36,9 @@ SLOW = [
     ("slds", "rotations"),
     ("colour", "bidirectional"),
     ("table", "counts"),
+    ("plds", "lorenz"),  # trained by test_decode.py as well
+    ("sequence", "oscillations"),  # and by test_sequences_command.py
+    ("iwae", "two_layers"),  # and to its pictures below
 ]
 MEMBERS = [(name, variant) for name, module in MODULES.items() for variant in module.VARIANTS]
 
