@@ -29,12 +29,7 @@ COLOURS = 64  # of its palette
 NOT_SHOWN = ("base", "replay", "file", "posteriordb")  # no config of one experiment
 NEEDS_FILES = ("mnist", "frey")  # variants whose data are not carried along
 # whose runs are of an earlier version of the code than this page's, and are to be made again
-EARLIER = (
-    "diffusion",
-    "disentangle",
-    "iwae",
-    "sequence",
-)
+EARLIER: tuple[str, ...] = ()
 # the picture of a run folder: the first of these that it has
 CHOICE = (
     "rates.png",
