@@ -89,8 +89,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
+def best(folder: Path) -> Path:
+    """The folder of a run, or of several in one program that of the lowest training loss."""
+    if not (folder / "replicas.json").exists():
+        return folder
+    return min(sorted(folder.glob("replica_*")), key=_last_loss)
+
+
+def _last_loss(folder: Path) -> float:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    return losses[-1] if losses else float("inf")
+
+
 def number(folder: Path) -> str:
     """What the run reached, in a sentence; empty where it has not ended."""
+    folder = best(folder)
     fitted = read_json(folder / "result.json")
     if fitted:
         return _of_posterior(fitted)
@@ -117,7 +131,8 @@ def _of_documents(summary: dict[str, Any]) -> str:
 
 def picture(folder: Path) -> Path | None:
     """The figure that stands for a run."""
-    figures = folder / "figures"
+    chosen = best(folder)
+    figures = chosen / ("figures" if chosen == folder else "samples")
     for name in CHOICE:
         if (figures / name).exists():
             return figures / name
@@ -146,6 +161,9 @@ def train(entry: Entry, folder: Path) -> None:
     """
     command = [sys.executable, *entry.command.split()[1:], f"--workdir={folder}"]
     subprocess.run(command, check=True)
+    if best(folder) != folder:  # whose pictures are made when they are asked for
+        sample = [sys.executable, "-m", "experiments.sample", f"--workdir={best(folder)}"]
+        subprocess.run(sample, check=True)
 
 
 NOT_RUN = "Not run for this page yet."
