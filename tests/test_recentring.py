@@ -112,6 +112,18 @@ def test_shares_are_those_of_what_the_data_say(tau, x64):
     np.testing.assert_allclose(shares["theta"], information / (1 + information), rtol=1e-4)
 
 
+def test_a_scale_that_no_latent_changes_makes_no_hierarchy():
+    def plain():
+        mu = numpyro.sample("mu", dist.Normal(jnp.zeros(2), jnp.ones(2)))
+        x = numpyro.sample("x", dist.Normal(mu, 2.0 * jnp.ones(2)))
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=Y[:2])
+
+    target = vi.targets.from_numpyro(plain)
+    guide = dist.MultivariateNormal(jnp.zeros(4), jnp.eye(4))
+    found = target.recentring
+    assert found is None or found.shares(guide, jax.random.key(0)) == {}
+
+
 def fixed():
     x = numpyro.sample("x", dist.Normal(0.0, 1.0).expand([3]))
     numpyro.sample("y", dist.Normal(x, 1.0), obs=Y[:3])
@@ -133,7 +145,25 @@ def scanned():
     scan(step, 0.0, Y[:3])
 
 
-@pytest.mark.parametrize("model", [fixed, masked, scanned])
+def scaled():
+    """The Jacobian of a site whose log density is scaled is not scaled."""
+    tau = numpyro.sample("tau", dist.HalfNormal(1.0))
+    with numpyro.handlers.scale(scale=0.9):
+        x = numpyro.sample("x", dist.Normal(0.0, tau))
+    numpyro.sample("y", dist.Normal(x, 1.0), obs=1.0)
+
+
+class Own(dist.Normal):
+    """A class of the user's own, whose density need not be a normal one."""
+
+
+def own():
+    tau = numpyro.sample("tau", dist.HalfNormal(1.0))
+    x = numpyro.sample("x", Own(0.0, tau))
+    numpyro.sample("y", dist.Normal(x, 1.0), obs=1.0)
+
+
+@pytest.mark.parametrize("model", [fixed, masked, scanned, scaled, own])
 def test_other_sites_are_left_as_they_are(model):
     assert vi.targets.from_numpyro(model).recentring is None
 
@@ -191,6 +221,21 @@ def test_its_guide_is_over_the_latents_of_the_target(fitted):
     rows = jax.vmap(target.constrain)(result.weighted.u)["tau"]
     weighted = jnp.sum(jnp.exp(result.weighted.log_weights) * rows)
     np.testing.assert_allclose(weighted, result.moments()["mean"]["tau"], rtol=1e-4)
+
+
+@pytest.mark.integration
+def test_it_is_the_prior_of_another_model_which_sees_nothing_of_its_own(fitted):
+    target, result = fitted
+
+    def later():
+        z = result.as_prior()
+        numpyro.factor("again", 0.0 * target.log_density(result.weighted.u[0]))
+        numpyro.sample("new", dist.Normal(z["mu"], 1.0), obs=1.0)
+
+    with numpyro.handlers.seed(rng_seed=0):
+        trace = numpyro.handlers.trace(later).get_trace()
+    assert set(trace) == {"earlier", "mu", "tau", "theta", "again", "new"}
+    assert vi.targets.from_numpyro(later).size == target.size
 
 
 @pytest.mark.integration

@@ -26,7 +26,7 @@ from vi_jax.targets.target import Target
 from vi_jax.types import Array, Method
 
 COMBINE = ("best", "stack")
-MIN_DRAWS = 5  # of which importance weights say anything
+MIN_DRAWS = 25  # of which importance weights say anything, and whose tail is smoothed
 
 
 @overload

@@ -34,7 +34,7 @@ def recentred(key: Array, first: Result, run: Callable[[Target], Result]) -> Res
     if found is None or not (is_poor and is_gaussian and _fallback.is_curable(first)):
         return first
     shares = found.shares(q, key)
-    if all(float(jnp.min(share)) > MOST_CENTRED for share in shares.values()):
+    if not shares or all(float(jnp.min(share)) > MOST_CENTRED for share in shares.values()):
         return first
     what = describe(shares)
     was = _fallback.was(first)

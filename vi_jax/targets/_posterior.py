@@ -137,7 +137,7 @@ class Posterior:
             z = self.coordinates.split(arrays)
             seeded = self._seeded(rows)
             # the numbers that there are without a latent were checked when the target was made
-            with numpyro.validation_enabled(False):
+            with numpyro.validation_enabled(False), handlers.block():
                 if self.summed is not None:
                     return self.summed.log_joint(z) + log_det
                 if self.is_moving:
@@ -161,7 +161,9 @@ class Posterior:
         return handlers.seed(handlers.substitute(self.model, data=rows), jax.random.key(0))
 
     def _trace(self, model: Callable[..., Any]) -> Trace:
-        return handlers.trace(model).get_trace(*self.args, **self.kwargs)
+        # within another model: that one is to see nothing of this one
+        with handlers.block():
+            return handlers.trace(model).get_trace(*self.args, **self.kwargs)
 
 
 def log_joint(trace: Trace, coordinates: Coordinates, arrays: list[Array]) -> Array:

@@ -1,6 +1,6 @@
 """Location-scale sites in coordinates between centred and non-centred, with the model's own values.
 
-A site x ~ Normal(m(z), s(z)) whose location or scale are other latents makes a funnel where the
+A site x ~ Normal(m(z), s(z)) whose scale is a function of other latents makes a funnel where the
 data say little of x: no Gaussian is near it. The same posterior over v with
 
     x = m(z) + s(z)^(1 - c) v,    log p(v, z) = log p(x, z) + (1 - c) sum log s(z),
@@ -35,7 +35,7 @@ class Recentring(NamedTuple):
     """The location-scale sites of a posterior, and what their coordinates may become."""
 
     posterior: Posterior
-    names: tuple[str, ...]  # of the sites
+    names: tuple[str, ...]  # of the sites whose scale may be a function of other latents
     walks: frozenset[str]  # those of them that are Gaussian random walks
 
     def at(self, shares: Mapping[str, Any], target: Target) -> Target:
@@ -61,7 +61,8 @@ class Recentring(NamedTuple):
 
     def shares(self, guide: Any, key: Array) -> dict[str, Array]:
         """{site: c [*shape]}: how much of what is known of each number comes from elsewhere than
-        from its own location and scale.
+        from its own location and scale; without the sites whose scale is the same at all samples of
+        the guide, which are no funnels.
 
         c = t / (t + p): p the curvature of the sites' own densities, t that of all the others, at
         each number with the rest held; the median over samples of the guide. For a normal site of
@@ -73,12 +74,14 @@ class Recentring(NamedTuple):
           key: of the guide's samples.
         """
         u = guide.sample(key, (NUM_SAMPLES,))
-        found = jax.jit(lambda u: jax.lax.map(self._shares_at, u))(u)
-        medians = {name: jnp.median(found[name], 0) for name in self.names}
-        walks = {name: medians[name].mean(-1, keepdims=True) for name in self.walks}
+        found, scales = jax.jit(lambda u: jax.lax.map(self._shares_at, u))(u)
+        vary = [name for name in self.names if bool(jnp.any(jnp.ptp(scales[name], 0) > 0))]
+        medians = {name: jnp.median(found[name], 0) for name in vary}
+        walks = {name: medians[name].mean(-1, keepdims=True) for name in self.walks & set(vary)}
         return medians | walks
 
-    def _shares_at(self, u: Array) -> dict[str, Array]:
+    def _shares_at(self, u: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        """{site: c} at u, and {site: scale}."""
         z, _ = self.posterior.coordinates.constrain(u)
         own, restore = ravel_pytree({name: z[name] for name in self.names})
 
@@ -96,8 +99,9 @@ class Recentring(NamedTuple):
 
         by_sites = jnp.sum(jnp.square(jax.jacfwd(residuals)(own)), 0)
         by_others = jnp.maximum(-jnp.diagonal(jax.hessian(others)(own)), 0.0)
-        shares: dict[str, Array] = restore(by_others / (by_others + by_sites))
-        return shares
+        trace = trace_of(own)
+        scales = {name: location_scale(trace[name]["fn"])[1] for name in self.names}
+        return restore(by_others / (by_others + by_sites)), scales
 
 
 class Moved:
@@ -216,7 +220,7 @@ def recentring(posterior: Posterior, trace: Trace) -> Recentring | None:
     if not is_plain or any(site.get("_control_flow_done") for site in trace.values()):
         return None
     latents = {site.name for site in posterior.coordinates.sites}
-    names = tuple(name for name in trace if name in latents and _depends(trace[name]))
+    names = tuple(name for name in trace if name in latents and _is_hierarchical(trace[name]))
     walks = [
         name for name in names if isinstance(_base(trace[name]["fn"]), dist.GaussianRandomWalk)
     ]
@@ -266,18 +270,23 @@ def _of_moved(fn: Any, share: Array) -> Any:
     return moved.to_event(fn.event_dim)
 
 
-def _depends(site: dict[str, Any]) -> bool:
-    """Whether a location or scale is a function of other latents, of the shape of the values."""
-    base = _base(site["fn"]) if site["type"] == "sample" else None
-    if not isinstance(base, (*LOCATION_SCALE, dist.GaussianRandomWalk)):
+def _is_hierarchical(site: dict[str, Any]) -> bool:
+    """Whether a scale may be a function of other latents, and has the shape of the values.
+
+    Classes of one's own that derive from those that are known may have another density, and sites
+    whose log density is scaled another Jacobian: they are left alone.
+    """
+    if site["type"] != "sample":
+        return False
+    base = _base(site["fn"])
+    if type(base) not in (*LOCATION_SCALE, dist.GaussianRandomWalk) or site["scale"] is not None:
         return False
     # the trace is over: nothing but the kind and the shape of its tracers may be asked for
     parameters = (getattr(base, "loc", 0.0), base.scale)
-    is_of_latents = any(isinstance(each, jax.core.Tracer) for each in parameters)
     shape = jnp.shape(site["value"])
     batch = shape[:-1] if isinstance(base, dist.GaussianRandomWalk) else shape
     fits = jnp.broadcast_shapes(*map(jnp.shape, parameters), batch) == batch
-    return is_of_latents and fits
+    return isinstance(base.scale, jax.core.Tracer) and fits
 
 
 def _standardised(site: dict[str, Any]) -> Array:
@@ -295,5 +304,6 @@ def _run(posterior: Posterior, values: dict[str, Array] | Callable[..., Any]) ->
         placed = handlers.substitute(seeded, substitute_fn=values)
     else:
         placed = handlers.substitute(seeded, data=values)
-    with numpyro.validation_enabled(False):
+    # where a guide stands in another model, that one is to see nothing of this one
+    with numpyro.validation_enabled(False), handlers.block():
         return handlers.trace(placed).get_trace(*posterior.args, **posterior.kwargs)
