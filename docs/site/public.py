@@ -120,11 +120,19 @@ def addresses() -> dict[str, str]:
 
 
 def members(value: Any) -> dict[str, Any]:
-    """{name: function or property} of the documented members of a class."""
+    """{name: function or property} of the documented members of a class, those of bases that have
+    no entry of their own included.
+    """
     if not inspect.isclass(value):
         return {}
+    entries = {each.value for each in objects().values() if inspect.isclass(each.value)}
+    bases = [kind for kind in value.__mro__ if kind.__module__.startswith("vi_jax.")]
+    given: dict[str, Any] = {}
+    for kind in bases:
+        if kind is value or kind not in entries:
+            given = dict(vars(kind)) | given
     found = {}
-    for name, member in vars(value).items():
+    for name, member in given.items():
         function = getattr(member, "fget", None) or getattr(member, "func", None) or member
         if isinstance(function, (staticmethod, classmethod)):
             function = function.__func__

@@ -58,7 +58,8 @@ def load_result(folder: files.StrPath, target: Target | LocalTarget | None = Non
     Without its target it answers all that needs no log density, with the same bits: moments,
     samples, resampled ones, diagnostics, `print`, ArviZ (without log likelihoods). Sites that only
     the model computes, deterministic ones, are known at the weighted samples, and so to `moments`
-    and `resample`; `sample` needs the target for them. A result with local latent variables has its
+    and `resample`; `sample` needs the target for them, and for a guide that goes through its model
+    ("non-centred" in the table). A result with local latent variables has its
     diagnostics.
 
     Args:
