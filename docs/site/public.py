@@ -119,18 +119,24 @@ def addresses() -> dict[str, str]:
     return found
 
 
+def _given(value: type) -> dict[str, Any]:
+    """{name: member} of a class, and of bases here that have no entry of their own."""
+    entries = {each.value for each in objects().values() if inspect.isclass(each.value)}
+    given: dict[str, Any] = {}
+    for kind in value.__mro__:
+        is_ours = kind.__module__.startswith("vi_jax.")
+        if kind is value or (is_ours and kind not in entries):
+            given = dict(vars(kind)) | given
+    return given
+
+
 def members(value: Any) -> dict[str, Any]:
     """{name: function or property} of the documented members of a class, those of bases that have
     no entry of their own included.
     """
     if not inspect.isclass(value):
         return {}
-    entries = {each.value for each in objects().values() if inspect.isclass(each.value)}
-    bases = [kind for kind in value.__mro__ if kind.__module__.startswith("vi_jax.")]
-    given: dict[str, Any] = {}
-    for kind in bases:
-        if kind is value or kind not in entries:
-            given = dict(vars(kind)) | given
+    given = _given(value)
     found = {}
     for name, member in given.items():
         function = getattr(member, "fget", None) or getattr(member, "func", None) or member

@@ -17,17 +17,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpyro
-import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 
 from vi_jax.targets._posterior import Posterior, log_joint
 from vi_jax.targets.local_numpyro import site_log_prob
+from vi_jax.targets.location_scale import (
+    is_hierarchical,
+    is_walk,
+    location_scale,
+    of_moved,
+    standardised,
+)
 from vi_jax.targets.target import Target
 from vi_jax.types import Array
 
 Trace = dict[str, dict[str, Any]]
-LOCATION_SCALE = (dist.Normal, dist.StudentT, dist.Cauchy, dist.Laplace, dist.Logistic, dist.Gumbel)
 NUM_SAMPLES = 16  # of a guide, by which the coordinates are chosen
 
 
@@ -90,7 +95,7 @@ class Recentring(NamedTuple):
 
         def residuals(own: Array) -> Array:
             trace = trace_of(own)
-            return ravel_pytree([_standardised(trace[name]) for name in self.names])[0]
+            return ravel_pytree([standardised(trace[name]) for name in self.names])[0]
 
         def others(own: Array) -> Array:
             sites = [site for name, site in trace_of(own).items() if name not in self.names]
@@ -120,7 +125,7 @@ class Moved:
         for name, share in self.shares.items():
             # as densities of v: x less its location would lose the digits of v
             site = trace[name]
-            trace[name] = {**site, "fn": _of_moved(site["fn"], share), "value": z[name]}
+            trace[name] = {**site, "fn": of_moved(site["fn"], share), "value": z[name]}
         return log_joint(trace, coordinates, arrays) + log_det
 
     def constrain(self, v: Array) -> dict[str, Array]:
@@ -220,22 +225,9 @@ def recentring(posterior: Posterior, trace: Trace) -> Recentring | None:
     if not is_plain or any(site.get("_control_flow_done") for site in trace.values()):
         return None
     latents = {site.name for site in posterior.coordinates.sites}
-    names = tuple(name for name in trace if name in latents and _is_hierarchical(trace[name]))
-    walks = [
-        name for name in names if isinstance(_base(trace[name]["fn"]), dist.GaussianRandomWalk)
-    ]
-    return Recentring(posterior, names, frozenset(walks)) if names else None
-
-
-def location_scale(fn: Any) -> tuple[Array, Array]:
-    """Location and scale of a distribution of `LOCATION_SCALE`, or of a Gaussian random walk, which
-    broadcast against its values.
-    """
-    base = _base(fn)
-    if _is_walk(fn):
-        scale = jnp.asarray(base.scale)[..., None]
-        return jnp.zeros_like(scale), scale
-    return jnp.asarray(base.loc), jnp.asarray(base.scale)
+    names = tuple(name for name in trace if name in latents and is_hierarchical(trace[name]))
+    walks = frozenset(name for name in names if is_walk(trace[name]["fn"]))
+    return Recentring(posterior, names, walks) if names else None
 
 
 def describe(shares: Mapping[str, Any]) -> str:
@@ -246,55 +238,6 @@ def describe(shares: Mapping[str, Any]) -> str:
         how = "non-centred" if moved > 0.99 else f"{moved:.0%} non-centred"
         parts.append(f"{name} {how}")
     return ", ".join(parts)
-
-
-def _base(fn: Any) -> Any:
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
-def _is_walk(fn: Any) -> bool:
-    return isinstance(_base(fn), dist.GaussianRandomWalk)
-
-
-def _of_moved(fn: Any, share: Array) -> Any:
-    """The distribution of v = (x - m) / s^(1 - c): of the family of x, location 0, scale s^c."""
-    base = _base(fn)
-    if isinstance(base, dist.GaussianRandomWalk):
-        steps = jnp.broadcast_to(base.scale, fn.batch_shape) ** share[..., 0]
-        return dist.GaussianRandomWalk(steps, base.num_steps, validate_args=False)
-    others = {name: getattr(base, name) for name in base.arg_constraints}
-    scale = jnp.broadcast_to(base.scale, fn.shape()) ** share
-    moved = type(base)(**others | {"loc": 0.0, "scale": scale}, validate_args=False)
-    return moved.to_event(fn.event_dim)
-
-
-def _is_hierarchical(site: dict[str, Any]) -> bool:
-    """Whether a scale may be a function of other latents, and has the shape of the values.
-
-    Classes of one's own that derive from those that are known may have another density, and sites
-    whose log density is scaled another Jacobian: they are left alone.
-    """
-    if site["type"] != "sample":
-        return False
-    base = _base(site["fn"])
-    if type(base) not in (*LOCATION_SCALE, dist.GaussianRandomWalk) or site["scale"] is not None:
-        return False
-    # the trace is over: nothing but the kind and the shape of its tracers may be asked for
-    parameters = (getattr(base, "loc", 0.0), base.scale)
-    shape = jnp.shape(site["value"])
-    batch = shape[:-1] if isinstance(base, dist.GaussianRandomWalk) else shape
-    fits = jnp.broadcast_shapes(*map(jnp.shape, parameters), batch) == batch
-    return isinstance(base.scale, jax.core.Tracer) and fits
-
-
-def _standardised(site: dict[str, Any]) -> Array:
-    loc, scale = location_scale(site["fn"])
-    r = (site["value"] - loc) / scale
-    if _is_walk(site["fn"]):
-        r = jnp.diff(r, axis=-1, prepend=jnp.zeros_like(r[..., :1]))
-    return r
 
 
 def _run(posterior: Posterior, values: dict[str, Array] | Callable[..., Any]) -> Trace:
