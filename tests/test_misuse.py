@@ -303,6 +303,7 @@ def test_a_target_of_rows_refuses_the_same():
     target = vi.targets.from_local_rows(log_joint, of_row, jnp.zeros((10, 1)), 1, 1, batch_size=5)
     says(lambda: vi.fit(None, target), "fit expects a PRNG key")
     says(lambda: vi.fit(KEY, target, num_draws=0), "num_draws")
+    says(lambda: vi.fit(KEY, target, num_draws=24), "num_draws")
     says(lambda: vi.fit(KEY, target, report="x"), "report to be a function")
 
 

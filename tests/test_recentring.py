@@ -229,7 +229,8 @@ def test_it_is_the_prior_of_another_model_which_sees_nothing_of_its_own(fitted):
 
     def later():
         z = result.as_prior()
-        numpyro.factor("again", 0.0 * target.log_density(result.weighted.u[0]))
+        u = result.weighted.u[0]
+        numpyro.factor("again", 0.0 * target.log_density(u) * target.constrain(u)["tau"])
         numpyro.sample("new", dist.Normal(z["mu"], 1.0), obs=1.0)
 
     with numpyro.handlers.seed(rng_seed=0):

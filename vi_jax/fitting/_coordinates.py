@@ -35,19 +35,22 @@ def in_model(result: Any, target: Target) -> Any:
 
 
 def as_fitted(result: Any) -> Any:
-    """A result over the coordinates that it was fitted in, without locations along its way."""
+    """A result over the coordinates that it was fitted in."""
     q = result.guide
     if not isinstance(q, RecentredGuide):
         return result
     moved = q.moved
     recentred = result.target.recentring.at(q.shares, result.target)
-    u = jax.jit(jax.vmap(lambda u: moved.from_model(u)[0]))(result.weighted.u)
+    from_model = jax.jit(jax.vmap(lambda u: moved.from_model(u)[0]))
+    elsewhere = result.elsewhere
+    if elsewhere is not None:
+        elsewhere = (np.asarray(from_model(elsewhere[0])), elsewhere[1])
     return replace(
         result,
         target=traced_once(recentred),
         guide=q.guide,
-        weighted=result.weighted._replace(u=u),
-        elsewhere=None,
+        weighted=result.weighted._replace(u=from_model(result.weighted.u)),
+        elsewhere=elsewhere,
     )
 
 

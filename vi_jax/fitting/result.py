@@ -29,7 +29,7 @@ class Result(HandsOver):
     method: str
     why: str  # this method; empty where the caller chose it
     guide: Any  # over u [D]; of the best start, or of all stacked
-    state: Any  # the method's own, of the best start
+    state: Any  # the method's own, of the best start, over the coordinates that it ran in
     history: dict[str, np.ndarray]  # value and evaluations of each step, of the best start
     converged: bool  # it stopped by its own rule
     num_steps: int

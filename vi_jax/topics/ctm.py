@@ -84,11 +84,7 @@ class CTM(Readers):
         Raises:
           ValueError: another vocabulary.
         """
-        if counts.num_words != self.num_words:
-            raise ValueError(
-                f"the documents are of {counts.num_words:,} words, the topics of "
-                f"{self.num_words:,}: map them by word first."
-            )
+        self._require_vocabulary(counts)
         rows = _batched(counts)
         start = jnp.broadcast_to(self.mean, (*rows["ids"].shape[:2], len(self.mean)))
         prior = correlated.prior_of(self.mean, self.covariance)

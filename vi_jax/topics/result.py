@@ -81,6 +81,14 @@ class Readers:
             )
         return [[str(vocab[word]) for word in row] for row in top]
 
+    def _require_vocabulary(self, counts: Counts) -> None:
+        """Raises ValueError for documents over another vocabulary."""
+        if counts.num_words != self.num_words:
+            raise ValueError(
+                f"the documents are of {counts.num_words:,} words, the topics of "
+                f"{self.num_words:,}: map them by word first."
+            )
+
 
 @partial(
     jax.tree_util.register_dataclass,
@@ -118,11 +126,7 @@ class LDA(Readers):
         Raises:
           ValueError: another vocabulary.
         """
-        if counts.num_words != self.num_words:
-            raise ValueError(
-                f"the documents are of {counts.num_words:,} words, the topics of "
-                f"{self.num_words:,}: map them by word first."
-            )
+        self._require_vocabulary(counts)
         return shares_of(counts, self.topics_mean, self.alpha)
 
     def __str__(self) -> str:
