@@ -30,10 +30,7 @@ VARIANTS = (*DATA, *(f"{name}_wake_sleep" for name in DATA))
 
 def get_config(variant: str = "digits") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/aevb.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/aevb.py")
     config = base.get_config()
     config.model = dict(
         name="vae",

@@ -5,6 +5,8 @@ No experiment by itself: configs/vae.py and its neighbours start from it. Every 
 lists the rooms that names come from.
 """
 
+import difflib
+
 from ml_collections import ConfigDict
 
 
@@ -141,3 +143,12 @@ def table() -> dict:
 def mnist() -> dict:
     """The fields of `data` for MNIST; its last 10,000 training images are held out."""
     return dict(name="mnist")
+
+
+def check_variant(variant: str, variants: tuple[str, ...], file: str) -> None:
+    """Raises ValueError where `file`, a config, has no such variant; says which there are."""
+    if variant in variants:
+        return
+    close = difflib.get_close_matches(variant, variants, n=1)
+    meant = f" (did you mean {close[0]!r}?)" if close else ""
+    raise ValueError(f"{file} has no variant {variant!r}{meant}; it has {', '.join(variants)}.")

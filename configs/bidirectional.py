@@ -19,10 +19,7 @@ VARIANTS = ("digits", "conv", "mnist", "mnist_conv")
 
 def get_config(variant: str = "digits") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/bidirectional.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/bidirectional.py")
     config = base.get_config()
     if variant.endswith("conv"):
         config.model = dict(

@@ -19,10 +19,7 @@ VARIANTS = ("photos", "bidirectional")
 
 def get_config(variant: str = "photos") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/colour.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/colour.py")
     config = base.get_config()
     config.data.update(name="photos", binarisation="none")
     likelihood = dict(name="logistic_mixture", num_components=5, num_channels=3)

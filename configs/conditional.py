@@ -18,10 +18,7 @@ VARIANTS = ("digits", "mnist")
 
 def get_config(variant: str = "digits") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/conditional.py has no variant {variant!r}; it has digits, mnist."
-        )
+    base.check_variant(variant, VARIANTS, "configs/conditional.py")
     config = base.get_config()
     config.data.with_labels = True
     config.model = dict(

@@ -16,8 +16,7 @@ VARIANTS = ("digits",)
 
 def get_config(variant: str = "digits") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/diffusion.py has no variant {variant!r}; it has digits.")
+    base.check_variant(variant, VARIANTS, "configs/diffusion.py")
     config = base.get_config()
     config.data.binarisation = "none"
     config.model = dict(

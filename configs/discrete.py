@@ -18,10 +18,7 @@ VARIANTS = ("belief_net", "disarm", "rebar", "wake_sleep", "mnist")
 
 def get_config(variant: str = "belief_net") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/discrete.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/discrete.py")
     config = base.get_config()
     config.optim.learning_rate = dict(name="cosine", peak=1e-3, warmup_steps=100)
     if variant in ("belief_net", "wake_sleep"):

@@ -21,10 +21,7 @@ VARIANTS = ("beta_tc", "beta", "info", "beta_tc_full", "beta_full")
 
 def get_config(variant: str = "beta_tc") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/disentangle.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/disentangle.py")
     config = base.get_config()
     config.data.name = "shapes_small"
     config.model = dict(

@@ -22,10 +22,7 @@ VARIANTS = ("diagonal", "rank_one", "mnist")
 
 def get_config(variant: str = "diagonal") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/dlgm.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/dlgm.py")
     family = "rank_one_precision" if variant == "rank_one" else "mean_field"
     config = base.get_config()
     config.model = dict(

@@ -22,10 +22,7 @@ VARIANTS = ("digits", "digits_mcem", "mnist_1000", "mnist")
 
 def get_config(variant: str = "digits") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/figure3.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/figure3.py")
     config = base.get_config()
     config.model = dict(
         name="vae",

@@ -28,10 +28,7 @@ VARIANTS = ("digits", "mnist_1000", "mnist")
 
 def get_config(variant: str = "digits") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/full_vb.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/full_vb.py")
     config = base.get_config()
     config.model = dict(
         name="vae",

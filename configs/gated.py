@@ -21,10 +21,7 @@ VARIANTS = ("digits", "mnist", "mnist_iwae5", "mnist_mixture", "mnist_flow", "mn
 
 def get_config(variant: str = "digits") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/gated.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/gated.py")
     config = base.get_config()
     config.model = dict(
         name="vae",

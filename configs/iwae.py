@@ -20,10 +20,7 @@ VARIANTS = ("two_layers", "one_layer", "mnist", "mnist_two_layers")
 
 def get_config(variant: str = "two_layers") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/iwae.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/iwae.py")
     config = base.get_config()
     if variant.endswith("two_layers"):
         config.model = dict(

@@ -18,10 +18,7 @@ VARIANTS = ("vamp", "mixture", "flow")
 
 def get_config(variant: str = "vamp") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/priors.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/priors.py")
     config = base.get_config()
     prior = {
         "vamp": dict(name="vamp", num_components=100),

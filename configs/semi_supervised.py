@@ -22,10 +22,7 @@ VARIANTS = ("digits", "stacked", "mnist", "mnist_stacked")
 
 def get_config(variant: str = "digits") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/semi_supervised.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/semi_supervised.py")
     config = base.get_config()
     config.data.update(
         with_labels=True,

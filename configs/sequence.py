@@ -24,10 +24,7 @@ VARIANTS = ("oscillations",)
 
 def get_config(variant: str = "oscillations") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/sequence.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/sequence.py")
     config = base.get_config()
     config.data.update(name="oscillations", kind="sequences")
     config.model = dict(

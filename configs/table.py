@@ -18,10 +18,7 @@ VARIANTS = ("table", "counts")
 
 def get_config(variant: str = "table") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/table.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/table.py")
     config = base.get_config()
     config.data.update(name="breast_cancer", kind="table")
     config.model = dict(

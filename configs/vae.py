@@ -16,10 +16,7 @@ VARIANTS = ("digits", "mnist", "aevb", "fashion_mnist", "gaussian", "conv")
 
 def get_config(variant: str = "digits") -> ConfigDict:
     """The config of one variant; every number that a run depends on is here or in base.py."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/vae.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/vae.py")
     config = base.get_config()
     config.model = dict(
         name="vae",

@@ -18,8 +18,7 @@ VARIANTS = ("digits", "mnist")
 
 def get_config(variant: str = "digits") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/vq.py has no variant {variant!r}; it has {', '.join(VARIANTS)}.")
+    base.check_variant(variant, VARIANTS, "configs/vq.py")
     config = base.get_config()
     config.data.binarisation = "none"
     config.model = dict(

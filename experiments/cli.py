@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from absl import flags
 
-from experiments import command_line, startup
+from experiments import command_line, startup, terminal
 from experiments.errors import Requeue, UserError, in_own_code
 from experiments.run import heartbeat
 
@@ -57,12 +57,11 @@ def run(
         code = _guarded(main, module_doc or "", define_flags, configs)
         sys.stdout.flush()
     except Requeue as stopped:
-        print(stopped, file=sys.stderr)
+        terminal.say(str(stopped))
         code = REQUEUE
     except KeyboardInterrupt:
-        print(
+        terminal.say(
             "\ninterrupted; run the same command again to go on from the last checkpoint.",
-            file=sys.stderr,
         )
         code = 130
     except Exception as error:
@@ -121,7 +120,7 @@ def _guarded(
 
 def _say(text: str) -> None:
     """One line on stderr, whatever the text holds."""
-    print(" ".join(text.splitlines()), file=sys.stderr)
+    terminal.say(" ".join(text.splitlines()))
 
 
 def require(name: str) -> str:
@@ -155,10 +154,9 @@ def set_up_jax() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
         reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
-        print(
+        terminal.say(
             f"note: no compilation cache at {folder} ({reason}); --compilation_cache names "
             "another.",
-            file=sys.stderr,
         )
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -32,6 +32,7 @@ def parse(argv: list[str], define_flags: Callable[[], None] = lambda: None) -> N
     """
     from experiments import config_file, overrides
 
+    argv = _with_all_kinds(argv)
     _require_flag_files(argv)
     define_flags()
     try:
@@ -49,6 +50,15 @@ def parse(argv: list[str], define_flags: Callable[[], None] = lambda: None) -> N
             raise UserError(f"this command has no --config.{given[0].field}; see --help.")
     elif flags.FLAGS["config"].value is not None:
         flags.FLAGS["config"].value = config_file.load(flags.FLAGS["config"].value, given)
+
+
+def _with_all_kinds(argv: list[str]) -> list[str]:
+    """The words with a --list that names no kind asking for all of them."""
+    words = []
+    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+        is_alone = word in ("--list", "-list") and following.startswith("-")
+        words.append("--list=all" if is_alone else word)
+    return words
 
 
 def _require_flag_files(argv: list[str]) -> None:

@@ -7,7 +7,6 @@ folder.
 """
 
 import re
-import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +15,15 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
 
-from experiments import overrides, titles, warmup
+from experiments import overrides, terminal, titles, warmup
 from experiments.choices import import_file, is_outside
-from experiments.cli import UserError
+from experiments.cli import UserError, suggest
 from experiments.overrides import Override
 from experiments.rooms import ROOMS, choices_of, renamed
 from experiments.startup import is_text
 
 ROOT = Path(__file__).parents[1]
+NONE = ("__init__", "base")  # files below configs/ that are no configs
 MAX_BITS = 1_000  # of a whole number
 _FILE_AND_VARIANT = re.compile(r"(?P<file>.+?\.py)(?::(?P<variant>.*))?", re.DOTALL)
 
@@ -52,12 +52,12 @@ def set_fields(config: Any, given: Sequence[Override]) -> ConfigDict:
     choices = choices_of(plain)
     fields, notes = overrides.apply(plain, known, rooms=ROOMS, choices=choices)
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        terminal.say(f"note: {note}")
     for field, room in choices.items():
         if field in fields:
             fields[field] = ROOMS.normal(room, fields[field], where=f"config.{field}")
     for note in warmup.shortened(fields):
-        print(f"note: {note}", file=sys.stderr)
+        terminal.say(f"note: {note}")
     if not any(each.field == "name" for each in known):
         _name_the_data(fields, plain)
     return as_config(fields)
@@ -184,8 +184,9 @@ def _find(path: str) -> Path:
         if file.is_file():
             return file
     folder = ROOT / "configs"
-    known = sorted(str(p.relative_to(ROOT)) for p in folder.rglob("*.py") if p.stem != "__init__")
-    raise UserError(f"there is no config file {path}; there are {', '.join(known)}.")
+    known = sorted(str(p.relative_to(ROOT)) for p in folder.rglob("*.py") if p.stem not in NONE)
+    near = suggest(path, known)
+    raise UserError(f"there is no config file {path}{near}; there are {', '.join(known)}.")
 
 
 def _said(error: Exception, file: Path) -> str:

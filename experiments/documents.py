@@ -6,6 +6,7 @@ shares, numbers and figures.
     python -m experiments.documents --config=configs/topics/lda.py \\
         --config.data.name=csv:FILE:COLUMN --config.model.num_topics=50
     python -m experiments.documents --config=configs/topics/neural.py    # ProdLDA; :etm, :gsm, ...
+    python -m experiments.documents --list=model    # neural models; --list alone: all kinds
 
 config.data.name is one of docstrings (the documentation of SciPy and scikit-learn, installed here
 already), texts:DIR, csv:FILE:COLUMN, jsonl:FILE:FIELD, ldac:FILE[,VOCAB], uci:FILE[,VOCAB],
@@ -18,8 +19,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli, command_line
-from experiments.rooms import is_of_documents
+from experiments import cli, command_line, listing, rooms, settings
 from experiments.topics import config as sweeps_config
 
 
@@ -29,17 +29,21 @@ def define_flags() -> None:
     """
     command_line.define_config_flag()
     command_line.define_folder_flags()
+    listing.define_flag()
     cli.define_common_flags()
 
 
 def main() -> int:
     """The command."""
+    if listing.is_asked(rooms.LISTED_OF_DOCUMENTS, settings.FACTS):
+        return 0
     if flags.FLAGS.config is None:
         raise cli.UserError(
             "--config is missing; try --config=configs/topics/lda.py, see --help for examples."
         )
     config = flags.FLAGS.config
-    is_neural = "objective" in config and is_of_documents(config)
+    rooms.require_command(config, "documents")
+    is_neural = "objective" in config and rooms.is_of_documents(config)
     if is_neural:
         from experiments.topics import neural_config
 

@@ -5,16 +5,56 @@ with their arguments. Read from the sources; nothing is imported or run.
 import ast
 import re
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+
+from absl import flags
 
 from experiments import signatures
 from experiments.choices import Room
+from experiments.cli import suggest
 from experiments.errors import UserError
 from vi_jax.files import read_bytes
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NO_CONFIGS = ("__init__.py", "base.py")  # files of the folder that are none
 WIDTH = 80  # columns of a terminal
+ALL = "all"  # of --list: the rooms, each with the names of its members; --list alone is the same
+
+
+def define_flag() -> None:
+    """--list, of the commands whose configs make choices."""
+    flags.DEFINE_string(
+        "list",
+        None,
+        "A kind of choice, such as model, whose members are printed; alone, all kinds.",
+    )
+
+
+def is_asked(rooms: Mapping[str, Room], facts: tuple[str, ...] = ()) -> bool:
+    """Whether --list is given; prints what it asks for.
+
+    Raises:
+      UserError: there is no such kind.
+    """
+    kind = flags.FLAGS.list
+    if kind is None:
+        return False
+    found = overview(rooms) if kind == ALL else members(find(kind, rooms), facts)
+    print("\n".join(found))
+    return True
+
+
+def overview(rooms: Mapping[str, Room]) -> list[str]:
+    """The kinds of choice, each with the names of its members."""
+    lines = ["--list=KIND prints what a kind holds, with arguments:"]
+    for kind, room in rooms.items():
+        names = ", ".join((*room.all_names(), *room.open_names))
+        lines.append("")
+        lines += textwrap.wrap(
+            f"{kind}: {names}", WIDTH, initial_indent="  ", subsequent_indent="      "
+        )
+    return lines
 
 
 def configs(folders: tuple[str, ...]) -> list[str]:
@@ -56,14 +96,15 @@ def members(room: Room, facts: tuple[str, ...] = ()) -> list[str]:
     return lines
 
 
-def find(kind: str, rooms: dict[str, Room]) -> Room:
+def find(kind: str, rooms: Mapping[str, Room]) -> Room:
     """The room of a kind.
 
     Raises:
       UserError: there is none; says which there are.
     """
     if kind not in rooms:
-        raise UserError(f"--list is {kind!r}; it can be {', '.join(sorted(rooms))}.")
+        near = suggest(kind, sorted(rooms))
+        raise UserError(f"--list is {kind!r}{near}; it can be {', '.join(sorted(rooms))}.")
     return rooms[kind]
 
 

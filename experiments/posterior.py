@@ -8,6 +8,7 @@ figures.
         --config.data=FILE.npz    # a model of your own
     python -m experiments.posterior --config=configs/posterior/posteriordb.py:arK-arK \\
         --config.data_dir=CLONE
+    python -m experiments.posterior --list=method    # what config.method can be
 
 --config.data names an .npz, whose arrays the model is called with by their names: np.savez(FILE,
 x=x, y=y) for my_model(x, y). The run folder holds config.json, environment.json, result.json (the
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli, command_line
+from experiments import cli, command_line, listing, rooms
 from experiments.posteriors.config import validate
 
 
@@ -30,12 +31,15 @@ def define_flags() -> None:
     """
     command_line.define_config_flag()
     command_line.define_folder_flags()
+    listing.define_flag()
     flags.DEFINE_boolean("show", False, "Print what the fit in --workdir found, and fit nothing.")
     cli.define_common_flags()
 
 
 def main() -> int:
     """The command."""
+    if listing.is_asked(rooms.LISTED_OF_POSTERIORS):
+        return 0
     if flags.FLAGS.show:
         workdir = Path(cli.require("workdir"))
         cli.set_up_jax()
@@ -49,6 +53,7 @@ def main() -> int:
             "for examples."
         )
     config = flags.FLAGS.config
+    rooms.require_command(config, "posterior")
     validate(config)
     cli.set_up_jax()
     cli.find_devices()

@@ -115,9 +115,11 @@ LISTED = {
     room.kind: room
     for room in (
         *(MODEL, NETWORK, ACTIVATION, LIKELIHOOD, FAMILY, PRIOR, OBJECTIVE, BOUND, ESTIMATOR),
-        *(OPTIMISER, SCHEDULE, METHOD),
+        *(OPTIMISER, SCHEDULE),
     )
 }
+LISTED_OF_DOCUMENTS = {**LISTED, "model": DOCUMENTS}
+LISTED_OF_POSTERIORS = {METHOD.kind: METHOD}
 
 
 def choices_of(config: Mapping[str, Any]) -> dict[str, Room]:
@@ -125,6 +127,25 @@ def choices_of(config: Mapping[str, Any]) -> dict[str, Room]:
     if "objective" not in config:
         return POSTERIOR_CHOICES
     return DOCUMENT_CHOICES if is_of_documents(config) else CHOICES
+
+
+def command_of(config: Mapping[str, Any]) -> str | None:
+    """The command that runs a config, by the fields that it has; None where they do not tell."""
+    if is_of_documents(config):
+        return "documents"
+    if "objective" in config:
+        return "train"
+    return "posterior" if isinstance(config.get("model"), str) else None
+
+
+def require_command(config: Mapping[str, Any], command: str) -> None:
+    """Raises UserError where a config is one of another command; says of which."""
+    wanted = command_of(config)
+    if wanted is not None and wanted != command:
+        raise UserError(
+            f"this config is not one of experiments.{command}; run it with "
+            f"python -m experiments.{wanted}."
+        )
 
 
 def is_of_documents(config: Mapping[str, Any]) -> bool:

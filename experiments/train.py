@@ -5,7 +5,7 @@ last checkpoint.
     python -m experiments.train --config=configs/vae.py:mnist --config.data.data_dir=DIR
     python -m experiments.train --config=configs/vae.py --config.model.num_latents=2 \\
         --config.seed=1 --workdir=runs/plane
-    python -m experiments.train --list=model    # what config.model can be; --list=prior, ...
+    python -m experiments.train --list=model    # what config.model can be; --list alone: all kinds
     python -m experiments.train --config=configs/replay.py:runs/plane/config.json    # the same run
 
 Any field of the config can be set: --config.optim.learning_rate.peak=1e-3 (docs/configs.md). The
@@ -34,7 +34,7 @@ def define_flags() -> None:
     """
     command_line.define_config_flag()
     command_line.define_folder_flags()
-    flags.DEFINE_string("list", "", "A kind of choice, such as model, whose names are printed.")
+    listing.define_flag()
     flags.DEFINE_string("tracker", "", "FILE.py:FUNCTION that returns a tracker (docs/runs.md).")
     processes.define_flags()
     own_code.define_flag()
@@ -43,14 +43,13 @@ def define_flags() -> None:
 
 def main() -> int:
     """The command."""
-    if flags.FLAGS.list:
-        room = listing.find(flags.FLAGS.list, rooms.LISTED)
-        print("\n".join(listing.members(room, settings.FACTS)))
+    if listing.is_asked(rooms.LISTED, settings.FACTS):
         return 0
     if flags.FLAGS.config is None:
         how = "try --config=configs/vae.py, see --help for examples."
         raise cli.UserError(f"--config is missing; {how}")
     config = config_file.as_config(own_code.released(flags.FLAGS.config, flags.FLAGS.allow_code))
+    rooms.require_command(config, "train")
     settings.validate(config)
     from experiments import data
     from experiments.run.folder import default_folder, refuse_foreign

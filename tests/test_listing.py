@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from experiments import listing, rooms, settings
+from experiments import command_line, config_file, listing, rooms, settings
 from experiments.choices import Room
 from experiments.errors import UserError
 
@@ -40,7 +40,7 @@ def test_each_config_has_a_line_of_its_own():
 
 
 def test_an_unknown_kind_is_answered_with_those_there_are():
-    with pytest.raises(UserError, match=r"'prio'; it can be activation, .*prior"):
+    with pytest.raises(UserError, match=r"'prio' \(did you mean 'prior'\?\); it can be act"):
         listing.find("prio", rooms.LISTED)
 
 
@@ -82,3 +82,49 @@ def test_a_long_line_of_code_stays_a_command():
     assert above == "    # why"
     joined = " ".join(line.removesuffix("\\").strip() for line in rest)
     assert joined == command.partition("    # ")[0].strip()
+
+
+def test_all_kinds_are_listed_with_their_members():
+    lines = listing.overview(rooms.LISTED_OF_DOCUMENTS)
+    text = " ".join(" ".join(lines).split())
+    assert max(map(len, lines)) <= listing.WIDTH
+    assert "model: amortised_lda, etm, nvdm, prodlda, scholar" in text
+    assert "estimator: " in text
+    assert "auto" in text
+
+
+@pytest.mark.parametrize("words", [["--list"], ["--list", "--seed=1"], ["--seed=1", "-list"]])
+def test_a_list_of_no_kind_asks_for_all(words):
+    assert "--list=all" in command_line._with_all_kinds(words)
+    assert len(command_line._with_all_kinds(words)) == len(words)
+
+
+def test_a_list_with_a_kind_is_left_as_it_is():
+    assert command_line._with_all_kinds(["--list", "model"]) == ["--list", "model"]
+
+
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [
+        ("vae.py", "train"),
+        ("neural/plds.py", "train"),
+        ("topics/lda.py", "documents"),
+        ("topics/neural.py:etm", "documents"),
+        ("posterior/eight_schools.py", "posterior"),
+    ],
+)
+def test_a_config_given_to_another_command_is_sent_to_its_own(file, command):
+    config = config_file.read(f"configs/{file}")
+    rooms.require_command(config, command)
+    other = "posterior" if command == "train" else "train"
+    with pytest.raises(UserError, match=rf"experiments\.{other}; run it with .*{command}\."):
+        rooms.require_command(config, other)
+
+
+@pytest.mark.parametrize(
+    ("argument", "meant"),
+    [("configs/vea.py", "configs/vae.py"), ("configs/vae.py:minst", "mnist")],
+)
+def test_a_misspelt_config_or_variant_is_answered_with_the_nearest(argument, meant):
+    with pytest.raises(UserError, match=rf"\(did you mean '{meant}'\?\)"):
+        config_file.read(argument)

@@ -20,10 +20,7 @@ VARIANTS = ("lorenz", "negative_binomial")
 
 def get_config(variant: str = "lorenz") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/neural/gpfa.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/neural/gpfa.py")
     config = base.get_config()
     likelihood = "poisson" if variant == "lorenz" else variant
     config.data.update(name="lorenz", kind="sequences", kinds=likelihood, validation="")

@@ -26,10 +26,7 @@ VARIANTS = ("lorenz", "inputs", "new_conditions", "tutorial")
 
 def get_config(variant: str = "lorenz") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/neural/lfads.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/neural/lfads.py")
     config = base.get_config()
     config.data.update(name="lorenz", kind="sequences", kinds="poisson", validation="")
     if variant == "new_conditions":

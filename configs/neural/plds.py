@@ -27,10 +27,7 @@ VARIANTS = ("lorenz", "new_conditions")
 
 def get_config(variant: str = "lorenz") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/neural/plds.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/neural/plds.py")
     config = base.get_config()
     config.data.update(name="lorenz", kind="sequences", kinds="poisson", validation="")
     if variant == "new_conditions":

@@ -27,10 +27,7 @@ VARIANTS = ("rotations",)
 
 def get_config(variant: str = "rotations") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/neural/slds.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    base.check_variant(variant, VARIANTS, "configs/neural/slds.py")
     config = base.get_config()
     config.data.update(name="rotations", kind="sequences", kinds="poisson", validation="")
     config.model = dict(

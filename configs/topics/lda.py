@@ -15,6 +15,7 @@ softmax of a normal with a full covariance: figures/correlations.png has its cor
 
 from ml_collections import ConfigDict
 
+from configs.base import check_variant
 from configs.topics import base
 
 VARIANTS = ("partly", "memoized", "cvb0", "svi", "ctm")
@@ -22,10 +23,7 @@ VARIANTS = ("partly", "memoized", "cvb0", "svi", "ctm")
 
 def get_config(variant: str = "partly") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/topics/lda.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    check_variant(variant, VARIANTS, "configs/topics/lda.py")
     return ConfigDict(
         dict(
             name=f"lda-{variant}",

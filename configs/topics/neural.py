@@ -15,6 +15,7 @@ perplexity of 816 +- 34 by tokens where LDA has 724 +- 30.
 
 from ml_collections import ConfigDict
 
+from configs.base import check_variant
 from configs.topics import base
 
 MODELS = {
@@ -29,10 +30,7 @@ VARIANTS = ("prodlda", "etm", "gsm", "amortised_lda", "scholar")
 
 def get_config(variant: str = "prodlda") -> ConfigDict:
     """The config of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"configs/topics/neural.py has no variant {variant!r}; it has {', '.join(VARIANTS)}."
-        )
+    check_variant(variant, VARIANTS, "configs/topics/neural.py")
     data = base.documents()
     if variant == "scholar":
         # columns of a csv, fields of JSON lines or arrays of an npz, with commas between them; of

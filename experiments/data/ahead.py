@@ -8,12 +8,13 @@ What it says and what it raises come out where the result is asked for, as if th
 there.
 """
 
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
+
+from experiments import terminal
 
 Result = TypeVar("Result")
 
@@ -113,4 +114,4 @@ def say(line: str) -> None:
 
 
 def _write(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    terminal.say(line)

@@ -1,6 +1,5 @@
 """The fit of a posterior: vi.fit, the verdict that is printed, and the files that are left."""
 
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ import jax
 import numpy as np
 
 import vi_jax as vi
-from experiments import cli
+from experiments import cli, terminal
 from experiments.figures import posterior as figures
 from experiments.posteriors import models, tables
 from experiments.posteriors.progress import FitProgress, totals_of
@@ -104,7 +103,7 @@ def _target(model: Any) -> Any:
 def _fit(config: Any, workdir: Path, target: Any, method: Any) -> Any:
     """The result of vi.fit; records the data first, from when on the folder is this config's."""
     estimate.require_fit(config, target.size, 0 if method is None else method.num_steps)
-    print(f"{config.name}: {target.size:,} unconstrained latents", file=sys.stderr)
+    terminal.say(f"{config.name}: {target.size:,} unconstrained latents")
     files.write_json(workdir / DATA, models.fingerprint(config.model, config.data))
     with heartbeat.phase("choosing a method", patience=PATIENCE):
         progress = FitProgress(totals_of(method, target))
@@ -164,11 +163,10 @@ def _mesh(num_starts: int) -> Any:
     if devices == 1 or num_starts == 1:
         return None
     if num_starts % devices:
-        print(
+        terminal.say(
             f"note: {num_starts} starts on one of {devices} devices; a multiple of {devices} "
             "would take them all.",
-            file=sys.stderr,
         )
         return None
-    print(f"{num_starts} starts over {devices} devices", file=sys.stderr)
+    terminal.say(f"{num_starts} starts over {devices} devices")
     return vi.shard.make_mesh()

@@ -14,7 +14,7 @@ def moments_table(moments: dict[str, Any], most: int = 30) -> str:
             rows.append(
                 f"  {name + place:<24}{mean[index]:>12.4f} {moments['sd'][name][index]:>12.4f}"
             )
-    how = "by smoothed importance weights" if moments["corrected"] else "of the guide's own draws"
+    how = "by importance weights" if moments["corrected"] else "of the guide's own draws"
     more = [f"  ... and {len(rows) - most:,} more in moments.json"] if len(rows) > most else []
     return "\n".join([f"  {'site':<24}{'mean':>12} {'sd':>12}   ({how})", *rows[:most], *more])
 

@@ -14,11 +14,11 @@ when it was written (an ELBO, that the block is over) is added in a file of its 
 """
 
 import math
-import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments import terminal
 from experiments.cli import UserError
 from experiments.run import heartbeat, processes, saved, step_folders
 from experiments.run.parts import as_numbers
@@ -84,7 +84,7 @@ class Checkpoints:
         except UserError as failure:
             if error is None:
                 raise
-            print(f"warning: {failure}", file=sys.stderr)
+            terminal.say(f"warning: {failure}")
 
     @property
     def steps(self) -> list[int]:
@@ -208,7 +208,7 @@ class Checkpoints:
             try:
                 return self._restore(step, like)
             except UserError as error:
-                print(f"warning: {error}", file=sys.stderr)
+                terminal.say(f"warning: {error}")
                 self._damaged.add(step)
                 self._best = self._find_best() if self._keeps_best else None
         if steps:

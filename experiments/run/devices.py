@@ -1,11 +1,11 @@
 """The devices of a run: where its arrays lie, by config.mesh."""
 
-import sys
 from typing import Any
 
 import jax
 
 import vi_jax as vi
+from experiments import terminal
 from experiments.cli import UserError
 from vi_jax.shard import ALONE, Layout
 from vi_jax.training import State, evaluation_params, require_batches
@@ -21,7 +21,7 @@ def make_layout(config: Any, *, cuts_batches: bool = True) -> Layout:
     devices = jax.devices()
     taken = sizes[0] * sizes[1]
     if -1 not in sizes and jax.process_count() == 1 and taken < len(devices):
-        print(f"note: config.mesh takes {taken} of {len(devices)} devices.", file=sys.stderr)
+        terminal.say(f"note: config.mesh takes {taken} of {len(devices)} devices.")
         devices = devices[:taken]
     try:
         mesh = vi.shard.make_mesh(*sizes, devices=devices)

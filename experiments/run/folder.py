@@ -4,11 +4,10 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
-from experiments import own_code
+from experiments import own_code, terminal
 from experiments.cli import UserError
 from experiments.run.contents import (
     CONFIG,
@@ -203,4 +202,4 @@ def _refuse_other(folder: Path, old: Any, new: Any) -> None:
             "that run."
         )
     for said in fields.values():
-        print(f"note: {said}, from here on.", file=sys.stderr)
+        terminal.say(f"note: {said}, from here on.")

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import NamedTuple
 
+from experiments import terminal
+
 SHORTEST = 30.0  # seconds of silence before a line
 LONGEST = 90.0  # the same where something has run for long, so that a log is not flooded
 GROWTH = 20.0  # a job of GROWTH x 30 s may be silent for longer than 30 s
@@ -95,7 +97,7 @@ class Heartbeat:
         """Writes a line, whole, clear of the live line; it is a sign."""
         with self._lock:
             if not self._is_muted:
-                (self._through or self._write)(text)
+                (self._through or self._write)(terminal.fitted(text, sys.stderr))
             self.sign()
 
     def write_through(self, write: Callable[[str], None] | None) -> None:

@@ -2,14 +2,13 @@
 levels.
 """
 
-import sys
 from collections import Counter
 from typing import Any
 
 import jax
 
 import vi_jax as vi
-from experiments import build
+from experiments import build, terminal
 from experiments.build import IMAGES, SEQUENCES, TABLES, Units
 from experiments.cli import UserError
 from experiments.data import Dataset
@@ -104,16 +103,14 @@ def note_probabilities(config: Any, dataset: Dataset, units: Units) -> None:
     """Says where grey levels are taken for probabilities of a one."""
     is_grey = config.data.binarisation == "none" and dataset.num_levels > 2
     if is_grey and units.support == "binary":
-        print(
+        terminal.say(
             "note: grey levels under a Bernoulli likelihood are read as probabilities: the ELBO "
             "is the mean over binary images.",
-            file=sys.stderr,
         )
     is_drawn = config.data.binarisation == "dynamic" and dataset.num_levels >= EIGHT_BITS
     if is_drawn and build.takes(config, "model", "likelihood"):
-        print(
+        terminal.say(
             "note: each pixel is drawn as 0 or 1 with its level as probability; "
             "--config.data.binarisation=none --config.model.likelihood=discretized_logistic keeps "
             "the levels.",
-            file=sys.stderr,
         )

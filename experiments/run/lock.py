@@ -7,12 +7,12 @@ import errno
 import json
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from experiments import terminal
 from experiments.cli import UserError
 from vi_jax import files
 
@@ -58,10 +58,9 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in _WITHOUT_LOCKS:
                 raise
-            print(
+            terminal.say(
                 f"note: {folder} takes no locks ({error.strerror}): nothing keeps a second run "
                 "out of it.",
-                file=sys.stderr,
             )
         _sign(file, folder)
         yield

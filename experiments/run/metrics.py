@@ -4,13 +4,12 @@ and the live line.
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import cli
+from experiments import cli, terminal
 from experiments.cli import UserError
 from experiments.run.board import Board
 from experiments.run.live import Line, Rate, Schedule, clock, per_second
@@ -44,9 +43,8 @@ class MetricsLog:
                 "the folder writable, and run the same command again."
             ) from None
         if from_step and [row["step"] for row in read_rows(self._paths[0])[-1:]] != [from_step]:
-            print(
+            terminal.say(
                 f"warning: {self._paths[0]} was damaged: its rows end before step {from_step:,}.",
-                file=sys.stderr,
             )
         self._board = Board(folder / "tensorboard", from_step=from_step)
         self._folder = folder
@@ -93,10 +91,9 @@ class MetricsLog:
                 each.close()
             except OSError as error:
                 if not self._has_failed:
-                    print(
+                    terminal.say(
                         f"warning: {self._folder} could not take the last of its metrics "
                         f"({error.strerror}).",
-                        file=sys.stderr,
                     )
                 self._has_failed = True
 

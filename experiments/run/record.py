@@ -1,14 +1,13 @@
 """config.json: the config of a run as JSON, and the code that it names."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import own_code
+from experiments import own_code, terminal
 from experiments.cli import UserError
 from experiments.run import added
 from experiments.run.contents import CONFIG, check_contents, kind_through_links
@@ -103,7 +102,7 @@ def fields_of(plain: dict[str, Any], path: Path) -> dict[str, Any]:
     fields = {name: value for name, value in plain.items() if name not in BESIDE}
     (fields, names) = added.with_added(fields, path)
     if names:
-        print(added.said(names, path), file=sys.stderr)
+        terminal.say(added.said(names, path))
     return fields
 
 

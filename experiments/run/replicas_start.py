@@ -1,7 +1,6 @@
 """Where replicas start: their folders, and the newest step that all of them have saved."""
 
 import contextlib
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import build, cli, sweep
+from experiments import build, cli, sweep, terminal
 from experiments.run import loop, processes, session
 from experiments.run.checkpoints import Checkpoints
 from experiments.run.folder import check_data, open_folder
@@ -122,7 +121,7 @@ def _at_step(
         try:
             states[which] = saved.restore(str(step), fresh[which]) or fresh[which]
         except cli.UserError as error:
-            print(f"warning: {error}", file=sys.stderr)
+            terminal.say(f"warning: {error}")
             return None
         blocks[which] = saved.saved_block
         is_inside = is_inside or saved.block is not None

@@ -1,6 +1,5 @@
 """What the commands share once a config is known: data, model, evaluations, and the run itself."""
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vi_jax as vi
-from experiments import build, evals, facts, sweep
+from experiments import build, evals, facts, sweep, terminal
 from experiments.build import Units
 from experiments.cli import UserError
 from experiments.data import Ahead, DataError, Dataset, Split, load, report_of
@@ -72,7 +71,7 @@ def build_all(config: Any, dataset: Dataset | None = None) -> Built:
     meter = evals.make_meter(_subject(config, dataset, units, model), evals.METERS)
     for name, reason in meter.skipped.items():
         if name not in evals.OPTIONAL:
-            print(f"note: no evaluation of {name}: {reason}.", file=sys.stderr)
+            terminal.say(f"note: no evaluation of {name}: {reason}.")
     return Built(config, keys(config), dataset, units, model, x, labels, meter)
 
 
@@ -252,5 +251,5 @@ def trained_params(
     step = int(state.step)
     if step < config.train.num_steps:
         what = "this run is at" if which == "latest" else "this is the checkpoint of"
-        print(f"note: {what} step {step:,} of {config.train.num_steps:,}.", file=sys.stderr)
+        terminal.say(f"note: {what} step {step:,} of {config.train.num_steps:,}.")
     return evaluation_params(state), step

@@ -14,9 +14,9 @@ is kept; where several processes run, only the first one calls what renames or r
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 
+from experiments import terminal
 from vi_jax import files
 
 SUCCESSOR = ".successor"
@@ -132,8 +132,7 @@ def _delete(path: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        print(
+        terminal.say(
             f"warning: {error.filename or path} could not be removed ({error.strerror}); the next "
             "start tries again.",
-            file=sys.stderr,
         )

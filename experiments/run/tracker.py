@@ -6,11 +6,10 @@ whichever of them it has as arguments, and returns a `Tracker`. What it raises a
 the command. Later it is a warning, once, and the run goes on without it: metrics.jsonl has all.
 """
 
-import sys
 from pathlib import Path
 from typing import Any, Protocol
 
-from experiments import choices
+from experiments import choices, terminal
 from experiments.choices import Room
 from experiments.cli import UserError
 from vi_jax import files
@@ -134,8 +133,7 @@ class Guarded:
             getattr(self._tracker, method)(*args)
         except Exception as error:  # whatever the user's own tracker raises
             self._has_failed = True
-            print(
+            terminal.say(
                 f"warning: the tracker {self._name} failed in {method} ({type(error).__name__}: "
                 f"{error}); the run goes on without it, and its metrics are in the run folder.",
-                file=sys.stderr,
             )

@@ -1,6 +1,5 @@
 """The training of a neural topic model: corpus, steps, and the files that are left."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, cli, figures
+from experiments import build, cli, figures, terminal
 from experiments.build import Units
 from experiments.choices import NAME
 from experiments.evals import Measures, Subject
@@ -87,7 +86,7 @@ def build_all(config: Any, loaded: Loaded, encoded: Encoded | None, held: Held) 
     subject = Subject(model, training, units)
     meter = neural_evals.make_neural_meter(subject, held)
     for name, reason in meter.skipped.items():
-        print(f"note: no evaluation of {name}: {reason}.", file=sys.stderr)
+        terminal.say(f"note: no evaluation of {name}: {reason}.")
     x = jax.tree.map(jnp.asarray, held.x)
     return Built(training, session.keys(training), dataset, units, model, x, None, meter)
 

@@ -13,6 +13,7 @@ import numpyro.distributions as dist
 from vi_jax import linalg
 from vi_jax.diagnostics.optimum import Slopes, rest, slopes
 from vi_jax.diagnostics.posterior import importance_sample
+from vi_jax.fitting import _rows
 from vi_jax.fitting._coordinates import as_fitted, in_model
 from vi_jax.fitting._stack import Stack
 from vi_jax.kl.gaussians import is_gaussian_vector
@@ -89,7 +90,7 @@ class Details(NamedTuple):
         scales = f"SDs {_range(self.response_ratio, self.names)} times the guide's{rough}"
         rows.append(("linear response", self.response_why or scales))
         rows.append(("these took", f"{self.evaluations:,} gradients"))
-        return "\n".join(f"{name:<21}{text}" for name, text in rows)
+        return _rows.lines(rows)
 
     def __repr__(self) -> str:
         return str(self)  # what a notebook shows

@@ -11,6 +11,7 @@ import numpy as np
 from vi_jax.diagnostics.posterior import WeightedSamples, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
 from vi_jax.files import StrPath
+from vi_jax.fitting import _rows
 from vi_jax.fitting._inference_data import as_inference
 from vi_jax.fitting.details import plain
 from vi_jax.local.guide import LocalGuide
@@ -200,7 +201,7 @@ class LocalResult:
         if d.row_stderr is not None:
             how = f"rows integrated out to {d.row_stderr:.3f} SD of theta's means"
         k_rows = f"{d.row_k_hat:.2f}" if d.row_k_hat > -np.inf else "nearly equal weights"
-        lines = [
+        rows = [
             ("method", self.method),
             (
                 "latents",
@@ -221,7 +222,7 @@ class LocalResult:
             ("verdict", d.verdict),
             ("next", d.advice),
         ]
-        return "\n".join(f"{name:<21}{text}" for name, text in lines)
+        return _rows.lines(rows)
 
     def __repr__(self) -> str:
         return str(self)  # what a notebook shows

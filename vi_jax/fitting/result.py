@@ -11,7 +11,7 @@ import numpy as np
 
 from vi_jax.diagnostics.posterior import WeightedSamples, trusted, verdict
 from vi_jax.diagnostics.psis import k_threshold
-from vi_jax.fitting import _reliability
+from vi_jax.fitting import _reliability, _rows
 from vi_jax.fitting._numbers import Diagnostics, discrete_of, moments_of
 from vi_jax.fitting.details import Details, examine, plain, respond
 from vi_jax.fitting.handing_over import HandsOver
@@ -229,7 +229,7 @@ class Result(HandsOver):
                 ("not finite", f"{self.skipped:,} steps skipped, {d.num_bad:,} samples of weight 0")
             )
         rows += [("verdict", d.verdict), ("next", d.advice)]
-        return "\n".join(f"{name:<21}{text}" for name, text in rows)
+        return _rows.lines(rows)
 
     def __repr__(self) -> str:
         return str(self)  # what a notebook shows

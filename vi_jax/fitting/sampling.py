@@ -9,6 +9,7 @@ import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC, NUTS
 
+from vi_jax.fitting import _rows
 from vi_jax.fitting.warm_start import begin_chains
 from vi_jax.targets.target import Target
 from vi_jax.types import Array
@@ -80,7 +81,7 @@ class Chains:
             ("verdict", self.verdict),
             ("next", self.advice or "none needed."),
         ]
-        return "\n".join(f"{name:<21}{text}" for name, text in rows)
+        return _rows.lines(rows)
 
     def __repr__(self) -> str:
         return str(self)  # what a notebook shows
