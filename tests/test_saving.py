@@ -260,6 +260,15 @@ def test_deterministic_sites_are_known_at_the_weighted_samples(modelled, model_f
 
 
 @pytest.mark.integration
+def test_a_result_without_its_target_is_saved_again(model_folder, tmp_path):
+    bare = vi.load_result(model_folder)
+    bare.save(tmp_path)
+    again = vi.load_result(tmp_path, targets.from_numpyro(scaled, DATA))
+    assert str(again) == str(bare)
+    assert tree_equal(again.weighted.u, bare.weighted.u)
+    assert tree_equal(vi.load_result(tmp_path).moments(), bare.moments())
+
+
 def test_with_its_target_a_result_is_as_it_was(modelled, model_folder):
     back = vi.load_result(model_folder, targets.from_numpyro(scaled, DATA))
     assert type(back) is vi.Result

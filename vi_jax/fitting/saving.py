@@ -113,6 +113,7 @@ def _without_target(
         target=nothing_of(known),
         sites=known["sites"],
         known_moments=known["moments"],
+        known=known,
     )
 
 

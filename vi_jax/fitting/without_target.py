@@ -26,6 +26,7 @@ class LoadedResult(Result):
     # a pytree [S, ...] at the weighted samples, and the moments; None where the latents are all
     sites: Any = field(repr=False, default=None)
     known_moments: Any = field(repr=False, default=None)
+    known: Any = field(repr=False, default=None)  # what the folder had of the target
 
     def moments(self) -> dict[str, Any]:
         """As `Result.moments`."""
@@ -55,6 +56,8 @@ def described(result: Result) -> dict[str, Any]:
     """What a folder has of a target: its latents, its log density at a few samples, and, where the
     latents are not all that its `constrain` gives, those sites at the weighted samples.
     """
+    if isinstance(result, LoadedResult):
+        return dict(result.known)
     target = result.target
     u = result.weighted.u[:NUM_COMPARED]
     is_all = target.latents is not None and target.latents.is_all
