@@ -31,13 +31,14 @@ CONTENTS = {
         "moments.json": files.REGULAR,
         "history.json": files.REGULAR,
         "draws.npz": files.REGULAR,
-        "topics.npz": files.REGULAR,  # this one and the next eight of a topic model
-        "doc_topics.npy": files.REGULAR,
+        "topics.npz": files.REGULAR,  # this one and those down to the state of a topic model
+        "doc_topics.*": files.REGULAR,
+        "doc_evidence.npz": files.REGULAR,
         "top_words.*": files.REGULAR,
         "covariates.*": files.REGULAR,  # of one with covariates
         "exemplars.txt": files.REGULAR,
         "ldavis.json": files.REGULAR,
-        "mallet_keys.txt": files.REGULAR,
+        "mallet_*.txt": files.REGULAR,
         "state.npz": files.REGULAR,
         "checkpoints": files.FOLDER,
         "figures": files.FOLDER,
