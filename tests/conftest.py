@@ -18,15 +18,18 @@ os.environ["XLA_FLAGS"] = " ".join(
     + [os.environ.get("XLA_FLAGS", "")]
 )
 
+import cases
 import hypothesis
 import jax
 import pytest
+import shared_contexts
 from time_limit import pytest_addoption, pytest_configure, pytest_runtest_protocol  # noqa: F401
 
 # A key that is used twice is an error. Rank promotion cannot be one everywhere: numpyro's own
 # `sample(key, (K,))` of a guide with a batch or event axis is [K, D] * [D]; what does not sample
 # asks for the fixture `strict_ranks`.
 jax.config.update("jax_debug_key_reuse", True)
+shared_contexts.install()
 
 # Garbage of cycles is looked for rarely: tracing makes many objects that live, and a search goes
 # through all of them (a tenth of the tests' time).
@@ -47,8 +50,9 @@ _WATCHED = (
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """Tests that run the commands as processes are integration tests; slow ones are only slow."""
+    cases.place(items, are_whole=not any("::" in given for given in config.args))
     for item in items:
         if item.get_closest_marker("slow") is not None:
             item.own_markers = [mark for mark in item.own_markers if mark.name != "integration"]

@@ -69,6 +69,7 @@ def test_a_guide_that_is_far_off_comes_to_the_evidence():
     assert_mean(np.exp(np.asarray(found.log_p, np.float64) - want), 1.0)
 
 
+@pytest.mark.integration
 def test_kernels_have_the_density_of_their_samples():
     kernels = adaptive.Kernels(jnp.array([[0.0], [3.0]]), jnp.array([[0.5]]))
     grid = np.linspace(-60.0, 60.0, 24_001)
@@ -80,6 +81,7 @@ def test_kernels_have_the_density_of_their_samples():
     assert_mean((drawn - 1.5) ** 2, variance)
 
 
+@pytest.mark.integration
 def test_weights_on_one_sample_are_spread():
     (spread, power) = adaptive._spread(jnp.array([0.0, -50.0, -60.0, -80.0, -90.0]), 4.0)
     assert 0.0 < float(power) < 1.0
@@ -91,6 +93,7 @@ def test_weights_on_one_sample_are_spread():
     assert float(power) == 1.0
 
 
+@pytest.mark.integration
 def test_too_few_samples_are_refused():
     with pytest.raises(ValueError, match="above 4"):
         adaptive_evidence(jax.random.key(0), two_modes, PRIOR, num_samples=4)

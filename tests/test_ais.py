@@ -127,6 +127,7 @@ def test_a_mode_that_the_guide_does_not_reach_is_found_from_the_prior():
     assert abs(whole - truth) < 0.15
 
 
+@pytest.mark.integration
 def test_latents_may_be_a_pytree():
     def joint(z):
         return dist.Normal(0.0, 1.0).log_prob(z["a"]) + dist.Normal(z["a"], 0.5).log_prob(1.0)

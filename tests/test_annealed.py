@@ -91,6 +91,7 @@ def test_simulated_examples_lie_between_the_two_bounds_and_these_meet():
     assert 0.5 < float(sides.acceptance.mean()) < 1.0
 
 
+@pytest.mark.integration
 def test_an_upper_bound_needs_real_latents():
     model = vi.models.sigmoid_belief_net((3,), num_latents=(2,))
     params = model.init(jax.random.key(0))
@@ -98,6 +99,7 @@ def test_an_upper_bound_needs_real_latents():
         annealed.simulated_sides(jax.random.key(1), model, params, jnp.zeros(3))
 
 
+@pytest.mark.integration
 def test_a_refitted_guide_comes_to_log_p_where_its_family_has_the_posterior():
     model, params = line()
     found = jax.jit(

@@ -85,6 +85,11 @@ def gradient(estimator, bound):
     return jax.tree.leaves(compiled(PARAMS))
 
 
+@pytest.mark.cases(
+    rest="slow",
+    default=["stl", "score", "vimco", "enumerated"],
+    integration=["dreg", "rebar", "gdreg"],
+)
 @pytest.mark.parametrize("name", sorted(ESTIMATORS))
 def test_an_estimator_takes_a_bound_in_any_clothes(name):
     estimator = ESTIMATORS[name]
@@ -103,6 +108,7 @@ def test_an_estimator_takes_a_bound_in_any_clothes(name):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6, err_msg=str(layer))
 
 
+@pytest.mark.integration
 def test_a_wrapped_iwae_of_numbers_is_known_to_dreg():
     """The numbers are found behind the wrapper, and numbers that cannot be found are asked for."""
     plain = functools.partial(vi.bounds.vr_iwae, alpha=0.4)

@@ -80,6 +80,7 @@ def test_log_p_of_a_linear_one_is_that_of_the_gaussian_marginal():
     assert values.mean() < expected + 5 * values.std() / 2_000**0.5
 
 
+@pytest.mark.integration
 def test_a_guide_that_says_nothing_is_the_prior():
     """KL exactly 0 at every layer, and weights of log p(x | z) alone."""
     params = linear_params()

@@ -107,6 +107,7 @@ def test_the_gradient_of_a_monotone_bound_is_a_set_of_weights(monotone):
     np.testing.assert_allclose(gradient.sum(), 1.0, rtol=1e-5)
 
 
+@pytest.mark.cases(rest=None, integration=["sumo", "tvo"])
 def test_jit_vmap_and_grad_compose(bound):
     batch = jnp.stack([log_weights(6, seed) for seed in range(4)])
     values, gradients = jax.jit(jax.vmap(jax.value_and_grad(bound)))(batch)
@@ -226,6 +227,7 @@ def test_vr_iwae_is_renyi_where_that_is_a_lower_bound():
             vi.bounds.vr_iwae(log_w, alpha=alpha)
 
 
+@pytest.mark.integration
 def test_the_upper_bounds_are_above_iwae_on_the_same_draws():
     for seed in range(20):
         log_w = log_weights(25, seed)
@@ -236,6 +238,7 @@ def test_the_upper_bounds_are_above_iwae_on_the_same_draws():
         vi.bounds.cubo(log_w, order=0.5)
 
 
+@pytest.mark.integration
 def test_bounds_bracket_a_known_evidence_in_expectation():
     # w log-normal, log w ~ N(-s^2/2, s^2): log p = 0, ELBO -s^2/2, EUBO s^2/2, CUBO_2 s^2/2, and
     # TVO between

@@ -110,6 +110,7 @@ def test_results_of_fit_are_ranked_by_the_guides_draws():
         np.testing.assert_allclose(share, exact, atol=5 * 0.5 / 400**0.5)
 
 
+@pytest.mark.integration
 def test_a_fit_that_cannot_be_traced_is_sent_to_calibrate_fits():
     fit = lambda key, x: vi.fit(key, vi.targets.from_numpyro(model, x))  # noqa: E731
     for infer in (fit, lambda key, x: dist.Normal(np.asarray(x), 1.0)):

@@ -106,6 +106,9 @@ each_smoother = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.cases(
+    rest=None, slow=["float64-one chunk", "float64-chunks of 4", "float32-one chunk"]
+)
 @each_smoother
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
 def test_the_smoother_is_the_dense_normal(name, dtype):
@@ -129,6 +132,7 @@ def test_lengths_that_are_no_whole_chunks(name, num_steps):
         check(found, dense(chain, sites), 1e-10)
 
 
+@pytest.mark.integration
 def test_the_gradient_of_log_z():
     """By autodiff through the filter, and by finite differences of the dense normal."""
     with jax.enable_x64(True):
@@ -266,6 +270,7 @@ def matern(num_steps, dtype):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (chain, chains.Sites(h, J)))
 
 
+@pytest.mark.cases(rest=None, slow=["one chunk"])
 @each_smoother
 def test_smooth_kernels_in_float32(name):
     """10,000 steps: within 1e-4 posterior SD and 1e-2 nats of float64."""

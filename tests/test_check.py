@@ -72,6 +72,7 @@ def assert_finds(name, log_joint, q=Q, only=(), **given):
 # -----------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_log_joint_of_more_than_one_number():
     finding = assert_finds("shape", lambda z: dist.Normal(0.0, 1.0).log_prob(z))
     assert "(2,)" in finding.message
@@ -108,6 +109,7 @@ def test_a_covariance_matrix_is_not_an_accident():
     assert found(log_joint, only=["broadcasting"]).ok
 
 
+@pytest.mark.integration
 def test_a_hidden_random_state():
     rng = np.random.default_rng(0)
     assert_finds("random", lambda z: gaussian(z) + rng.standard_normal(), only=["chance"])
@@ -117,6 +119,7 @@ def test_a_hidden_random_state():
 # -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_a_nan_names_its_line():
     def log_joint(z):
         root = jnp.sqrt(z[0])  # NaN for half of the draws
@@ -132,6 +135,7 @@ def test_a_nan_names_its_line():
 LOCAL = "test_a_nan_names_its_line.<locals>."
 
 
+@pytest.mark.integration
 def test_a_nan_of_a_gradient_behind_a_where():
     def log_joint(z):
         return log_prior(z) + jnp.where(z[0] > 0, jnp.sqrt(z[0]), 0.0)
@@ -159,6 +163,7 @@ def test_a_guide_wider_than_the_model():
     assert_finds("support", log_joint, only=["finite"])
 
 
+@pytest.mark.integration
 def test_the_models_support_against_the_guides():
     positive = dist.LogNormal(0.0, 1.0)
     real = dist.Normal(0.0, 1.0)
@@ -254,6 +259,7 @@ def test_a_flipped_sign():
     assert_finds("sign", lambda z: -positive.log_prob(z), dist.LogNormal(0.0, 0.5), only=["tails"])
 
 
+@pytest.mark.integration
 def test_a_flipped_likelihood_or_prior():
     given = dict(batch=BATCH, per_example=terms, log_prior=log_prior, only=["rows"])
     assert_finds("sign", lambda z, batch: log_prior(z) - terms(z, batch).sum(), **given)
@@ -330,6 +336,7 @@ def test_rows_without_being_told_the_terms(name, log_joint, num_data):
     assert_finds(name, log_joint, num_data=num_data, **ROWS)
 
 
+@pytest.mark.cases(rest="integration", default=["mean_not_sum-0.125-mean over rows"])
 @pytest.mark.parametrize(
     ("name", "factor", "says"),
     [
@@ -350,6 +357,7 @@ def test_the_scale_of_terms_that_are_told(name, factor, says):
     assert np.isclose(finding.evidence["scale"], factor, rtol=1e-3)
 
 
+@pytest.mark.cases(rest="integration", default=["8-each row"])
 @pytest.mark.parametrize(("factor", "says"), [(N / B, "N/B"), (B, "each row"), (0.0, "0 times")])
 def test_the_scale_of_a_prior_that_is_told(factor, says):
     def log_joint(z, batch):
@@ -367,6 +375,7 @@ def test_terms_that_are_not_those_of_log_joint():
     assert_finds("terms_differ", full, per_example=lambda z, b: terms(2.0 * z + 1.0, b), **ROWS)
 
 
+@pytest.mark.integration
 def test_terms_that_are_mixed():
     assert_finds(
         "rows_mixed", full, per_example=lambda z, b: terms(z, b) - terms(z, b).mean(), **ROWS
@@ -374,6 +383,7 @@ def test_terms_that_are_mixed():
     assert_finds("rows_mixed", full, per_example=lambda z, b: terms(z, b)[:, None], **ROWS)
 
 
+@pytest.mark.integration
 def test_a_constant_factor_is_settled_by_the_terms():
     def log_joint(z, batch):
         return log_prior(z) + N / B * terms(z, batch).sum()
@@ -382,6 +392,7 @@ def test_a_constant_factor_is_settled_by_the_terms():
     assert found(log_joint, num_data=N, per_example=terms, log_prior=log_prior, **ROWS).ok
 
 
+@pytest.mark.integration
 def test_what_rows_cannot_tell_is_said():
     moving = (X[:B, 0],)
     notes = found(
@@ -455,6 +466,7 @@ def test_a_faulty_guide(name, fault, only):
     assert found(gaussian, faulty("none"), [only], params=PARAMS).ok
 
 
+@pytest.mark.integration
 def test_the_guides_own_leaves_are_its_parameters_where_none_are_given():
     assert_finds("detached", gaussian, faulty("detached draws")(PARAMS), ["detached"])
     assert found(gaussian, faulty("none")(PARAMS), ["detached"]).ok
@@ -469,6 +481,7 @@ def test_a_correlation_that_log_prob_does_not_know():
     assert_finds("sample_log_prob", gaussian, Half(jnp.zeros(2), jnp.zeros(2)), ["stein"])
 
 
+@pytest.mark.integration
 def test_a_path_that_is_cut_between_parameters_and_guide():
     def guide(params):
         return dist.Normal(
@@ -478,6 +491,7 @@ def test_a_path_that_is_cut_between_parameters_and_guide():
     assert_finds("detached", gaussian, guide, ["detached"], params=PARAMS)
 
 
+@pytest.mark.integration
 def test_a_choice_of_component_that_autodiff_does_not_see():
     def guide(params):
         mixture = dist.MixtureSameFamily(
@@ -653,6 +667,7 @@ def test_one_key_gives_one_report():
     assert first.findings == again.findings
 
 
+@pytest.mark.integration
 def test_a_check_that_fails_does_not_hide_the_others():
     def log_joint(z):
         if z.dtype == jnp.float64:

@@ -54,6 +54,7 @@ def plain_key(state):
     return state._replace(key=jax.random.key_data(state.key))
 
 
+@pytest.mark.integration
 def test_a_checkpoint_gives_the_state_back(tmp_path):
     state = made_state()
     with Checkpoints(tmp_path / "checkpoints", keep=3) as checkpoints:
@@ -264,6 +265,7 @@ def save_all(folder, elbos, *, keep=1):
     return checkpoints
 
 
+@pytest.mark.integration
 def test_the_best_checkpoint_is_kept(tmp_path):
     folder = tmp_path / "c"
     save_all(folder, {1: -5.0, 2: -3.0, 3: float("nan"), 4: None, 5: -4.0})

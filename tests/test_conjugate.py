@@ -176,6 +176,7 @@ def test_a_sweep_is_algorithm_2_of_blei_et_al(x64, locs):
     assert engine.elbo(model, state.natural, jnp.asarray(x)) >= state.elbo
 
 
+@pytest.mark.integration
 def test_with_one_component_the_elbo_is_the_evidence(x64):
     x = clusters(20, [[1.0]])
     fit = gaussian_mixture.fit(
@@ -205,6 +206,7 @@ def test_a_mixture_is_found_from_several_starts():
     np.testing.assert_allclose(phi.sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_scales_are_found_and_a_component_too_many_empties():
     x = np.concatenate(
         [clusters(200, [[-4.0, 0.0]], 0.3), clusters(200, [[3.0, 1.0]], 2.0, seed=1)]
@@ -373,6 +375,7 @@ def test_logistic_regression_is_a_lower_bound_near_the_posterior(x64):
     assert np.all((shrunk > 0.7) & (shrunk < 1))  # the bound is known to be too sure of itself
 
 
+@pytest.mark.integration
 def test_an_update_is_bishops(x64):
     x, y = labels()
     model = logistic_regression.model(2, precision=2.0)
@@ -391,12 +394,14 @@ def test_an_update_is_bishops(x64):
         np.testing.assert_allclose(state.natural["w"]["shift"], x.T @ (y - 0.5), rtol=1e-9)
 
 
+@pytest.mark.integration
 def test_a_row_of_zeros_does_no_harm():
     x, y = labels()
     x[0] = 0.0
     assert np.isfinite(logistic_regression.fit(x, y).elbo)
 
 
+@pytest.mark.integration
 def test_svi_with_all_data_and_a_full_step_is_coordinate_ascent(x64):
     model, x = MODELS["gaussian_mixture"]()
     start = start_of(model, x)
@@ -409,6 +414,7 @@ def test_svi_with_all_data_and_a_full_step_is_coordinate_ascent(x64):
     )
 
 
+@pytest.mark.integration
 def test_svi_reaches_the_elbo_of_the_batch():
     x = jnp.asarray(clusters(2000, [[-4.0, 0.0], [4.0, 0.0], [0.0, 5.0]], seed=4), jnp.float32)
     model = gaussian_mixture.model(3, 2, concentration=1.0)
@@ -431,6 +437,7 @@ def test_svi_runs_a_regression_too():
     assert float(whole.elbo) - float(engine.elbo(model, state.natural, (x, y))) < 0.2
 
 
+@pytest.mark.integration
 def test_init_and_step_live_under_jit_and_vmap():
     model, x = MODELS["gaussian_mixture"]()
     starts = jax.jit(jax.vmap(lambda key: mixtures.init(key, model, x)))(

@@ -33,6 +33,7 @@ def grid_posterior(x, y, log_lik, precision):
     return log_z + 2 * np.log(side[1] - side[0]), mean, np.sqrt(weights @ (w - mean) ** 2)
 
 
+@pytest.mark.integration
 def test_with_gaussian_sites_one_full_sweep_is_exact(x64):
     rng = np.random.default_rng(1)
     x = rng.standard_normal((12, 3))
@@ -87,6 +88,7 @@ def test_at_the_end_marginals_match_the_tilted_ones(x64):
         )
 
 
+@pytest.mark.integration
 def test_sites_held_at_precision_0_are_counted_and_do_not_pass_for_an_answer():
     rng = np.random.default_rng(0)
     x = np.column_stack([np.ones(30), rng.standard_normal(30)])
@@ -105,6 +107,7 @@ def test_sites_held_at_precision_0_are_counted_and_do_not_pass_for_an_answer():
             assert (fit.state.sites_clipped, fit.state.cavities_clipped) == (0, 0)
 
 
+@pytest.mark.integration
 def test_a_cavity_that_rounding_left_without_precision_is_counted():
     x = jnp.array([[3e3], [1.0]])
     y = jnp.array([1.0, 0.0])

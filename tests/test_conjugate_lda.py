@@ -68,6 +68,7 @@ def test_the_elbo_is_below_the_evidence_and_rises(x64):
     assert exact - elbos[-1] < 3.0  # a bound, and not a loose one
 
 
+@pytest.mark.integration
 def test_with_one_topic_the_elbo_is_the_evidence(x64):
     model = lda.model(1, 5, alpha=0.7, eta=ETA)
     fit = cavi.fit(model, data(), lda.init(jax.random.key(1), model), num_sweeps=5)
@@ -79,6 +80,7 @@ def test_with_one_topic_the_elbo_is_the_evidence(x64):
     )
 
 
+@pytest.mark.integration
 def test_an_update_is_that_of_blei_et_al(x64):
     """Fig. 6 and eq. 9 of Blei et al. (2003), typed as they stand."""
     model = tiny_model(tolerance=1e-12, num_iterations=2000)

@@ -38,6 +38,7 @@ def fitted():
     )
 
 
+@pytest.mark.integration
 def test_replicates_have_the_predictive_moments(fitted):
     draws = fitted.predictive(jax.random.key(1), num_draws=4000)["y"]
     assert draws.shape == (4000, 12)
@@ -60,6 +61,7 @@ def test_replicates_are_as_many_as_the_data_without_a_plate():
     assert draws.std(1).min() > 0.1
 
 
+@pytest.mark.integration
 def test_new_covariates_are_predicted(fitted):
     new = jnp.array([5.0])
     draws = fitted.predictive(jax.random.key(1), new, num_draws=500)
@@ -69,6 +71,7 @@ def test_new_covariates_are_predicted(fitted):
     np.testing.assert_allclose(draws["mean"].mean(), mean @ [1.0, 5.0], atol=0.3)
 
 
+@pytest.mark.integration
 def test_log_likelihoods_are_those_of_each_number(fitted):
     z = fitted.sample(jax.random.key(2), 3)
     values = fitted.target.observed.log_likelihood(z)["y"]
@@ -76,6 +79,7 @@ def test_log_likelihoods_are_those_of_each_number(fitted):
     np.testing.assert_allclose(values, dist.Normal(mean, 0.5).log_prob(DATA), rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_arviz_is_given_them_for_leave_one_out(fitted):
     pytest.importorskip("arviz")
     data = fitted.to_arviz(jax.random.key(2), 50)
@@ -84,6 +88,7 @@ def test_arviz_is_given_them_for_leave_one_out(fitted):
     assert np.isfinite(values).all()
 
 
+@pytest.mark.integration
 def test_a_density_alone_says_nothing_of_data():
     target = targets.from_log_density(lambda z: -0.5 * jnp.sum(z**2), jnp.zeros(2))
     result = vi.fit(jax.random.key(0), target, vi.methods.laplace())

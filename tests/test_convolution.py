@@ -52,6 +52,11 @@ def of_a_batch(layer):
     return run
 
 
+@pytest.mark.cases(
+    rest="slow",
+    default=["conv-4x3x2x2x2x3", "transpose-4x3x2x2x2x3"],
+    integration=["conv-7x9x2x3x5x3", "transpose-7x9x2x3x5x3", "conv-6x5x1x3x1x2"],
+)
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda s: "x".join(map(str, s)))
 @pytest.mark.parametrize("name", LAYERS)
 def test_parameters_values_and_gradients_are_those_of_flax(name, sizes, x64):
@@ -150,6 +155,7 @@ def without_jit(f, *args):
 RARE = {"hessian in x", "hessian in w", "vmap of vmaps over kernels", "vmap over kernels alone"}
 
 
+@pytest.mark.cases(rest=None, integration=["transposed-no jit", "convolution-no jit"])
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=pytest.mark.integration if n in RARE else ()) for n in TRANSFORMS],

@@ -55,6 +55,7 @@ def test_the_coloured_hessian_is_the_dense_one(name, x64):
     assert (found.pattern == (np.abs(hessian) > 0)).all()
 
 
+@pytest.mark.cases(rest=None, integration=["items"], slow=["factored"])
 @pytest.mark.parametrize("name", TARGETS)
 def test_its_blocks_are_factorised_as_the_dense_one_is(name, x64, monkeypatch):
     monkeypatch.setattr(ordering, "_BLOCK_OVERHEAD", 0)
@@ -84,6 +85,7 @@ def test_a_chain_takes_three_products_whatever_its_length():
         assert curvature.colour(np.abs(where[:, None] - where) <= 1).num_colours == 3
 
 
+@pytest.mark.integration
 def test_zeros_that_are_none_elsewhere_make_it_dense(x64, monkeypatch):
     """A pair that meets only on one side of a plane, at which no probe lay."""
 

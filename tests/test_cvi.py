@@ -74,6 +74,7 @@ def plain_elbo(chain, emission, counts):
     return jax.lax.scan(one, start, None, length=40)[1]
 
 
+@pytest.mark.cases(rest=None, integration=["0.02"])
 @pytest.mark.parametrize("base", [0.02, 0.5, 5.0])
 def test_passes_that_work_are_left_as_they_are(base):
     """Six full steps, where they do not overshoot, and their limit."""
@@ -87,6 +88,7 @@ def test_passes_that_work_are_left_as_they_are(base):
     assert abs(found.gain) < 1e-2
 
 
+@pytest.mark.cases(rest=None, integration=["large counts"])
 @pytest.mark.parametrize("case", ["large counts", "wide prior", "growing prior"])
 def test_a_full_step_that_overshoots_is_mended(case):
     """Rates far above, or beyond all numbers, at the prior's moments; in float32 the optimum is

@@ -283,6 +283,7 @@ def test_offline_hosts_that_refuse_or_are_unknown(tmp_path, monkeypatch):
     fails("no mirror answers .*refused.*data_dir=FOLDER", "mnist", "")
 
 
+@pytest.mark.integration
 def test_offline_hosts_that_never_answer(tmp_path, monkeypatch):
     """A socket that accepts and stays mute, and a name look-up that hangs: both are given up in
     time.

@@ -490,6 +490,7 @@ def test_real_mnist_static_binarisation_keeps_the_mean():
     assert abs(bits.mean() - grey.mean()) < 5 * stderr
 
 
+@pytest.mark.integration
 def test_real_tfds_mnist_is_the_idx_files_pixel_for_pixel():
     part = dict(train="test[:1]", test="test[1:]")
     ours = data.load(config("mnist", shared("mnist"), **part))

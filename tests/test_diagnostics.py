@@ -121,12 +121,14 @@ def test_log_evidence_of_a_wrong_guide_rises_to_the_truth():
     assert_mean(evidence_of_a_wrong_guide(1000, repeats=400), truth)
 
 
+@pytest.mark.cases(rest="integration", default=["6-2"])
 @pytest.mark.parametrize(("num_samples", "chunk"), [(1, 1), (6, 6), (6, 2)])
 def test_weights_have_mean_one_whatever_the_chunk(num_samples, chunk):
     values = evidence_of_a_wrong_guide(num_samples, chunk)
     assert_mean(np.exp(values - log_marginal(X[0])), 1.0)
 
 
+@pytest.mark.integration
 def test_chunks_leave_the_bound_the_same():
     """L_6 in chunks of 6 and of 2 has one distribution; a mean of three L_2 would be lower."""
     whole = evidence_of_a_wrong_guide(6, 6, repeats=4000)
@@ -145,6 +147,7 @@ def test_chunks_that_do_not_divide_are_refused(num_samples, chunk):
         )
 
 
+@pytest.mark.cases(rest="slow", integration=["4"])
 @pytest.mark.integration
 @pytest.mark.parametrize("batch_size", [1, 4, 1000])
 def test_batch_size_never_changes_log_evidence(batch_size):
@@ -161,6 +164,7 @@ def test_batch_size_never_changes_log_evidence(batch_size):
 # --------------------------------------------------------------------------------------
 
 
+@pytest.mark.cases(rest="slow", integration=["4"])
 @pytest.mark.integration
 @pytest.mark.parametrize("batch_size", [1, 4, 1000])
 def test_batch_size_never_changes_the_terms(batch_size):
@@ -178,6 +182,7 @@ def test_batch_size_never_changes_the_terms(batch_size):
     assert found["elbo"].shape == (11,)
 
 
+@pytest.mark.integration
 def test_terms_are_those_of_the_closed_form():
     """E_q[log p(x | z)] - KL = log p(x) at the posterior; the KL and the mean are exact for every
     key.
@@ -297,6 +302,7 @@ def test_information_and_marginal_kl_add_up_to_the_mean_kl():
     assert abs(gap) < 5 * (once.mutual_information.stderr + once.marginal_kl.stderr)
 
 
+@pytest.mark.cases(rest="slow", integration=["3"])
 @pytest.mark.integration
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 1000])
 def test_batch_size_never_changes_the_aggregate(batch_size):

@@ -37,6 +37,7 @@ def gap_of_chain(num_steps):
     return 0.5 * D * (np.expm1(np.diff(at)) * special.expit(-at[1:])).sum()
 
 
+@pytest.mark.integration
 def test_gaussian_data_under_the_best_network_give_minus_the_entropy():
     """In continuous time: the mean bound of standard normal x is -H(x), whatever the ends."""
 
@@ -110,6 +111,7 @@ def test_a_noisy_path_is_the_same_chain_upwards():
     np.testing.assert_allclose(found, upwards, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.integration
 def test_times_that_are_spread_have_less_variance():
     x = jnp.asarray(normal(2, D), jnp.float32)
 

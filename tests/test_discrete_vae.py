@@ -31,6 +31,7 @@ def test_each_coin_is_spread_over_the_rows_at_the_start(hidden):
     np.testing.assert_allclose(jnp.std(values, 0), np.ones(6), rtol=1e-3)
 
 
+@pytest.mark.integration
 def test_rows_that_do_not_differ_start_as_none_do():
     x = jnp.full((5, *X_SHAPE), 0.5)
     model = models.discrete_vae(X_SHAPE, num_latents=6, hidden=(4,), rows=x)

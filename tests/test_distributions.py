@@ -202,6 +202,7 @@ def test_draws_follow_the_probabilities(loc, scale):
         assert_mean(draws, p @ x)
 
 
+@pytest.mark.integration
 def test_batches_and_events():
     d = DiscretizedLogistic(jnp.full((4, 3), 9.0), 2.0, 16).to_event(1)
     assert d.batch_shape == (4,)
@@ -211,6 +212,7 @@ def test_batches_and_events():
     assert d.mean.shape == d.variance.shape == (4, 3)
 
 
+@pytest.mark.integration
 def test_it_is_a_pytree_with_its_levels_static():
     d = DiscretizedLogistic(jnp.array([3.0, 9.0]), jnp.array([1.0, 2.0]), 16)
     x = jnp.array([2.0, 15.0])

@@ -123,6 +123,11 @@ CASES = {
 }
 
 
+@pytest.mark.cases(
+    rest="slow",
+    default=["gamma mean", "von mises"],
+    integration=["dirichlet log", "student t", "inverse gamma", "beta log"],
+)
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_gradient_through_draws(name):
     make, f, exact, theta = CASES[name]
@@ -136,6 +141,7 @@ def test_numpyros_von_mises_has_no_gradient():
         jax.grad(lambda k: dist.VonMises(0.0, k).sample(jax.random.key(0)))(1.0)
 
 
+@pytest.mark.integration
 def test_jaxs_dirichlet_has_lost_the_slope_of_its_logarithm_at_small_concentrations():
     """d E[log z] / da is 10,000 at 0.01, and numpyro gives about 2,000. `LogDirichlet` is right:
     see its test.
@@ -151,6 +157,7 @@ def test_jaxs_dirichlet_has_lost_the_slope_of_its_logarithm_at_small_concentrati
 # Ours for von Mises: the slope itself, the draws at any concentration.
 
 
+@pytest.mark.cases(rest=None)
 @pytest.mark.integration
 @pytest.mark.parametrize("k", [1e-3, 0.1, 1.0, 5.0, 24.0, 26.0, 1e4])
 def test_von_mises_slope_is_that_of_the_cdf(k, x64):

@@ -39,6 +39,7 @@ def test_log_gamma_has_the_jacobian(a, x64):
     )
 
 
+@pytest.mark.cases(rest=None, integration=["0.001"])
 @pytest.mark.parametrize("a", [1e-3, 1.0, 1e3, 1e6])
 def test_log_gamma_keeps_its_digits_in_float32(a):
     spread = polygamma(1, a) ** 0.5
@@ -76,6 +77,7 @@ def test_log_gamma_draws_and_their_gradients(a):
     assert_mean(slopes[:, 1], [2 * mean * width + polygamma(2, a), -2 * mean])
 
 
+@pytest.mark.integration
 def test_why_it_is_here():
     """Numpyro's Gamma(0.001) is 0 most of the time; and jax's own loggamma has a twelfth of the
     slope there.
@@ -197,6 +199,7 @@ def test_shapes_and_pytrees():
         LogDirichlet(1.0)
 
 
+@pytest.mark.integration
 def test_density_gradient_in_the_parameters(x64):
     f = lambda t: LogGamma(jnp.exp(t[0]), jnp.exp(t[1])).log_prob(t[2])  # noqa: E731
     for theta in ([-3.0, 0.2, -4.0], [3.5, 0.2, 3.0]):

@@ -91,6 +91,7 @@ def log_evidence():
     return stats.multivariate_normal(OFFSET, w.T @ w + NOISE**2 * np.eye(5)).logpdf(X)
 
 
+@pytest.mark.cases(rest="slow", integration=["dreg", "score"])
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "estimator",
@@ -151,6 +152,7 @@ def linear_elbo(model, params):
     return value
 
 
+@pytest.mark.cases(rest="slow", integration=["diagonal"])
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "family", [vi.families.rank_one_precision, vi.families.mean_field], ids=["rank one", "diagonal"]
@@ -226,6 +228,7 @@ def test_its_terms_are_those_of_one_pass_by_hand():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.integration
 def test_prices_gradient_asks_for_layers_that_depend_on_no_other():
     model = vi.models.ladder_vae((5,), num_latents=(2, 1), hidden=((4,), (4,)))
     params = jax.eval_shape(model.init, jax.random.key(0))

@@ -71,6 +71,7 @@ def test_a_field_that_no_one_reads_is_refused():
         neural_config.validate(config)
 
 
+@pytest.mark.integration
 def test_words_are_predicted_by_the_mean_of_their_probabilities():
     model = vi.models.documents.etm(V, num_latents=3, hidden=4, embedding_size=2)
     params = jax.jit(model.init)(jax.random.key(0))
@@ -95,6 +96,7 @@ def test_words_are_predicted_by_the_mean_of_their_probabilities():
     )
 
 
+@pytest.mark.integration
 def test_amortised_lda_is_refined_by_the_end_of_its_fixed_point():
     config = config_of("amortised_lda", model__num_latents=3, model__hidden=4)
     model = vi.models.documents.amortised_lda(V, num_latents=3, hidden=4, alpha=0.4)
@@ -114,6 +116,7 @@ def test_perplexity_skips_documents_with_an_empty_half():
     np.testing.assert_allclose(done.ppl_doc, np.exp((2 + 2) / 2))
 
 
+@pytest.mark.integration
 def test_shares_and_topics_of_a_mixed_softmax_are_its_own():
     model = vi.models.documents.nvdm(V, num_latents=3, hidden=4, shares=True)
     params = jax.jit(model.init)(jax.random.key(0))
@@ -127,6 +130,7 @@ def test_shares_and_topics_of_a_mixed_softmax_are_its_own():
     np.testing.assert_allclose(topics, raw / raw.sum(1, keepdims=True), rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_an_encoder_gives_a_document_the_same_guide_however_its_words_are_summed():
     model = vi.models.documents.prodlda(200, num_latents=3, hidden=4)
     params = jax.jit(model.init)(jax.random.key(0))
@@ -156,6 +160,7 @@ def linear_gaussian(slope, noise):
     )
 
 
+@pytest.mark.integration
 def test_a_refitted_guide_is_the_posterior_where_that_is_normal():
     model = linear_gaussian(1.5, 0.5)
     x = jnp.array([0.7, -2.0])
@@ -170,6 +175,7 @@ def test_a_refitted_guide_is_the_posterior_where_that_is_normal():
     np.testing.assert_allclose(variance, 1 / precision, rtol=0.05)
 
 
+@pytest.mark.integration
 def test_a_guide_that_is_not_normal_is_refused():
     model = vi.models.documents.amortised_lda(V, num_latents=3, hidden=4)
     params = jax.jit(model.init)(jax.random.key(0))

@@ -109,6 +109,7 @@ CANNOT_BE = {
 }
 
 
+@pytest.mark.cases(rest=None, integration=["low_rank"])
 @pytest.mark.parametrize("case", CANNOT_BE)
 def test_a_size_that_cannot_be_is_refused(case, hand):
     changes, words = CANNOT_BE[case]
@@ -157,6 +158,7 @@ def test_counts_that_no_counter_holds_are_refused(field):
         made(**{field: 2**31})
 
 
+@pytest.mark.cases(rest=None, integration=["fashion_mnist", "conv", "mnist"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_configs_are_not_refused(variant, hand):
     """On a small machine, nor with a size that fits it."""

@@ -118,6 +118,7 @@ def test_a_log_joint_that_is_no_scalar_is_refused_with_what_to_do(estimate):
         vi.analytic_elbo(jax.random.key(0), lambda z: -(z**2), gaussian(), gaussian())
 
 
+@pytest.mark.cases(rest=None, slow=["piwae"])
 @pytest.mark.integration
 def test_a_guide_may_be_any_pytree(estimate):
     def joint(z):
@@ -131,6 +132,7 @@ def test_a_guide_may_be_any_pytree(estimate):
     assert isinstance(two_latents(), vi.Guide)
 
 
+@pytest.mark.cases(rest=None, integration=["dreg", "piwae"])
 def test_a_dict_guide_that_is_the_posterior_gives_the_evidence(estimate):
     def joint(z):
         return (
@@ -157,6 +159,7 @@ def test_jit_gives_the_same(estimate):
     )
 
 
+@pytest.mark.cases(rest=None, slow=["piwae"])
 @pytest.mark.integration
 def test_vmap_over_examples_is_a_loop(estimate):
     def one(key, x):
@@ -169,6 +172,7 @@ def test_vmap_over_examples_is_a_loop(estimate):
     np.testing.assert_allclose(batch, jnp.stack(loop), rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_more_draws_lower_the_variance_by_as_much():
     def elbo(num_samples):
         return lambda key: vi.estimators.reparam(

@@ -72,6 +72,7 @@ def kl_of_gaussians(loc_q, cov_q, loc_p, cov_p):
     return 0.5 * (np.trace(precision @ cov_q) + gap @ precision @ gap - len(gap) + log_dets)
 
 
+@pytest.mark.cases(rest=None, integration=["gdreg-1-1", "disarm-1-1"])
 @pytest.mark.parametrize(
     ("num_latents", "num_samples"), [(1, 1), pytest.param(3, 4, marks=pytest.mark.integration)]
 )

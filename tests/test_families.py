@@ -113,6 +113,7 @@ def shapes(family):
     )
 
 
+@pytest.mark.cases(rest=None, integration=["real_nvp-1"])
 @pytest.mark.parametrize("num_latents", [1, 3])
 def test_zero_parameters_are_the_neutral_member(name, num_latents):
     f = compiled(name, num_latents)
@@ -154,6 +155,7 @@ def grid(num_points=401, half=9.0):
     return z, (side[1] - side[0]) ** 2
 
 
+@pytest.mark.cases(rest=None, integration=["real_nvp"])
 def test_the_density_integrates_to_one_and_the_draws_follow_it(name, x64):
     f = compiled(name, 2)
     params = some_params(f.made, size=ON_GRID.get(name, 0.4))
@@ -189,6 +191,7 @@ def test_importance_weights_have_mean_one(name, x64):
     assert_mean(np.exp(log_p - np.asarray(f.log_probs(params, z)))[:-1], 1.0)
 
 
+@pytest.mark.cases(rest=None, integration=["5-full_rank"])
 @pytest.mark.parametrize("which", GAUSSIANS)
 @pytest.mark.parametrize("num_latents", [1, 5])
 def test_gaussians_are_those_of_scipy(which, num_latents, x64):
@@ -211,12 +214,14 @@ def test_gaussians_are_those_of_scipy(which, num_latents, x64):
     assert_mean(centred[:, :, None] * centred[:, None, :], tril @ tril.T)
 
 
+@pytest.mark.integration
 def test_full_rank_reaches_what_mean_field_cannot(x64):
     family = vi.families.full_rank(2)
     q = family.guide({"loc": jnp.zeros(2), "log_diag": jnp.zeros(2), "lower": jnp.array([0.7])})
     np.testing.assert_allclose(q.covariance_matrix, [[1.0, 0.7], [0.7, 1.49]], rtol=1e-12)
 
 
+@pytest.mark.cases(rest=None, integration=["planar", "real_nvp"])
 @pytest.mark.parametrize(
     "which",
     [
@@ -242,6 +247,7 @@ def test_the_gradient_through_draws_is_that_of_finite_differences(which, x64):
     )
 
 
+@pytest.mark.cases(rest=None, integration=["real_nvp"])
 def test_jit_vmap_and_grad_compose(family):
     made = family(3)
     rows = [ravel_pytree(some_params(made, seed))[0] for seed in range(4)]
@@ -305,6 +311,7 @@ def test_a_stated_mean_is_that_of_the_draws(name):
     assert_mean(f.sample(params, jax.random.key(8), (4000,)), q.mean)
 
 
+@pytest.mark.cases(rest=None, integration=["mixture"])
 def test_large_parameters_leave_float32_finite(name):
     made = compiled(name, 3).made
 
@@ -356,6 +363,7 @@ def lay(name, tree):
     )
 
 
+@pytest.mark.cases(rest=None, integration=["real_nvp"])
 def test_on_a_pytree_it_is_the_same_guide(name, family):
     made = family(example())
     plain = family(9)

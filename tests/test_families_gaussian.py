@@ -72,6 +72,11 @@ CASES = {
 }
 
 
+@pytest.mark.cases(
+    rest="slow",
+    default=["rank_one_precision"],
+    integration=["low_rank", "block_diagonal", "gaussian_markov_chain"],
+)
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_the_gaussian_that_it_states(case, x64):
     make, covariance = CASES[case]
@@ -91,6 +96,7 @@ def test_it_is_the_gaussian_that_it_states(case, x64):
         np.testing.assert_allclose(q.covariance_matrix, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.integration
 def test_the_factor_of_a_rank_one_precision_is_exact_where_the_paper_divides_zero_by_zero(x64):
     for scale in (0.0, 1e-9, 1e3):
         q = vi.families.rank_one_precision(3).guide(

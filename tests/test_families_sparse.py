@@ -77,6 +77,7 @@ def as_blocks(arrow, matrix):
     return blocks._replace(diagonal=both, corner=corner)
 
 
+@pytest.mark.cases(rest=None, integration=["groups"], slow=["dense"])
 @pytest.mark.parametrize("name", CASES)
 def test_its_factor_is_the_dense_one_in_its_order(name, x64):
     pattern = PATTERNS[name]()
@@ -99,6 +100,7 @@ def test_its_factor_is_the_dense_one_in_its_order(name, x64):
     np.testing.assert_allclose(np.tril(expected, -1), 0, atol=1e-13)
 
 
+@pytest.mark.cases(rest=None, integration=["groups"], slow=["dense"])
 @pytest.mark.parametrize("name", CASES)
 def test_densities_and_samples_are_those_of_the_dense_gaussian(name, x64):
     pattern = PATTERNS[name]()
@@ -133,6 +135,7 @@ def test_what_is_sparse_is_factorised_so():
     assert sparsity(dense(40)).arrow.is_dense
 
 
+@pytest.mark.integration
 def test_a_matrix_that_is_not_positive_definite_has_no_factor():
     found = sparsity(groups())
     factor = blocked.cholesky(found.arrow, as_blocks(found.arrow, -precision(groups())))

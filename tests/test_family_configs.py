@@ -115,6 +115,7 @@ def test_means_by_samples_are_the_exact_ones():
     assert abs(variance[1]) < 5 * 0.01 * (2 / 400) ** 0.5
 
 
+@pytest.mark.integration
 def test_a_mean_that_is_stated_has_no_noise():
     family = vi.families.student_t(3)
     start = {"loc": jnp.arange(3.0), "log_scale": jnp.zeros(3), "raw_df": jnp.zeros(3)}

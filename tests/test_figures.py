@@ -283,6 +283,7 @@ def test_a_figure_decodes_and_its_text_is_whole(name, once):
         assert apart, f"{one.get_text()!r} lies on {other.get_text()!r}"
 
 
+@pytest.mark.cases(rest=None, integration=["reconstructions, vectors"])
 @pytest.mark.parametrize("name", [name for name in FIGURES if "vectors" in name])
 def test_the_title_says_that_data_are_vectors(name, once):
     assert "\nvectors, one" in once(name).seen["figure"].get_suptitle()
@@ -314,6 +315,7 @@ def test_a_long_title_is_wrapped(tmp_path, drawn):
     )
 
 
+@pytest.mark.integration
 def test_no_pyplot_and_no_matplotlib_before_it_is_needed(tmp_path):
     code = (
         "import sys; from experiments import figures\n"
@@ -339,6 +341,7 @@ def test_a_failure_leaves_the_old_figure(tmp_path, monkeypatch):
 # ---- Curves.
 
 
+@pytest.mark.integration
 def test_the_huge_first_values_are_cut_and_said_to_be(once):
     seen = once("curves").seen
     elbo = seen["figure"].axes[0]
@@ -394,6 +397,7 @@ def assert_notes_lie_on_no_curve(seen):
             assert not on_it.any(), f"{note.get_text()!r} lies on the curve {line.get_label()!r}"
 
 
+@pytest.mark.cases(rest=None, integration=["curves, KL of weight 1"])
 @pytest.mark.parametrize(
     "name", ["curves", "curves, KL of weight 1", "curves, few", "curves, no epochs"]
 )
@@ -540,6 +544,7 @@ def test_ten_labels_have_colours_that_are_told_apart():
     assert lab[:, 0].max() < 0.9, "too light for white paper"
 
 
+@pytest.mark.integration
 def test_more_labels_than_colours_are_said(once):
     assert any("37 labels on one scale" in word for word in words(once("plane, many labels").seen))
     assert not any("look alike" in word for word in words(once("plane, ten labels").seen))
@@ -642,6 +647,7 @@ def test_photographs_have_a_pixel_of_the_page_for_each_of_their_own(tmp_path, dr
     assert 0.95 < per_pixel < 1.2
 
 
+@pytest.mark.integration
 def test_of_images_too_large_for_a_sheet_fewer_are_shown(tmp_path, drawn):
     figures.image_grid(tmp_path / "a.png", np.zeros((9, 900, 700)), title=TITLE)
     assert any("images 1 to 6 of 9 of 900 × 700 pixels" in word for word in words(drawn))

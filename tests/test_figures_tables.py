@@ -93,6 +93,7 @@ def test_points_are_data_against_reconstruction_with_r_squared(tmp_path, drawn):
     assert f"{1 - 2 / 14:.2f}" in ax.get_title()
 
 
+@pytest.mark.cases(rest="slow", default=["25"], integration=["24"])
 @pytest.mark.parametrize("num", [24, 25, 90])
 def test_at_most_24_columns_are_shown_and_the_choice_is_said(num, tmp_path, drawn):
     column = figures.Reconstructed("c", np.arange(3.0), np.arange(3.0))

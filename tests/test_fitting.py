@@ -46,6 +46,7 @@ def test_the_moments_are_those_of_the_reference_draws(result):
     assert set(result.sample(jax.random.key(1), 10)) == {"mu", "tau", "raw", "theta"}
 
 
+@pytest.mark.integration
 def test_it_says_what_it_did(result):
     text = str(result)
     assert repr(result) == text  # the last line of a notebook's cell
@@ -67,6 +68,7 @@ def test_steps_that_were_skipped_are_said_and_most_of_them_are_no_answer(result)
     assert f"{most.skipped} of {most.num_steps} steps were not finite" in most.diagnostics.advice
 
 
+@pytest.mark.integration
 def test_details_say_how_far_the_guide_is_from_its_optimum(result):
     details = result.details
     assert details.names == result.target.names
@@ -135,6 +137,7 @@ def test_a_run_is_a_function_of_its_key_and_reports_do_not_change_it(result):
     assert seen[-1][0] == again.num_steps
 
 
+@pytest.mark.integration
 def test_the_draws_go_to_arviz(result):
     arviz = pytest.importorskip("arviz")
     data = result.to_arviz(jax.random.key(2), 500)
@@ -143,6 +146,7 @@ def test_the_draws_go_to_arviz(result):
     assert float(arviz.ess(data)["mu"]) > 250
 
 
+@pytest.mark.integration
 def test_a_nan_at_a_draw_is_never_a_silent_number():
     result = fit(
         lambda u: jnp.where(u[0] > 2.5, jnp.nan, -0.5 * jnp.sum(u**2)),
@@ -158,6 +162,7 @@ def fit(log_density, size=2, **kwargs):
     return vi.fit(jax.random.key(0), vi.targets.from_log_density(log_density, size), **kwargs)
 
 
+@pytest.mark.integration
 def test_bad_densities_are_errors():
     with pytest.raises(TargetError, match="is nan at the start"):
         fit(lambda u: jnp.sum(u) * jnp.nan)

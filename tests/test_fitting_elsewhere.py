@@ -62,6 +62,7 @@ def test_a_place_far_below_is_not_told_of():
     assert fit(density).diagnostics.verdict == "reliable"
 
 
+@pytest.mark.cases(rest=None, slow=["default"])
 @pytest.mark.integration
 @pytest.mark.parametrize("method", [None, vi.methods.pathfinder()], ids=["default", "pathfinder"])
 def test_a_density_that_rises_far_out_is_unbounded(method):

@@ -96,6 +96,7 @@ def test_one_that_is_no_better_or_fails_leaves_the_first_and_is_told(hard):
     assert failed.diagnostics.verdict == "not reliable"
 
 
+@pytest.mark.integration
 def test_a_good_answer_is_left_as_it_is(hard):
     good = dataclasses.replace(
         hard, weighted=hard.weighted._replace(k_hat=jnp.asarray(0.3), effective=jnp.asarray(3900.0))

@@ -48,6 +48,7 @@ def copies(log_weights):
     return Defensive(GUIDE, GUIDE.loc, scales, jnp.asarray(log_weights))
 
 
+@pytest.mark.integration
 def test_copies_of_a_gaussian_are_wider_gaussians():
     u = jnp.array([[0.3, 0.4], [5.0, -7.0], [1.0, -2.0]])
     wider = dist.MultivariateNormal(GUIDE.loc, scale_tril=3.0 * ROOT)
@@ -91,6 +92,7 @@ def tails():
     return run(jax.random.key(0)), alone(jax.random.key(1))
 
 
+@pytest.mark.integration
 def test_wider_copies_mend_the_tails(tails):
     (q, weighted, num_values), alone = tails
     assert alone.k_hat > 0.6
@@ -112,6 +114,7 @@ MIXTURE = StudentMixture(
 )
 
 
+@pytest.mark.integration
 def test_a_mixture_of_student_t_has_scipys_density():
     u = np.array([[0.3, 0.4], [9.0, -7.0]])
     expected = 0.0
@@ -168,6 +171,7 @@ def test_two_parameters_take_no_flow():
     assert np.isfinite(result.details.location_gradient).all()
 
 
+@pytest.mark.integration
 def test_what_is_wrong_decides_what_is_tried():
     target = vi.targets.from_log_density(density, 4)
     wide = vi.targets.from_log_density(density, population.UP_TO + 1)

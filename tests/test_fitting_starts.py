@@ -81,6 +81,7 @@ def test_stacked_starts_weigh_modes_by_their_mass_and_a_failed_one_by_nothing():
     )
 
 
+@pytest.mark.integration
 def test_weights_of_guides_that_make_up_the_posterior_are_their_masses_and_others_weigh_nothing():
     guides = [dist.Normal(4.0, 1.0), dist.Normal(-4.0, 1.0), dist.Normal(30.0, 0.1)]
     masses = jnp.array([0.7, 0.3])

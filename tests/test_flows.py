@@ -81,6 +81,7 @@ def there_and_back(family):
     return jax.jit(jax.vmap(both, (None, 0)))
 
 
+@pytest.mark.cases(rest=None, integration=["neural_spline-4", "maf-4"])
 @pytest.mark.parametrize("num_latents", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_directions_are_inverses_and_determinants_those_of_the_jacobian(name, num_latents):
     family = getattr(vi.families, name)(
@@ -242,6 +243,7 @@ def test_a_value_of_another_shape_is_refused():
         family.guide(family.init(jax.random.key(0))).log_prob(jnp.zeros(2))
 
 
+@pytest.mark.integration
 def test_a_banana_is_fitted_by_a_coupling_flow_in_a_few_steps():
     """0.11 nats after 400 steps of a small one, where the best Gaussian is at 0.32."""
     flows = pytest.importorskip("benchmarks.flows")

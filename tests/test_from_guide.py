@@ -80,6 +80,7 @@ def test_samples_and_densities_are_those_of_the_guide(name):
     assert from_guide(d) is d
 
 
+@pytest.mark.integration
 def test_it_is_a_pytree_and_a_site():
     d = from_guide(made("planar"))
     back = jax.tree.unflatten(jax.tree.structure(d), jax.tree.leaves(d))

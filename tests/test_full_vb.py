@@ -56,6 +56,7 @@ def elbo_in_closed_form(mean, log_scale, prior_scale):
     return log_lik.sum() - kl.sum()
 
 
+@pytest.mark.cases(rest=None, integration=["local"])
 @pytest.mark.parametrize("noise", ["local", "shared"])
 def test_the_bound_of_a_bayesian_linear_regression_is_its_closed_form_and_below_its_evidence(
     noise,
@@ -94,6 +95,7 @@ def test_the_bound_of_a_bayesian_linear_regression_is_its_closed_form_and_below_
     np.testing.assert_allclose(gap, wanted, rtol=1e-6)
 
 
+@pytest.mark.integration
 def test_no_variance_is_the_point_estimate():
     """The gradient of the mean is that of the ELBO of the model with the weights' log prior."""
     params = params_of([0.4, -0.7], [-30.0, -30.0])
@@ -158,6 +160,7 @@ def columns(key, params, noise, *, batch):
     return jax.jit(jax.vmap(one))(key)
 
 
+@pytest.mark.integration
 def test_local_noise_has_the_mean_of_shared_noise_and_its_variance_over_the_batch():
     """Of W's noise the gradient's variance is that of a mean of B independent samples."""
     kernel = jnp.asarray(normal(5, 3, 2), jnp.float32)
@@ -177,6 +180,7 @@ def test_local_noise_has_the_mean_of_shared_noise_and_its_variance_over_the_batc
     np.testing.assert_allclose(ratio, 16, rtol=0.2)
 
 
+@pytest.mark.integration
 def test_local_noise_is_for_one_product_of_each_matrix():
     network = mlp_decoder((3,), 1, 3, hidden=())
     weights = {"net": network.init(jax.random.key(0))}
@@ -225,6 +229,7 @@ def test_a_learned_prior_of_a_matrix_has_a_scale_for_each_input_and_output():
     np.testing.assert_allclose(found, best.fun, rtol=2e-3)
 
 
+@pytest.mark.integration
 def test_the_kl_is_weighed_and_the_metric_is_the_bound():
     params = params_of([0.4, -0.7], [-0.8, -0.3])
     half = vi.losses.full_vb(MODEL, num_data=N, beta=vi.losses.linear_warmup(10))
@@ -235,6 +240,7 @@ def test_the_kl_is_weighed_and_the_metric_is_the_bound():
     np.testing.assert_allclose(value, bound - 0.5 * same.metrics["kl_weights"], rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_the_predictive_density_averages_densities():
     log_p = jnp.log(jnp.array([[0.1, 0.2], [0.3, 0.4]]))
     np.testing.assert_allclose(jnp.exp(vi.losses.predictive(log_p)), [0.2, 0.3], rtol=1e-6)

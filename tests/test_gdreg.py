@@ -123,6 +123,7 @@ BOUNDS = {
 }
 
 
+@pytest.mark.cases(rest="slow", integration=["elbo", "iwae"])
 @pytest.mark.integration
 @pytest.mark.parametrize("bound", sorted(BOUNDS))
 def test_the_mean_gradient_is_exact(bound):
@@ -130,6 +131,7 @@ def test_the_mean_gradient_is_exact(bound):
     assert_mean(samples, exact_gradient(BOUNDS[bound], 2))
 
 
+@pytest.mark.integration
 def test_quadrature_and_the_plain_estimator_agree():
     samples = stacked(gradients(vi.estimators.reparam, vi.bounds.iwae, PARAMS, 2, 40_000))
     assert_mean(samples, exact_gradient(vi.bounds.iwae, 2))
@@ -144,12 +146,14 @@ def variance_ratio(part, params, num_samples):
     return better / plain
 
 
+@pytest.mark.cases(rest="slow", integration=["4"])
 @pytest.mark.integration
 @pytest.mark.parametrize("num_samples", [4, 64])
 def test_the_guides_gradient_has_less_noise(num_samples):
     assert variance_ratio("guide", PARAMS, num_samples) < 0.05  # 0.015 and less
 
 
+@pytest.mark.cases(rest="slow", integration=["1"])
 @pytest.mark.integration
 @pytest.mark.parametrize("num_samples", [1, 16])
 def test_the_priors_gradient_has_less_noise_where_the_data_say_little_and_more_where_they_say_much(
@@ -167,6 +171,7 @@ def test_the_priors_gradient_has_less_noise_where_the_data_say_little_and_more_w
     assert variance_ratio("prior", near_the_posterior(0.7), num_samples) > 1.0  # 1.1 to 1.8
 
 
+@pytest.mark.integration
 def test_without_a_prior_it_is_stl_and_dreg():
     def grad_of(estimator, bound, params):
         q = layered(params["guide"])
@@ -221,6 +226,7 @@ def log_evidence(params):
     ).log_prob(X)
 
 
+@pytest.mark.cases(rest="slow", integration=["iwae"])
 @pytest.mark.integration
 @pytest.mark.parametrize("bound", ["elbo", "iwae", "renyi"])
 def test_at_the_posterior_the_guides_gradient_is_zero_and_the_models_is_that_of_the_evidence(bound):
@@ -236,6 +242,7 @@ def test_at_the_posterior_the_guides_gradient_is_zero_and_the_models_is_that_of_
     )
 
 
+@pytest.mark.integration
 def test_where_guide_and_prior_are_one_the_kl_gives_the_prior_no_gradient():
     """Without data the ELBO is -KL(q || p): its gradient in p is 0 at q = p for every draw, where
     the score's is 0 on average.
@@ -247,6 +254,7 @@ def test_where_guide_and_prior_are_one_the_kl_gives_the_prior_no_gradient():
     assert stacked(plain["prior"]).std(0).min() > 0.1
 
 
+@pytest.mark.integration
 def test_a_prior_that_is_not_in_log_joint_adds_noise_and_no_bias():
     def one(key):
         def estimate(loc):
@@ -305,6 +313,7 @@ def test_noise_there_and_back_and_its_law(name):
     np.testing.assert_allclose(log_law(make(0.2)), log_law(other), rtol=1e-4)
 
 
+@pytest.mark.integration
 def test_layers_draw_and_score_as_the_joint_gaussian():
     p = layered(PARAMS["prior"])
     (mean, cov) = moments(PARAMS["prior"])

@@ -26,6 +26,7 @@ def kernel(name, lag, scale):
     return polynomial[name] * np.exp(-r)
 
 
+@pytest.mark.cases(rest="slow", integration=["matern12"])
 @pytest.mark.parametrize("name", sorted(ORDERS))
 def test_a_chain_has_its_kernel(name):
     order = ORDERS[name]

@@ -74,6 +74,7 @@ def test_arviz_has_the_same_numbers_and_its_loo_is_that_of_the_formula(fitted, t
     np.testing.assert_allclose(found, expected.sum(), rtol=2e-3)
 
 
+@pytest.mark.integration
 def test_a_density_alone_has_no_replicates():
     target = targets.from_log_density(lambda z: -0.5 * jnp.sum(z**2), jnp.zeros(2))
     result = vi.fit(jax.random.key(0), target, vi.methods.laplace(), num_draws=50)

@@ -55,6 +55,7 @@ def test_hidden_pixels_of_a_run_are_filled_in(tmp_path, capsys, no_key_check):
         fill("all", missing=100)
 
 
+@pytest.mark.integration
 def test_ranks_of_the_truth_among_draws_of_its_law_are_uniform():
     """Ties included: of a coin's sums."""
     draws = np.random.default_rng(0).binomial(3, 0.4, (4_000, 20))

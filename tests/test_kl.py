@@ -413,6 +413,9 @@ NARROW = {
 } - LIKE_ANOTHER
 
 
+@pytest.mark.cases(
+    rest=None, integration=["InverseWishart", "beta", "dirichlet", "Wishart", "log-gamma"]
+)
 @pytest.mark.parametrize("name", sorted(NARROW))
 def test_float32_is_near_the_oracle(name, strict_ranks):
     _, oracle, theta = PAIRS[name]
@@ -428,6 +431,17 @@ SELF = sorted(
 )
 
 
+@pytest.mark.cases(
+    rest=None,
+    integration=[
+        "InverseWishart",
+        "beta",
+        "WishartCholesky",
+        "dirichlet",
+        "log-dirichlet",
+        "InverseWishartCholesky",
+    ],
+)
 @pytest.mark.parametrize("name", SELF)
 def test_of_itself_it_is_zero_and_so_is_its_gradient(name, x64):
     theta = PAIRS[name][2]
@@ -668,6 +682,7 @@ def test_terms_per_dimension_sum_to_the_whole():
 # Standard normal prior, and digits near equality.
 
 
+@pytest.mark.integration
 def test_standard_normal_terms(x64):
     loc = 2.0 * normal(4, 5, 2)
     log_scale = normal(5, 5, 2)
@@ -907,6 +922,7 @@ def test_the_control_variate_helps_where_q_is_near_p():
     assert controlled.stderr < 0.5 * plain.stderr
 
 
+@pytest.mark.integration
 def test_controlled_terms_are_never_negative_and_plain_ones_are():
     plain, controlled = (
         jax.vmap(lambda key, f=f: f(key, *NEAR, num_samples=2).value)(keys(2, 4000))
@@ -923,6 +939,7 @@ def test_monte_carlo_of_itself_is_exactly_zero(name):
     assert estimate.value == estimate.stderr == 0.0
 
 
+@pytest.mark.integration
 def test_monte_carlo_takes_pairs_without_a_closed_form(x64):
     q = dist.Normal(0.2, 0.9)
     p = dist.Laplace(0.0, 1.0)
@@ -931,6 +948,7 @@ def test_monte_carlo_takes_pairs_without_a_closed_form(x64):
     assert abs(estimate.value - exact) < 5 * estimate.stderr < 0.05
 
 
+@pytest.mark.integration
 def test_monte_carlo_keeps_the_batch_shape():
     q = dist.Normal(ROWS, 1.0).to_event(1)
     p = dist.Normal(jnp.zeros(3), 1.0).to_event(1)
@@ -948,6 +966,7 @@ def test_an_error_bar_wants_two_draws(name, num_samples):
         MONTE_CARLO[name](jax.random.key(0), *NEAR, num_samples=num_samples)
 
 
+@pytest.mark.integration
 def test_a_rank_one_precision_from_a_diagonal_gaussian():
     """The guide of Rezende et al. (2014), which is no distribution of numpyro."""
     size = 4

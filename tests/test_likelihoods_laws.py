@@ -215,6 +215,7 @@ def test_its_density_is_scipys_and_sums_to_one(name, x64):
     np.testing.assert_allclose(total, 0.0, atol=1e-6)
 
 
+@pytest.mark.cases(rest=None, integration=["logistic_mixture", "negative_binomial"])
 @each
 def test_its_mean_and_its_samples_are_those_of_its_density(name, x64):
     likelihood, own, outputs = at_random(name)
@@ -236,6 +237,15 @@ def test_its_mean_and_its_samples_are_those_of_its_density(name, x64):
     np.testing.assert_allclose(p.variance, variance, rtol=1e-3)
 
 
+@pytest.mark.cases(
+    rest=None,
+    integration=[
+        "0.0-negative_binomial",
+        "0.0-logistic_mixture",
+        "-12.0-negative_binomial",
+        "-12.0-logistic_mixture",
+    ],
+)
 @each
 @pytest.mark.parametrize("moved", [-12.0, 0.0, 12.0])
 def test_it_is_finite_at_the_edges_of_float32(name, moved):

@@ -140,6 +140,7 @@ def test_a_batch_gives_what_its_matrices_give(name, batch, x64):
         )
 
 
+@pytest.mark.cases(rest=None, integration=["cholesky"])
 @pytest.mark.parametrize("name", ["cholesky", "qr", "eigh", "solve", "solve_triangular"])
 def test_gradients_of_a_batch(name, x64):
     a = spd(jax.random.key(1), 12, 50)
@@ -153,6 +154,7 @@ def test_gradients_of_a_batch(name, x64):
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.integration
 def test_a_gradient_of_a_loop_over_a_batch(x64):
     a = spd(jax.random.key(2), 12, 50)
 
@@ -271,6 +273,7 @@ def test_no_call_is_cut(name, dtype, x64):
         assert not cut_calls(calls)
 
 
+@pytest.mark.integration
 @cut
 def test_an_outsiders_batches_are_not_cut():
     import numpyro.distributions as dist
@@ -283,6 +286,7 @@ def test_an_outsiders_batches_are_not_cut():
     assert not cut_calls(calls)
 
 
+@pytest.mark.integration
 def test_a_batch_of_unknown_size_is_left_to_jax(x64):
     shape = jax.export.symbolic_shape("b, 40, 40")
     exported = jax.export.export(jax.jit(linalg.cholesky))(jax.ShapeDtypeStruct(shape, "float64"))
@@ -294,6 +298,7 @@ def test_an_empty_batch():
     assert linalg.cholesky(jnp.ones((0, 70, 70))).shape == (0, 70, 70)
 
 
+@pytest.mark.integration
 def test_a_batch_that_is_no_positive_definite_matrix_is_nan_there(x64):
     a = spd(jax.random.key(4), 5, 70).at[3].multiply(-1.0)
     bad = jnp.isnan(jax.jit(linalg.cholesky)(a)).any((1, 2))

@@ -44,6 +44,7 @@ def in_numpy(p, x):
     return logsumexp(of_component)
 
 
+@pytest.mark.integration
 def test_pixels_sum_to_one_and_each_channel_given_those_before():
     p = made(5)
     every = np.array(list(itertools.product(range(5), repeat=C)), np.float32)  # [125, C]
@@ -72,6 +73,7 @@ def test_256_values_sum_to_one_at_the_edges_too(spread):
     assert all_finite(of_last)
 
 
+@pytest.mark.integration
 def test_gradients_are_finite_far_from_the_data():
     p = made(256, spread=30.0)
 
@@ -81,6 +83,7 @@ def test_gradients_are_finite_far_from_the_data():
     assert all_finite(jax.jit(jax.grad(total))(p))
 
 
+@pytest.mark.integration
 def test_one_component_without_coupling_is_the_discretised_logistic():
     loc = jnp.asarray(8.0 + 4.0 * normal(0, 2, C, 1), jnp.float32)
     p = LogisticMixture(jnp.zeros((2, 1)), loc, jnp.full((2, C, 1), 1.5), num_levels=16)
@@ -92,6 +95,7 @@ def test_one_component_without_coupling_is_the_discretised_logistic():
     np.testing.assert_allclose(p.variance, one.variance, rtol=1e-4)
 
 
+@pytest.mark.integration
 def test_its_samples_are_of_it():
     p = made(5)
     every = np.array(list(itertools.product(range(5), repeat=C)), np.float32)
@@ -119,6 +123,7 @@ def test_x_may_be_laid_in_another_shape():
         made(16, num_pixels=4, shape=(5, C))
 
 
+@pytest.mark.integration
 def test_the_likelihood_of_colour_couples_the_channels_of_a_pixel():
     """Flat outputs, as `log_lik` has them, and those of an image are one density; the order of
     couplings is red to green, red to blue, green to blue.

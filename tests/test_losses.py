@@ -106,6 +106,7 @@ def test_the_loss_is_a_sum_over_pixels_and_a_mean_over_the_batch():
     )
 
 
+@pytest.mark.cases(rest="integration", default=["full_rank"])
 @pytest.mark.parametrize("family", [vi.families.mean_field, vi.families.full_rank])
 def test_terms_add_up_to_the_loss_on_the_same_key(family):
     model = vae((PIXELS,), num_latents=D, hidden=(4,), family=family)
@@ -118,6 +119,7 @@ def test_terms_add_up_to_the_loss_on_the_same_key(family):
     np.testing.assert_allclose(loss, -elbo.mean(), rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_examples_draw_with_keys_of_their_own():
     model = linear_vae(log_scale=0.0)
     x = jnp.tile(binary(1, PIXELS), (B, 1))
@@ -359,6 +361,7 @@ def test_what_cannot_be_is_refused():
         run(negative_elbo(model, num_samples=0), model, binary(B, PIXELS))
 
 
+@pytest.mark.cases(rest="slow", default=["elbo-shape1"], integration=["iwae-shape2"])
 @pytest.mark.parametrize("shape", [(7,), (4, 5), (4, 5, 3)])
 @pytest.mark.parametrize("loss", ["elbo", "iwae"])
 def test_examples_of_any_rank(shape, loss):

@@ -185,6 +185,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.integration
 def test_draws_without_a_gradient_are_refused_in_training_alone():
     model = discrete()
     params = model.init(None)
@@ -284,6 +285,7 @@ def with_average(decay=0.5):
     )
 
 
+@pytest.mark.integration
 def test_an_update_is_the_models_own_and_no_optimisers():
     model = with_average()
     data = jnp.asarray(normal(4, B), jnp.float32)

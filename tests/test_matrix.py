@@ -221,6 +221,7 @@ def test_discrete_guides_have_the_exact_mean_gradient(toy, name, bound):
     assert off.max() < 5, f"{name} x {bound}: {off} standard errors from the exact gradient"
 
 
+@pytest.mark.cases(rest=None, integration=["gumbel_softmax"])
 @pytest.mark.parametrize("name", sorted({name for name, _ in pairs("bernoulli", unbiased=False)}))
 def test_what_says_it_is_biased_is_biased(name):
     """The flag is not a way round the test above: at temperature 0.5 the bias shows on the ELBO."""

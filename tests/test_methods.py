@@ -41,6 +41,7 @@ SLOW = ("flow", "boosting", "nested_laplace", "variational_newton")
 COMPILES_LONG = ("nested_laplace", "variational_newton")
 
 
+@pytest.mark.cases(rest=None, integration=["bam", "natural_gradient", "bam_low_rank"])
 @pytest.mark.parametrize(
     "name",
     [
@@ -64,6 +65,7 @@ def test_a_gaussian_posterior_is_found(name):
     assert result.converged
 
 
+@pytest.mark.cases(rest=None, integration=["advi", "bam", "dadvi"], slow=["svgd", "bam_low_rank"])
 @pytest.mark.parametrize(
     "name",
     [

@@ -77,6 +77,7 @@ def test_the_standard_error_is_that_of_repeats():
     np.testing.assert_allclose(loc.std(0), stderr.mean(0), rtol=0.25)
 
 
+@pytest.mark.integration
 def test_conjugate_gradients_agree_with_the_dense_solve(monkeypatch, x64):
     def objective(p):
         return 0.5 * p["a"] @ jnp.asarray(PRECISION) @ p["a"] + jnp.cosh(p["b"])

@@ -79,6 +79,7 @@ def test_kinks_are_seen(name, dtype):
     assert step == 0.0
 
 
+@pytest.mark.integration
 def test_the_jump_is_that_of_the_gradient():
     """2 / b for a Laplace of scale b, where a segment crosses one plane."""
     np.testing.assert_allclose(
@@ -110,6 +111,7 @@ def large(log_density):
     return vi.targets.from_log_density(lambda u: log_density(u[:SIZE]) + normal(u[SIZE:]), 401)
 
 
+@pytest.mark.integration
 def test_kinks_keep_off_a_method_that_rests_on_curvature():
     kinks, smooth, steps = (
         choose(jax.random.key(0), large(f)) for f in (KINKS["laplace"], normal, STEPS["steps"])
@@ -132,6 +134,7 @@ def test_kinks_keep_off_a_method_that_rests_on_curvature():
     )
 
 
+@pytest.mark.integration
 def test_kinks_are_looked_for_about_the_start():
     far = large(lambda u: -jnp.abs(u - 50.0).sum() + normal(u))
     assert choose(jax.random.key(0), far).method.name == "variational_newton"

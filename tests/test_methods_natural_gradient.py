@@ -35,6 +35,7 @@ def test_gradients_are_those_of_the_elbo(gradient, x64):
     np.testing.assert_allclose(a_hat, 0.5 * (a + a.T), atol=0.06)
 
 
+@pytest.mark.cases(rest="integration")
 @pytest.mark.parametrize("sampled", [False, True])
 def test_it_ends_at_the_best_gaussian(sampled):
     target = vi.targets.from_rows(log_prior, log_lik, (X, Y), 2, batch_size=10)
@@ -55,6 +56,7 @@ def test_it_ends_at_the_best_gaussian(sampled):
     assert vi.kl_divergence(q, p) + vi.kl_divergence(p, q) < (0.06 if sampled else 0.002)
 
 
+@pytest.mark.integration
 def test_hessians_leave_no_noise_on_a_gaussian():
     precision = jnp.array([[2.0, 0.9], [0.9, 1.0]])
     state, info, _ = run(

@@ -80,6 +80,7 @@ def test_its_samples_follow_its_density(result):
     np.testing.assert_allclose(log_q, expected, rtol=1e-4)
 
 
+@pytest.mark.integration
 def test_skewed_hyperparameters_have_the_density_of_their_samples(x64):
     skewness = jnp.array([0.8, -0.4])
     q = Skewed(
@@ -107,6 +108,7 @@ def test_features_are_orthonormal_under_the_standard_normal():
     np.testing.assert_allclose(gram[:4, :4], np.eye(4), atol=0.05)  # clipped beyond 4
 
 
+@pytest.mark.cases(rest="slow", integration=["12"])
 @pytest.mark.parametrize("num_hypers", [1, 3, 12])
 def test_the_lattice_has_the_moments_of_the_standard_normal(num_hypers):
     x = np.asarray(lattice(jax.random.key(0), num_hypers))
@@ -152,6 +154,7 @@ def test_it_is_picked_for_many_latents_under_a_scale_and_says_so():
     assert alone.method.name == "variational_newton"
 
 
+@pytest.mark.integration
 def test_a_choice_without_a_finite_answer_gives_way_to_another_and_says_so():
     from vi_jax.fitting._fit import _first
     from vi_jax.fitting._once import Plan

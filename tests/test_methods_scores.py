@@ -16,6 +16,7 @@ from vi_jax.methods.pathfinder import FactoredNormal
 RNG = np.random.default_rng(0)
 
 
+@pytest.mark.integration
 def test_a_move_of_gsm_matches_the_score_at_its_draw(x64):
     root = RNG.normal(size=(4, 4))
     mean = jnp.asarray(RNG.normal(size=4))
@@ -141,6 +142,7 @@ def dense(q):
     return dist.MultivariateNormal(q.mean, q.covariance_matrix)
 
 
+@pytest.mark.integration
 def test_a_patch_finds_the_low_rank_that_is_there(x64):
     factor = jnp.asarray(RNG.normal(size=(20, 2)))
     variances = jnp.asarray(RNG.uniform(0.5, 2, size=20))

@@ -44,6 +44,7 @@ def test_the_direction_is_equation_8_by_autodiff(x64):
         np.testing.assert_allclose(stein_direction(particles, scores)[i], phi, rtol=1e-6)
 
 
+@pytest.mark.integration
 def test_coincident_particles_climb_together(x64):
     same = jnp.zeros((1, 2)) + jnp.array([[0.3, 0.4]])
     np.testing.assert_allclose(
@@ -67,6 +68,7 @@ def test_moments_of_a_gaussian_are_recovered():
     assert result.evaluations == 20 + 100 * 600
 
 
+@pytest.mark.integration
 def test_the_guide_is_a_density_with_the_moments_of_the_particles():
     particles = jax.random.normal(jax.random.key(0), (50, 2)) * SCALE + MEAN
     q = Particles(particles)

@@ -146,6 +146,7 @@ def test_moves_of_z_mend_a_chain_whose_guide_is_narrow():
     assert off_by(others) > 8
 
 
+@pytest.mark.integration
 def test_a_random_walk_leaves_its_density_as_it_is():
     """Samples of it are samples of it after the moves, and others than before."""
     p = dist.MultivariateNormal(jnp.zeros(2), jnp.array([[1.0, 0.6], [0.6, 0.8]]))

@@ -101,6 +101,7 @@ RETURNS = {
 }
 
 
+@pytest.mark.cases(rest=None, integration=["price", "dreg", "stratified"])
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_an_estimator_refuses_what_it_cannot_use(name):
     estimate = ESTIMATORS[name]
@@ -395,6 +396,7 @@ def test_the_parts_refuse(case):
 # --- what is meant well is taken
 
 
+@pytest.mark.integration
 def test_a_raw_key_is_the_typed_key_of_its_seed():
     raw = jax.random.PRNGKey(3)
     typed = jax.random.key(3)
@@ -412,6 +414,7 @@ def test_a_raw_key_is_the_typed_key_of_its_seed():
         assert arguments.as_key(jax.random.PRNGKey(3), "test") == jax.random.key(3)
 
 
+@pytest.mark.integration
 def test_keys_and_counts_of_other_kinds_are_taken_under_transformations():
     keys = jax.random.split(KEY, 3)
     values = jax.jit(jax.vmap(lambda key: vi.elbo(key, log_joint, VECTOR, num_samples=2)))(keys)

@@ -47,6 +47,11 @@ def some_x(*shape, seed=0):
     return jnp.asarray(normal(seed, *shape) > 0, jnp.float32)
 
 
+@pytest.mark.cases(
+    rest="slow",
+    default=["mlp (5, 7)", "conv (5, 7)"],
+    integration=["conv (28, 28)", "mlp (9, 9, 3)"],
+)
 @pytest.mark.parametrize(("name", "make", "x_shape"), CASES, ids=IDS)
 def test_shapes_and_gradients(name, make, x_shape, strict_ranks):
     model = make(x_shape)
@@ -100,6 +105,7 @@ def test_each_likelihood_is_summed_over_every_pixel(name, make):
     np.testing.assert_allclose(total, np.asarray(terms, np.float64).sum(), rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_init_is_a_function_of_the_key():
     model = mlp_vae((4,))
     first, again, other = (model.init(jax.random.key(seed)) for seed in (0, 0, 1))
@@ -186,6 +192,7 @@ def test_any_pair_of_functions_serves():
     )
 
 
+@pytest.mark.integration
 def test_the_output_bias_is_where_the_decoder_starts():
     bias = jnp.asarray(normal(4, 5, 7, 1), jnp.float32)
     plain = mlp_vae((5, 7))

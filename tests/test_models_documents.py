@@ -31,6 +31,7 @@ def made(factory, **settings):
     return model, model.init(jax.random.key(0))
 
 
+@pytest.mark.integration
 def test_prodlda_is_a_product_of_topics():
     (model, params) = made(vi.models.documents.prodlda, alpha=0.5)
     topics = np.asarray(params["decoder"]["topics"])
@@ -56,6 +57,7 @@ def test_nvdm_is_a_softmax_of_latents(shares):
     np.testing.assert_allclose(decoded(model, params), log_softmax(logits), rtol=1e-5)
 
 
+@pytest.mark.cases(rest=None, integration=["False"])
 @pytest.mark.parametrize("is_fixed", [False, True])
 def test_etm_is_a_mixture_of_softmax_topics(is_fixed):
     rho = normal(3, V, 5)
@@ -102,6 +104,7 @@ def test_the_amortisation_gap_closes_with_iterations():
     assert gap(0) > 1e-2
 
 
+@pytest.mark.integration
 def test_scholar_without_effects_is_prodlda_exactly():
     """With the same key the first parameters are the same, and the effects begin at 0."""
     (plain, params) = made(vi.models.documents.prodlda, alpha=0.5)
@@ -125,6 +128,7 @@ def scholar_with_effects():
     return model, params, {**X, "covariates": jnp.array([1.0, -0.3])}
 
 
+@pytest.mark.integration
 def test_scholar_moves_the_log_frequencies_by_its_covariates():
     (model, params, x) = scholar_with_effects()
     decoder = jax.tree.map(np.asarray, params["decoder"])
@@ -178,6 +182,7 @@ def test_a_covariate_that_moves_words_is_found():
     assert np.corrcoef(found, effect)[0, 1] > 0.9
 
 
+@pytest.mark.integration
 def test_a_document_has_as_many_words_as_it_had():
     probs = np.array([0.1, 0.2, 0.3, 0.4, 0.0, 0.0, 0.0])
     bag = vi.models.documents.Bag(jnp.log(probs + 1e-30), X["ids"], X["counts"])

@@ -164,6 +164,7 @@ def test_the_mean_gradient_is_that_of_the_enumeration(name):
     assert np.abs(exact).max() > 0.05
 
 
+@pytest.mark.integration
 def test_enumeration_has_the_gradient_without_noise():
     params = moved(COINS)
 
@@ -183,6 +184,7 @@ def test_enumeration_has_the_gradient_without_noise():
 # --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_a_mixture_prior_by_quadrature():
     prior = priors.mixture_of_gaussians(1, 3, spread=2.0)
     model = vi.models.vae(SHAPE, num_latents=1, hidden=(3,), prior=prior, kl="drawn")

@@ -368,6 +368,19 @@ def test_every_model_has_a_case():
         assert made <= used | {"gated_mlp_encoder", "gated_mlp_decoder"}, f"{room}: {made}"
 
 
+@pytest.mark.cases(
+    rest="slow",
+    default=["vae", "vae, full rank", "discrete_vae", "nvdm"],
+    integration=[
+        "sequence_vae",
+        "dlgm",
+        "table_vae",
+        "hierarchical_vae",
+        "semi_supervised_vae",
+        "sigmoid_belief_net",
+        "poisson_lds",
+    ],
+)
 @each
 def test_its_terms_are_those_of_its_densities(name):
     """E[log_lik - KL] = E_q[log p(x, z) - log q(z)]; log p(x | z) is that of what it decodes."""
@@ -409,6 +422,7 @@ def test_its_terms_are_those_of_its_densities(name):
     assert slack.mean() > -5 * slack.std() / len(slack) ** 0.5
 
 
+@pytest.mark.cases(rest=None, integration=["table_vae"])
 @each
 def test_its_samples_are_examples(name):
     case = case_of(name)
@@ -435,6 +449,21 @@ def test_its_samples_are_examples(name):
     assert again.log_lik.shape == ()
 
 
+@pytest.mark.cases(
+    rest="slow",
+    default=["vae", "discrete_vae", "nvdm", "from_densities"],
+    integration=[
+        "sequence_vae",
+        "dlgm",
+        "table_vae",
+        "ladder_vae",
+        "vq_vae",
+        "semi_supervised_vae",
+        "diffusion",
+        "sigmoid_belief_net",
+        "gpfa",
+    ],
+)
 @each
 def test_two_steps_move_every_parameter_and_a_batch_is_a_loop(name):
     case = case_of(name)
@@ -479,6 +508,7 @@ def test_what_a_prior_declares_is_what_it_depends_on():
             assert undeclared(p, p.sample(jax.random.key(0))) == []
 
 
+@pytest.mark.integration
 def test_layer_norm_hides_the_size_and_the_level_of_what_comes_to_an_activation():
     """The guide of an image that the first layer's weights and bias scale is the same."""
     model = vi.models.ladder_vae(SHAPE, **TWO, norm="layer")
@@ -494,6 +524,7 @@ def test_layer_norm_hides_the_size_and_the_level_of_what_comes_to_an_activation(
         vi.models.ladder_vae(SHAPE, **TWO, norm="batch")
 
 
+@pytest.mark.integration
 def test_a_ladder_merges_two_gaussians_by_their_precisions():
     model = vi.models.ladder_vae(SHAPE, num_latents=(2, 1), hidden=((4,), (4,)))
     params = jax.jit(model.init)(jax.random.key(0))
@@ -512,6 +543,7 @@ def test_a_ladder_merges_two_gaussians_by_their_precisions():
     np.testing.assert_allclose(merged.loc, mean, rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_a_label_matters_in_every_network():
     model = case_of("conditional_vae").model
     densities = model.densities

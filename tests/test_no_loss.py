@@ -139,6 +139,17 @@ def newest(folder, *, read_only):
     return step, seed, saves.block is not None
 
 
+@pytest.mark.cases(
+    rest=None,
+    slow=[
+        "one after the other-kill-sample",
+        "one after the other-torn-sample",
+        "another of the same step-kill-sample",
+        "another of the same step-torn-sample",
+        "the best-torn-sample",
+        "in a block, then out of it-torn-sample",
+    ],
+)
 @every
 @pytest.mark.parametrize("kind", ["kill", "torn"])
 @pytest.mark.parametrize("name", SCRIPTS)

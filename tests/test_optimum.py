@@ -27,6 +27,7 @@ def test_at_the_posterior_every_term_is_0():
     assert found.signal_to_noise < 0.1
 
 
+@pytest.mark.integration
 def test_elsewhere_they_are_the_gradients_of_the_elbo():
     loc = jnp.array([0.3, -0.1])
     log_scale = jnp.array([-0.7, -0.2])

@@ -156,6 +156,7 @@ LIKELIHOODS = {
 }
 
 
+@pytest.mark.cases(rest="slow", integration=["poisson"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(LIKELIHOODS))
 def test_the_fixed_point_is_the_optimum(name):
@@ -199,6 +200,7 @@ def test_the_fixed_point_is_the_optimum(name):
             assert vi.diagnostics.psis(log_w).k_hat < 0.7
 
 
+@pytest.mark.integration
 def test_expectations_by_quadrature_and_in_closed_form():
     """Of a Poisson: value, slope and curvature, and those of a polynomial by hand."""
     with jax.enable_x64(True):

@@ -185,6 +185,7 @@ def test_runge_kutta_is_of_fourth_order(x64):
     assert 13.0 < error(10) / error(20) < 19.0
 
 
+@pytest.mark.integration
 def test_the_regression_likelihood_is_the_sum_over_rows(x64):
     rng = np.random.default_rng(0)
     design = gaussian.columns(rng.normal(5.0, 1.0, 30), rng.normal(size=30))
@@ -201,6 +202,7 @@ def test_the_regression_likelihood_is_the_sum_over_rows(x64):
     )
 
 
+@pytest.mark.integration
 def test_the_root_of_the_kernel_is_its_cholesky_factor(x64):
     x = np.arange(-3.0, 4.0)
     for rho in (0.05, 0.7, 2.0):
@@ -250,6 +252,7 @@ def as_text(path, value):
     path.write_text(json.dumps(value))
 
 
+@pytest.mark.cases(rest=None, integration=["posterior_database-as_text"])
 @pytest.mark.parametrize("pack", [as_zip, as_gzip, as_text])
 @pytest.mark.parametrize("inside", ["", "posterior_database"])
 def test_a_clone_is_read(tmp_path, pack, inside):

@@ -83,6 +83,7 @@ def test_products_are_of_bfloat16_and_the_last_is_summed_in_float32(name, x):
         assert [out for _, out in found] == [jnp.bfloat16, jnp.bfloat16, jnp.float32]
 
 
+@pytest.mark.cases(rest="slow", integration=["mlp-iwae", "conv-analytic"])
 @pytest.mark.parametrize(
     ("name", "loss"), [("mlp", "analytic"), ("mlp", "iwae"), ("conv", "analytic")]
 )
@@ -109,6 +110,7 @@ def test_losses_gradients_and_parameters_are_float32_and_near_those_of_float32(n
         assert jnp.linalg.norm(rounded - exact) < 0.05 * jnp.linalg.norm(exact)
 
 
+@pytest.mark.integration
 def test_a_bias_is_summed_over_the_batch_in_float32():
     """Its gradient counts 1,001 examples of 1 each: bfloat16 has 8 bits, so 1,001 is none of its
     numbers.

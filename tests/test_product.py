@@ -46,6 +46,7 @@ TRANSFORMS = {
 }
 
 
+@pytest.mark.cases(rest=None, integration=["hessian", "scan and checkpoint"])
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_it_is_matmul_under(name):
     ours, theirs = (TRANSFORMS[name](value(multiply)) for multiply in (product, jnp.matmul))

@@ -193,6 +193,7 @@ def test_a_program_is_a_pytree_and_a_guide():
     np.testing.assert_allclose(many["z1"], jnp.stack([z["z1"] for z in alone]), rtol=1e-6)
 
 
+@pytest.mark.integration
 def test_conditioning_holds_what_comes_first():
     z2 = jnp.array([0.3, -1.0])
     p = prior().condition({"z2": z2})
@@ -304,6 +305,7 @@ def model_of(walk, kl, walk_p=top_down):
     )
 
 
+@pytest.mark.integration
 def test_evaluation_of_a_program_has_the_means_of_its_sites():
     model = model_of(down, "closed")
     params = model.init(jax.random.key(0))
@@ -371,6 +373,7 @@ def independent(params, context, site):
     site("z1", gaussian(jnp.zeros(3), jnp.zeros(())), given=())
 
 
+@pytest.mark.integration
 def test_what_a_site_is_given_can_be_declared():
     kls = loss_terms(model_of(up, "closed", independent), up, jax.random.key(8)).kl
     assert not any(isinstance(kl, vi.types.Drawn) for kl in kls.values())
@@ -402,6 +405,7 @@ def test_the_kl_of_the_whole_is_no_closed_form():
         vi.kl_divergence(prior(), prior())
 
 
+@pytest.mark.integration
 def test_guides_over_a_pytree_have_a_closed_kl():
     """That of their vectors, so that analytic_elbo takes them."""
     example = {"a": jnp.zeros(()), "b": jnp.zeros(2)}
@@ -479,6 +483,11 @@ PAIRS = {
 }
 
 
+@pytest.mark.cases(
+    rest="slow",
+    default=["up-stl", "down-score", "down-vimco"],
+    integration=["up-dreg", "down-gdreg", "up-reparam"],
+)
 @pytest.mark.parametrize("name", sorted(PAIRS))
 @pytest.mark.parametrize("walk", [up, down])
 def test_every_bound_under_every_estimator_is_the_evidence(name, walk, x64):

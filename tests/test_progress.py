@@ -217,6 +217,7 @@ def test_a_slow_density_is_seen(commands, tmp_path):
 # --- what is named where nothing else is shown
 
 
+@pytest.mark.integration
 def test_compiling_a_slow_program_is_named(timed):
     """A step whose tracing takes 1 s, with thresholds of 0.2 s."""
 

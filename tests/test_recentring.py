@@ -63,6 +63,7 @@ def moved(name):
     return target, target.recentring.at(shares, target)
 
 
+@pytest.mark.cases(rest="slow", integration=["loop", "schools"])
 @pytest.mark.parametrize("name", MODELS)
 def test_it_is_the_same_posterior_by_the_change_of_variables(name, x64):
     target, other = moved(name)
@@ -101,6 +102,7 @@ def test_digits_survive_in_the_neck_of_a_funnel():
     np.testing.assert_allclose(slope, want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.cases(rest=None, integration=["0.5"])
 @pytest.mark.parametrize("tau", [0.5, 20.0])
 def test_shares_are_those_of_what_the_data_say(tau, x64):
     """t tau^2 / (1 + t tau^2) for data of precision t."""

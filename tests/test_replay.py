@@ -246,6 +246,7 @@ def test_a_gradient_that_shows_only_in_the_state_is_found():
     )
 
 
+@pytest.mark.integration
 def test_the_step_before_is_kept_where_its_gradient_was_the_first(monkeypatch, tmp_path):
     """A gradient is measured at some steps only; the loss of the next one shows it."""
     config = small(train__num_steps=20)
@@ -294,6 +295,7 @@ def test_a_finite_step_says_so(kept, capsys):
     assert "it is finite here" in capsys.readouterr().out
 
 
+@pytest.mark.integration
 def test_a_step_that_was_not_kept(kept, tmp_path):
     folder, config = kept
     with pytest.raises(UserError, match="has kept no step 5; it has 4"):

@@ -54,6 +54,7 @@ def params_of(dtype):
 # ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.cases(rest=None, integration=["sumo", "tvo", "eubo", "miwae"])
 @pytest.mark.parametrize("name", sorted(BOUNDS))
 def test_weights_that_underflow_leave_value_and_gradient_finite(name):
     log_w = jnp.asarray(-1e4 + 3.0 * normal(0, 8), jnp.float32)
@@ -87,6 +88,7 @@ def test_if_no_draw_has_weight_the_bound_says_minus_infinity(name):
     assert value == -jnp.inf
 
 
+@pytest.mark.cases(rest=None, integration=["sumo-10000"])
 @pytest.mark.parametrize("num_samples", [1, 10_000])
 @pytest.mark.parametrize("name", SMOOTH)
 def test_one_draw_and_ten_thousand(name, num_samples):
@@ -97,6 +99,7 @@ def test_one_draw_and_ten_thousand(name, num_samples):
     np.testing.assert_allclose(gradient.sum(), 1.0, rtol=1e-4)
 
 
+@pytest.mark.cases(rest=None, integration=["elbo--100.0", "elbo-100.0"])
 @pytest.mark.parametrize("logit", [-100.0, 100.0])
 @pytest.mark.parametrize("bound", ["elbo", "iwae"])
 def test_logits_at_their_ends_give_finite_gradients(bound, logit):
@@ -132,6 +135,9 @@ def test_logits_at_their_ends_give_finite_gradients(bound, logit):
 # ---------------------------------------------------------------------------------
 
 
+@pytest.mark.cases(
+    rest="integration", default=["reparam-elbo", "dreg-iwae", "stl-elbo", "reparam-cubo"]
+)
 @pytest.mark.parametrize(("estimator", "bound"), FEW)
 def test_both_precisions_keep_theirs_and_agree(estimator, bound, x64):
     """The same noise in both: float32 draws cast up, so that only the arithmetic differs."""

@@ -41,6 +41,7 @@ def test_each_draw_alone_has_the_guides_distribution(wrap, guide):
     np.testing.assert_allclose(wrap(guide).mean, LOC)
 
 
+@pytest.mark.integration
 def test_antithetic_draws_mirror_each_other():
     z = vi.sampling.antithetic(FULL).sample(jax.random.key(1), (6,))
     np.testing.assert_allclose(z[:3] + z[3:], jnp.broadcast_to(2 * LOC, (3, 2)), rtol=1e-6)
@@ -53,6 +54,7 @@ def test_quasi_points_fill_space_more_evenly_than_random_ones():
     assert counts.max() <= 11
 
 
+@pytest.mark.cases(rest="integration")
 @pytest.mark.parametrize(
     ("wrap", "at_most"), [(vi.sampling.antithetic, 0.3), (vi.sampling.quasi, 0.1)]
 )
@@ -114,6 +116,7 @@ def test_errors_are_sentences():
         vi.sampling.antithetic(DIAGONAL).sample(jax.random.key(0), (3,))
 
 
+@pytest.mark.integration
 def test_controlled_mean_is_unbiased_and_takes_away_what_the_controls_explain():
     def one(key):
         controls = jax.random.normal(key, (64, 2))

@@ -92,6 +92,9 @@ def program(q, size):
 # --- the parts
 
 
+@pytest.mark.cases(
+    rest=None, integration=["iaf", "low_rank", "real_nvp", "sylvester", "neural_spline"]
+)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_guides_of_every_family_come_back(name):
     family = getattr(families, name)(3)
@@ -148,6 +151,7 @@ def test_guides_and_states_of_every_method_come_back(name):
     assert type(back[1]) is type(made[1])
 
 
+@pytest.mark.cases(rest=None, integration=["value7"])
 @pytest.mark.parametrize(
     "value",
     [
@@ -205,6 +209,7 @@ def test_only_known_classes_are_made(name):
 # --- a result without its target
 
 
+@pytest.mark.integration
 def test_all_that_needs_no_density_is_the_same(fitted, folder):
     back = vi.load_result(folder)
     assert str(back) == str(fitted)
@@ -355,6 +360,7 @@ def test_saving_anew_replaces_and_leaves_the_rest(fitted, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "theirs"
 
 
+@pytest.mark.integration
 def test_a_kill_between_the_files_leaves_the_earlier_result(
     fitted, modelled, tmp_path, monkeypatch
 ):

@@ -172,6 +172,7 @@ STACKED = vi.models.stacked_semi_supervised_vae(
 )  # fmt: skip
 
 
+@pytest.mark.integration
 def test_each_model_of_a_stack_is_trained_by_its_own_bound():
     """The gradient of M1 is that of a VAE under N(0, I), that of M2 of its bound of z1 as data."""
     params = params_of(STACKED)

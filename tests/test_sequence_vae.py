@@ -230,6 +230,7 @@ def test_without_an_example_the_steps_are_those_that_it_was_made_for():
         other.generate(jax.random.key(1), params, None)
 
 
+@pytest.mark.integration
 def test_what_cannot_be_is_refused():
     for bad in [
         lambda: sequence_vae((), num_latents=1),

@@ -302,6 +302,7 @@ def test_the_best_checkpoint_is_saved_and_kept(tmp_path, elbos, capsys):
     assert session.trained_params(config, model, tmp_path / "run")[1] == 8
 
 
+@pytest.mark.cases(rest=None, slow=["60.0-steps2"])
 @pytest.mark.integration
 @pytest.mark.parametrize(("minutes", "steps"), [(0.0, [8]), (1e-9, [2, 4, 6, 8]), (60.0, [8])])
 def test_a_run_saves_by_the_minute(tmp_path, elbos, minutes, steps):
@@ -416,6 +417,7 @@ def test_a_streamed_run_has_the_metrics_of_one_on_the_device(tmp_path, no_evalua
 # -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.cases(rest="slow", default=["17"], integration=["256"])
 @pytest.mark.parametrize("num_levels", [3, 17, 256])
 def test_binarise_has_the_levels_as_its_mean(num_levels):
     levels = jnp.tile(jnp.arange(num_levels, dtype=jnp.uint8), (20_000, 1))
@@ -462,6 +464,7 @@ def test_prepare_gives_what_the_likelihood_wants(changes, num_levels, want):
     assert jnp.issubdtype(x.dtype, jnp.integer) == is_whole
 
 
+@pytest.mark.integration
 def test_the_evaluation_set_is_binarised_once():
     config = small()
     dataset = session.load_data(config)
@@ -711,6 +714,7 @@ def test_evidence_is_summarised_with_its_reliability():
     assert "0.750, k-hat <= 0.50" in evidence.rows(trusted)[1].note
 
 
+@pytest.mark.integration
 def test_portions_of_samples_of_any_size_are_one_program(small_model, monkeypatch):
     """20 chunks, a few more at each call, in batches of 8 examples."""
     built, params, x = small_model

@@ -277,6 +277,7 @@ def names_in(source):
     return {node.value for node in nodes if isinstance(node, ast.Constant)} & names
 
 
+@pytest.mark.integration
 def test_what_a_model_is_made_of_is_asked_by_name_in_build_alone():
     """Elsewhere by what it can do, so that a new one, or a user's own, is treated like ours."""
     homes = {"experiments/build.py", "experiments/rooms.py", "experiments/posteriors/methods.py"}
@@ -314,6 +315,11 @@ def with_fields(*fields):
     return config_file.set_fields(small(model__network__hidden=(4,)), given)
 
 
+@pytest.mark.cases(
+    rest="slow",
+    default=["mean_field", "full_rank", "planar"],
+    integration=["mixture", "student_t", "gaussian_markov_chain", "sylvester"],
+)
 @pytest.mark.parametrize("name", rooms.FAMILY.all_names())
 def test_every_family_trains_from_a_config(name):
     if name == "constrained":

@@ -32,6 +32,7 @@ def state_chain(num=4, num_states=3, seed=0):
     return StateChain(*(jnp.asarray(a) for a in (np.log(start), np.log(moves), potentials)))
 
 
+@pytest.mark.integration
 def test_states_are_those_of_enumeration():
     with jax.enable_x64(True):
         of = state_chain()
@@ -311,6 +312,7 @@ def test_moves_that_are_never_made_keep_a_finite_probability():
     assert present.log_start[1] < -80.0
 
 
+@pytest.mark.integration
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="num_states of at least 1"):
         model_of(num_states=0)

@@ -48,6 +48,7 @@ def by_name(z):
     return {f"z{number}": z[number] for number in range(L)}
 
 
+@pytest.mark.integration
 def test_it_is_the_unrolled_walk():
     z = STACK.sample(jax.random.key(0))
     assert z.shape == (L, D)
@@ -97,6 +98,7 @@ def stacked_model(kl):
     )
 
 
+@pytest.mark.integration
 def test_its_kl_is_by_layer_closed_or_drawn():
     models = [stacked_model("closed"), stacked_model("drawn")]
     params = models[0].init(None)

@@ -205,6 +205,7 @@ def run_python(code):
     )
 
 
+@pytest.mark.cases(rest="integration", default=["vi_jax.bounds.iwae-flax numpyro optax"])
 @pytest.mark.parametrize(
     ("use", "absent"),
     [

@@ -57,6 +57,7 @@ def values_and_gradients(bound="elbo", num_samples=1, num=4_000):
     return jax.jit(jax.vmap(jax.value_and_grad(value), (None, 0)))(PARAMS, keys(1, num))
 
 
+@pytest.mark.integration
 def test_it_is_the_sum_over_components_and_so_is_its_gradient():
     expected, slopes = jax.jit(jax.value_and_grad(by_quadrature))(PARAMS)
     values, found = values_and_gradients()
@@ -81,6 +82,7 @@ def test_each_component_is_sampled_so_that_there_is_less_noise_than_by_drawn_com
     assert found["loc"].std(0).sum() < theirs["loc"].std(0).sum()
 
 
+@pytest.mark.integration
 def test_of_one_component_it_is_the_reparameterised_bound():
     one = of_one(PARAMS)
     key = jax.random.key(3)

@@ -53,6 +53,7 @@ def step(state, batch):
     }
 
 
+@pytest.mark.cases(rest="slow", default=["rbg-3"], integration=["threefry2x32-32"])
 @pytest.mark.parametrize("most_steps", [1, 3, 32])
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 def test_groups_of_any_size_are_the_run_on_the_device(most_steps, impl):

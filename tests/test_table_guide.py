@@ -57,6 +57,7 @@ def joint_of(params):
     return mean, weights @ weights.T + np.diag(scale**2), weights
 
 
+@pytest.mark.integration
 def test_it_is_the_posterior_of_normal_columns():
     model, params, rows = of_normal_columns()
     mean, covariance, weights = joint_of(params)
@@ -151,6 +152,7 @@ def test_counts_are_near_the_posterior(kind):
     assert float(q.scale_tril[0, 0]) == pytest.approx(scale, rel=0.2)
 
 
+@pytest.mark.integration
 def test_a_zero_that_may_be_inflated_says_less():
     columns = [Column("zero_inflated_poisson", start=(1.0, 0.0))]
     model = table_vae(columns, num_latents=1, decoder_hidden=(), guide="linearised")

@@ -92,6 +92,7 @@ def test_what_is_observed_matters():
         assert not np.array_equal(first[1], second[1]), COLUMNS[number]
 
 
+@pytest.mark.integration
 def test_exposure_multiplies_the_rates_of_counts_alone():
     model, params = mixed()
     x = one_of(table_rows(1))
@@ -139,6 +140,7 @@ def test_hiding_changes_the_encoder_alone():
     assert model.densities.log_lik(params, chosen, z) == model.densities.log_lik(params, x, z)
 
 
+@pytest.mark.integration
 def test_a_decoder_may_be_trained_by_the_whole_view_alone():
     """Its gradient is that of the ELBO; the encoder's is the sum of both bounds'."""
     columns = [Column("gaussian")] * 3
@@ -372,6 +374,7 @@ class Linear:
         return np.where(o, self.complete[row], full_mean), np.where(o, 0.0, full_std)
 
 
+@pytest.mark.integration
 def test_at_the_posterior_every_bound_is_log_p_of_what_is_observed(x64):
     linear = Linear(jnp.float64)
     for row, expected in enumerate(linear.log_p()):
@@ -481,6 +484,7 @@ def test_imputed_classes_and_counts_are_those_of_the_model(no_key_check):
     assert not np.any(back.std)
 
 
+@pytest.mark.integration
 def test_weighted_quantiles_are_those_of_repeated_samples():
     samples = normal(0, 7, 2)
     times = np.array([1, 3, 0, 2, 5, 1, 8])

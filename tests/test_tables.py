@@ -362,6 +362,7 @@ def test_csv_of_many_kinds(tmp_path):
     np.testing.assert_allclose(back[observed], wanted[observed], rtol=1e-6)
 
 
+@pytest.mark.integration
 def test_a_column_that_turns_to_text_after_the_first_block_is_text(tmp_path):
     """Arrow guesses types from the first megabyte."""
     rows = [f"{i},{i % 7}" for i in range(150_000)] + ["x,3"]

@@ -57,6 +57,7 @@ def test_one_draw_of_each_part_gives_log_p_of_what_is_observed():
         assert log_p == pytest.approx(np.logaddexp.reduce(log_shares + each), abs=2e-4)
 
 
+@pytest.mark.integration
 def test_imputations_have_the_mean_of_the_posterior():
     model, params, means, covariances = some_mixture(num_parts=1)
     values, observed = some_rows()
@@ -84,6 +85,7 @@ def test_the_jacobian_of_the_logarithm_is_its_derivative():
     np.testing.assert_allclose(np.log(slope).sum(axis=1), of_log.log_jacobian(x), rtol=1e-6)
 
 
+@pytest.mark.integration
 def test_beliefs_are_priors_of_weights_biases_and_scales():
     """The gradient of the penalty is that of the priors' log densities, argument by argument."""
     _, params, _, _ = some_mixture()

@@ -107,6 +107,7 @@ def test_a_bad_step_of_a_table_is_kept_and_read_again(file, tmp_path):
         np.testing.assert_array_equal(moment.batch[name], stored[moment.rows])
 
 
+@pytest.mark.integration
 def test_what_a_table_takes_is_estimated(file):
     estimate.require_run(on(file), session.load_data(on(file)))
     config = on(file, train__batch_size=2 * 10**9)

@@ -58,6 +58,7 @@ def test_a_numpyro_model_has_numpyros_density_and_gradient():
         np.testing.assert_allclose(rows["theta[2]"], -theirs["theta"][2], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.integration
 def test_a_support_that_depends_on_a_latent():
     def model():
         width = numpyro.sample("width", dist.LogNormal(0.0, 1.0))
@@ -72,6 +73,7 @@ def test_a_support_that_depends_on_a_latent():
     np.testing.assert_allclose(target.log_density(jnp.array([0.3, -0.5])), expected, rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_an_improper_prior_and_a_plate_without_a_subsample():
     def model():
         b = numpyro.sample("b", dist.ImproperUniform(constraints.real, (), (2,)))
@@ -85,6 +87,7 @@ def test_an_improper_prior_and_a_plate_without_a_subsample():
     np.testing.assert_allclose(target.log_density(jnp.array([0.1, 0.2])), expected, rtol=1e-5)
 
 
+@pytest.mark.integration
 def test_a_function_of_a_pytree_with_constraints():
     example = {"rate": jnp.ones(2), "w": jnp.zeros((2, 2))}
     target = vi.targets.from_log_density(

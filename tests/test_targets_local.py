@@ -100,6 +100,7 @@ def test_the_mean_over_all_batches_is_the_whole_and_so_is_its_gradient(batch_siz
     assert np.all(np.asarray(slopes[1])[missing] == 0), "rows outside of a batch have no gradient"
 
 
+@pytest.mark.integration
 def test_the_whole_is_the_model_written_out():
     target = by_rows(4)
     whole = target.whole()
@@ -219,11 +220,13 @@ def test_an_index_beyond_the_data_is_not_clamped_in_silence(take, num):
         vi.targets.from_numpyro(rows_by(take, 25), jnp.arange(num) * 1.0)
 
 
+@pytest.mark.integration
 def test_the_row_after_the_last_may_be_filled_up():
     shifted = rows_by(lambda x, index: x.at[index + 1].get(mode="fill", fill_value=0.0), 25)
     assert vi.targets.from_numpyro(shifted, jnp.arange(100) * 1.0).num_rows == 100
 
 
+@pytest.mark.integration
 def test_a_target_may_be_made_within_jit():
     def value(x):
         target = vi.targets.from_numpyro(rows_by(lambda x, index: x[index], 25), x)

@@ -130,6 +130,7 @@ def test_a_table_has_a_row_for_each_contender_and_the_numbers_of_its_turns():
     assert text.count("| 2.0 | 1.0 | 3,000 |") == 3
 
 
+@pytest.mark.integration
 def test_the_limit_counts_every_product():
     """6 products forwards, and backwards all of them twice but for the one that meets the data."""
     problem = SMALL["iwae"]

@@ -110,6 +110,7 @@ def test_blocks_hold_every_document_once():
 # Special functions
 
 
+@pytest.mark.integration
 def test_special_functions(x64):
     x = np.concatenate([np.geomspace(1e-4, 1e6, 200), np.linspace(0.5, 12, 50)])
     np.testing.assert_allclose(special.psi(jnp.asarray(x)), digamma(x), rtol=1e-9, atol=1e-11)
@@ -161,6 +162,7 @@ def fitted():
     return dense, states, elbos
 
 
+@pytest.mark.integration
 def test_the_elbo_never_falls(fitted):
     (_, _, elbos) = fitted
     assert np.all(np.diff(elbos) > -1e-9)
@@ -354,6 +356,7 @@ def planted(num_docs=200):
     return topics, shares, np.stack([rng.multinomial(40, row @ topics) for row in shares])
 
 
+@pytest.mark.cases(rest=None, slow=["partly"])
 @pytest.mark.integration
 @pytest.mark.parametrize("method", ["partly", "memoized", "cvb0", "cavi"])
 def test_planted_topics_are_found(method):
@@ -384,6 +387,7 @@ def test_planted_topics_are_found(method):
         assert np.isfinite(fit.elbo)
 
 
+@pytest.mark.cases(rest=None, slow=["schedule1"])
 @pytest.mark.integration
 @pytest.mark.parametrize("schedule", [{}, {"alternations": 2, "average_from": 20}])
 def test_stochastic_steps_find_planted_topics(schedule):
@@ -429,6 +433,7 @@ def test_a_stream_finds_planted_topics_and_resumes_to_the_bit():
     np.testing.assert_array_equal(whole.alpha, resumed.alpha)
 
 
+@pytest.mark.cases(rest=None, slow=["memoized", "cvb0"])
 @pytest.mark.integration
 @pytest.mark.parametrize("method", ["partly", "memoized", "cvb0", "svi"])
 def test_a_fit_that_is_resumed_has_the_same_numbers(method):

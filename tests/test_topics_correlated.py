@@ -51,6 +51,7 @@ def fitted(num_rounds):
     return program(far)
 
 
+@pytest.mark.integration
 def test_the_bound_rises_to_a_stationary_point_below_the_evidence(x64):
     q, bounds, slopes = fitted(80)
     assert np.all(np.diff(bounds) >= -1e-12)

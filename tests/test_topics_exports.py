@@ -27,6 +27,7 @@ def test_scikit_learn_finds_the_shares_of_variational_bayes():
     assert np.abs(theta - fit.shares(counts_of(dense))).mean() < 0.1
 
 
+@pytest.mark.integration
 def test_arviz_has_the_moments_of_the_dirichlets():
     arviz = pytest.importorskip("arviz")
     fit = model()

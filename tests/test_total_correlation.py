@@ -51,6 +51,7 @@ def of_log(model, params, x, key, num_data):
     return jax.jit(lambda key, x: kl_parts(key, model, params, x, num_data))(key, x)
 
 
+@pytest.mark.integration
 def test_the_three_parts_add_up_to_the_kl_of_the_same_draw():
     model = spread()
     x = centres(6)
@@ -105,6 +106,7 @@ def test_the_stratified_density_is_unbiased_and_the_weighted_one_is_not():
     assert np.mean(weighted) < 0.5 * each.mean()
 
 
+@pytest.mark.integration
 def test_gaussian_aggregates_have_the_parts_known_in_closed_form():
     """N large: q(z) = N(0, S + s^2 I), whose TC is -1/2 log(1 - r^2); weighted sampling adds log N
     for each latent but one.

@@ -91,6 +91,7 @@ def test_a_step_is_pure_and_deterministic():
     assert not tree_equal(first.params, state.params)
 
 
+@pytest.mark.integration
 def test_a_step_is_the_optimizers_update_of_the_losses_gradient():
     state = new_state(optimizer=optax.sgd(0.05))
     _, key_loss = jax.random.split(jax.random.fold_in(step_key(state.key), state.step))

@@ -74,6 +74,7 @@ def nearest(r, codes):
     return ((r[:, :, None, :] - codes) ** 2).sum(-1).argmin(-1)
 
 
+@pytest.mark.integration
 def test_a_step_of_the_codebook_is_a_step_of_k_means(params):
     """At decay 0: each code goes to the mean of the vectors that are nearest to it."""
     model = tiny(decay=0.0)
@@ -110,6 +111,7 @@ def test_moving_averages_are_weighted_means_of_the_vectors(params):
     )
 
 
+@pytest.mark.integration
 def test_unused_codes_are_reset_to_where_the_vectors_are():
     """Vectors in two clusters, one code for each; the third is unused and becomes one of them with
     their spread.
@@ -144,6 +146,7 @@ def test_unused_codes_are_reset_to_where_the_vectors_are():
     assert abs(noise.mean()) < 0.05
 
 
+@pytest.mark.integration
 def test_the_bound_is_below_log_p_of_the_softened_guide_and_of_enumeration(params, no_key_check):
     """All nine pairs of codes: log p(x) exactly. Importance samples reach it, the bound does
     not.
@@ -174,6 +177,7 @@ def test_the_bound_is_below_log_p_of_the_softened_guide_and_of_enumeration(param
     assert (np.asarray(found) > bound).all()
 
 
+@pytest.mark.integration
 def test_the_prior_is_a_distribution_that_is_sampled_as_it_is():
     params = init_code_prior(jax.random.key(0), 3, 2, 4)
     params["last"] = 2.0 * jnp.asarray(normal(1, *params["last"].shape), jnp.float32)
