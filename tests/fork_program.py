@@ -20,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 
+import shared_contexts
+
 # Slow to import, and without threads that a fork would lose; the modules of experiments with them.
 PREPARED = (
     "jax",
@@ -80,6 +82,7 @@ def serve(child):
     ours = (found.name for found in pkgutil.walk_packages(experiments.__path__, "experiments."))
     for name in (*PREPARED, *ours):
         importlib.import_module(name)
+    shared_contexts.install()
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         task = json.loads(line)
