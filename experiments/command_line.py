@@ -32,12 +32,11 @@ def parse(argv: list[str], define_flags: Callable[[], None] = lambda: None) -> N
     """
     from experiments import config_file, overrides
 
-    argv = _with_all_kinds(argv)
     _require_flag_files(argv)
     define_flags()
     try:
         words = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
-        words, given = overrides.split(words)
+        words, given = overrides.split(_with_all_kinds(words))
         rest = flags.FLAGS(words)[1:]
     except flags.Error as error:
         raise UserError(_sentence(str(error))) from None

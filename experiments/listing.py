@@ -40,7 +40,7 @@ def is_asked(rooms: Mapping[str, Room], facts: tuple[str, ...] = ()) -> bool:
     kind = flags.FLAGS.list
     if kind is None:
         return False
-    found = overview(rooms) if kind == ALL else members(find(kind, rooms), facts)
+    found = overview(rooms) if kind in (ALL, "") else members(find(kind, rooms), facts)
     print("\n".join(found))
     return True
 
@@ -79,7 +79,8 @@ def members(room: Room, facts: tuple[str, ...] = ()) -> list[str]:
       room: whose names are listed.
       facts: arguments that are known of the data, and that no config has to give.
     """
-    lines = [f"{room.article} is one of these names, or dict(name=..., ...) with arguments:"]
+    opening = f"{room.article} is one of these names, or dict(name=..., ...) with arguments:"
+    lines = textwrap.wrap(opening, WIDTH)
     for name in room.all_names():
         signature = signatures.find(room.module, name)
         hidden = {*room.later, *facts}
@@ -104,7 +105,7 @@ def find(kind: str, rooms: Mapping[str, Room]) -> Room:
     """
     if kind not in rooms:
         near = suggest(kind, sorted(rooms))
-        raise UserError(f"--list is {kind!r}{near}; it can be {', '.join(sorted(rooms))}.")
+        raise UserError(f"--list is {kind!r}{near}; it can be {', '.join(sorted(rooms))} or {ALL}.")
     return rooms[kind]
 
 

@@ -135,7 +135,8 @@ def command_of(config: Mapping[str, Any]) -> str | None:
         return "documents"
     if "objective" in config:
         return "train"
-    return "posterior" if isinstance(config.get("model"), str) else None
+    is_posterior = isinstance(config.get("model"), str) and not hasattr(config.get("data"), "keys")
+    return "posterior" if is_posterior else None
 
 
 def require_command(config: Mapping[str, Any], command: str) -> None:
