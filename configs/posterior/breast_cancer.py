@@ -1,7 +1,7 @@
 """Logistic regression of a tumour's kind on 30 measures of its cells (Street et al. 1993, in
 scikit-learn), N(0, 1) weights.
 
-python -m experiments.posterior --config=configs/posterior/breast_cancer.py
+    python -m experiments.posterior --config=configs/posterior/breast_cancer.py
 """
 
 from ml_collections import ConfigDict

@@ -1,8 +1,8 @@
 """A posterior of posteriordb by its name, against its reference draws' means and standard
 deviations.
 
-python -m experiments.posterior --config=configs/posterior/posteriordb.py:arK-arK
---config.data_dir=CLONE_OF_POSTERIORDB
+    python -m experiments.posterior --config=configs/posterior/posteriordb.py:arK-arK \\
+        --config.data_dir=CLONE_OF_POSTERIORDB
 """
 
 from ml_collections import ConfigDict
