@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments import cli, own_code
+from experiments import cli, own_code, rooms
+from experiments.errors import UserError
 
 CHECKPOINT = "latest (the newest good one), best (see config.train.keep_best) or a step."
 
@@ -73,6 +74,12 @@ def open_run(fields: dict[str, Any] | None = None, *, part: str = "") -> Opened:
     from experiments.run.record import read_run
 
     config = read_run(workdir, args.allow_code)
+    command = rooms.command_of(config)
+    if command not in (None, "train"):
+        raise UserError(
+            f"{workdir} is a run of experiments.{command}; this command reads those of "
+            "experiments.train."
+        )
     given = {"data.data_dir": args.data_dir, **(fields or {})}
     settings.change(config, {field: value for field, value in given.items() if value})
     # the devices of this machine, not those of the run

@@ -48,8 +48,8 @@ def main() -> int:
     if flags.FLAGS.config is None:
         how = "try --config=configs/vae.py, see --help for examples."
         raise cli.UserError(f"--config is missing; {how}")
+    rooms.require_command(flags.FLAGS.config, "train")
     config = config_file.as_config(own_code.released(flags.FLAGS.config, flags.FLAGS.allow_code))
-    rooms.require_command(config, "train")
     settings.validate(config)
     from experiments import data
     from experiments.run.folder import default_folder, refuse_foreign

@@ -3,11 +3,15 @@
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ml_collections import ConfigDict
 
 from docs.site import pages
-from experiments import listing, rooms
+from experiments import listing, of_run, rooms
+from experiments.errors import UserError
+from experiments.run import record
 from vi_jax.fitting import Diagnostics, LocalDiagnostics, LocalResult, Result
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,3 +70,12 @@ def test_a_training_config_without_an_objective_is_not_sent_to_posteriors():
 def test_rooms_of_the_other_commands_fit_into_80_columns(kinds):
     for kind, room in kinds.items():
         assert max(map(len, listing.members(room))) <= listing.WIDTH, kind
+
+
+def test_commands_that_read_runs_of_train_say_whose_a_posterior_is(tmp_path, monkeypatch):
+    fields = {"model": "eight_schools", "data": ""}
+    monkeypatch.setattr(of_run.cli, "require", lambda name: str(tmp_path))
+    monkeypatch.setattr(of_run.flags, "FLAGS", SimpleNamespace(allow_code=""))
+    monkeypatch.setattr(record, "read_run", lambda folder, allowed: ConfigDict(fields))
+    with pytest.raises(UserError, match=r"a run of experiments\.posterior; .*experiments\.train"):
+        of_run.open_run()
