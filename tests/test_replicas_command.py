@@ -5,15 +5,19 @@ and is a run folder.
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from command_helpers import as_flags, small
+from helpers import tree_equal
 from ml_collections import ConfigDict
 
 from experiments import settings
 from experiments.cli import UserError
+from experiments.evals import closing
+from experiments.evals.base import Measures
 from experiments.figures import replica_curves
-from experiments.run import replicas_end
+from experiments.run import replicas_end, session
 from experiments.sweep import configs as sweep_configs
 
 pytest_plugins = ["command_helpers"]
@@ -21,6 +25,49 @@ pytest_plugins = ["command_helpers"]
 
 def rows(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def counted():
+    """What two runs are built of, and how often JAX has traced the model's own functions."""
+    config = small(replicas=2, eval__num_importance_samples=4)
+    built = session.build_all(config, session.load_data(config))
+    traced = []
+
+    def remember(name, function):
+        def of(*args):
+            traced.append(name)
+            return function(*args)
+
+        return of
+
+    model = built.model
+    densities = model.densities._replace(guide=remember("guide", model.densities.guide))
+    model = model._replace(init=remember("init", model.init), densities=densities)
+    return built._replace(model=model), sweep_configs(config), traced
+
+
+def test_replicas_begin_as_runs_by_themselves_by_one_program(counted):
+    (built, configs, traced) = counted
+    states = session.start_states(configs, built.model)
+    assert traced == ["init"]
+    for config, state in zip(configs, states, strict=True):
+        alone = session.start_state(config, built.model)
+        assert tree_equal(state._replace(key=()), alone._replace(key=()))
+        assert tree_equal(jax.random.key_data(state.key), jax.random.key_data(alone.key))
+
+
+def test_log_p_of_all_replicas_is_one_program(counted, tmp_path):
+    (built, configs, traced) = counted
+    params = session.start_state(configs[0], built.model).params
+    summarise = closing.make_summarise(built)
+    found = []
+    for config in configs:
+        own = built._replace(config=config, keys=session.keys(config))
+        with jax.debug_key_reuse(False):  # as in the command
+            found.append(summarise(own, tmp_path, params, Measures({}, {})))
+        assert traced.count("guide") <= 2  # a shape and the program, of the first alone
+    assert found[0]["log_evidence"] != found[1]["log_evidence"]  # keys of their own
 
 
 @pytest.fixture(scope="module")

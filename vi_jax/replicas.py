@@ -1,7 +1,8 @@
 """Replicas: R training runs that differ in their keys and numbers, under one vmap of one step.
 
 keys = jax.random.split(key, 8)
-states = vi.replicas.stack([vi.init_state(key, model.init, optimizer) for key in keys])
+init = jax.jit(vi.training.make_init(model.init, optimizer))    # compiled once
+states = vi.replicas.stack([init(key) for key in keys])
 run = vi.replicas.make_run(step, batch_size=128)
 states, info = run(states, x, 100, np.ones(8, bool))      # metrics [8]
 state = vi.replicas.pick(states, 3)                       # that of a run by itself

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ SUMMARY = "summary.json"
 def finish(built: Built, workdir: Path, params: Any, measures: Measures) -> dict[str, Any]:
     """Evaluates, draws and prints what a run ends with."""
     config = built.config
-    summary = summarise(built, workdir, params, measures)
+    summary = make_summarise(built)(built, workdir, params, measures)
     files.make_folder(workdir / "figures")
     with heartbeat.phase("computing what the figures show"):
         paths = draw_all(
@@ -44,54 +45,63 @@ def finish(built: Built, workdir: Path, params: Any, measures: Measures) -> dict
     return summary
 
 
-def summarise(built: Built, workdir: Path, params: Any, measures: Measures) -> dict[str, Any]:
-    """The measures of a run with log p(x) by importance sampling, written to summary.json."""
+def make_summarise(
+    built: Built,
+) -> Callable[[Built, Path, Any, Measures], dict[str, Any]]:
+    """A function of a run, its folder, its parameters and its measures that writes summary.json:
+    the measures, with log p(x) by importance sampling. Its program is of the model and the data of
+    `built`, and compiled once for all runs that have them.
+    """
     config = built.config
-    key = session.key_at(built.keys.evaluate, 0)
     is_alone = jax.process_count() == 1
     layout = devices.make_layout(config, cuts_batches=False) if is_alone else ALONE
-    summary = {
-        "split": config.eval.split,
-        **measures.summary,
-        **log_evidence(
-            key, built, params, num_samples=config.eval.num_importance_samples, layout=layout
-        ),
-        "seconds": time.perf_counter() - cli.STARTED,
-    }
-    files.write_json(workdir / SUMMARY, summary)
-    return summary
+    num_samples = config.eval.num_importance_samples
+    log_evidence = make_log_evidence(built, num_samples=num_samples, layout=layout)
+
+    def summarise(own: Built, workdir: Path, params: Any, measures: Measures) -> dict[str, Any]:
+        key = session.key_at(own.keys.evaluate, 0)
+        summary = {
+            "split": config.eval.split,
+            **measures.summary,
+            **log_evidence(key, params),
+            "seconds": time.perf_counter() - cli.STARTED,
+        }
+        files.write_json(workdir / SUMMARY, summary)
+        return summary
+
+    return summarise
 
 
-def log_evidence(
-    key: jax.Array,
-    built: Built,
-    params: Any,
-    *,
-    num_samples: int,
-    layout: Layout,
-    most: int = evidence.MAX_CHUNK,
-) -> dict[str, Any]:
-    """The summary of log p(x) by importance samples; empty, with a note, where the model has no
-    densities.
+def make_log_evidence(
+    built: Built, *, num_samples: int, layout: Layout, most: int = evidence.MAX_CHUNK
+) -> Callable[[jax.Array, Any], dict[str, Any]]:
+    """(key, params) -> the summary of log p(x) by importance samples; empty, with a note, where the
+    model has no densities.
     """
     if built.model.densities is None:
         processes.say("note: no log p(x) by importance sampling: the model has no densities.")
-        return {}
-    make = evidence.make_log_evidence(
+        return lambda key, params: {}
+    estimate = evidence.make_log_evidence(
         built.model,
         num_samples=num_samples,
         batch_size=built.config.eval.batch_size,
         most=most,
         layout=layout,
     )
-    with heartbeat.compiling("computing log p(x)"):
-        found = make(key, params, built.x)
     nats_per_bit = None
     if built.units.support == "levels":
         nats_per_bit = float(np.prod(built.x_shape) * np.log(2.0))
-    summary = evidence.summarise(found, num_samples, nats_per_bit)
     table = built.dataset.table
-    return summary if table is None else {**summary, **units.summarise(found.log_p, table, built.x)}
+
+    def log_evidence(key: jax.Array, params: Any) -> dict[str, Any]:
+        with heartbeat.compiling("computing log p(x)"):
+            found = estimate(key, params, built.x)
+        summary = evidence.summarise(found, num_samples, nats_per_bit)
+        if table is None:
+            return summary
+        return {**summary, **units.summarise(found.log_p, table, built.x)}
+
+    return log_evidence
 
 
 def draw_all(

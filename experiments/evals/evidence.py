@@ -77,6 +77,7 @@ def make_log_evidence(
     layout = as_layout(layout)
     program = make_program(model, num_chunks, chunk, layout)
     portions = Portions(SECONDS)
+    k_hats = jax.jit(jax.vmap(k_hat_of_largest))
 
     def log_evidence(key: jax.Array, params: Any, x: Any) -> Evidence:
         key, params, x = layout.replicate((key, params, x))
@@ -105,7 +106,7 @@ def make_log_evidence(
         )
         k_hat = np.full(num, np.nan)
         if num_samples >= MIN_SAMPLES:
-            k_hat = np.asarray(jax.jit(jax.vmap(k_hat_of_largest))(largest[:, ::-1]))
+            k_hat = np.asarray(k_hats(largest[:, ::-1]))
         stderr = relative_stderr(total, squares, num_samples)
         log_p = total - np.log(num_samples)
         return Evidence(log_p, k_hat, stderr, plain / num_samples, weighted)

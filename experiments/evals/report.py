@@ -43,9 +43,10 @@ def evaluate(
     key_sides = jax.random.fold_in(key, SIDES)
     with heartbeat.compiling(f"evaluating the {config.eval.split} split"):
         measures = built.meter.measure(key_measures, params, built.x)
-    evidence = closing.log_evidence(
-        key_evidence, built, params, num_samples=num_samples, layout=layout, most=most
+    estimate_log_p = closing.make_log_evidence(
+        built, num_samples=num_samples, layout=layout, most=most
     )
+    evidence = estimate_log_p(key_evidence, params)
     asked = sides.Asked(num_bracket, num_refit, num_samples, num_weights, num_train, num_reciprocal)
     summary = {
         "split": config.eval.split,

@@ -29,6 +29,7 @@ def finish(
 
     config = built.config
     measure = held_out.make_measure(built)
+    summarise = closing.make_summarise(built)
     rows = []
     for which, each in enumerate(replicas):
         row = {
@@ -41,7 +42,7 @@ def finish(
             params, measures = ends[which]
             own = built._replace(config=each.config, keys=session.keys(each.config))
             with heartbeat.phase(f"summarising {each.folder.name} of {len(replicas)} replicas"):
-                found = closing.summarise(own, each.folder, params, measures)
+                found = summarise(own, each.folder, params, measures)
                 rows.append(row | found | measure(params))
         else:
             rows.append(row | {"stopped": read_json(each.folder / STOPPED)["step"]})

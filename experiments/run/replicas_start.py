@@ -71,7 +71,7 @@ def restored(
     the block they stopped in.
     """
     alive = np.array([not (each.folder / STOPPED).exists() for each in replicas])
-    fresh = [session.start_state(each.config, model) for each in replicas]
+    fresh = session.start_states([each.config for each in replicas], model)
     living = alive_of(replicas)
     states = fresh
     blocks: list[Totals | None] = [None] * len(replicas)

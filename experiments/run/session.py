@@ -1,6 +1,6 @@
 """What the commands share once a config is known: data, model, evaluations, and the run itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from experiments.run.contents import CONFIG
 from experiments.run.kinds import note_probabilities, require_kind
 from experiments.run.streaming import MOST_STEPS, make_streaming_run
 from vi_jax.shard import ALONE, Layout
-from vi_jax.training import State, evaluation_params
+from vi_jax.training import State, evaluation_params, make_init
 
 
 class Keys(NamedTuple):
@@ -214,13 +214,18 @@ def on_devices(data: Any, layout: Layout) -> Any:
 def start_state(config: Any, model: vi.Model, layout: Layout = ALONE) -> State:
     """The state before the first step."""
     with heartbeat.compiling("initialising the parameters"):
-        return vi.init_state(
-            keys(config).train,
-            model.init,
-            build.optimizer(config),
-            ema=bool(config.train.ema),
-            layout=layout,
-        )
+        return layout.make(_init_of(config, model), keys(config).train)
+
+
+def start_states(configs: Sequence[Any], model: vi.Model) -> list[State]:
+    """The same of runs that differ in their keys and rates alone, by one program."""
+    make = _init_of(configs[0], model)
+    with heartbeat.compiling("initialising the parameters"):
+        return [ALONE.make(make, keys(each).train) for each in configs]
+
+
+def _init_of(config: Any, model: vi.Model) -> Callable[[jax.Array], State]:
+    return make_init(model.init, build.optimizer(config), ema=bool(config.train.ema))
 
 
 def trained_params(

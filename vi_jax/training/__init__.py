@@ -13,7 +13,7 @@ from vi_jax.training.batches import batch_rows, make_gather, remembered_order, s
 from vi_jax.training.refit import Refitted, refit_guide
 from vi_jax.training.refit_normal import refit_normal
 from vi_jax.training.run import make_run, on_layout, require_batches
-from vi_jax.training.state import State, evaluation_params, init_state
+from vi_jax.training.state import State, evaluation_params, init_state, make_init
 from vi_jax.training.step import Metrics, Prepare, Step, make_step, step_key
 from vi_jax.training.stepwise import make_stepwise_run
 from vi_jax.training.totals import (
@@ -42,6 +42,7 @@ __all__ = [
     "evaluation_params",
     "init_state",
     "make_gather",
+    "make_init",
     "make_run",
     "make_step",
     "make_stepwise_run",

@@ -46,6 +46,17 @@ def init_state(
     key = as_key(key, "init_state")
     require_function(init, "init_state", name="init")
     require_optimizer(optimizer, "init_state")
+    return as_layout(layout).make(make_init(init, optimizer, ema=ema), key)
+
+
+def make_init(
+    init: Callable[[Array], Params], optimizer: optax.GradientTransformation, *, ema: bool = False
+) -> Callable[[Array], State]:
+    """The function of a key that `init_state` runs, to be compiled once for several keys.
+
+    Args:
+      init, optimizer, ema: as of `init_state`.
+    """
 
     def make(key: Array) -> State:
         key_init, key_run = jax.random.split(key)
@@ -60,7 +71,7 @@ def init_state(
             jnp.zeros((), jnp.int32),
         )
 
-    return as_layout(layout).make(make, key)
+    return make
 
 
 def evaluation_params(state: State) -> Params:
