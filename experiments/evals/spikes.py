@@ -41,6 +41,7 @@ def make(subject: Subject) -> Evaluation | str:
             return predicted(key, subject.model, params, {**x, "observed": shown})
 
         rates = jax.vmap(of_shown)(jax.random.split(key_rates, len(shown)), shown)
+        q = subject.model.densities.guide(params, x)
         return {
             "counts": x["values"],
             "observed": observed,
@@ -48,8 +49,8 @@ def make(subject: Subject) -> Evaluation | str:
             "rates_hidden": rates[1][:, hidden],
             "rates_later": rates[2],
             "is_later": is_later & observed,
-            "trajectory": _trajectory(key_path, subject.model, params, x),
-            "states": _states(subject.model, params, x),
+            "trajectory": _trajectory(key_path, subject.model, params, x, q),
+            "states": _states(q),
         }
 
     def summarise(found: dict[str, Any]) -> dict[str, Any]:
@@ -93,12 +94,10 @@ def predicted(key: jax.Array, model: Any, params: Any, x: Any) -> jax.Array:
     return jax.vmap(lambda z: densities.decode(params, x, z).mean)(z).mean(0)
 
 
-def _trajectory(key: jax.Array, model: Any, params: Any, x: Any) -> jax.Array:
+def _trajectory(key: jax.Array, model: Any, params: Any, x: Any, q: Any) -> jax.Array:
     """Means and SDs of latents by step, [2, T, D]: those of a guide over steps, else of the factors
     that p(x | z) states; of no steps where there are neither.
     """
-    densities = model.densities
-    q = densities.guide(params, x)
     q = getattr(q, "path", q)  # beside states
     num_steps = x["values"].shape[0]
     event: Any = getattr(q, "event_shape", ())
@@ -106,7 +105,7 @@ def _trajectory(key: jax.Array, model: Any, params: Any, x: Any) -> jax.Array:
         return jnp.stack([q.mean, jnp.sqrt(q.variance)])
 
     def factors(z: Any) -> Any:
-        return getattr(densities.decode(params, x, z), "factors", None)
+        return getattr(model.densities.decode(params, x, z), "factors", None)
 
     if jax.eval_shape(factors, q.sample(key)) is None:
         return jnp.zeros((2, 0, 0))
@@ -114,9 +113,9 @@ def _trajectory(key: jax.Array, model: Any, params: Any, x: Any) -> jax.Array:
     return jnp.stack([drawn.mean(0), drawn.std(0)])
 
 
-def _states(model: Any, params: Any, x: Any) -> jax.Array:
+def _states(q: Any) -> jax.Array:
     """The likeliest of the states of each move, [T - 1]; of no length where there are none."""
-    states = getattr(model.densities.guide(params, x), "states", None)
+    states = getattr(q, "states", None)
     if states is None:
         return jnp.zeros(0, jnp.int32)
     return jnp.argmax(states.mean, axis=-1)
