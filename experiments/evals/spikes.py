@@ -29,6 +29,7 @@ def make(subject: Subject) -> Evaluation | str:
     if reason:
         return reason
     hidden = held_out(len(kinds))
+    densities: Any = subject.model.densities
 
     def each(key: jax.Array, params: Any, x: Any) -> dict[str, Any]:
         key_rates, key_path = jax.random.split(key)
@@ -41,7 +42,7 @@ def make(subject: Subject) -> Evaluation | str:
             return predicted(key, subject.model, params, {**x, "observed": shown})
 
         rates = jax.vmap(of_shown)(jax.random.split(key_rates, len(shown)), shown)
-        q = subject.model.densities.guide(params, x)
+        q = densities.guide(params, x)
         return {
             "counts": x["values"],
             "observed": observed,
@@ -49,7 +50,7 @@ def make(subject: Subject) -> Evaluation | str:
             "rates_hidden": rates[1][:, hidden],
             "rates_later": rates[2],
             "is_later": is_later & observed,
-            "trajectory": _trajectory(key_path, subject.model, params, x, q),
+            "trajectory": _trajectory(key_path, densities, params, x, q),
             "states": _states(q),
         }
 
@@ -94,7 +95,7 @@ def predicted(key: jax.Array, model: Any, params: Any, x: Any) -> jax.Array:
     return jax.vmap(lambda z: densities.decode(params, x, z).mean)(z).mean(0)
 
 
-def _trajectory(key: jax.Array, model: Any, params: Any, x: Any, q: Any) -> jax.Array:
+def _trajectory(key: jax.Array, densities: Any, params: Any, x: Any, q: Any) -> jax.Array:
     """Means and SDs of latents by step, [2, T, D]: those of a guide over steps, else of the factors
     that p(x | z) states; of no steps where there are neither.
     """
@@ -105,7 +106,7 @@ def _trajectory(key: jax.Array, model: Any, params: Any, x: Any, q: Any) -> jax.
         return jnp.stack([q.mean, jnp.sqrt(q.variance)])
 
     def factors(z: Any) -> Any:
-        return getattr(model.densities.decode(params, x, z), "factors", None)
+        return getattr(densities.decode(params, x, z), "factors", None)
 
     if jax.eval_shape(factors, q.sample(key)) is None:
         return jnp.zeros((2, 0, 0))
