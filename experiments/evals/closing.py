@@ -19,6 +19,8 @@ from vi_jax import files
 from vi_jax.shard import ALONE, Layout
 
 SUMMARY = "summary.json"
+WIDTH = 80  # columns of a terminal
+WIDTH_OF_TITLES = 40  # where a note below its row begins
 
 
 def finish(built: Built, workdir: Path, params: Any, measures: Measures) -> dict[str, Any]:
@@ -141,5 +143,8 @@ def table(built: Built, name: str, summary: dict[str, Any]) -> str:
 
 
 def line(row: Row) -> str:
-    """A row as it is printed."""
-    return f"  {row.title:<34}{row.value}{row.note}".rstrip()
+    """A row as it is printed; a note that does not fit into a terminal's width goes below it."""
+    whole = f"  {row.title:<34}{row.value}{row.note}".rstrip()
+    if len(whole) <= WIDTH or not row.note:
+        return whole
+    return f"  {row.title:<34}{row.value}".rstrip() + f"\n{'':>{WIDTH_OF_TITLES}}{row.note.strip()}"

@@ -12,6 +12,9 @@ MIN_SEPARATION = 4.0  # standard deviations between the means of two modes
 MAX_EXPLAINED = 20  # samples of no weight whose site is looked up
 MAX_SPACING = 0.03  # standard deviations between neighbouring floats
 MAX_ELBO_GAP = 4.6  # nats below the best ELBO at which a mode has about a hundredth of the mass
+LOW = -10.0  # nats of a weight over the mean one, below which a sample counts for next to nothing
+MAX_LOW_SHARE = 0.01  # of the samples; more of them are no few
+MIN_ELBO_STDERR = 0.1  # nats, of an ELBO that few samples of no weight may rule
 MAX_SKIPPED_SHARE = 0.5  # of the steps; above it the guide is where it was before them
 
 
@@ -28,6 +31,29 @@ def starts_row(result: Any) -> str:
         f"{len(result.starts)}: ELBO {worst:,.2f} .. {best:,.2f} nats, means up to {far:.2g} "
         f"SD apart; {how}"
     )
+
+
+def elbo_row(result: Any) -> str:
+    """The ELBO; where a few samples that weigh next to nothing rule it, and so its error, how many
+    they are and what it is without them.
+    """
+    d = result.diagnostics
+    said = f"{d.elbo:,.3f} ± {d.elbo_stderr:.3f} nats"
+    if not d.trusted or not d.elbo_stderr > MIN_ELBO_STDERR:
+        return said
+    log_weights = np.asarray(result.weighted.log_weights, np.float64)
+    over_mean = log_weights + np.log(len(log_weights))
+    is_low = over_mean < LOW
+    count = int(is_low.sum())
+    if not 0 < count <= MAX_LOW_SHARE * len(log_weights):
+        return said
+    rest = d.log_evidence + float(over_mean[~is_low].mean())
+    are = (
+        "sample of next to no weight, where"
+        if count == 1
+        else "samples of next to no weight, where"
+    )
+    return f"{said}; {rest:,.3f} without {count:,} {are} the posterior has no mass"
 
 
 def effective_row(result: Any) -> str:

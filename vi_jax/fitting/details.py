@@ -27,6 +27,7 @@ SLOPE_DRAWS = 1000  # gradients
 RESPONSE_DRAWS = 50
 RESPONSE_UP_TO = 50  # latents whose linear response is a part of the details
 MAX_GRADIENT = 1.0  # of the ELBO's gradient, nats per standard deviation
+SMALLEST_SLOPE = 5e-4  # nats per SD, that three digits show
 WHOLE_UP_TO = 400  # latents whose whole covariance is taken at all
 
 
@@ -243,6 +244,8 @@ def _named(slope: Slopes) -> dict[str, Any]:
 
 def _worst(gradient: np.ndarray, z: np.ndarray, names: tuple[str, ...]) -> str:
     worst = int(np.argmax(np.abs(gradient)))
+    if abs(gradient[worst]) < SMALLEST_SLOPE:  # rounding, however many of its own errors
+        return f"below {SMALLEST_SLOPE:g} everywhere"
     return (
         f"{gradient[worst]:+.3f} ({names[worst]}, {abs(z[worst]):.1f} standard errors) at the most"
     )

@@ -215,7 +215,7 @@ class Result(HandsOver):
             ("method", self.method + (f" ({self.why})" if self.why else "")),
             *([("second method", self.fallback)] if self.fallback else []),
             ("latents", f"{self.target.size:,} unconstrained numbers"),
-            ("ELBO", f"{d.elbo:,.3f} ± {d.elbo_stderr:.3f} nats"),
+            ("ELBO", _reliability.elbo_row(self)),
             ("log evidence", _reliability.evidence_row(d)),
             ("k-hat", _reliability.k_hat_row(d)),
             ("effective samples", _reliability.effective_row(self)),
