@@ -19,11 +19,11 @@ from experiments.run import processes
 from experiments.run.streaming import make_streaming_run
 from vi_jax.training import on_layout
 
-NUM_STEPS = 50
+NUM_STEPS = 15
 
 
 def vae_losses(layout, make_run=vi.make_run):
-    """The loss of each of 50 steps: one layer of every kind, an epoch of seven batches, averaged
+    """The loss of each of 15 steps: one layer of every kind, epochs of seven batches, averaged
     parameters.
     """
     model = vi.models.vae((8, 8), num_latents=4, hidden=(32,))

@@ -22,6 +22,7 @@ def infer(shift, scale):
     return lambda key, x: dist.Normal(x / 2 + shift, scale * 0.5**0.5 * jnp.ones(2)).to_event(1)
 
 
+@pytest.mark.cases(rest=None, slow=["0.4-1.0-False-False"])
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("shift", "scale", "uniform", "symmetric"),

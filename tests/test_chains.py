@@ -122,6 +122,7 @@ def test_the_smoother_is_the_dense_normal(name, dtype):
             check(found, dense(chain, sites), tolerance)
 
 
+@pytest.mark.cases(rest=None, slow=["1-one chunk", "2-one chunk", "5-one chunk", "1-chunks of 4"])
 @each_smoother
 @pytest.mark.parametrize("num_steps", [1, 2, 5])
 def test_lengths_that_are_no_whole_chunks(name, num_steps):

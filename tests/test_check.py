@@ -443,6 +443,10 @@ def faulty(fault):
     return lambda params: Faulty(params["loc"], params["log_scale"], fault)
 
 
+@pytest.mark.cases(
+    rest=None,
+    slow=["sample_log_prob-variance-stein", "score-variance-score", "score-shifted-score"],
+)
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "fault", "only"),

@@ -532,6 +532,28 @@ def places(trained, tmp_path_factory):
     return folders
 
 
+@pytest.mark.cases(
+    rest="slow",
+    integration=[
+        "train: no config",
+        "train: unknown variant",
+        "train: unknown field",
+        "train: unknown name",
+        "train: unwritable",
+        "train: foreign folder",
+        "train: another config",
+        "train: no data folder",
+        "train: data file cut short",
+        "evaluate: no run",
+        "evaluate: cut config",
+        "evaluate: no checkpoint is good",
+        "evaluate: wrong split",
+        "sample: missing workdir",
+        "encode: unwritable out",
+        "impute: too few samples",
+        "replay: an older version",
+    ],
+)
 @pytest.mark.parametrize("mistake", mistakes())
 def test_a_mistake_is_answered_in_one_sentence(mistake, commands, places):
     command, args, words = mistakes()[mistake]

@@ -150,6 +150,16 @@ def marks_of(name, variant):
     return (pytest.mark.slow,) if is_slow else ()
 
 
+@pytest.mark.cases(
+    rest=None,
+    slow=[
+        "bidirectional-digits",
+        "disentangle-beta_tc",
+        "dlgm-diagonal",
+        "ladder-digits",
+        "priors-flow",
+    ],
+)
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "variant"),
@@ -200,6 +210,7 @@ def test_every_variant_trains(name, variant, tmp_path):
 RUN_BY_DEFAULT = [("iwae", "two_layers"), ("discrete", "wake_sleep")]
 
 
+@pytest.mark.cases(rest=None, slow=["iwae-two_layers"])
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "variant"),

@@ -51,6 +51,7 @@ def test_with_gaussian_sites_one_full_sweep_is_exact(x64):
     np.testing.assert_allclose(state.log_evidence, marginal.log_prob(y), rtol=1e-6)
 
 
+@pytest.mark.cases(rest=None, slow=["probit-log_ndtr"])
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("log_lik", "by_numpy"), [(ep.logistic, lambda a: -np.logaddexp(0, -a)), (ep.probit, log_ndtr)]

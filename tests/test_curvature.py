@@ -35,6 +35,7 @@ DENSE = blocked.Arrow((), tuple(range(5)), 1, chained=False)
 TARGETS = {"walk": (walk, 13, 4), "items": (items, 15, 5), "factored": (factored, 5, 5)}
 
 
+@pytest.mark.cases(rest=None, slow=["factored"])
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.integration] * (name != "walk")) for name in TARGETS],

@@ -81,6 +81,7 @@ def start(config):
     return run, data, session.start_state(config, built.model)
 
 
+@pytest.mark.cases(rest=None, slow=["images", "records"])
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", ["table", "images", "files", "records"])
 def test_a_run_from_disk_is_the_run_from_memory_and_goes_on_to_the_bit(sources, kind, tmp_path):

@@ -89,6 +89,7 @@ def posterior_kl(x):
 # -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.cases(rest=None, slow=["1-100", "200-100"])
 @pytest.mark.integration
 @pytest.mark.parametrize(("num_samples", "chunk"), [(1, 100), (12, 4), (200, 100)])
 def test_log_evidence_is_exact_where_the_guide_is_the_posterior(num_samples, chunk):

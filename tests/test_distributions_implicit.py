@@ -183,6 +183,7 @@ def test_von_mises_slope_is_that_of_the_cdf(k, x64):
     np.testing.assert_allclose(narrow, expected, rtol=1e-5)
 
 
+@pytest.mark.cases(rest=None, slow=["0.001", "30.0", "1000000.0"])
 @pytest.mark.integration
 @pytest.mark.parametrize("k", [1e-30, 1e-3, 1.0, 30.0, 1e6, 1e15])
 def test_von_mises_draws_are_fine_at_any_concentration(k):

@@ -57,6 +57,7 @@ def test_log_gamma_keeps_its_digits_in_float32(a):
     assert all_finite(gradient)
 
 
+@pytest.mark.cases(rest=None, slow=["0.05", "1.0", "3.0"])
 @pytest.mark.integration
 @pytest.mark.parametrize("a", CONCENTRATIONS)
 def test_log_gamma_draws_and_their_gradients(a):

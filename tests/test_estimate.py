@@ -186,6 +186,15 @@ def test_a_program_near_the_limit_is_judged_by_what_xla_says(rows, hand):
         estimate.require_run(config, dataset())
 
 
+@pytest.mark.cases(
+    rest="slow",
+    integration=[
+        "{}",
+        "{'model__network__name': 'conv'}",
+        "{'precision': 'bfloat16'}",
+        "{'model__family': 'full_rank'}",
+    ],
+)
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "changes",

@@ -37,6 +37,7 @@ NAMES = [name for name in rooms.FAMILY.all_names() if name != "constrained"]
 MEMBERS = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in NAMES]
 
 
+@pytest.mark.cases(rest=None, slow=["low_rank", "real_nvp"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", MEMBERS)
 def test_two_steps_move_every_parameter(name):
@@ -62,6 +63,7 @@ def test_two_steps_move_every_parameter(name):
     assert not still, f"these parameters did not move: {still}"
 
 
+@pytest.mark.cases(rest=None, slow=["planar", "mixture"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", MEMBERS)
 def test_it_is_evaluated(name):

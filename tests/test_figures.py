@@ -260,6 +260,23 @@ def words(drawn):
     return [text.get_text() for text, _ in drawn["texts"]]
 
 
+@pytest.mark.cases(
+    rest="slow",
+    integration=[
+        "curves",
+        "reconstructions, 28x28",
+        "grid, photographs",
+        "grid, volumes in colour",
+        "walk, colour",
+        "manifold, vectors",
+        "plane, ten labels",
+        "bars, 30",
+        "columns, 7",
+        "imputed, 30",
+        "correlations, 30",
+        "counts, 400",
+    ],
+)
 @pytest.mark.integration
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_decodes_and_its_text_is_whole(name, once):

@@ -105,6 +105,7 @@ def test_a_good_answer_is_left_as_it_is(hard):
     assert _fallback.second(hard, 0, None) is hard
 
 
+@pytest.mark.integration
 def test_fit_hands_on_its_budget(hard, monkeypatch):
     seen = []
 

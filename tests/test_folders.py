@@ -481,6 +481,20 @@ def printable(name):
     return ascii(name)[:20]
 
 
+@pytest.mark.cases(
+    rest="slow",
+    integration=[
+        "'a%20b'",
+        "'a#b'",
+        "'a b'",
+        "'\\\\u65e5\\\\u672c'",
+        "'a\\\\nb'",
+        "'{SPLIT}'",
+        "'~'",
+        "'-a'",
+        "'checkpoints'",
+    ],
+)
 @pytest.mark.integration
 @pytest.mark.parametrize("name", SERVED, ids=printable)
 def test_a_folder_of_any_name_holds_a_run(name, tmp_path, capsys):
@@ -789,6 +803,7 @@ def test_something_else_in_the_place_of_a_record(kind, tmp_path, elsewhere, monk
 ODD = "a%20b#c d\n\té'\".orbax-checkpoint-tmp"
 
 
+@pytest.mark.slow
 def test_a_folder_of_an_odd_name_through_all_commands(commands, tmp_path):
     """Trained, gone on with, evaluated and sampled from."""
     folder = tmp_path / ODD
@@ -846,6 +861,19 @@ CASES = [  # command, what is wrong in the folder, and how
 ]
 
 
+@pytest.mark.cases(
+    rest="slow",
+    integration=[
+        "train-metrics.jsonl-pipe",
+        "train-lock-dangling link",
+        "evaluate-config.json-pipe",
+        "sample-samples-link",
+        "encode-latents/latents.csv-pipe",
+        "impute-imputed/imputed.csv-link",
+        "posterior-draws.npz-dangling link",
+        "replicas-replica_1-link",
+    ],
+)
 @pytest.mark.parametrize(("command", "name", "kind"), CASES)
 def test_the_commands_end_with_a_sentence(
     commands, trained, tmp_path, elsewhere, command, name, kind

@@ -55,8 +55,8 @@ TINY = dict(
     train__checkpoint_every=2,
 )
 # cases of each kind: as an integration test, and in a part of the slow one
-KINDS = {"command lines": (40, 400), "configs": (60, 200), "run folders": (40, 200)}
-KINDS |= {"npz files": (25, 100), "image files": (25, 100)}
+KINDS = {"command lines": (25, 400), "configs": (30, 200), "run folders": (20, 200)}
+KINDS |= {"npz files": (15, 100), "image files": (15, 100)}
 PARTS = 10
 IN_PROCESSES = 12  # cases of each kind that run whole
 

@@ -287,6 +287,7 @@ DENSITIES = {
 }
 
 
+@pytest.mark.cases(rest=None, slow=["exponential", "half normal", "laplace", "log normal"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(DENSITIES))
 def test_noise_there_and_back_and_its_law(name):

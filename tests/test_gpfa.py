@@ -49,6 +49,7 @@ def model_of(**options):
     return vi.models.gpfa([Column("gaussian")] * N, **options)
 
 
+@pytest.mark.cases(rest=None, slow=["matern12", "matern32"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(ORDERS))
 def test_a_gaussian_likelihood_is_the_dense_process(name):

@@ -380,6 +380,31 @@ def value_and_gradient(name):
     return jax.jit(jax.value_and_grad(lambda t: vi.kl_divergence(*PAIRS[name][0](t)).sum()))
 
 
+@pytest.mark.cases(
+    rest="slow",
+    integration=[
+        "InverseWishart",
+        "Wishart",
+        "bernoulli logits to probs",
+        "beta",
+        "categorical logits to probs",
+        "dirichlet",
+        "gamma",
+        "gaussian diagonal to diagonal",
+        "gaussian diagonal to circulant",
+        "gaussian full to full",
+        "gaussian full to precision",
+        "gaussian low-rank to full",
+        "gaussian precision to low-rank",
+        "log-gamma",
+        "masked",
+        "normal",
+        "one-hot",
+        "poisson",
+        "von mises",
+        "weibull to gamma",
+    ],
+)
 @pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(PAIRS))
 def test_value_and_gradient_are_those_of_the_oracle(name, x64):

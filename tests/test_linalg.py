@@ -121,6 +121,21 @@ CALLS = {
 
 
 # 20 columns: some groups of several matrices, some of one; 5 and 50 matrices: apart and in loops
+@pytest.mark.cases(
+    rest=None,
+    slow=[
+        "cholesky-batch1",
+        "qr-batch1",
+        "qr of whole-batch1",
+        "eigh-batch1",
+        "svd-batch1",
+        "inv-batch0",
+        "solve-batch0",
+        "slogdet-batch0",
+        "solve_triangular-batch0",
+        "cho_solve-batch0",
+    ],
+)
 @pytest.mark.integration
 @pytest.mark.parametrize("batch", [(5,), (2, 25)])
 @pytest.mark.parametrize("name", CALLS)

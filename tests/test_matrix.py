@@ -125,6 +125,26 @@ def reference(bound):
     return mean_and_stderr(samples)
 
 
+@pytest.mark.cases(
+    rest="slow",
+    integration=[
+        "dreg-iwae",
+        "dreg-vr_iwae",
+        "gdreg-elbo",
+        "gdreg-iwae",
+        "gdreg-renyi",
+        "gdreg-tvo",
+        "piwae-miwae",
+        "price-elbo",
+        "reparam-elbo",
+        "reparam-cubo",
+        "reparam-iwae",
+        "reparam-jackknife",
+        "score-elbo",
+        "stl-elbo",
+        "vimco-iwae",
+    ],
+)
 @pytest.mark.integration
 @pytest.mark.parametrize(("name", "bound"), pairs("gaussian"))
 def test_gaussian_guide_has_the_exact_mean_gradient(name, bound):
@@ -197,6 +217,9 @@ TOYS = {
 }
 
 
+@pytest.mark.cases(
+    rest=None, slow=["bernoulli-enumerated-elbo", "categorical-score-elbo", "bernoulli-vimco-iwae"]
+)
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("toy", "name", "bound"), [(toy, *pair) for toy in TOYS for pair in pairs(toy)]

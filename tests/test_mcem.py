@@ -71,6 +71,7 @@ def test_at_the_posterior_the_model_climbs_the_evidence_and_the_guide_rests(no_k
     assert 0.9 < float(metrics["acceptance"].mean()) <= 1.0
 
 
+@pytest.mark.cases(rest=None, slow=["blackjax"])
 @pytest.mark.integration
 @pytest.mark.parametrize("sampler", ["own", "blackjax"])
 def test_a_long_chain_from_a_wrong_guide_has_the_gradient_of_the_evidence(sampler, no_key_check):

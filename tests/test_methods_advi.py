@@ -25,6 +25,7 @@ def distance(state, method, mean, covariance):
     return float(jnp.sqrt(vi.kl_divergence(q, p) + vi.kl_divergence(p, q)))
 
 
+@pytest.mark.cases(rest=None, slow=["mean_field"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", FAMILIES)
 def test_it_stops_by_itself_where_the_best_gaussian_is(name):
@@ -93,6 +94,7 @@ def test_a_gradient_that_is_not_finite_is_skipped():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.cases(rest=None, slow=["mean_field"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", FAMILIES)
 def test_units_and_correlations_do_not_matter(name):
@@ -139,6 +141,7 @@ def random_gaussian(kind, size):
     return own | (scale if kind == "mean_field" else tril)
 
 
+@pytest.mark.cases(rest=None, slow=["full_rank"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_gaussians_own_units_are_those_of_its_noise(name):

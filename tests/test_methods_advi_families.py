@@ -88,6 +88,7 @@ def banana(u):
     return log_standard_normal(jnp.stack([x, y])) - np.log(50.0 * 0.001) + 1.7
 
 
+@pytest.mark.cases(rest=None, slow=["iaf"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gaussian_that_the_family_holds_is_met(name):
@@ -118,6 +119,7 @@ def base_guide(name, size=3):
     return made.guide(jax.tree.map(lambda leaf: leaf + 0.1, made.init(jax.random.key(1))))
 
 
+@pytest.mark.cases(rest=None, slow=["student_t-triangle", "real_nvp-diagonal"])
 @pytest.mark.integration
 @pytest.mark.parametrize("root", ["diagonal", "triangle"])
 # without `sample_and_log_prob`, and with
@@ -142,6 +144,7 @@ def test_a_guide_pushed_through_an_affine_map_keeps_its_mass(name, root):
     np.testing.assert_allclose(log_q, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.cases(rest=None, slow=["mean_field"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["mean_field", "full_rank", "low_rank"])
 def test_gaussians_keep_their_form_in_other_units(name):

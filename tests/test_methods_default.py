@@ -63,6 +63,15 @@ def found(log_density, dtype):
         return float(measured.kink), float(measured.step)
 
 
+@pytest.mark.cases(
+    rest=None,
+    slow=[
+        "badly scaled-float32",
+        "rounded gradient-float32",
+        "softplus-float32",
+        "logsumexp-float32",
+    ],
+)
 @pytest.mark.integration
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SMOOTH)
@@ -70,6 +79,7 @@ def test_what_is_smooth_is_called_so(name, dtype):
     assert found(SMOOTH[name], dtype) == (0.0, 0.0)
 
 
+@pytest.mark.cases(rest=None, slow=["abs of one-float32", "hinge-float32", "max-float32"])
 @pytest.mark.integration
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", KINKS)

@@ -84,6 +84,7 @@ def test_at_the_posterior_every_draw_of_all_rows_gives_the_evidence():
     np.testing.assert_allclose(values, EVIDENCE, rtol=1e-4)
 
 
+@pytest.mark.cases(rest=None, slow=["table"])
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "name", ["table", "coupled_table", pytest.param("encoder", marks=pytest.mark.slow)]

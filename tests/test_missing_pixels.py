@@ -106,6 +106,7 @@ def off_by(found):
 OFF = (0.3, 1.2)  # of the guide
 
 
+@pytest.mark.cases(rest=None, slow=["paper"])
 @pytest.mark.parametrize(
     "name",
     [
@@ -181,6 +182,7 @@ def test_with_the_posterior_as_guide_all_of_them_are_right():
             assert np.median(latents.k_hat) < 0.5
 
 
+@pytest.mark.cases(rest=None, slow=["importance"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["metropolis", "importance"])
 def test_a_long_chain_has_the_means_and_log_probabilities_of_pixels(name):
@@ -193,6 +195,7 @@ def test_a_long_chain_has_the_means_and_log_probabilities_of_pixels(name):
     np.testing.assert_array_equal(found.mean[0].ravel()[OBSERVED], X[OBSERVED].astype(np.float32))
 
 
+@pytest.mark.cases(rest=None, slow=["paper", "pseudo_gibbs"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(CHAINS))
 def test_what_is_masked_changes_no_bit(name):

@@ -144,6 +144,7 @@ PAIRS = {
 }
 
 
+@pytest.mark.cases(rest=None, slow=["rebar", "vimco"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", sorted(PAIRS))
 def test_the_mean_gradient_is_that_of_the_enumeration(name):

@@ -306,6 +306,7 @@ def test_stopped_at_a_write_and_then_killed_at_one_a_run_loses_nothing(
             shutil.rmtree(folder)
 
 
+@pytest.mark.cases(rest=None, slow=["1", "3"])
 @pytest.mark.integration
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_stopped_at_its_first_writes_a_run_says_so(forks, tmp_path, at):

@@ -153,6 +153,7 @@ def last_state(folder, config):
     return state._replace(key=jax.random.key_data(state.key))
 
 
+@pytest.mark.cases(rest=None, slow=["streamed"])
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "fields",

@@ -92,8 +92,8 @@ def dense_evidence(params, x):
 @pytest.mark.parametrize(
     "num",
     [
-        1,
-        pytest.param(2, marks=pytest.mark.integration),
+        pytest.param(1, marks=pytest.mark.integration),
+        pytest.param(2, marks=pytest.mark.slow),
         pytest.param(64, marks=pytest.mark.slow),
     ],
 )
@@ -123,9 +123,8 @@ def test_a_gaussian_likelihood_is_exact_after_one_pass(num):
             jax.tree.map(close, gradient, expected)
 
 
-@pytest.mark.parametrize(
-    "kind", ["poisson", pytest.param("gaussian", marks=pytest.mark.integration)]
-)
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", ["poisson", pytest.param("gaussian", marks=pytest.mark.slow)])
 def test_garbage_behind_the_mask_changes_no_bit(kind):
     model = model_of(kind)
     params = jax.tree.map(lambda leaf: leaf + 0.1, model.init(jax.random.key(0)))
@@ -218,6 +217,7 @@ def test_expectations_by_quadrature_and_in_closed_form():
         np.testing.assert_allclose(closed.curvature, rate, rtol=1e-12)
 
 
+@pytest.mark.cases(rest=None, slow=["2", "64"])
 @pytest.mark.integration
 @pytest.mark.parametrize("num", [1, 2, 64])
 def test_em_never_descends(num):

@@ -72,6 +72,7 @@ IN_DEFAULT = (
 )
 
 
+@pytest.mark.cases(rest=None, slow=["arK-arK", "mesquite-mesquite"])
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "name",
@@ -122,6 +123,7 @@ def float32_error(name, root):
     return np.abs((rounded - exact) @ np.linalg.cholesky(np.cov(u, rowvar=False))).max()
 
 
+@pytest.mark.cases(rest=None, slow=["diamonds-diamonds", "earnings-earn_height"])
 @pytest.mark.integration
 @pytest.mark.parametrize("name", HARD_IN_FLOAT32)
 def test_the_gradient_is_accurate_in_float32(name, root):

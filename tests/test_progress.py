@@ -108,6 +108,7 @@ def slow_steps(monkeypatch):
     monkeypatch.setattr(build, "step", slow)
 
 
+@pytest.mark.cases(rest=None, slow=["stepwise"])
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "fields",

@@ -17,6 +17,7 @@ from vi_jax.diagnostics.psis import (
 )
 
 
+@pytest.mark.cases(rest=None, slow=["1000-1.5", "1000-3.0", "1000-30.0"])
 @pytest.mark.integration
 @pytest.mark.parametrize("freedom", [1.5, 3.0, 30.0])
 @pytest.mark.parametrize("num_draws", [100, 1000, 4000])

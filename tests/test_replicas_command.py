@@ -82,6 +82,7 @@ def sweep(commands, tmp_path_factory):
     return folder, flags, commands.ok("train", *flags)
 
 
+@pytest.mark.slow
 def test_a_replica_is_the_run_by_itself(sweep, trained):
     folder, _, done = sweep
     assert "4 replicas side by side" in done.stderr

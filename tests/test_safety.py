@@ -166,6 +166,17 @@ def test_both_precisions_keep_theirs_and_agree(estimator, bound, x64):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.cases(
+    rest="slow",
+    integration=[
+        "dreg-iwae",
+        "gdreg-renyi",
+        "reparam-elbo",
+        "reparam-cubo",
+        "reparam-sumo",
+        "stl-elbo",
+    ],
+)
 @pytest.mark.integration
 @pytest.mark.parametrize(("estimator", "bound"), FEW)
 def test_jit_vmap_and_grad_compose_to_the_same(estimator, bound):
@@ -183,6 +194,7 @@ def test_jit_vmap_and_grad_compose_to_the_same(estimator, bound):
             np.testing.assert_allclose(gradients[name][i], leaf, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.cases(rest="slow", integration=["elbo", "iwae", "cubo", "tvo"])
 @pytest.mark.integration
 @pytest.mark.parametrize("bound", SMOOTH)
 def test_the_hessian_of_a_smooth_bound_is_that_of_differences(bound, x64):
@@ -234,6 +246,9 @@ def test_the_program_does_not_grow_with_the_number_of_draws(estimator, bound):
         assert size(1_000) == size(10)
 
 
+@pytest.mark.cases(
+    rest="slow", integration=["reparam-iwae-3", "dreg-iwae-20", "stl-elbo-8", "gdreg-renyi-3"]
+)
 @pytest.mark.integration
 @pytest.mark.parametrize("chunk", [1, 3, 8, 20])
 @pytest.mark.parametrize(

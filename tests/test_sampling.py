@@ -24,6 +24,7 @@ def log_joint(z):
     return dist.Normal(jnp.zeros(2), 1.0).log_prob(z).sum() + jnp.tanh(z).sum()
 
 
+@pytest.mark.cases(rest=None, slow=["antithetic-full", "quasi-diagonal"])
 @pytest.mark.integration
 @pytest.mark.parametrize("guide", [DIAGONAL, FULL], ids=["diagonal", "full"])
 @pytest.mark.parametrize("wrap", [vi.sampling.antithetic, vi.sampling.quasi])

@@ -106,6 +106,7 @@ def test_guides_of_every_family_come_back(name):
         assert back.layer.made_by == q.layer.made_by
 
 
+@pytest.mark.cases(rest=None, slow=["maf-options0", "iaf-options1", "sylvester-options4"])
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "options"),

@@ -66,7 +66,8 @@ def by_class(model, params, x, each):
     return jax.vmap(of_class)(jnp.eye(C)).T, q.context["logits"]
 
 
-@pytest.mark.parametrize("has_label", [pytest.param(False, marks=pytest.mark.integration), True])
+@pytest.mark.integration
+@pytest.mark.parametrize("has_label", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_bound_is_that_of_the_enumeration_over_y(has_label):
     """eq. 7 of Kingma et al. (2014), and eq. 6 of a labelled row."""
     params = params_of(PLAIN)

@@ -122,7 +122,7 @@ def sequences_rows(dataset):
     return rows_of(dataset, ("test",))
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_run_streams_and_keeps_a_bad_step(file, tmp_path):
     """Streamed sequences give the same parameters, and the moment of a step is read again."""
     ends = []

@@ -329,6 +329,7 @@ def blank_state(seed=0):
     return vi.training.State(jnp.zeros((), jnp.int32), jax.random.key(seed), {}, (), ())
 
 
+@pytest.mark.cases(rest=None, slow=["1", "13"])
 @pytest.mark.integration
 @pytest.mark.parametrize("batch_size", [1, 4, 13])
 def test_every_loop_sees_the_same_batches(batch_size):
@@ -670,6 +671,7 @@ def small_model():
     return built, built.model.init(jax.random.key(3)), built.x[:23]
 
 
+@pytest.mark.cases(rest=None, slow=["100"])
 @pytest.mark.integration
 @pytest.mark.parametrize("batch_size", [5, 100])
 def test_log_evidence_counts_every_example_once(small_model, batch_size):

@@ -67,6 +67,7 @@ def test_it_is_the_sum_over_components_and_so_is_its_gradient():
         assert np.abs(slope).min() > 1e-3
 
 
+@pytest.mark.integration
 def test_each_component_is_sampled_so_that_there_is_less_noise_than_by_drawn_components():
     (values, found) = values_and_gradients()
 

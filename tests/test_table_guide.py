@@ -131,6 +131,7 @@ def test_classes_have_their_score_and_fisher_information(number):
     )
 
 
+@pytest.mark.cases(rest=None, slow=["negative_binomial"])
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", ["poisson", "negative_binomial"])
 def test_counts_are_near_the_posterior(kind):

@@ -77,7 +77,7 @@ def test_a_table_of_all_kinds_is_read_as_the_fields_say(file):
     assert dataset.train.ids[0].startswith("r")
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_training_on_the_host_is_training_on_the_device(file):
     """Streamed rows, missing ones too, give the same parameters."""
     ends = []

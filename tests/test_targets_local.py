@@ -193,6 +193,7 @@ def test_data_of_one_batch_are_not_taken_for_all_rows(take, num, batch_size):
         vi.targets.from_numpyro(rows_by(take, batch_size), jnp.arange(num) * 1.0)
 
 
+@pytest.mark.cases(rest=None, slow=["1-index", "1-ours", "1-one"])
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "take",
@@ -205,6 +206,7 @@ def test_data_by_the_plates_index_are(take, batch_size):
     assert (target.num_rows, target.batch_size) == (100, batch_size)
 
 
+@pytest.mark.cases(rest=None, slow=["99-index", "99-take"])
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "take",

@@ -348,6 +348,7 @@ def skipping_run(make_run, the_loss, max_skipped, **options):
     )
 
 
+@pytest.mark.cases(rest=None, slow=["in one program-False", "stepwise-True"])
 @pytest.mark.integration
 @pytest.mark.parametrize("gradient_only", [False, True])
 def test_a_step_that_is_left_out_leaves_all_but_its_number(make_run, gradient_only):
