@@ -55,7 +55,7 @@ TINY = dict(
     train__checkpoint_every=2,
 )
 # cases of each kind: as an integration test, and in a part of the slow one
-KINDS = {"command lines": (25, 400), "configs": (30, 200), "run folders": (20, 200)}
+KINDS = {"command lines": (25, 400), "configs": (60, 200), "run folders": (20, 200)}
 KINDS |= {"npz files": (15, 100), "image files": (15, 100)}
 PARTS = 10
 IN_PROCESSES = 12  # cases of each kind that run whole
