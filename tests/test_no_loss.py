@@ -143,7 +143,6 @@ def newest(folder, *, read_only):
     rest=None,
     slow=[
         "one after the other-kill-sample",
-        "one after the other-torn-sample",
         "another of the same step-kill-sample",
         "another of the same step-torn-sample",
         "the best-torn-sample",
