@@ -62,11 +62,13 @@ def test_log_p_of_all_replicas_is_one_program(counted, tmp_path):
     params = session.start_state(configs[0], built.model).params
     summarise = closing.make_summarise(built)
     found = []
+    traces = []
     for config in configs:
         own = built._replace(config=config, keys=session.keys(config))
         with jax.debug_key_reuse(False):  # as in the command
             found.append(summarise(own, tmp_path, params, Measures({}, {})))
-        assert traced.count("guide") <= 2  # a shape and the program, of the first alone
+        traces.append(traced.count("guide"))
+    assert traces[0] == traces[1] > 0
     assert found[0]["log_evidence"] != found[1]["log_evidence"]  # keys of their own
 
 
