@@ -152,8 +152,8 @@ def test_train_reports_its_progress_line_by_line(trained):
     """Where stderr is no terminal: one line at each evaluation, and when one is due."""
     _, done = trained
     line = (
-        r"^step (\d+)/120  epoch [\d.]+  [\d.]+ steps/s  \d+:\d\d left  "
-        r"train ELBO (\S+)(?: nats|  test ELBO (\S+) nats)$"
+        r"^step (\d+)/120 +epoch [\d.]+ +[\d.]+(?: steps)?/s +\d+:\d\d left +"
+        r"(?:train )?ELBO (\S+)(?: nats| +test (?:ELBO )?(\S+) nats)$"
     )
     lines = re.findall(line, done.stderr, re.M)
     assert {20, 40, 60, 80, 100, 120} <= {int(step) for step, _, test in lines if test}

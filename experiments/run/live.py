@@ -19,6 +19,7 @@ CHUNK = 1.0  # seconds of work that count as one measurement of the rate
 CHUNKS = 20  # measurements that the rate is of
 OUTLIER_FROM = 4  # measurements, from which on the slowest is left out
 DAY = 86_400
+WIDTH = 80  # columns of a plain line
 _BAR_COLUMNS = 22
 
 
@@ -136,7 +137,8 @@ class Line:
         Args:
           done: units, for the bar.
           text: the line.
-          short: where the terminal has too few columns for it and the bar.
+          short: where the terminal has too few columns for it and the bar, or a plain line more
+            than WIDTH.
           always: a plain line is shown whether it is due or not.
           counts: the next plain line waits for a time after this one.
         """
@@ -152,7 +154,7 @@ class Line:
         elif always or self._schedule.is_due():
             if counts:
                 self._schedule.shown()
-            heartbeat.say(text)
+            heartbeat.say(short if short and len(text) > WIDTH else text)
 
     def say(self, text: str) -> None:
         """Prints a line without breaking the live one."""

@@ -12,7 +12,7 @@ from typing import Any
 from experiments import cli, terminal
 from experiments.cli import UserError
 from experiments.run.board import Board
-from experiments.run.live import Line, Rate, Schedule, clock, per_second
+from experiments.run.live import WIDTH, Line, Rate, Schedule, clock, per_second
 from experiments.run.tracker import Guarded
 from vi_jax import files
 
@@ -232,20 +232,25 @@ class Progress:
             f"train {name} {value:,.2f}" + (" nats" if test is None else ""),
             "" if test is None else f"{self._split} ELBO {test:,.2f} nats",
         ]
-        few = "" if test is None else f"{self._split} {test:,.1f} "
-        short = [
+        text = "  ".join(filter(None, parts))
+        short = self._short(step, rate, left, train, digits=2)
+        if len(short) >= WIDTH:
+            short = self._short(step, rate, left, train, digits=1)
+        self._line.show(step, text, short=short, always=evaluated, counts=bool(rate))
+
+    def _short(
+        self, step: int, rate: float, left: str, train: tuple[str, float], *, digits: int
+    ) -> str:
+        """The line for few columns."""
+        name, value = train
+        test = "" if self._test is None else f"{self._split} {self._test:,.{digits}f} "
+        parts = [
             f"step {step:,}/{self._total:,} epoch {step / self._steps_per_epoch:,.0f}",
             per_second(rate, "").replace(" ", "") if rate else "",
             left,
-            f"{name} {value:,.1f} {few}nats",
+            f"{name} {value:,.{digits}f} {test}nats",
         ]
-        self._line.show(
-            step,
-            "  ".join(filter(None, parts)),
-            short=" ".join(filter(None, short)),
-            always=evaluated,
-            counts=bool(rate),
-        )
+        return " ".join(filter(None, parts))
 
     def say(self, text: str) -> None:
         """Prints a line without breaking the live one."""
