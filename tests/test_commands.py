@@ -375,7 +375,7 @@ def mistakes():
         "no config": ([], "--config is missing; try --config=configs/vae.py"),
         "unknown variant": (
             ["--config=configs/vae.py:minst"],
-            "no variant 'minst'; it has digits, mnist",
+            "no variant 'minst' (did you mean 'mnist'?); it has digits, mnist",
         ),
         "unknown config": (
             ["--config=configs/vea.py"],
