@@ -379,7 +379,7 @@ def mistakes():
         ),
         "unknown config": (
             ["--config=configs/vea.py"],
-            "no config file configs/vea.py; there are configs/aevb.py, configs/base.py",
+            "no config file configs/vea.py (did you mean 'configs/vae.py'?); there are configs/",
         ),
         "unknown field": (
             [CONFIG, "--config.optim.learning_rat=1"],
