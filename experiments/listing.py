@@ -14,11 +14,11 @@ from experiments import signatures
 from experiments.choices import Room
 from experiments.cli import suggest
 from experiments.errors import UserError
+from experiments.terminal import WIDTH
 from vi_jax.files import read_bytes
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NO_CONFIGS = ("__init__.py", "base.py")  # files of the folder that are none
-WIDTH = 80  # columns of a terminal
 ALL = "all"  # of --list: the rooms, each with the names of its members; --list alone is the same
 
 

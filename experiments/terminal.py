@@ -5,6 +5,7 @@ import sys
 import textwrap
 from typing import TextIO
 
+WIDTH = 80  # columns of what is printed where no terminal says its own
 NARROWEST = 40  # columns, below which nothing is wrapped
 
 

@@ -50,6 +50,7 @@ def test_an_elbo_that_one_sample_rules_is_said_without_it():
         ([-12.0, -12.5] * 500, 0.01),  # none
         ([-12.0] * 999 + [-6_000.0], 0.05),  # a small error
         ([-12.0] * 900 + [-50.0] * 100, 0.4),  # not few
+        ([-12.0] * 999 + [-np.inf], 0.4),  # a nan, of weight 0
     ],
 )
 def test_other_elbos_are_a_number_and_its_error(log_w, stderr):

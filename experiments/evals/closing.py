@@ -15,12 +15,12 @@ from experiments.evals.base import Measures, Row, said
 from experiments.run import devices, heartbeat, processes, session
 from experiments.run.metrics import METRICS, read_rows
 from experiments.run.session import Built
+from experiments.terminal import WIDTH
 from vi_jax import files
 from vi_jax.shard import ALONE, Layout
 
 SUMMARY = "summary.json"
-WIDTH = 80  # columns of a terminal
-WIDTH_OF_TITLES = 40  # where a note below its row begins
+NOTES_AT = 40  # columns, where a note below its row begins
 
 
 def finish(built: Built, workdir: Path, params: Any, measures: Measures) -> dict[str, Any]:
@@ -147,4 +147,4 @@ def line(row: Row) -> str:
     whole = f"  {row.title:<34}{row.value}{row.note}".rstrip()
     if len(whole) <= WIDTH or not row.note:
         return whole
-    return f"  {row.title:<34}{row.value}".rstrip() + f"\n{'':>{WIDTH_OF_TITLES}}{row.note.strip()}"
+    return f"  {row.title:<34}{row.value}".rstrip() + f"\n{'':>{NOTES_AT}}{row.note.strip()}"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments.run import heartbeat
+from experiments.terminal import WIDTH
 
 FIRST = 3.0  # seconds from the start before the first line of what is soon done
 SHORTEST = 10.0  # seconds between plain lines at first
@@ -19,7 +20,6 @@ CHUNK = 1.0  # seconds of work that count as one measurement of the rate
 CHUNKS = 20  # measurements that the rate is of
 OUTLIER_FROM = 4  # measurements, from which on the slowest is left out
 DAY = 86_400
-WIDTH = 80  # columns of a plain line
 _BAR_COLUMNS = 22
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from experiments import cli, terminal
 from experiments.cli import UserError
 from experiments.run.board import Board
-from experiments.run.live import WIDTH, Line, Rate, Schedule, clock, per_second
+from experiments.run.live import Line, Rate, Schedule, clock, per_second
 from experiments.run.tracker import Guarded
+from experiments.terminal import WIDTH
 from vi_jax import files
 
 METRICS = "metrics.jsonl"

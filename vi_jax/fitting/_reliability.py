@@ -43,17 +43,17 @@ def elbo_row(result: Any) -> str:
         return said
     log_weights = np.asarray(result.weighted.log_weights, np.float64)
     over_mean = log_weights + np.log(len(log_weights))
-    is_low = over_mean < LOW
+    is_number = np.isfinite(over_mean)  # no weight at all is that of a nan, told by itself
+    is_low = is_number & (over_mean < LOW)
     count = int(is_low.sum())
     if not 0 < count <= MAX_LOW_SHARE * len(log_weights):
         return said
-    rest = d.log_evidence + float(over_mean[~is_low].mean())
-    are = (
-        "sample of next to no weight, where"
-        if count == 1
-        else "samples of next to no weight, where"
+    rest = d.log_evidence + float(over_mean[is_number & ~is_low].mean())
+    samples = "sample" if count == 1 else "samples"
+    return (
+        f"{said}; {rest:,.3f} without {count:,} {samples} of next to no weight, where the "
+        "posterior has no mass"
     )
-    return f"{said}; {rest:,.3f} without {count:,} {are} the posterior has no mass"
 
 
 def effective_row(result: Any) -> str:
