@@ -12,12 +12,18 @@ import re
 import subprocess
 import sys
 import warnings
+from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 from experiments.errors import UserError
 
 # What our tables print beside ASCII, for streams that cannot encode it.
 _ASCII = {"±": "+-", "−": "-", "×": "x", "–": "-", "…": "...", "’": "'"}
+# On a CPU its third level takes two to five times as long to compile as the second, and what it
+# compiles runs no sooner (docs/speed.md).
+LEVEL = "xla_backend_optimization_level"
+SECOND_LEVEL = f"--{LEVEL}=2"
 _PROBE = "import jax; jax.jit(lambda x: x + 1.0)(1.0)"
 _PROBE_SECONDS = 60
 
@@ -159,7 +165,26 @@ def import_jax() -> Any:
         raise UserError(f"JAX cannot read its settings ({error}); look at {names}.") from None
     if probe is not None:
         _check_probe(probe)
+    compile_sooner()
     return jax
+
+
+def compile_sooner() -> None:
+    """Has XLA optimise programs for a CPU less, where XLA_FLAGS does not say how much; XLA reads
+    them when the first device is looked for.
+    """
+    own = os.environ.get("XLA_FLAGS", "")
+    if LEVEL not in own and _is_on_cpu():
+        os.environ["XLA_FLAGS"] = f"{own} {SECOND_LEVEL}".strip()
+
+
+def _is_on_cpu() -> bool:
+    """Whether JAX will find no accelerator: its plugins are not installed, or not asked for."""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    if asked:
+        return asked == "cpu"
+    has_plugins = bool(metadata.entry_points(group="jax_plugins"))
+    return not has_plugins and not any(map(find_spec, ("jax_plugins", "libtpu")))
 
 
 def find_devices(jax: Any) -> list[Any]:
@@ -181,11 +206,11 @@ def find_devices(jax: Any) -> list[Any]:
 
 
 def _start_probe() -> subprocess.Popen[str] | None:
-    """A process that compiles with the same XLA_FLAGS, None where there are none.
+    """A process that compiles with the same XLA_FLAGS, None where there are none of the user's.
 
     XLA ends the process that hands it a flag that it does not know, without an exception.
     """
-    if not os.environ.get("XLA_FLAGS", "").strip():
+    if os.environ.get("XLA_FLAGS", "").strip() in ("", SECOND_LEVEL):
         return None
     variables = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     return subprocess.Popen(

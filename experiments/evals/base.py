@@ -1,6 +1,7 @@
 """What evaluations share: the subject, one evaluation, and all of them in one compiled program."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 
 import vi_jax as vi
 from experiments.data.base import Factors
-from experiments.run import heartbeat
+from experiments.run import effort, heartbeat
 from experiments.run.live import Count
 from vi_jax.diagnostics.amortised import MeanStderr
 from vi_jax.types import num_examples
@@ -76,8 +77,9 @@ def make_meter(subject: Subject, makers: Any) -> Meter:
     made = {maker.__name__.rpartition(".")[2]: maker.make(subject) for maker in makers}
     evaluations = tuple(each for each in made.values() if isinstance(each, Evaluation))
     skipped = {name: each for name, each in made.items() if isinstance(each, str)}
+    jit = partial(jax.jit, compiler_options=effort.of_evaluations())
 
-    @jax.jit
+    @jit
     def each(keys: jax.Array, params: Any, x: Any) -> list[dict[str, Any]]:
         def one(key: jax.Array, x: Any) -> list[dict[str, Any]]:
             own = jax.random.split(key, max(len(evaluations), 1))
@@ -85,7 +87,7 @@ def make_meter(subject: Subject, makers: Any) -> Meter:
 
         return jax.vmap(one)(keys, x)
 
-    @jax.jit
+    @jit
     def reduce(key: jax.Array, params: Any, x: Any, terms: Any) -> list[dict[str, Any]]:
         own = jax.random.split(key, max(len(evaluations), 1))
         parts = zip(own, evaluations, terms, strict=True)

@@ -35,13 +35,15 @@ def make(subject: Subject) -> Evaluation | str:
         key_rates, key_path = jax.random.split(key)
         observed = x["observed"]
         is_later = later(observed)
-        # one guide for the three of them: it is most of what there is to compile
         shown = jnp.stack([observed, observed & ~hidden, observed & ~is_later])
 
-        def of_shown(key: jax.Array, shown: jax.Array) -> jax.Array:
+        def of_shown(key_and_shown: tuple[jax.Array, jax.Array]) -> jax.Array:
+            (key, shown) = key_and_shown
             return predicted(key, subject.model, params, {**x, "observed": shown})
 
-        rates = jax.vmap(of_shown)(jax.random.split(key_rates, len(shown)), shown)
+        # One after the other: the guide, which is most of what there is to compile, then has the
+        # shapes that it has elsewhere, and XLA compiles its loops once.
+        rates = jax.lax.map(of_shown, (jax.random.split(key_rates, len(shown)), shown))
         q = densities.guide(params, x)
         return {
             "counts": x["values"],
