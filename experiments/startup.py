@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import warnings
-from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
@@ -183,6 +182,8 @@ def _is_on_cpu() -> bool:
     asked = os.environ.get("JAX_PLATFORMS", "")
     if asked:
         return asked == "cpu"
+    from importlib import metadata  # with the parser of e-mails
+
     has_plugins = bool(metadata.entry_points(group="jax_plugins"))
     return not has_plugins and not any(map(find_spec, ("jax_plugins", "libtpu")))
 

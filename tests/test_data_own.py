@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from experiments import data
+from experiments.data import digits
 
 RNG = np.random.default_rng(0)
 
@@ -268,4 +270,17 @@ def test_missing_extra_names_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     fails("pip install Pillow", name=f"images:{tmp_path}")
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    fails("pip install scikit-learn", name="wine", train="all[:9]", test="all[9:]")
+    monkeypatch.setattr(digits, "_find", lambda: None)
     fails("pip install scikit-learn", name="digits", train="all[:9]", test="all[9:]")
+
+
+def test_digits_are_those_of_scikit_learn_from_its_file_and_by_its_function(monkeypatch):
+    expected = load_digits()
+    (from_file, digit, *_) = digits.open_source().read("all")
+    np.testing.assert_array_equal(from_file, expected.images)
+    np.testing.assert_array_equal(digit, expected.target)
+    monkeypatch.setattr(digits, "_find", lambda: None)
+    (loaded, digit, *_) = digits.open_source().read("all")
+    np.testing.assert_array_equal(loaded, from_file)
+    np.testing.assert_array_equal(digit, expected.target)

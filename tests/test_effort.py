@@ -1,6 +1,7 @@
 """How much XLA optimises the programs of the commands, and whose choice it is."""
 
 import os
+from importlib import metadata
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def test_programs_for_a_cpu_are_optimised_less_unless_the_user_says(
 def test_an_installed_accelerator_keeps_the_level_of_xla(monkeypatch, plugins, expected):
     monkeypatch.setenv("JAX_PLATFORMS", "")
     monkeypatch.setenv("XLA_FLAGS", "")
-    monkeypatch.setattr(startup.metadata, "entry_points", lambda group: plugins)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: plugins)
     monkeypatch.setattr(startup, "find_spec", lambda name: None)
     startup.compile_sooner()
     assert os.environ["XLA_FLAGS"] == expected
