@@ -65,7 +65,8 @@ def open_run(fields: dict[str, Any] | None = None, *, part: str = "") -> Opened:
       part: as of `define_flags`.
 
     Raises:
-      UserError: there is no run, its code is not allowed, or a field cannot be meant.
+      UserError: there is no run, or no checkpoint of it, its code is not allowed, or a field cannot
+        be meant.
     """
     workdir = Path(cli.require("workdir"))
     args = flags.FLAGS
@@ -90,4 +91,7 @@ def open_run(fields: dict[str, Any] | None = None, *, part: str = "") -> Opened:
         out = open_part(Path(args.out) if args.out else workdir / part, part)
     cli.set_up_jax()
     cli.find_devices()
+    from experiments.run import session
+
+    session.require_checkpoint(config, workdir, args.checkpoint)
     return Opened(config, workdir, out)

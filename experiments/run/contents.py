@@ -12,6 +12,7 @@ from vi_jax import files
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
 DATA = "data.json"
+CHECKPOINTS = "checkpoints"
 # What a run folder holds: of itself ("") and of the folders in it, names or patterns of names and
 # what has to be there, if anything is.
 CONTENTS = {
@@ -40,7 +41,7 @@ CONTENTS = {
         "ldavis.json": files.REGULAR,
         "mallet_*.txt": files.REGULAR,
         "state.npz": files.REGULAR,
-        "checkpoints": files.FOLDER,
+        CHECKPOINTS: files.FOLDER,
         "figures": files.FOLDER,
         "nonfinite": files.FOLDER,
         "samples": files.FOLDER,
@@ -187,7 +188,7 @@ def has_begun(folder: Path) -> bool:
     if has_checkpoints(folder):
         return True
     names = {name for name in names if not files.is_partial(name)}
-    return any(_is_begun(folder / name) for name in names - {"checkpoints", "tensorboard"})
+    return any(_is_begun(folder / name) for name in names - {CHECKPOINTS, "tensorboard"})
 
 
 def _is_begun(path: Path) -> bool:
@@ -199,4 +200,4 @@ def _is_begun(path: Path) -> bool:
 
 
 def has_checkpoints(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("[0-9]*"))
+    return any((folder / CHECKPOINTS).glob("[0-9]*"))

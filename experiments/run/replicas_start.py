@@ -12,6 +12,7 @@ import vi_jax as vi
 from experiments import build, cli, sweep, terminal
 from experiments.run import loop, processes, session
 from experiments.run.checkpoints import Checkpoints
+from experiments.run.contents import CHECKPOINTS
 from experiments.run.folder import check_data, open_folder
 from experiments.run.together import common_steps, newest_common_step
 from vi_jax.training import State, Totals
@@ -50,7 +51,7 @@ def open_all(
         open_folder(folder, one, overwrite=False)
         check_data(folder, dataset)
         checkpoints = Checkpoints(
-            folder / "checkpoints",
+            folder / CHECKPOINTS,
             keep=one.train.keep_checkpoints,
             keep_best=one.train.keep_best,
             also_keeps=common,

@@ -20,7 +20,6 @@ from vi_jax import files
 from vi_jax.training import State, Totals
 
 # what is saved beside the arrays
-# what is saved beside the arrays
 CHECKSUM = "checksum"
 ELBO = "elbo"
 BLOCK = "block"

@@ -16,9 +16,9 @@ from experiments.cli import UserError
 from experiments.data import Ahead, DataError, Dataset, Split, load, report_of
 from experiments.data.labelled import with_few_labels
 from experiments.evals import Meter, Subject
-from experiments.run import heartbeat, processes
+from experiments.run import heartbeat, processes, saved
 from experiments.run.checkpoints import Checkpoints
-from experiments.run.contents import CONFIG
+from experiments.run.contents import CHECKPOINTS, CONFIG
 from experiments.run.kinds import note_probabilities, require_kind
 from experiments.run.streaming import MOST_STEPS, make_streaming_run
 from vi_jax.shard import ALONE, Layout
@@ -228,31 +228,45 @@ def _init_of(config: Any, model: vi.Model) -> Callable[[jax.Array], State]:
     return make_init(model.init, build.optimizer(config), ema=bool(config.train.ema))
 
 
-def trained_params(
-    config: Any, model: vi.Model, workdir: Path, which: str = "latest"
-) -> tuple[vi.types.Params, int]:
-    """The parameters that evaluation uses, of a checkpoint (`latest`: the newest good one; `best`;
-    a step), and its step.
+def require_checkpoint(config: Any, workdir: Path, which: str) -> None:
+    """Raises UserError where a run has no checkpoint of that name, before anything is read for it;
+    whether one is the best, or damaged, is seen when it is read.
     """
     if sweep.is_several(config):
         raise UserError(
             f"{workdir} holds replicas, each a run of its own: name one, such as "
             f"--workdir={workdir / 'replica_0'}."
         )
-    folder = workdir / "checkpoints"
-    state = None
-    if folder.is_dir():
-        with (
-            heartbeat.phase(f"reading a checkpoint of {workdir}"),
-            Checkpoints(folder, keep=config.train.keep_checkpoints, read_only=True) as checkpoints,
-        ):
-            if checkpoints.steps:
-                state = checkpoints.restore(which, start_state(config, model))
+    folder = workdir / CHECKPOINTS
+    steps = saved.open_steps(folder, read_only=True) if folder.is_dir() else []
+    if not steps:
+        raise _no_checkpoint(workdir)
+    if which not in ("latest", saved.BEST):
+        saved.step_named(which, folder, steps, None)
+
+
+def _no_checkpoint(workdir: Path) -> UserError:
+    return UserError(
+        f"{workdir} has no checkpoint yet; train first, with python -m experiments.train "
+        f"--config=configs/replay.py:{workdir / CONFIG} --workdir={workdir}."
+    )
+
+
+def trained_params(
+    config: Any, model: vi.Model, workdir: Path, which: str = "latest"
+) -> tuple[vi.types.Params, int]:
+    """The parameters that evaluation uses, of a checkpoint (`latest`: the newest good one; `best`;
+    a step), and its step; raises UserError as `require_checkpoint` does, or where it is damaged.
+    """
+    require_checkpoint(config, workdir, which)
+    folder = workdir / CHECKPOINTS
+    with (
+        heartbeat.phase(f"reading a checkpoint of {workdir}"),
+        Checkpoints(folder, keep=config.train.keep_checkpoints, read_only=True) as checkpoints,
+    ):
+        state = checkpoints.restore(which, start_state(config, model))
     if state is None:
-        raise UserError(
-            f"{workdir} has no checkpoint yet; train first, with python -m experiments.train "
-            f"--config=configs/replay.py:{workdir / CONFIG} --workdir={workdir}."
-        )
+        raise _no_checkpoint(workdir)
     step = int(state.step)
     if step < config.train.num_steps:
         what = "this run is at" if which == "latest" else "this is the checkpoint of"

@@ -8,6 +8,7 @@ from experiments import build
 from experiments.data import Ahead, Dataset
 from experiments.run import devices, estimate, heartbeat, loop, nonfinite, processes, session
 from experiments.run.checkpoints import Checkpoints
+from experiments.run.contents import CHECKPOINTS
 from experiments.run.folder import check_data
 from experiments.run.metrics import MetricsLog, Progress, Silence
 from experiments.run.parts import Parts
@@ -111,9 +112,7 @@ def take_steps(
     """
     spec = built.config.train
     advance, data = session.make_run(built, layout)
-    saves = Checkpoints(
-        workdir / "checkpoints", keep=spec.keep_checkpoints, keep_best=spec.keep_best
-    )
+    saves = Checkpoints(workdir / CHECKPOINTS, keep=spec.keep_checkpoints, keep_best=spec.keep_best)
     with (
         heartbeat.phase("training"),
         saves,
