@@ -2,8 +2,8 @@
 AutoMultivariateNormal, BlackJAX's multi-path Pathfinder, and NUTS in the same wall time.
 
     python -m benchmarks.large truth --truth=DIR [--only=NAME,NAME]     # long NUTS, once; hours
-    python -m benchmarks.large run --truth=DIR --json=rows.json [--only=NAME,NAME]
-    python -m benchmarks.large table --json=rows.json --write           # README.md
+    python -m benchmarks.large run --truth=DIR --json=ROWS [--only=NAME,NAME]
+    python -m benchmarks.large table --json=ROWS --write        # README.md
 
 DIR lies outside the repository. In float64 (JAX_ENABLE_X64=1 is set). The error of a side is that
 of its worst mean over all sites, in standard deviations of the truth. Each side is a process of its

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.data.base import Raw, Source, require
+from vi_jax import files
 
 FILE = "datasets/data/digits.csv.gz"  # of scikit-learn, since its 0.5: 64 levels and the digit
 
@@ -35,15 +36,15 @@ def _find() -> Path | None:
     """The file, in a scikit-learn that is installed as usual."""
     found = find_spec("sklearn")
     folders = () if found is None else found.submodule_search_locations
-    files = [Path(folder) / FILE for folder in folders or ()]
-    return next((file for file in files if file.is_file()), None)
+    paths = [Path(folder) / FILE for folder in folders or ()]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _rows(file: Path | None) -> np.ndarray:
     """Levels and digit of each image, int64 [1797, 65]."""
     if file is not None:
-        with gzip.open(file, "rt") as text:
-            return np.loadtxt(text, delimiter=",").astype(np.int64)
+        lines = gzip.decompress(files.read_bytes(file, follow=True)).decode().split()
+        return np.array([line.split(",") for line in lines], float).astype(np.int64)
     datasets = require("sklearn.datasets", "scikit-learn", "the data set 'digits'")
     bunch = datasets.load_digits()
     return np.column_stack([bunch.data, bunch.target]).astype(np.int64)
