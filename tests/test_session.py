@@ -5,6 +5,7 @@ folder, its measures.
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,6 +53,27 @@ def run_folder(folder, config, *, resumed=False):
     folder.mkdir(exist_ok=True)
     single.train(config, folder, resumed=resumed)
     return metrics.read_rows(folder / metrics.METRICS)
+
+
+@pytest.mark.parametrize(
+    ("steps", "which", "message"),
+    [
+        ((), "latest", "has no checkpoint yet; train first"),
+        ((), "best", "has no checkpoint yet; train first"),
+        ((100, 110), "7", "--checkpoint=7 is none of latest, best and the steps that are kept"),
+        ((100, 110), "110", None),
+        ((100, 110), "latest", None),
+        ((100,), "best", None),  # whether one is known is seen when it is read
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_told_by_its_folder(tmp_path, steps, which, message):
+    for step in steps:
+        (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+    if message is None:
+        session.require_checkpoint(small(), tmp_path, which)
+        return
+    with pytest.raises(UserError, match=re.escape(message)):
+        session.require_checkpoint(small(), tmp_path, which)
 
 
 # --- posterior collapse
