@@ -19,8 +19,8 @@ from experiments.errors import UserError
 
 # What our tables print beside ASCII, for streams that cannot encode it.
 _ASCII = {"±": "+-", "−": "-", "×": "x", "–": "-", "…": "...", "’": "'"}
-# On a CPU its third level takes two to five times as long to compile as the second, and what it
-# compiles runs no sooner (docs/speed.md).
+# On a CPU XLA's third level, its default, takes up to five times as long to compile as the second,
+# and what it compiles runs no sooner (docs/speed.md).
 LEVEL = "xla_backend_optimization_level"
 SECOND_LEVEL = f"--{LEVEL}=2"
 _PROBE = "import jax; jax.jit(lambda x: x + 1.0)(1.0)"

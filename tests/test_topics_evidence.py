@@ -109,6 +109,19 @@ def test_bounds_are_below_and_near():
 
 
 @pytest.mark.integration
+def test_a_document_has_the_numbers_that_it_has_beside_others():
+    fit = model()
+    counts = vi.topics.from_scipy(csr_array(documents(16)))
+    whole = vi.topics.evidence(jax.random.key(0), fit, counts, num_samples=2000)
+    few = vi.topics.evidence(
+        jax.random.key(0), fit, vi.topics.take(counts, np.arange(5)), num_samples=2000
+    )
+    for one, other in zip(whole[:4], few[:4], strict=True):
+        assert other.shape == (5,)
+        np.testing.assert_allclose(other, one[:5], rtol=1e-4, atol=1e-4)  # float32
+
+
+@pytest.mark.integration
 def test_simulated_documents_lie_between_the_bounds():
     fit = model()
     lengths = np.array([1, 3, 5] * 5)

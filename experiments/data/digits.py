@@ -1,7 +1,7 @@
 """8x8 handwritten digits (Alpaydin & Kaynak 1998), embedded in scikit-learn: 1,797 images of levels
 0..16.
 
-They are read from its file: to import scikit-learn for them takes longer than to import JAX.
+They are read from its file: to import scikit-learn for them takes as long as to import JAX.
 """
 
 import gzip
@@ -13,7 +13,7 @@ import numpy as np
 from experiments.data.base import Raw, Source, require
 from vi_jax import files
 
-FILE = "datasets/data/digits.csv.gz"  # of scikit-learn, since its 0.5: 64 levels and the digit
+FILE = "datasets/data/digits.csv.gz"  # of scikit-learn: in each row 64 levels and the digit
 
 
 def open_source() -> Source:

@@ -12,8 +12,8 @@ from experiments.startup import LEVEL, SECOND_LEVEL
 
 def of_evaluations() -> dict[str, Any]:
     """`compiler_options` of `jax.jit` for the programs of an evaluation: the first level, and loops
-    without MLIR, which takes half the time where a guide is a fixed point (docs/speed.md). None
-    where XLA_FLAGS or another backend than the CPU decides.
+    without MLIR. None on another backend than the CPU, or where XLA_FLAGS names another level than
+    the one that the commands choose.
     """
     from vi_jax.fitting._compile import quick_loops
 

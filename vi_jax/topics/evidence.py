@@ -19,7 +19,8 @@ from vi_jax.topics.counts import Counts, Numpy, as_rows
 from vi_jax.topics.local import PARTLY, shares_of_blocks
 from vi_jax.types import Array
 
-_CHUNK = 256  # documents at once
+_CHUNK = 256  # documents of one call
+_BATCH = 16  # of them at once
 MAX_GAP = 0.5  # nats between the shares and their posterior, where they can be read
 _FLATTER = 0.3
 _READABLE = 0.9  # of the documents, that the verdict is good
@@ -70,13 +71,16 @@ def evidence(key: Array, fit: Any, counts: Counts, *, num_samples: int = 1000) -
     key = as_key(key, "evidence")
     as_count(num_samples, "num_samples", least=25)
     check_words(fit, counts)
+    num = counts.num_docs
     rows = _rows(fit, counts)
+    size = _CHUNK if num > _CHUNK else -(-num // _BATCH) * _BATCH  # one shape, compiled once
     parts = []
-    for begin in range(0, counts.num_docs, _CHUNK):
-        part = jax.tree.map(lambda leaf, begin=begin: leaf[begin : begin + _CHUNK], rows)
-        keys = jax.random.split(jax.random.fold_in(key, begin), len(part.gamma))
+    for begin in range(0, num, _CHUNK):
+        which = np.minimum(np.arange(begin, begin + size), num - 1)
+        part = jax.tree.map(lambda leaf, which=which: leaf[which], rows)
+        keys = jax.random.split(jax.random.fold_in(key, begin), size)
         parts.append(_importance(num_samples, keys, part, fit.alpha))
-    found = [np.concatenate(leaves) for leaves in zip(*parts, strict=True)]
+    found = [np.concatenate(leaves)[:num] for leaves in zip(*parts, strict=True)]
     empty = counts.lengths == 0
     elbo = np.where(empty, 0.0, found[0])
     iwae = np.where(empty, 0.0, found[1])
@@ -140,16 +144,14 @@ def _importance(
     sizes = (num_samples - 2 * (num_samples // 4), num_samples // 4, num_samples // 4)
 
     def one(key: Array, row: _Rows) -> tuple[Array, Array, Array, Array]:
-        parts = (row.gamma, alpha + _FLATTER * (row.gamma - alpha), alpha)
-        guides = [LogDirichlet(part) for part in parts]
+        parts = jnp.stack([row.gamma, alpha + _FLATTER * (row.gamma - alpha), alpha])
+        # one sampler for the three, which is most of what there is to compile; the first is the
+        # largest, and what the others have beyond their size is cut off
         keys = jax.random.split(key, len(parts))
-        drawn = [
-            guide.sample(each, (size,))
-            for guide, each, size in zip(guides, keys, sizes, strict=True)
-        ]
-        y = jnp.concatenate(drawn)
+        drawn = jax.vmap(lambda k, part: LogDirichlet(part).sample(k, sizes[:1]))(keys, parts)
+        y = jnp.concatenate([own[:size] for own, size in zip(drawn, sizes, strict=True)])
         shares = jnp.log(jnp.asarray(sizes) / num_samples)
-        by_guide = jnp.stack([guide.log_prob(y) for guide in guides], -1)
+        by_guide = jax.vmap(lambda part: LogDirichlet(part).log_prob(y), out_axes=-1)(parts)
         mixture = jax.nn.logsumexp(by_guide + shares, -1)
         log_lik = jax.vmap(lambda y: _log_lik(y, row.topics, row.counts))(y)
         log_joint = log_lik + prior.log_prob(y)
@@ -158,7 +160,7 @@ def _importance(
         own = (log_joint - by_guide[:, 0])[: sizes[0]]
         return _elbo(row, alpha), log_mean, log_mean - jnp.mean(own), psis(log_w).k_hat
 
-    return jax.lax.map(lambda inputs: one(*inputs), (keys, rows), batch_size=16)
+    return jax.lax.map(lambda inputs: one(*inputs), (keys, rows), batch_size=_BATCH)
 
 
 def _elbo(row: _Rows, alpha: Array) -> Array:
