@@ -827,6 +827,7 @@ def test_the_features_of_a_strangers_data_run_nothing(commands, trap, tmp_path, 
     splits = {"data__train": "train", "data__validation": "", "data__test": "test"}
     folder = tmp_path / "theirs" / "run"
     make_run_folder(folder, **changes, **splits, data__binarisation="none")
+    (folder / "checkpoints" / "120").mkdir(parents=True)  # data are read for one that is there
     images = np.random.default_rng(0).integers(2, 256, (9, 5, 4), dtype=np.uint8)
     prepared = prepare_tiny(tmp_path / "theirs", images)
     inner = json.dumps({"image": {"type": "theirs.trap.Image", "content": {}}})

@@ -37,13 +37,13 @@ def make(subject: Subject) -> Evaluation | str:
         is_later = later(observed)
         shown = jnp.stack([observed, observed & ~hidden, observed & ~is_later])
 
-        def of_shown(key_and_shown: tuple[jax.Array, jax.Array]) -> jax.Array:
-            (key, shown) = key_and_shown
-            return predicted(key, subject.model, params, {**x, "observed": shown})
+        def of_shown(key: jax.Array, shown: jax.Array) -> tuple[jax.Array, jax.Array]:
+            key, own = jax.random.split(key)
+            return key, predicted(own, subject.model, params, {**x, "observed": shown})
 
         # One after the other: the guide, which is most of what there is to compile, then has the
         # shapes that it has elsewhere, and XLA compiles its loops once.
-        rates = jax.lax.map(of_shown, (jax.random.split(key_rates, len(shown)), shown))
+        _, rates = jax.lax.scan(of_shown, key_rates, shown)
         q = densities.guide(params, x)
         return {
             "counts": x["values"],
