@@ -739,9 +739,12 @@ def test_evidence_is_summarised_with_its_reliability():
 
 
 @pytest.mark.integration
-def test_portions_of_samples_of_any_size_are_one_program(small_model, monkeypatch):
-    """20 chunks, a few more at each call, in batches of 8 examples."""
+def test_portions_of_samples_of_any_size_are_one_program(small_model, monkeypatch, caplog):
+    """20 chunks, a few more at each call, in batches of 8 examples; of parameters that lie on a
+    device, as those of a checkpoint do.
+    """
     built, params, x = small_model
+    params = jax.device_put(params, jax.devices()[0])
     traced = []
     sizes = []
     real = evidence.log_joint
@@ -751,9 +754,12 @@ def test_portions_of_samples_of_any_size_are_one_program(small_model, monkeypatc
         evidence.Portions, "took", lambda self, *args: (sizes.append(args[0]), took(self, *args))[1]
     )
     make = evidence.make_log_evidence(built.model, num_samples=60, most=3, batch_size=8)
-    make(jax.random.key(4), params, x)
+    with jax.log_compiles():
+        make(jax.random.key(4), params, x)
     assert len(set(sizes)) > 2
     assert len(traced) == 1
+    compiled = [each for each in caplog.messages if each.startswith("Compiling jit(add_chunks)")]
+    assert len(compiled) == 1
 
 
 @pytest.mark.integration

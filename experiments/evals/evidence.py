@@ -88,13 +88,14 @@ def make_log_evidence(
         with Count(f"log p(x), K = {num_samples:,}", num, "examples") as count:
             for rows, counted in batches(num, batch_size, layout.num_shards):
                 some = jax.tree.map(lambda leaf, rows=rows: leaf[rows], x)
-                sums = layout.replicate(no_sums(len(rows), num_samples))
+                sums = no_sums(len(rows), num_samples)
                 first = 0
                 while first < num_chunks:
                     last = min(first + portions.size, num_chunks)
                     began = time.perf_counter()
-                    sums = program(sums, keys[rows], params, some, np.int32(first), np.int32(last))
-                    jax.block_until_ready(sums)
+                    given = (layout.replicate(sums), keys[rows], params, some)
+                    # back to the host, so that no portion is compiled for where the last one lies
+                    sums = jax.device_get(program(*given, np.int32(first), np.int32(last)))
                     if has_compiled:
                         portions.took(last - first, time.perf_counter() - began)
                     has_compiled = True

@@ -11,6 +11,7 @@ from vi_jax import linalg
 from vi_jax.chains import kalman
 from vi_jax.chains.kalman import Chain, Gains, Sites, Smoothed
 from vi_jax.chains.parallel import smooth_in_chunks
+from vi_jax.chains.small import symmetric
 from vi_jax.gaussian import log_standard_normal
 from vi_jax.types import Array
 
@@ -173,10 +174,10 @@ def prior_moments(chain: Chain, num_steps: int) -> Smoothed:
         transition, noise = given
         cross = before[1] @ transition.T
         mean = transition @ before[0]
-        cov = kalman.symmetric(transition @ cross + noise)
+        cov = symmetric(transition @ cross + noise)
         return (mean, cov), (mean, cov, cross)
 
-    start = (chain.mean, kalman.symmetric(chain.cov))
+    start = (chain.mean, symmetric(chain.cov))
     _, (mean, cov, cross) = jax.lax.scan(step, start, (transitions, noises))
     return Smoothed(
         jnp.concatenate([start[0][None], mean]),

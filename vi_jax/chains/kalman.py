@@ -10,12 +10,12 @@ observed has h = 0 and J = 0, so that masks cost nothing. The precision form (bl
 the same in exact arithmetic; for smooth kernels in float32 it is off by hundreds of nats.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from vi_jax import linalg
+from vi_jax.chains.small import applied, congruence, product, solve, symmetric
 from vi_jax.types import Array
 
 
@@ -63,11 +63,6 @@ def per_step(chain: Chain, num_steps: int) -> tuple[Array, Array]:
     return jnp.broadcast_to(chain.transition, shape), jnp.broadcast_to(chain.noise, shape)
 
 
-def symmetric(matrix: Array) -> Array:
-    """The symmetric part of matrices [..., D, D]."""
-    return 0.5 * (matrix + jnp.swapaxes(matrix, -1, -2))
-
-
 def expected_log_sites(sites: Sites, of: Smoothed) -> Array:
     """E[sum_t h_t' z_t - z_t' J_t z_t / 2] under some moments, nats."""
     second = of.cov + of.mean[..., None] * of.mean[..., None, :]
@@ -77,17 +72,18 @@ def expected_log_sites(sites: Sites, of: Smoothed) -> Array:
 def update(mean: Array, cov: Array, h: Array, J: Array) -> tuple[Array, Array, Array]:
     """N(mean, cov) times one site: its mean [D] and covariance [D, D], and log E[site], nats."""
     size = mean.shape[-1]
-    pull = jnp.eye(size, dtype=cov.dtype) + cov @ J
-    after = symmetric(linalg.solve(pull, cov))
-    u = h - J @ mean
-    step = after @ u
-    log_det = linalg.slogdet(pull)[1]
-    log_z = h @ mean - 0.5 * mean @ (J @ mean) + 0.5 * u @ step - 0.5 * log_det
+    pull = jnp.eye(size, dtype=cov.dtype) + product(cov, J)
+    (after, log_det) = solve(pull, cov)
+    after = symmetric(after)
+    pulled = applied(J, mean)
+    u = h - pulled
+    step = applied(after, u)
+    log_z = jnp.sum(h * mean - 0.5 * mean * pulled + 0.5 * u * step) - 0.5 * log_det
     return mean + step, after, log_z
 
 
 class _Filtered(NamedTuple):
-    """The forward pass, each leaf [T, ...]; predictions are those of the step itself."""
+    """The forward pass, each leaf [T, ...]; what is predicted is the next step."""
 
     mean: Array
     cov: Array
@@ -97,22 +93,22 @@ class _Filtered(NamedTuple):
 
 
 def _filter(chain: Chain, sites: Sites) -> _Filtered:
-    transitions, noises = per_step(chain, sites.h.shape[0])
-    first = update(chain.mean, chain.cov, sites.h[0], sites.J[0])
+    (transitions, noises) = per_step(chain, sites.h.shape[0])
 
-    def step(
-        before: tuple[Array, Array], given: tuple[Array, ...]
-    ) -> tuple[tuple[Array, Array], _Filtered]:
-        transition, noise, h, J = given
-        mean = transition @ before[0]
-        cov = symmetric(transition @ before[1] @ transition.T + noise)
-        after = update(mean, cov, h, J)
-        return after[:2], _Filtered(after[0], after[1], mean, cov, after[2])
+    def step(predicted: tuple[Array, Array], given: tuple[Array, ...]) -> tuple[Any, _Filtered]:
+        (transition, noise, h, J) = given
+        (mean, cov, log_z) = update(*predicted, h, J)
+        following = (applied(transition, mean), congruence(transition, cov) + noise)
+        return following, _Filtered(mean, cov, *following, log_z)
 
-    given = (transitions, noises, sites.h[1:], sites.J[1:])
-    _, rest = jax.lax.scan(step, first[:2], given)
-    start = _Filtered(first[0], first[1], chain.mean, chain.cov, first[2])
-    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), start, rest)
+    given = (_one_more(transitions), _one_more(noises), *sites)
+    return jax.lax.scan(step, (chain.mean, chain.cov), given)[1]
+
+
+def _one_more(matrices: Array) -> Array:
+    """[T - 1, D, D] -> [T, D, D], with an identity at the end: of a step that nothing follows."""
+    identity = jnp.eye(matrices.shape[-1], dtype=matrices.dtype)
+    return jnp.concatenate([matrices, identity[None]])
 
 
 def log_normalizer(chain: Chain, sites: Sites) -> Array:
@@ -130,30 +126,23 @@ def smooth(chain: Chain, sites: Sites) -> tuple[Smoothed, Gains]:
     Returns:
       The moments, and the gains by which the means follow from other h with the same J.
     """
-    found = _filter(chain, sites)
-    transitions, _ = per_step(chain, sites.h.shape[0])
+    (mean, cov, *predicted, log_z) = _filter(chain, sites)
+    transitions = _one_more(per_step(chain, sites.h.shape[0])[0])
 
-    def back(
-        after: tuple[Array, Array], given: tuple[Array, ...]
-    ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
-        mean, cov, next_mean, next_cov, transition = given
-        gain = linalg.solve(next_cov, transition @ cov).T
-        smoothed_mean = mean + gain @ (after[0] - next_mean)
-        smoothed_cov = symmetric(cov + gain @ (after[1] - next_cov) @ gain.T)
-        out = (smoothed_mean, smoothed_cov, gain @ after[1], gain)
-        return (smoothed_mean, smoothed_cov), out
+    def back(after: tuple[Array, Array], given: tuple[Array, ...]) -> tuple[Any, Any]:
+        (mean, cov, next_mean, next_cov, transition) = given
+        gain = solve(next_cov, product(transition, cov)).x.T
+        smoothed_mean = mean + applied(gain, after[0] - next_mean)
+        smoothed_cov = cov + congruence(gain, after[1] - next_cov)
+        smoothed = (smoothed_mean, smoothed_cov)
+        return smoothed, (*smoothed, product(gain, after[1]), gain)
 
-    last = (found.mean[-1], found.cov[-1])
-    predicted = (found.predicted_mean[1:], found.predicted_cov[1:])
-    given = (found.mean[:-1], found.cov[:-1], *predicted, transitions)
-    _, (mean, cov, cross, gain) = jax.lax.scan(back, last, given, reverse=True)
-    smoothed = Smoothed(
-        jnp.concatenate([mean, last[0][None]]),
-        jnp.concatenate([cov, last[1][None]]),
-        cross,
-        found.log_z.sum(),
-    )
-    return smoothed, Gains(found.cov, gain)
+    # after the last step comes what is predicted, so that it is smoothed to itself
+    last = (predicted[0][-1], predicted[1][-1])
+    given = (mean, cov, *predicted, transitions)
+    _, (smoothed_mean, smoothed_cov, cross, gain) = jax.lax.scan(back, last, given, reverse=True)
+    smoothed = Smoothed(smoothed_mean, smoothed_cov, cross[:-1], log_z.sum())
+    return smoothed, Gains(cov, gain[:-1])
 
 
 def means(chain: Chain, gains: Gains, sites: Sites) -> Array:

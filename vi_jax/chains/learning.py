@@ -15,8 +15,9 @@ import jax.numpy as jnp
 
 from vi_jax import linalg
 from vi_jax.chains.expectations import ExpectedLogLik
-from vi_jax.chains.kalman import Chain, Smoothed, symmetric
+from vi_jax.chains.kalman import Chain, Smoothed
 from vi_jax.chains.linear_sites import Emission, predictors
+from vi_jax.chains.small import symmetric
 from vi_jax.types import Array
 
 MAX_STEP = 1.0  # of a loading or an offset at a time

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from vi_jax.chains.expectations import Expected
 from vi_jax.chains.kalman import Sites, Smoothed
+from vi_jax.chains.small import applied
 from vi_jax.types import Array, freeze
 
 SLACK = 1e-6  # of the ELBO's terms, by which a pass may lose: rounding
@@ -112,7 +113,7 @@ def _of_observed(found: Expected, observed: Array) -> Expected:
 def sites_of(emission: Emission, found: Expected, moments: Smoothed) -> Sites:
     """The right-hand side of the fixed point at some moments."""
     J = weighted_squares(emission, found.curvature)
-    h = found.slope @ emission.loadings + jnp.einsum("tij,tj->ti", J, moments.mean)
+    h = found.slope @ emission.loadings + applied(J, moments.mean)
     return Sites(h, J)
 
 

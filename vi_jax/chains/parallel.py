@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from vi_jax import linalg
-from vi_jax.chains.kalman import Chain, Gains, Sites, Smoothed, per_step, symmetric, update
+from vi_jax.chains.kalman import Chain, Gains, Sites, Smoothed, per_step, update
+from vi_jax.chains.small import symmetric
 from vi_jax.types import Array
 
 CHUNK = 256  # steps

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from vi_jax import linalg
-from vi_jax.chains import kalman, passes
+from vi_jax.chains import kalman, passes, small
 from vi_jax.chains.expectations import Expected
 from vi_jax.chains.gaussian_chain import Posterior, expected_log_prior
-from vi_jax.chains.kalman import Chain, Sites, Smoothed, symmetric
+from vi_jax.chains.kalman import Chain, Sites, Smoothed
 from vi_jax.chains.linear_sites import Emission, at_predictors, frozen, rounding, sites_of
+from vi_jax.chains.small import symmetric
 from vi_jax.chains.states import StateChain, StateMoments
 from vi_jax.gaussian import log_standard_normal
 from vi_jax.types import Array, freeze
@@ -109,18 +110,19 @@ def expected_chain(regimes: Regimes, probs: Array) -> tuple[Chain, Sites, Array]
     # 1. their means under q(k), of each step
     total = jnp.einsum("tk,kij->tij", probs, precision)
     through = jnp.einsum("tk,kij->tij", probs, pulled)
-    noise = symmetric(linalg.solve(total, jnp.broadcast_to(identity, total.shape)))
-    transition = noise @ through
+    (inverse, log_det_total) = jax.vmap(small.solve, (0, None))(total, identity)
+    noise = symmetric(inverse)
+    transition = small.product(noise, through)
     # 2. what is left over is a variance of A z_t over states: not negative
     rest = jnp.einsum("tk,kij->tij", probs, within)
-    rest = symmetric(rest - jnp.swapaxes(through, -1, -2) @ transition)
+    rest = symmetric(rest - small.product(jnp.swapaxes(through, -1, -2), transition))
     zero = jnp.zeros((1, size), rest.dtype)
     h = jnp.concatenate([zero, probs @ push]) - jnp.concatenate([probs @ pull, zero])
     J = jnp.concatenate([rest, jnp.zeros((1, size, size), rest.dtype)])
     # 3. what does not depend on z
     log_det = jnp.log(jnp.diagonal(factors, axis1=-2, axis2=-1)).sum(-1)
     of_state = log_det + 0.5 * jnp.einsum("ki,ki->k", push, regimes.offset)
-    constant = -jnp.sum(probs @ of_state) - 0.5 * linalg.slogdet(total)[1].sum()
+    constant = -jnp.sum(probs @ of_state) - 0.5 * log_det_total.sum()
     return Chain(regimes.mean, regimes.cov, transition, noise), Sites(h, J), constant
 
 
