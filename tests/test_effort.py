@@ -49,11 +49,13 @@ def test_an_installed_accelerator_keeps_the_level_of_xla(monkeypatch, plugins, e
 def test_evaluations_are_compiled_as_the_user_asks(monkeypatch, flags):
     monkeypatch.setenv("XLA_FLAGS", flags)
     assert effort.of_evaluations() == {}
+    assert effort.of_importance_samples() == {}
 
 
 def test_evaluations_are_compiled_sooner_where_the_level_is_ours(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", f"{OTHER} {OURS}")
     options = effort.of_evaluations()
     assert options[startup.LEVEL] == 1
+    assert startup.LEVEL not in effort.of_importance_samples()
     program = jax.jit(lambda x: jnp.cumsum(jnp.exp(x)), compiler_options=options)
     assert jnp.allclose(program(jnp.zeros(3)), jnp.arange(1.0, 4.0))

@@ -1,6 +1,7 @@
 """What evaluations share: the subject, one evaluation, and all of them in one compiled program."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 import vi_jax as vi
 from experiments.data.base import Factors
+from experiments.evals.shared_guide import SharedGuide
 from experiments.run import effort, heartbeat
 from experiments.run.live import Count
 from vi_jax.diagnostics.amortised import MeanStderr
@@ -74,6 +76,10 @@ def make_meter(subject: Subject, makers: Any) -> Meter:
       subject: what is evaluated.
       makers: modules or objects with `make(subject) -> Evaluation`, or the reason why not.
     """
+    shared = None
+    if subject.model.densities is not None:
+        shared = SharedGuide(subject.model)
+        subject = subject._replace(model=shared.model)
     made = {maker.__name__.rpartition(".")[2]: maker.make(subject) for maker in makers}
     evaluations = tuple(each for each in made.values() if isinstance(each, Evaluation))
     skipped = {name: each for name, each in made.items() if isinstance(each, str)}
@@ -83,7 +89,8 @@ def make_meter(subject: Subject, makers: Any) -> Meter:
     def each(keys: jax.Array, params: Any, x: Any) -> list[dict[str, Any]]:
         def one(key: jax.Array, x: Any) -> list[dict[str, Any]]:
             own = jax.random.split(key, max(len(evaluations), 1))
-            return [e.each(k, params, x) for k, e in zip(own, evaluations, strict=True)]
+            with nullcontext() if shared is None else shared.of(params, x):
+                return [e.each(k, params, x) for k, e in zip(own, evaluations, strict=True)]
 
         return jax.vmap(one)(keys, x)
 

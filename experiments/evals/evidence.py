@@ -11,6 +11,7 @@ import numpy as np
 
 import vi_jax as vi
 from experiments.evals.base import Row, batches, mean_stderr, said
+from experiments.run import effort
 from experiments.run.live import Count, Portions
 from vi_jax.diagnostics.psis import k_hat_of_largest, tail_size
 from vi_jax.losses import densities_of, log_joint
@@ -140,7 +141,7 @@ def make_program(
 
         return layout.gather(jax.vmap(one)(*layout.spread((sums, keys, x))))
 
-    return layout.jit(add_chunks)
+    return layout.jit(add_chunks, compiler_options=effort.of_importance_samples())
 
 
 def _log_weights(model: vi.Model, params: Any, x: Any, q: Any) -> Callable[[Any], jax.Array]:

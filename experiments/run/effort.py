@@ -1,5 +1,5 @@
 """How much XLA does to a program before it runs, on a CPU: less for evaluations, which are compiled
-for a few calls, than for training.
+for a few calls, than for importance samples, and less for these than for training.
 """
 
 import os
@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from experiments.startup import LEVEL, SECOND_LEVEL
+from vi_jax.fitting._compile import quick_loops
 
 
 def of_evaluations() -> dict[str, Any]:
@@ -15,14 +16,16 @@ def of_evaluations() -> dict[str, Any]:
     without MLIR. None on another backend than the CPU, or where XLA_FLAGS names another level than
     the one that the commands choose.
     """
-    from vi_jax.fitting._compile import quick_loops
+    return {LEVEL: 1, **quick_loops()} if _is_ours() else {}
 
-    if jax.default_backend() != "cpu" or not _is_ours():
-        return {}
-    return {LEVEL: 1, **quick_loops()}
+
+def of_importance_samples() -> dict[str, Any]:
+    """The same for log p(x) by thousands of samples, which stay at the level of the commands."""
+    return quick_loops() if _is_ours() else {}
 
 
 def _is_ours() -> bool:
-    """Whether the level is the one that the commands chose."""
+    """Whether this is a CPU, and the level the one that the commands chose."""
     flags = os.environ.get("XLA_FLAGS", "").split()
-    return [flag for flag in flags if LEVEL in flag] == [SECOND_LEVEL]
+    is_named = [flag for flag in flags if LEVEL in flag] == [SECOND_LEVEL]
+    return is_named and jax.default_backend() == "cpu"
