@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -63,6 +62,8 @@ class Meter(NamedTuple):
     evaluations: tuple[Evaluation, ...]
     skipped: dict[str, str]  # evaluation -> what the subject lacks
     measure: Callable[[jax.Array, Any, Any], Measures]
+    # (keys, params, some examples) -> the arrays of all evaluations; pure, what `measure` compiles
+    each: Callable[[jax.Array, Any, Any], list[dict[str, Any]]]
 
     def rows(self, summary: dict[str, Any]) -> list[Row]:
         """The lines of the closing table."""
@@ -83,9 +84,7 @@ def make_meter(subject: Subject, makers: Any) -> Meter:
     made = {maker.__name__.rpartition(".")[2]: maker.make(subject) for maker in makers}
     evaluations = tuple(each for each in made.values() if isinstance(each, Evaluation))
     skipped = {name: each for name, each in made.items() if isinstance(each, str)}
-    jit = partial(jax.jit, compiler_options=effort.of_evaluations())
 
-    @jit
     def each(keys: jax.Array, params: Any, x: Any) -> list[dict[str, Any]]:
         def one(key: jax.Array, x: Any) -> list[dict[str, Any]]:
             own = jax.random.split(key, max(len(evaluations), 1))
@@ -94,12 +93,13 @@ def make_meter(subject: Subject, makers: Any) -> Meter:
 
         return jax.vmap(one)(keys, x)
 
-    @jit
+    @effort.jit_evaluation
     def reduce(key: jax.Array, params: Any, x: Any, terms: Any) -> list[dict[str, Any]]:
         own = jax.random.split(key, max(len(evaluations), 1))
         parts = zip(own, evaluations, terms, strict=True)
         return [e.reduce(k, params, x, found) for k, e, found in parts]
 
+    each_program = effort.jit_evaluation(each)
     batch_size = subject.config.eval.batch_size
 
     def measure(key: jax.Array, params: Any, x: Any) -> Measures:
@@ -110,7 +110,7 @@ def make_meter(subject: Subject, makers: Any) -> Meter:
         with Count("evaluating", num, "examples") as count:
             for rows, counted in batches(num, batch_size):
                 some = jax.tree.map(lambda leaf, rows=rows: leaf[rows], x)
-                part = jax.device_get(each(keys[rows], params, some))
+                part = jax.device_get(each_program(keys[rows], params, some))
                 parts.append(jax.tree.map(lambda leaf, counted=counted: leaf[counted], part))
                 count.add(int(counted.sum()))
         terms = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
@@ -123,7 +123,7 @@ def make_meter(subject: Subject, makers: Any) -> Meter:
             arrays |= own
         return Measures({**summary, "num_examples": num}, arrays)
 
-    return Meter(evaluations, skipped, measure)
+    return Meter(evaluations, skipped, measure, each)
 
 
 def batches(num: int, most: int, devices: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:

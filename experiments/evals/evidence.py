@@ -76,7 +76,8 @@ def make_log_evidence(
     chunk = chunk_for(num_samples, most)
     num_chunks = num_samples // chunk
     layout = as_layout(layout)
-    program = make_program(model, num_chunks, chunk, layout)
+    options = effort.of_importance_samples()
+    program = make_program(model, num_chunks, chunk, layout, compiler_options=options)
     portions = Portions(SECONDS)
     k_hats = jax.jit(jax.vmap(k_hat_of_largest))
 
@@ -117,10 +118,14 @@ def make_log_evidence(
 
 
 def make_program(
-    model: vi.Model, num_chunks: int, chunk: int, layout: Layout | None = None
+    model: vi.Model,
+    num_chunks: int,
+    chunk: int,
+    layout: Layout | None = None,
+    **options: Any,
 ) -> Callable[..., Sums]:
     """The compiled (sums, keys [B], params, x, first, last) -> sums with the weights of the chunks
-    first..last-1 added.
+    first..last-1 added; the options are those of `jax.jit`.
     """
     layout = as_layout(layout)
     densities = densities_of(model, "log p(x)")
@@ -141,7 +146,7 @@ def make_program(
 
         return layout.gather(jax.vmap(one)(*layout.spread((sums, keys, x))))
 
-    return layout.jit(add_chunks, compiler_options=effort.of_importance_samples())
+    return layout.jit(add_chunks, **options)
 
 
 def _log_weights(model: vi.Model, params: Any, x: Any, q: Any) -> Callable[[Any], jax.Array]:

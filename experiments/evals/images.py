@@ -14,6 +14,7 @@ from experiments.evals import plane
 from experiments.evals.base import Measures, Subject
 from experiments.evals.decoding import guess, make_mean_of, rows_of, to_grey
 from experiments.evals.latents import by_site
+from experiments.run import effort
 from vi_jax import files
 from vi_jax.distributions import from_noise, to_noise
 from vi_jax.types import num_examples
@@ -138,7 +139,7 @@ def _prior_samples(key: jax.Array, model: vi.Model, params: Any, contexts: Any) 
     """z ~ p(z), one for each context, leaves [n, ...]."""
     densities: Any = model.densities
 
-    @jax.jit
+    @effort.jit_evaluation
     def sample(params: Any, keys: jax.Array, x: Any) -> Any:
         return jax.vmap(lambda key, x: densities.prior(params, x).sample(key))(keys, x)
 
@@ -152,7 +153,7 @@ def _guesses(key: jax.Array, model: vi.Model, params: Any, x: Any) -> Any:
     def one(key: jax.Array, x: Any) -> Any:
         return guess(key, densities.guide(params, x))
 
-    return jax.jit(jax.vmap(one))(jax.random.split(key, num_examples(x)), x)
+    return effort.jit_evaluation(jax.vmap(one))(jax.random.split(key, num_examples(x)), x)
 
 
 def _paths(
@@ -187,10 +188,10 @@ def _paths(
         return jax.vmap(lambda t: _between(a, b, t))(t)
 
     try:
-        z = jax.jit(jax.vmap(along_noise))(starts, a, b)
+        z = effort.jit_evaluation(jax.vmap(along_noise))(starts, a, b)
         how = "straight lines of the prior's noise"
     except ValueError:  # this prior is no transport of noise
-        z = jax.jit(jax.vmap(straight))(starts, a, b)
+        z = effort.jit_evaluation(jax.vmap(straight))(starts, a, b)
         how = "straight lines of z"
     rows = num_examples(starts)
     contexts = jax.tree.map(lambda leaf: jnp.repeat(leaf, PATH_POINTS, 0), starts)

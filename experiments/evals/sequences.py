@@ -15,7 +15,7 @@ from experiments.evals.base import Measures
 from experiments.evals.csv_file import write_csv
 from experiments.evals.data_columns import as_columns, context_columns
 from experiments.evals.decoding import rows_of
-from experiments.run import heartbeat
+from experiments.run import effort, heartbeat
 from experiments.run.session import Built
 from vi_jax import files
 from vi_jax.types import num_examples
@@ -108,7 +108,7 @@ def bands(key: jax.Array, model: vi.Model, params: Any, x: Any) -> tuple[np.ndar
         return ends[0], ends[1]
 
     keys = jax.random.split(key, num_examples(x))
-    run = jax.jit(lambda keys, x: jax.lax.map(one, (keys, x), batch_size=BATCH_SIZE))
+    run = effort.jit_evaluation(lambda keys, x: jax.lax.map(one, (keys, x), batch_size=BATCH_SIZE))
     return jax.tree.map(np.asarray, run(keys, x))
 
 

@@ -2,7 +2,6 @@
 point and no network, it is most of what they compile and compute.
 """
 
-import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,5 +39,6 @@ class SharedGuide:
 
 def _are_same(some: Any, others: Any) -> bool:
     """Whether they are trees of the same form and of the same objects."""
-    is_one_form = jax.tree.structure(some) == jax.tree.structure(others)
-    return is_one_form and all(map(operator.is_, jax.tree.leaves(some), jax.tree.leaves(others)))
+    form: Any = jax.tree.structure(some)
+    leaves = zip(jax.tree.leaves(some), jax.tree.leaves(others), strict=False)
+    return bool(form == jax.tree.structure(others)) and all(a is b for a, b in leaves)

@@ -16,7 +16,7 @@ from experiments.evals.csv_file import write_csv
 from experiments.evals.data_columns import as_columns, context_columns
 from experiments.evals.decoding import guess, rows_of
 from experiments.evals.latents import by_site
-from experiments.run import heartbeat
+from experiments.run import effort, heartbeat
 from experiments.run.session import Built
 from vi_jax import files
 from vi_jax.types import num_examples
@@ -74,8 +74,8 @@ def reconstruct(
         return p.mean, codes
 
     keys = jax.random.split(key, num_examples(x))
-    found = jax.jit(lambda keys, x: jax.lax.map(one, (keys, x), batch_size=BATCH_SIZE))(keys, x)
-    return jax.tree.map(np.asarray, found)
+    run = effort.jit_evaluation(lambda keys, x: jax.lax.map(one, (keys, x), batch_size=BATCH_SIZE))
+    return jax.tree.map(np.asarray, run(keys, x))
 
 
 def sample_rows(
@@ -93,7 +93,7 @@ def sample_rows(
         return densities.decode(params, x, z).sample(key_x)["values"], z
 
     keys = jax.random.split(key, num_examples(contexts))
-    run = jax.jit(lambda keys, x: jax.lax.map(one, (keys, x), batch_size=BATCH_SIZE))
+    run = effort.jit_evaluation(lambda keys, x: jax.lax.map(one, (keys, x), batch_size=BATCH_SIZE))
     values, z = run(keys, contexts)
     return np.asarray(values), {site: np.asarray(leaf) for site, leaf in by_site(z).items()}
 

@@ -3,6 +3,7 @@ for a few calls, than for importance samples, and less for these than for traini
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,6 +23,11 @@ def of_evaluations() -> dict[str, Any]:
 def of_importance_samples() -> dict[str, Any]:
     """The same for log p(x) by thousands of samples, which stay at the level of the commands."""
     return quick_loops() if _is_ours() else {}
+
+
+def jit_evaluation(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` for a program that an evaluation or a figure calls a few times."""
+    return jax.jit(function, compiler_options=of_evaluations())
 
 
 def _is_ours() -> bool:

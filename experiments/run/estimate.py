@@ -217,16 +217,7 @@ def _each(subject: Any) -> Callable[..., Any]:
     """All evaluations of a batch of examples, as `evals.make_meter` runs them."""
     from experiments import evals
 
-    evaluations = evals.make_meter(subject, evals.METERS).evaluations
-
-    def each(keys: Any, params: Any, x: Any) -> Any:
-        def one(key: Any, x: Any) -> Any:
-            own = jax.random.split(key, max(len(evaluations), 1))
-            return [e.each(k, params, x) for k, e in zip(own, evaluations, strict=True)]
-
-        return jax.vmap(one)(keys, x)
-
-    return each
+    return evals.make_meter(subject, evals.METERS).each
 
 
 def _parameters(config: Any, problem: _Problem, num_replicas: int) -> Need:
